@@ -1,0 +1,250 @@
+"""Every configuration key with its default: Detectron2's names and values, then our own keys.
+
+Values may be changed in a YAML file (`_BASE_` names a parent) or as `KEY VALUE` pairs on the command line.
+A key that only Detectron2's engine implements is listed in `DETECTRON2_ONLY`, so that the builtin engine can say so.
+"""
+
+from __future__ import annotations
+
+from fvcore.common.config import CfgNode
+
+CN = CfgNode
+
+
+def get_cfg() -> CfgNode:
+    """A new config with every key of the builtin engine at its default."""
+    cfg = _detectron2_keys()
+    add_se_det_config(cfg)
+    return cfg
+
+
+def add_se_det_config(cfg: CfgNode) -> None:
+    """Add the keys that are ours to `cfg`: this module's own config, or one of Detectron2's `get_cfg()`."""
+    # --- gates: what recalibrates the channels of each residual branch -------------------------------------------
+    cfg.MODEL.GATE = CN()
+    cfg.MODEL.GATE.NAME = "none"  # none, se, sp_se, rg_se, cbam
+    cfg.MODEL.GATE.REDUCTION = 16  # hidden width is channels // REDUCTION
+    cfg.MODEL.GATE.BIAS = True  # biases in both fully connected layers; the released weights have them
+    cfg.MODEL.GATE.STAGES = ["res2", "res3", "res4", "res5"]  # the stages whose blocks have a gate
+    cfg.MODEL.GATE.PLACEMENT = "standard"  # where the gate sits: on the residual branch, before the add
+    cfg.MODEL.GATE.NORM = ""  # norm inside SP-SE, RG-SE and CBAM; "" follows MODEL.RESNETS.NORM
+    # "paper": the authors' initial values. "identity": the fresh gate leaves the network's function unchanged
+    # (FC2 zero, the last norm doubled). "": identity where plain weights start a gated network, else paper.
+    cfg.MODEL.GATE.INIT = ""
+    # What lies outside an image in its padded batch. "keep": counts, as in Detectron2. "squeeze": left out of every
+    # gate's averages. "exact": as if it did not exist (builtin engine), so results do not depend on batch mates.
+    cfg.MODEL.GATE.PADDING = "keep"
+    cfg.MODEL.RESNETS.STEM_POOL = "pad1"  # "pad1": 3x3 stride 2 padding 1; "ceil": padding 0, ceil mode (Caffe)
+
+    # --- data ----------------------------------------------------------------------------------------------------
+    # One's own data: a COCO JSON and the folder its file names are relative to. They take the place of
+    # DATASETS.TRAIN and DATASETS.TEST; the command line's --train-json and its like set them.
+    cfg.DATASETS.TRAIN_JSON = ""
+    cfg.DATASETS.TRAIN_IMAGES = ""
+    cfg.DATASETS.VAL_JSON = ""
+    cfg.DATASETS.VAL_IMAGES = ""
+    cfg.INPUT.RESIZE = "pil"  # "pil": Detectron2's pixels exactly; "fast": within one grey level, and faster
+
+    # --- training ------------------------------------------------------------------------------------------------
+    cfg.SOLVER.OPTIMIZER = "SGD"  # SGD, AdamW
+    cfg.SOLVER.ACCUMULATE = 1  # parts that one optimiser step of IMS_PER_BATCH images is computed in
+    # BASE_LR is given for this many images per step and scaled linearly to IMS_PER_BATCH; 0 leaves it as it is.
+    cfg.SOLVER.REFERENCE_BATCH = 16
+    cfg.SOLVER.AMP.DTYPE = "float16"  # float16 (with loss scaling, as in Detectron2) or bfloat16
+    cfg.SOLVER.EMA = CN()
+    cfg.SOLVER.EMA.DECAY = 0.0  # 0.999: keep an exponential average of the weights and evaluate it; 0: off
+    cfg.TEST.IMS_PER_BATCH = 1  # images per forward pass in evaluation, per process
+    cfg.TEST.BEST_METRIC = ""  # task/metric that model_best.pth maximises, "bbox/AP"; "": the first task's AP
+    cfg.TEST.EARLY_STOP = 0  # stop after this many evaluations without a better BEST_METRIC; 0: never
+
+
+def _detectron2_keys() -> CfgNode:
+    c = CN()
+    c.VERSION = 2
+    c.OUTPUT_DIR = "./output"
+    c.SEED = -1  # -1 draws one, which is logged and kept in the checkpoint
+    c.CUDNN_BENCHMARK = False
+    c.FLOAT32_PRECISION = ""  # "", "highest", "high", "medium": torch.set_float32_matmul_precision
+
+    # --- model ---------------------------------------------------------------------------------------------------
+    c.MODEL = CN()
+    c.MODEL.META_ARCHITECTURE = "GeneralizedRCNN"
+    c.MODEL.DEVICE = "cuda"  # becomes cpu, with a line in the log, where there is no GPU
+    c.MODEL.WEIGHTS = ""  # a path; "" starts from random weights
+    c.MODEL.MASK_ON = False
+    c.MODEL.PIXEL_MEAN = [103.530, 116.280, 123.675]  # in the order of INPUT.FORMAT, on the 0..255 scale
+    c.MODEL.PIXEL_STD = [1.0, 1.0, 1.0]
+
+    c.MODEL.BACKBONE = CN()
+    c.MODEL.BACKBONE.NAME = "build_resnet_backbone"
+    c.MODEL.BACKBONE.FREEZE_AT = 2  # 0: nothing is frozen; 1: the stem; 2: the stem and res2; ...
+    c.MODEL.RESNETS = CN()
+    c.MODEL.RESNETS.DEPTH = 50
+    c.MODEL.RESNETS.OUT_FEATURES = ["res4"]
+    c.MODEL.RESNETS.NUM_GROUPS = 1
+    c.MODEL.RESNETS.WIDTH_PER_GROUP = 64
+    c.MODEL.RESNETS.NORM = "FrozenBN"  # FrozenBN, BN, SyncBN, GN
+    c.MODEL.RESNETS.STRIDE_IN_1X1 = True  # Caffe's and MSRA's weights: True; torchvision's and timm's: False
+    c.MODEL.RESNETS.RES5_DILATION = 1
+    c.MODEL.RESNETS.RES2_OUT_CHANNELS = 256  # 64 for depths 18 and 34
+    c.MODEL.RESNETS.STEM_OUT_CHANNELS = 64
+    c.MODEL.FPN = CN()
+    c.MODEL.FPN.IN_FEATURES = []
+    c.MODEL.FPN.OUT_CHANNELS = 256
+    c.MODEL.FPN.NORM = ""  # "", BN, SyncBN, GN
+    c.MODEL.FPN.FUSE_TYPE = "sum"  # sum, avg
+
+    c.MODEL.PROPOSAL_GENERATOR = CN()
+    c.MODEL.PROPOSAL_GENERATOR.NAME = "RPN"
+    c.MODEL.PROPOSAL_GENERATOR.MIN_SIZE = 0  # proposals whose sides are not above this many pixels are dropped
+    c.MODEL.ANCHOR_GENERATOR = CN()
+    c.MODEL.ANCHOR_GENERATOR.NAME = "DefaultAnchorGenerator"
+    c.MODEL.ANCHOR_GENERATOR.SIZES = [[32, 64, 128, 256, 512]]
+    c.MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS = [[0.5, 1.0, 2.0]]
+    c.MODEL.ANCHOR_GENERATOR.OFFSET = 0.0
+    c.MODEL.RPN = CN()
+    c.MODEL.RPN.HEAD_NAME = "StandardRPNHead"
+    c.MODEL.RPN.IN_FEATURES = ["res4"]
+    c.MODEL.RPN.BOUNDARY_THRESH = -1
+    c.MODEL.RPN.IOU_THRESHOLDS = [0.3, 0.7]
+    c.MODEL.RPN.IOU_LABELS = [0, -1, 1]
+    c.MODEL.RPN.BATCH_SIZE_PER_IMAGE = 256
+    c.MODEL.RPN.POSITIVE_FRACTION = 0.5
+    c.MODEL.RPN.BBOX_REG_LOSS_TYPE = "smooth_l1"
+    c.MODEL.RPN.BBOX_REG_LOSS_WEIGHT = 1.0
+    c.MODEL.RPN.BBOX_REG_WEIGHTS = (1.0, 1.0, 1.0, 1.0)
+    c.MODEL.RPN.SMOOTH_L1_BETA = 0.0
+    c.MODEL.RPN.LOSS_WEIGHT = 1.0
+    c.MODEL.RPN.PRE_NMS_TOPK_TRAIN = 12000
+    c.MODEL.RPN.PRE_NMS_TOPK_TEST = 6000
+    c.MODEL.RPN.POST_NMS_TOPK_TRAIN = 2000
+    c.MODEL.RPN.POST_NMS_TOPK_TEST = 1000
+    c.MODEL.RPN.NMS_THRESH = 0.7
+    c.MODEL.RPN.CONV_DIMS = [-1]
+
+    c.MODEL.ROI_HEADS = CN()
+    c.MODEL.ROI_HEADS.NAME = "Res5ROIHeads"
+    c.MODEL.ROI_HEADS.NUM_CLASSES = 80  # taken from the annotation file when there is one
+    c.MODEL.ROI_HEADS.IN_FEATURES = ["res4"]
+    c.MODEL.ROI_HEADS.IOU_THRESHOLDS = [0.5]
+    c.MODEL.ROI_HEADS.IOU_LABELS = [0, 1]
+    c.MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE = 512
+    c.MODEL.ROI_HEADS.POSITIVE_FRACTION = 0.25
+    c.MODEL.ROI_HEADS.SCORE_THRESH_TEST = 0.05
+    c.MODEL.ROI_HEADS.NMS_THRESH_TEST = 0.5
+    c.MODEL.ROI_HEADS.PROPOSAL_APPEND_GT = True
+    c.MODEL.ROI_BOX_HEAD = CN()
+    c.MODEL.ROI_BOX_HEAD.NAME = ""
+    c.MODEL.ROI_BOX_HEAD.BBOX_REG_LOSS_TYPE = "smooth_l1"
+    c.MODEL.ROI_BOX_HEAD.BBOX_REG_LOSS_WEIGHT = 1.0
+    c.MODEL.ROI_BOX_HEAD.BBOX_REG_WEIGHTS = (10.0, 10.0, 5.0, 5.0)
+    c.MODEL.ROI_BOX_HEAD.SMOOTH_L1_BETA = 0.0
+    c.MODEL.ROI_BOX_HEAD.POOLER_RESOLUTION = 14
+    c.MODEL.ROI_BOX_HEAD.POOLER_SAMPLING_RATIO = 0
+    c.MODEL.ROI_BOX_HEAD.POOLER_TYPE = "ROIAlignV2"
+    c.MODEL.ROI_BOX_HEAD.NUM_FC = 0
+    c.MODEL.ROI_BOX_HEAD.FC_DIM = 1024
+    c.MODEL.ROI_BOX_HEAD.NUM_CONV = 0
+    c.MODEL.ROI_BOX_HEAD.CONV_DIM = 256
+    c.MODEL.ROI_BOX_HEAD.NORM = ""
+    c.MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG = False
+    c.MODEL.ROI_MASK_HEAD = CN()
+    c.MODEL.ROI_MASK_HEAD.NAME = "MaskRCNNConvUpsampleHead"
+    c.MODEL.ROI_MASK_HEAD.POOLER_RESOLUTION = 14
+    c.MODEL.ROI_MASK_HEAD.POOLER_SAMPLING_RATIO = 0
+    c.MODEL.ROI_MASK_HEAD.POOLER_TYPE = "ROIAlignV2"
+    c.MODEL.ROI_MASK_HEAD.NUM_CONV = 0
+    c.MODEL.ROI_MASK_HEAD.CONV_DIM = 256
+    c.MODEL.ROI_MASK_HEAD.NORM = ""
+    c.MODEL.ROI_MASK_HEAD.CLS_AGNOSTIC_MASK = False
+
+    # --- data ----------------------------------------------------------------------------------------------------
+    c.INPUT = CN()
+    c.INPUT.MIN_SIZE_TRAIN = (800,)  # short sides to draw from
+    c.INPUT.MIN_SIZE_TRAIN_SAMPLING = "choice"  # choice: one of the list; range: between the list's two numbers
+    c.INPUT.MAX_SIZE_TRAIN = 1333
+    c.INPUT.MIN_SIZE_TEST = 800  # 0 leaves images as they are
+    c.INPUT.MAX_SIZE_TEST = 1333
+    c.INPUT.RANDOM_FLIP = "horizontal"  # none, horizontal, vertical
+    c.INPUT.FORMAT = "BGR"  # BGR, RGB
+    c.INPUT.MASK_FORMAT = "polygon"  # the builtin engine reads polygons and RLE alike, whatever stands here
+    c.DATASETS = CN()
+    c.DATASETS.TRAIN = ()
+    c.DATASETS.TEST = ()
+    c.DATALOADER = CN()
+    c.DATALOADER.NUM_WORKERS = 4  # per process; 0 loads in the training process
+    c.DATALOADER.ASPECT_RATIO_GROUPING = True
+    c.DATALOADER.SAMPLER_TRAIN = "TrainingSampler"
+    c.DATALOADER.FILTER_EMPTY_ANNOTATIONS = True  # drop training images without annotations; the count is logged
+
+    # --- solver --------------------------------------------------------------------------------------------------
+    c.SOLVER = CN()
+    c.SOLVER.LR_SCHEDULER_NAME = "WarmupMultiStepLR"  # WarmupMultiStepLR, WarmupCosineLR
+    c.SOLVER.MAX_ITER = 40000
+    c.SOLVER.BASE_LR = 0.001
+    c.SOLVER.BASE_LR_END = 0.0  # where the cosine ends
+    c.SOLVER.MOMENTUM = 0.9
+    c.SOLVER.NESTEROV = False
+    c.SOLVER.WEIGHT_DECAY = 0.0001
+    c.SOLVER.WEIGHT_DECAY_NORM = 0.0
+    c.SOLVER.WEIGHT_DECAY_BIAS = None  # None follows WEIGHT_DECAY
+    c.SOLVER.BIAS_LR_FACTOR = 1.0
+    c.SOLVER.GAMMA = 0.1
+    c.SOLVER.STEPS = (30000,)
+    c.SOLVER.WARMUP_FACTOR = 1.0 / 1000
+    c.SOLVER.WARMUP_ITERS = 1000
+    c.SOLVER.WARMUP_METHOD = "linear"  # linear, constant
+    c.SOLVER.CHECKPOINT_PERIOD = 5000
+    c.SOLVER.IMS_PER_BATCH = 16  # images per optimiser step, over all processes and accumulated parts
+    c.SOLVER.CLIP_GRADIENTS = CN()
+    c.SOLVER.CLIP_GRADIENTS.ENABLED = False
+    c.SOLVER.CLIP_GRADIENTS.CLIP_TYPE = "value"  # value: each element; norm: each parameter; full_model: all together
+    c.SOLVER.CLIP_GRADIENTS.CLIP_VALUE = 1.0
+    c.SOLVER.CLIP_GRADIENTS.NORM_TYPE = 2.0
+    c.SOLVER.AMP = CN()
+    c.SOLVER.AMP.ENABLED = False
+
+    # --- evaluation ----------------------------------------------------------------------------------------------
+    c.TEST = CN()
+    c.TEST.EVAL_PERIOD = 0  # evaluate every so many steps; 0: only at the end
+    c.TEST.DETECTIONS_PER_IMAGE = 100
+    return c
+
+
+# Keys (or whole sections) that exist in Detectron2 and that the builtin engine does not implement.
+DETECTRON2_ONLY = (
+    "CUDNN_DETERMINISTIC",
+    "DATALOADER.RANDOM_SUBSET_RATIO",
+    "DATALOADER.REPEAT_SQRT",
+    "DATALOADER.REPEAT_THRESHOLD",
+    "DATASETS.PRECOMPUTED_PROPOSAL_TOPK_TEST",
+    "DATASETS.PRECOMPUTED_PROPOSAL_TOPK_TRAIN",
+    "DATASETS.PROPOSAL_FILES_TEST",
+    "DATASETS.PROPOSAL_FILES_TRAIN",
+    "GLOBAL",
+    "INPUT.CROP",
+    "MODEL.ANCHOR_GENERATOR.ANGLES",
+    "MODEL.KEYPOINT_ON",
+    "MODEL.LOAD_PROPOSALS",
+    "MODEL.PANOPTIC_FPN",
+    "MODEL.RESNETS.DEFORM_MODULATED",
+    "MODEL.RESNETS.DEFORM_NUM_GROUPS",
+    "MODEL.RESNETS.DEFORM_ON_PER_STAGE",
+    "MODEL.RETINANET",
+    "MODEL.ROI_BOX_CASCADE_HEAD",
+    "MODEL.ROI_BOX_HEAD.FED_LOSS_FREQ_WEIGHT_POWER",
+    "MODEL.ROI_BOX_HEAD.FED_LOSS_NUM_CLASSES",
+    "MODEL.ROI_BOX_HEAD.TRAIN_ON_PRED_BOXES",
+    "MODEL.ROI_BOX_HEAD.USE_FED_LOSS",
+    "MODEL.ROI_BOX_HEAD.USE_SIGMOID_CE",
+    "MODEL.ROI_KEYPOINT_HEAD",
+    "MODEL.SEM_SEG_HEAD",
+    "SOLVER.NUM_DECAYS",
+    "SOLVER.REFERENCE_WORLD_SIZE",
+    "SOLVER.RESCALE_INTERVAL",
+    "TEST.AUG",
+    "TEST.EXPECTED_RESULTS",
+    "TEST.KEYPOINT_OKS_SIGMAS",
+    "TEST.PRECISE_BN",
+    "VIS_PERIOD",
+)
