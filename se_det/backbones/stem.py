@@ -1,0 +1,45 @@
+"""The 7 x 7 stem of ResNet."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from ..errors import ConfigError
+from ..layers.area import ValidArea
+from ..layers.conv import Conv2d
+from ..layers.norms import freeze_norms
+
+STEM_POOLS = ("pad1", "ceil")
+
+
+class BasicStem(nn.Module):
+    """7 x 7 convolution of stride 2, ReLU, 3 x 3 maximum of stride 2: stride 4.
+
+    Args:
+        pool: "pad1", padding 1 (torchvision, Detectron2); "ceil", padding 0 in ceil mode (the Caffe networks).
+    """
+
+    def __init__(self, *, out_channels: int = 64, norm: str, pool: str = "pad1") -> None:
+        super().__init__()
+        if pool not in STEM_POOLS:
+            raise ConfigError(f"MODEL.RESNETS.STEM_POOL '{pool}' is unknown: use one of {', '.join(STEM_POOLS)}.")
+        self.conv1 = Conv2d(3, out_channels, 7, stride=2, padding=3, norm=norm)
+        self.ceil_mode = pool == "ceil"
+        self.pool_padding = 0 if self.ceil_mode else 1
+
+    def forward(self, x: torch.Tensor, area: ValidArea | None = None) -> tuple[torch.Tensor, ValidArea | None]:
+        """(N, 3, H, W) and its area to (N, C, H/4, W/4) and its area."""
+        x, area = F.relu_(self.conv1(x, area)), self.conv1.area_after(area)
+        if area is not None:
+            if area.exact:
+                x = area.zero_outside(x)  # after a ReLU zero never wins a maximum, like the border's -infinity
+            area = area.after(3, 2, self.pool_padding, ceil_mode=self.ceil_mode)
+        return F.max_pool2d(x, 3, 2, self.pool_padding, ceil_mode=self.ceil_mode), area
+
+    def freeze(self) -> None:
+        """Stop training: no gradients, and batch norms become fixed."""
+        for parameter in self.parameters():
+            parameter.requires_grad = False
+        freeze_norms(self)

@@ -1,0 +1,54 @@
+"""A convolution with its norm, under Detectron2's parameter names, that knows about padded batches."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from .area import ValidArea
+from .norms import FrozenBatchNorm2d, GroupNorm, apply_frozen, get_norm
+
+
+class Conv2d(nn.Conv2d):
+    """Square convolution, then a norm kept as `.norm`.
+
+    Args:
+        norm: name of the norm, "" for none. Without a norm the convolution has a bias.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int,
+        *,
+        stride: int = 1,
+        padding: int = 0,
+        dilation: int = 1,
+        groups: int = 1,
+        norm: str = "",
+    ) -> None:
+        super().__init__(
+            in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias=norm == ""
+        )
+        self.norm = get_norm(norm, out_channels)
+
+    def area_after(self, area: ValidArea | None) -> ValidArea | None:
+        """Where each image lies on this convolution's output."""
+        if area is None:
+            return None
+        return area.after(self.kernel_size[0], self.stride[0], self.padding[0], self.dilation[0])
+
+    def forward(self, x: torch.Tensor, area: ValidArea | None = None) -> torch.Tensor:
+        """(N, C_in, H, W) to (N, C_out, H', W'); `area` is that of `x`."""
+        exact = area is not None and area.exact
+        if exact and self.kernel_size[0] > 1:
+            x = area.zero_outside(x)
+        if isinstance(self.norm, FrozenBatchNorm2d):
+            return apply_frozen(self, self.norm, x)
+        x = super().forward(x)
+        if self.norm is None:
+            return x
+        if exact and isinstance(self.norm, GroupNorm):
+            return self.norm(x, self.area_after(area))
+        return self.norm(x)
