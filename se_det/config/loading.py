@@ -1,0 +1,211 @@
+"""Reading YAML configs: safely, with `_BASE_`, from a path or from the installed package, and checked key by key."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from fvcore.common.config import CfgNode
+
+from ..errors import ConfigError, did_you_mean
+from .defaults import DETECTRON2_ONLY, get_cfg
+
+BASE_KEY = "_BASE_"
+
+
+def load_config(path: str | Path | None = None, overrides: Sequence[Any] = ()) -> CfgNode:
+    """The defaults, then the YAML file with its bases, then `KEY VALUE` pairs.
+
+    Args:
+        path: a file, or one of the shipped configs by the name it has in the repository (`configs/x.yaml`).
+        overrides: `[key, value, key, value, ...]`; values are Python literals or words.
+
+    Raises:
+        ConfigError: the file is missing, is not YAML or asks for Python objects; a key is unknown or has a value of
+            the wrong type. The sentence names file, key and value.
+    """
+    cfg = get_cfg()
+    if path is not None:
+        file = find_config(path)
+        _merge(cfg, _read_with_bases(file), str(file))
+    merge_overrides(cfg, overrides)
+    return cfg
+
+
+def find_config(path: str | Path) -> Path:
+    """Where a config lies: at `path`, or among the shipped ones."""
+    path = Path(path)
+    if path.is_file():
+        return path
+    shipped = Path(__file__).resolve().parents[1] / "configs"  # a wheel
+    if not shipped.is_dir():
+        shipped = Path(__file__).resolve().parents[2] / "configs"  # a checkout
+    if not path.is_absolute() and (path.parts[:1] == ("configs",) or len(path.parts) == 1):
+        packaged = shipped.joinpath(*path.parts[1:]) if path.parts[0] == "configs" else shipped / path
+        if packaged.is_file():
+            return packaged
+    names = [p.name for p in shipped.glob("*.yaml")]
+    raise ConfigError(
+        f"There is no config file {path}, nor a shipped one of that name.{did_you_mean(path.name, names)}"
+    )
+
+
+def merge_overrides(cfg: CfgNode, overrides: Sequence[Any]) -> None:
+    """Set `[key, value, key, value, ...]` in `cfg`.
+
+    Raises:
+        ConfigError: a key without a value, an unknown key, a value of the wrong type.
+    """
+    if len(overrides) % 2:
+        raise ConfigError(
+            f"The overrides must be pairs of KEY VALUE, and '{overrides[-1]}' has no value: "
+            f"{' '.join(map(str, overrides))}."
+        )
+    for key, value in zip(overrides[::2], overrides[1::2]):
+        tree: Any = _literal(value)
+        for part in reversed(str(key).split(".")):
+            tree = {part: tree}
+        _merge(cfg, tree, "the command line")
+
+
+def _literal(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    try:
+        return ast.literal_eval(value)
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return value
+
+
+def _read_with_bases(path: Path, chain: tuple[Path, ...] = ()) -> dict[str, Any]:
+    path = path.resolve()
+    if path in chain:
+        circle = " -> ".join(str(p) for p in (*chain, path))
+        raise ConfigError(f"{BASE_KEY} goes round in a circle: {circle}.")
+    tree = read_yaml(path)
+    base = tree.pop(BASE_KEY, None)
+    if base is None:
+        return tree
+    if not isinstance(base, str):
+        raise ConfigError(f"{path}: {BASE_KEY} must be the path of one YAML file, got {base!r}.")
+    beside = path.parent / Path(base).expanduser()
+    if not beside.is_file():
+        raise ConfigError(f"{path}: {BASE_KEY} names {beside}, which does not exist.")
+    return _over(_read_with_bases(beside, (*chain, path)), tree)
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The mapping in a YAML file, by the safe loader only: a tag that would run code is refused.
+
+    Raises:
+        ConfigError: the file cannot be read, is not YAML, or is not a mapping.
+    """
+    try:
+        tree = yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeyLoader)
+    except yaml.constructor.ConstructorError as error:
+        raise ConfigError(
+            f"{path}: {error.problem}{_line(error)}. Only plain values are read; tags that build Python objects are "
+            "refused."
+        ) from error
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+        raise ConfigError(f"{path} is not valid YAML: {_one_line(error)}.") from error
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}.") from error
+    if tree is None:
+        return {}
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{path} must hold a mapping of keys to values, got {type(tree).__name__}.")
+    return tree
+
+
+class _UniqueKeyLoader(yaml.SafeLoader):
+    """The safe loader, which besides refuses a key that stands twice (YAML would keep the last one silently)."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+        seen: set[Any] = set()
+        for key_node, _ in node.value:
+            if isinstance(key_node, yaml.ScalarNode):
+                if key_node.value in seen and key_node.value != "<<":
+                    raise yaml.constructor.ConstructorError(
+                        None, None, f"key '{key_node.value}' stands twice", key_node.start_mark
+                    )
+                seen.add(key_node.value)
+        return super().construct_mapping(node, deep)
+
+
+def _line(error: yaml.MarkedYAMLError) -> str:
+    return f" (line {error.problem_mark.line + 1})" if error.problem_mark else ""
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())
+
+
+def _over(base: dict[str, Any], tree: dict[str, Any]) -> dict[str, Any]:
+    """`base` with the values of `tree` laid over it, mapping by mapping."""
+    result = dict(base)
+    for key, value in tree.items():
+        both = isinstance(value, dict) and isinstance(result.get(key), dict)
+        result[key] = _over(result[key], value) if both else value
+    return result
+
+
+def _merge(cfg: CfgNode, tree: Mapping[str, Any], source: str) -> None:
+    for key, value in _leaves(tree):
+        node, name = _find(cfg, key, source)
+        node[name] = _coerce(value, node[name], key, source)
+
+
+def _leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in tree.items():
+        path = f"{prefix}{key}"
+        if isinstance(value, Mapping) and value:
+            yield from _leaves(value, f"{path}.")
+        else:
+            yield path, value
+
+
+def _find(cfg: CfgNode, key: str, source: str) -> tuple[CfgNode, str]:
+    node, parts = cfg, key.split(".")
+    for depth, part in enumerate(parts):
+        if not isinstance(node, CfgNode) or part not in node:
+            here = ".".join(parts[: depth + 1])
+            if any(f"{key}.".startswith(f"{only}.") or only.startswith(f"{key}.") for only in DETECTRON2_ONLY):
+                raise ConfigError(
+                    f"{source}: {key} is a key of Detectron2's that the builtin engine does not implement. Remove it, "
+                    "or run with --engine detectron2."
+                )
+            known = [path for path, _ in _leaves(cfg)]
+            raise ConfigError(f"{source}: there is no key {here}.{did_you_mean(key, known)}")
+        if depth < len(parts) - 1:
+            node = node[part]
+    if isinstance(node[parts[-1]], CfgNode):
+        raise ConfigError(f"{source}: {key} is a section, not a key: set one of {', '.join(node[parts[-1]])}.")
+    return node, parts[-1]
+
+
+def _coerce(value: Any, default: Any, key: str, source: str) -> Any:
+    """`value` as the type that the key has, where nothing is lost by it."""
+    # SOLVER.WEIGHT_DECAY_BIAS is the one key that may be None.
+    if default is None or (value is None and key == "SOLVER.WEIGHT_DECAY_BIAS"):
+        if value is None or (isinstance(value, (int, float)) and not isinstance(value, bool)):
+            return None if value is None else float(value)
+    elif isinstance(value, str) and not isinstance(default, str):
+        # YAML reads `(600, 800)` and `1e-4` as words.
+        parsed = _literal(value)
+        if not isinstance(parsed, str):
+            return _coerce(parsed, default, key, source)
+    elif isinstance(default, (list, tuple)) and isinstance(value, (list, tuple)):
+        return type(default)(value)
+    elif isinstance(default, bool) or isinstance(value, bool):
+        if isinstance(default, bool) and isinstance(value, bool):
+            return value
+    elif isinstance(default, float) and isinstance(value, int):
+        return float(value)
+    elif isinstance(value, type(default)):
+        return value
+    kind = "number or None" if default is None else type(default).__name__
+    raise ConfigError(f"{source}: {key} must be a {kind}, got {value!r}.")

@@ -1,0 +1,198 @@
+"""From a config to a detector: the one place that reads the model's keys."""
+
+from __future__ import annotations
+
+from fvcore.common.config import CfgNode
+
+from ..backbones.fpn import FPN
+from ..backbones.resnet import ResNet
+from ..errors import ConfigError
+from .anchors import AnchorGenerator
+from .box_head import BoxHead, BoxPredictor
+from .mask_head import MaskHead
+from .pooler import Pooler
+from .rcnn import RCNN
+from .roi_heads import RoIHeads
+from .rpn import RPN, RPNHead
+
+# Keys that choose among Detectron2's classes, and the only choice the builtin engine has.
+ONLY = {
+    "MODEL.META_ARCHITECTURE": "GeneralizedRCNN",
+    "MODEL.PROPOSAL_GENERATOR.NAME": "RPN",
+    "MODEL.ANCHOR_GENERATOR.NAME": "DefaultAnchorGenerator",
+    "MODEL.RPN.HEAD_NAME": "StandardRPNHead",
+    "MODEL.RPN.BOUNDARY_THRESH": -1,
+    "MODEL.RPN.BBOX_REG_LOSS_TYPE": "smooth_l1",
+    "MODEL.ROI_HEADS.NAME": "StandardROIHeads",
+    "MODEL.ROI_BOX_HEAD.NAME": "FastRCNNConvFCHead",
+    "MODEL.ROI_BOX_HEAD.POOLER_TYPE": "ROIAlignV2",
+    "MODEL.ROI_BOX_HEAD.BBOX_REG_LOSS_TYPE": "smooth_l1",
+    "MODEL.ROI_MASK_HEAD.NAME": "MaskRCNNConvUpsampleHead",
+    "MODEL.ROI_MASK_HEAD.POOLER_TYPE": "ROIAlignV2",
+    "MODEL.GATE.PLACEMENT": "standard",
+}
+FPN_BACKBONES = ("build_se_resnet_fpn_backbone", "build_resnet_fpn_backbone")
+
+
+def check_model(cfg: CfgNode) -> None:
+    """Refuse what the builtin engine does not have.
+
+    Raises:
+        ConfigError: naming the key and the value.
+    """
+    for key, value in ONLY.items():
+        node = cfg
+        for part in key.split("."):
+            node = node[part]
+        if node != value:
+            raise ConfigError(
+                f"{key} is '{node}', and the builtin engine has only '{value}'. If it is one of Detectron2's, run "
+                "with --engine detectron2."
+            )
+    if cfg.MODEL.BACKBONE.NAME not in FPN_BACKBONES:
+        raise ConfigError(
+            f"MODEL.BACKBONE.NAME is '{cfg.MODEL.BACKBONE.NAME}', and the builtin engine has only "
+            f"{' and '.join(FPN_BACKBONES)}. If it is one of Detectron2's, run with --engine detectron2."
+        )
+
+
+def build_backbone(cfg: CfgNode) -> FPN:
+    """The pyramid on its trunk, frozen as MODEL.BACKBONE.FREEZE_AT says."""
+    resnets, gate = cfg.MODEL.RESNETS, cfg.MODEL.GATE
+    trunk = ResNet(
+        depth=resnets.DEPTH,
+        groups=resnets.NUM_GROUPS,
+        width_per_group=resnets.WIDTH_PER_GROUP,
+        norm=resnets.NORM,
+        stride_in_1x1=resnets.STRIDE_IN_1X1,
+        stem_channels=resnets.STEM_OUT_CHANNELS,
+        stem_pool=resnets.STEM_POOL,
+        res2_channels=resnets.RES2_OUT_CHANNELS,
+        res5_dilation=resnets.RES5_DILATION,
+        gate=gate.NAME,
+        reduction=gate.REDUCTION,
+        gate_bias=gate.BIAS,
+        gate_norm=gate.NORM,
+        gate_stages=gate.STAGES,
+        gate_init=gate.INIT or "paper",
+        padding=gate.PADDING,
+        out_features=resnets.OUT_FEATURES,
+    )
+    trunk.freeze(cfg.MODEL.BACKBONE.FREEZE_AT)
+    fpn = cfg.MODEL.FPN
+    return FPN(
+        trunk, in_features=fpn.IN_FEATURES, out_channels=fpn.OUT_CHANNELS, norm=fpn.NORM, fuse=fpn.FUSE_TYPE
+    )
+
+
+def build_detector(cfg: CfgNode) -> RCNN:
+    """A Faster or Mask R-CNN with random weights, in training mode, on the CPU.
+
+    Raises:
+        ConfigError: a key has a value that the builtin engine does not have.
+    """
+    check_model(cfg)
+    backbone = build_backbone(cfg)
+    rpn_features = _present(cfg, "RPN", backbone)
+    roi_features = _present(cfg, "ROI_HEADS", backbone)
+    return RCNN(
+        backbone=backbone,
+        proposal_generator=_rpn(cfg, backbone, rpn_features),
+        roi_heads=_roi_heads(cfg, backbone, roi_features),
+        rpn_features=rpn_features,
+        roi_features=roi_features,
+        pixel_mean=cfg.MODEL.PIXEL_MEAN,
+        pixel_std=cfg.MODEL.PIXEL_STD,
+    )
+
+
+def _present(cfg: CfgNode, section: str, backbone: FPN) -> list[str]:
+    names = list(cfg.MODEL[section].IN_FEATURES)
+    unknown = [name for name in names if name not in backbone.strides]
+    if unknown or not names:
+        raise ConfigError(
+            f"MODEL.{section}.IN_FEATURES {names} must name maps of the backbone: {list(backbone.strides)}."
+        )
+    return names
+
+
+def _rpn(cfg: CfgNode, backbone: FPN, features: list[str]) -> RPN:
+    rpn, anchor = cfg.MODEL.RPN, cfg.MODEL.ANCHOR_GENERATOR
+    anchors = AnchorGenerator(
+        sizes=anchor.SIZES,
+        aspect_ratios=anchor.ASPECT_RATIOS,
+        strides=[backbone.strides[name] for name in features],
+        offset=anchor.OFFSET,
+    )
+    return RPN(
+        head=RPNHead(
+            in_channels=backbone.channels[features[0]],
+            anchors_per_cell=anchors.anchors_per_cell,
+            conv_dims=rpn.CONV_DIMS,
+        ),
+        anchor_generator=anchors,
+        batch_size_per_image=rpn.BATCH_SIZE_PER_IMAGE,
+        positive_fraction=rpn.POSITIVE_FRACTION,
+        iou_thresholds=rpn.IOU_THRESHOLDS,
+        iou_labels=rpn.IOU_LABELS,
+        box_weights=rpn.BBOX_REG_WEIGHTS,
+        smooth_l1_beta=rpn.SMOOTH_L1_BETA,
+        loss_weight=rpn.LOSS_WEIGHT,
+        box_loss_weight=rpn.BBOX_REG_LOSS_WEIGHT,
+        pre_nms_topk=(rpn.PRE_NMS_TOPK_TRAIN, rpn.PRE_NMS_TOPK_TEST),
+        post_nms_topk=(rpn.POST_NMS_TOPK_TRAIN, rpn.POST_NMS_TOPK_TEST),
+        nms_threshold=rpn.NMS_THRESH,
+        min_size=cfg.MODEL.PROPOSAL_GENERATOR.MIN_SIZE,
+    )
+
+
+def _roi_heads(cfg: CfgNode, backbone: FPN, features: list[str]) -> RoIHeads:
+    roi, box, mask = cfg.MODEL.ROI_HEADS, cfg.MODEL.ROI_BOX_HEAD, cfg.MODEL.ROI_MASK_HEAD
+    channels = backbone.channels[features[0]]
+    strides = [backbone.strides[name] for name in features]
+    box_head = BoxHead(
+        in_channels=channels,
+        resolution=box.POOLER_RESOLUTION,
+        conv_dims=[box.CONV_DIM] * box.NUM_CONV,
+        fc_dims=[box.FC_DIM] * box.NUM_FC,
+        norm=box.NORM,
+    )
+    predictor = BoxPredictor(
+        in_features=box_head.out_features,
+        num_classes=roi.NUM_CLASSES,
+        class_agnostic=box.CLS_AGNOSTIC_BBOX_REG,
+        box_weights=box.BBOX_REG_WEIGHTS,
+        smooth_l1_beta=box.SMOOTH_L1_BETA,
+        box_loss_weight=box.BBOX_REG_LOSS_WEIGHT,
+        score_threshold=roi.SCORE_THRESH_TEST,
+        nms_threshold=roi.NMS_THRESH_TEST,
+        max_detections=cfg.TEST.DETECTIONS_PER_IMAGE,
+    )
+    with_masks = {}
+    if cfg.MODEL.MASK_ON:
+        with_masks = {
+            "mask_pooler": Pooler(
+                output_size=mask.POOLER_RESOLUTION, strides=strides, sampling_ratio=mask.POOLER_SAMPLING_RATIO
+            ),
+            "mask_head": MaskHead(
+                in_channels=channels,
+                num_classes=roi.NUM_CLASSES,
+                conv_dims=[mask.CONV_DIM] * (mask.NUM_CONV + 1),
+                norm=mask.NORM,
+                class_agnostic=mask.CLS_AGNOSTIC_MASK,
+            ),
+        }
+    return RoIHeads(
+        num_classes=roi.NUM_CLASSES,
+        box_pooler=Pooler(
+            output_size=box.POOLER_RESOLUTION, strides=strides, sampling_ratio=box.POOLER_SAMPLING_RATIO
+        ),
+        box_head=box_head,
+        box_predictor=predictor,
+        batch_size_per_image=roi.BATCH_SIZE_PER_IMAGE,
+        positive_fraction=roi.POSITIVE_FRACTION,
+        iou_thresholds=roi.IOU_THRESHOLDS,
+        iou_labels=roi.IOU_LABELS,
+        append_truth=roi.PROPOSAL_APPEND_GT,
+        **with_masks,
+    )

@@ -1,0 +1,108 @@
+"""Masks of instances: cut to boxes for the loss, pasted into images for the result.
+
+Ground-truth masks come as a dict of tensors (lengths: P polygons with M vertices in all, R bitmaps):
+`polygons` float64 (M, 2) px, `polygon_points` int64 (P,) vertices of each, `polygon_owner` int64 (P,) its instance,
+`bitmaps` uint8 (R, H, W), `bitmap_owner` int64 (R,).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from pycocotools import mask as coco_mask
+from torchvision.ops import roi_align
+
+# Bytes that the float masks of one pasted chunk may take.
+PASTE_BYTES = 128 * 2**20
+
+
+def crop_masks(
+    masks: Mapping[str, torch.Tensor], instances: torch.Tensor, boxes: torch.Tensor, size: int
+) -> torch.Tensor:
+    """What each box sees of its instance's mask.
+
+    Polygons are shifted and scaled to the box and filled at `size` x `size` by pycocotools; bitmaps are sampled by
+    RoIAlign and count from one half (both as in Detectron2, where a data set has only one kind).
+
+    Args:
+        masks: see the module.
+        instances: (n,) int64, which instance each box shows.
+        boxes: (n, 4).
+
+    Returns:
+        (n, size, size) bool, on the boxes' device.
+    """
+    result = torch.zeros(len(boxes), size, size, dtype=torch.bool, device=boxes.device)
+    if len(boxes) == 0:
+        return result
+    if len(masks["bitmaps"]):
+        at, row = _pairs(instances, masks["bitmap_owner"].to(boxes.device))
+        rois = torch.cat([row[:, None].to(boxes.dtype), boxes[at]], 1)
+        bitmaps = masks["bitmaps"].to(boxes.device, boxes.dtype)[:, None]
+        result[at] = roi_align(bitmaps, rois, size, 1.0, 0, aligned=True)[:, 0] >= 0.5
+    if len(masks["polygon_points"]):
+        drawn = _draw_polygons(masks, instances.cpu(), boxes.cpu().double().numpy(), size)
+        result |= torch.from_numpy(drawn).to(boxes.device)
+    return result
+
+
+def _pairs(instances: torch.Tensor, owners: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """All (position in `instances`, position in `owners`) that name the same instance."""
+    return (instances[:, None] == owners[None, :]).nonzero(as_tuple=True)
+
+
+def _draw_polygons(
+    masks: Mapping[str, torch.Tensor], instances: torch.Tensor, boxes: np.ndarray, size: int
+) -> np.ndarray:
+    """(n, size, size) bool: the union of each box's polygons, all of them filled in one call."""
+    at, polygon = (v.numpy() for v in _pairs(instances, masks["polygon_owner"].cpu()))
+    points = masks["polygon_points"].cpu().numpy()
+    ends = np.cumsum(points)
+    corner = boxes[:, :2]
+    # A side below a tenth of a pixel would blow a polygon up without bound.
+    ratio = size / np.maximum(boxes[:, 2:] - corner, 0.1)
+    counts = points[polygon]
+    owner = np.repeat(at, counts)
+    first = np.repeat(ends[polygon] - counts, counts)
+    within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+    vertices = (masks["polygons"].cpu().numpy()[first + within] - corner[owner]) * ratio[owner]
+    pieces = np.split(vertices.reshape(-1), np.cumsum(2 * counts)[:-1])
+    result = np.zeros((len(boxes), size, size), dtype=bool)
+    if len(pieces) and len(at):
+        filled = coco_mask.decode(coco_mask.frPyObjects(pieces, size, size)).astype(bool)
+        np.logical_or.at(result, at, filled.transpose(2, 0, 1))
+    return result
+
+
+def paste_masks(probabilities: torch.Tensor, boxes: torch.Tensor, height: int, width: int) -> torch.Tensor:
+    """Put masks into an image: bilinear sampling at pixel centres, zero outside the box, foreground from 0.5.
+
+    Bilinear sampling on an axis-aligned box is a product of one matrix per side, so all masks of a chunk are two
+    matrix products.
+
+    Args:
+        probabilities: (n, M, M).
+        boxes: (n, 4) px in the image.
+
+    Returns:
+        (n, height, width) bool.
+    """
+    count, side = probabilities.shape[:2]
+    result = torch.zeros(count, height, width, dtype=torch.bool, device=boxes.device)
+    chunk = max(1, PASTE_BYTES // max(1, 4 * height * width))
+    for start in range(0, count, chunk):
+        part = slice(start, start + chunk)
+        rows = _sampling(boxes[part, 1], boxes[part, 3], height, side)
+        columns = _sampling(boxes[part, 0], boxes[part, 2], width, side)
+        result[part] = rows @ (probabilities[part].to(rows.dtype) @ columns.transpose(1, 2)) >= 0.5
+    return result
+
+
+def _sampling(low: torch.Tensor, high: torch.Tensor, length: int, side: int) -> torch.Tensor:
+    """(n, length, side): how much each of `side` mask cells adds to each of `length` pixels."""
+    pixel = torch.arange(length, device=low.device, dtype=low.dtype) + 0.5
+    position = (pixel - low[:, None]) / (high - low)[:, None] * side - 0.5
+    cell = torch.arange(side, device=low.device, dtype=low.dtype)
+    return (1 - (position[..., None] - cell).abs()).clamp(min=0)

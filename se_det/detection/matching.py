@@ -1,0 +1,76 @@
+"""Which ground truth a box stands for, and which boxes a loss is computed on. Nothing here waits for the device."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from .boxes import pairwise_iou
+
+IGNORE = -1
+
+
+def match(
+    truth: torch.Tensor,
+    boxes: torch.Tensor,
+    *,
+    thresholds: Sequence[float],
+    labels: Sequence[int],
+    allow_low_quality: bool,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Match every box to the ground truth it overlaps most.
+
+    Args:
+        truth: (g, 4), g may be 0.
+        boxes: (n, 4).
+        thresholds: ascending IoU bounds between `labels`.
+        labels: one more than thresholds: 0 background, 1 foreground, -1 ignored.
+        allow_low_quality: also label 1 whichever boxes overlap a ground truth most, however little
+            (Faster R-CNN, arXiv 1506.01497, section 3.1.2, rule i).
+
+    Returns:
+        index of the matched ground truth (n,) int64, and the label (n,) int8.
+    """
+    if len(truth) == 0:
+        return (
+            boxes.new_zeros(len(boxes), dtype=torch.int64),
+            boxes.new_full((len(boxes),), labels[0], dtype=torch.int8),
+        )
+    overlap = pairwise_iou(truth, boxes)
+    best, index = overlap.max(0)
+    bounds = torch.as_tensor(thresholds, device=boxes.device, dtype=best.dtype)
+    values = torch.as_tensor(labels, device=boxes.device, dtype=torch.int8)
+    label = values[torch.bucketize(best, bounds, right=True)]
+    if allow_low_quality:
+        highest = overlap.amax(1, keepdim=True)
+        label = torch.where(((overlap == highest) & (highest > 0)).any(0), label.new_ones(()), label)
+    return index, label
+
+
+def sample(
+    labels: torch.Tensor, count: int, positive_fraction: float, *, background: int = 0
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Draw up to `count` boxes at random from each row, at most `positive_fraction` of them positive, without waiting
+    for the device: rows of fixed length, with a mask of the places that are filled.
+
+    Args:
+        labels: (N, n): `background`, -1 (never drawn), or anything else (positive).
+
+    Returns:
+        positions (N, k) int64, positives first, and whether each is filled (N, k).
+    """
+    positive = (labels != background) & (labels != IGNORE)
+    negative = labels == background
+    keys = torch.rand(labels.shape, device=labels.device)
+    max_positive = min(int(count * positive_fraction), labels.shape[1])
+    positive_at, positive_filled = _draw(keys, positive, max_positive)
+    negative_at, negative_filled = _draw(keys, negative, min(count, labels.shape[1]))
+    room = count - positive_filled.sum(1, keepdim=True)
+    negative_filled &= torch.arange(negative_at.shape[1], device=labels.device) < room
+    return torch.cat([positive_at, negative_at], 1), torch.cat([positive_filled, negative_filled], 1)
+
+
+def _draw(keys: torch.Tensor, wanted: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+    value, index = torch.where(wanted, keys, -1.0).topk(count, dim=1)
+    return index, value >= 0

@@ -1,0 +1,61 @@
+"""RoIAlign over a pyramid: each box is read from the level that suits its size."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+from torchvision.ops import roi_align
+
+from .boxes import area
+
+# A box of this many px a side belongs to this level (FPN, arXiv 1612.03144, equation 1).
+CANONICAL_SIZE = 224
+CANONICAL_LEVEL = 4
+
+
+class Pooler(nn.Module):
+    """Aligned RoIAlign.
+
+    Args:
+        output_size: cells a side of the result.
+        strides: px per cell of each level, finest first.
+        sampling_ratio: samples per bin and side; 0 chooses by the box's size.
+    """
+
+    def __init__(self, *, output_size: int, strides: Sequence[int], sampling_ratio: int = 0) -> None:
+        super().__init__()
+        self.output_size = output_size
+        self.strides = tuple(strides)
+        self.sampling_ratio = sampling_ratio
+        self.min_level = int(math.log2(strides[0]))
+        self.max_level = int(math.log2(strides[-1]))
+
+    def levels(self, boxes: torch.Tensor) -> torch.Tensor:
+        """Which of the maps each box (n, 4) is read from: (n,) int64 from 0."""
+        size = torch.sqrt(area(boxes))
+        level = torch.floor(CANONICAL_LEVEL + torch.log2(size / CANONICAL_SIZE + 1e-8))
+        return level.clamp(self.min_level, self.max_level).long() - self.min_level
+
+    def forward(self, maps: Sequence[torch.Tensor], boxes: Sequence[torch.Tensor]) -> torch.Tensor:
+        """Maps (N, C, H, W) of each level and boxes (n_i, 4) of each image to (sum n_i, C, size, size)."""
+        image = torch.cat([b.new_full((len(b), 1), i) for i, b in enumerate(boxes)])
+        rois = torch.cat([image, torch.cat(list(boxes))], 1).to(maps[0].dtype)
+        if len(self.strides) == 1 or len(rois) == 0:
+            return self._pool(maps[0], rois, self.strides[0])
+        level = self.levels(rois[:, 1:].float() if rois.dtype != torch.float64 else rois[:, 1:])
+        # Sorted by level, so that the device is asked once how many boxes each level has.
+        order = torch.argsort(level, stable=True)
+        counts = torch.bincount(level, minlength=len(maps)).tolist()
+        pieces = [
+            self._pool(x, part, stride)
+            for x, part, stride in zip(maps, rois[order].split(counts), self.strides)
+            if len(part)
+        ]
+        pooled = torch.cat(pieces)
+        return torch.empty_like(pooled).index_copy(0, order, pooled)
+
+    def _pool(self, x: torch.Tensor, rois: torch.Tensor, stride: int) -> torch.Tensor:
+        return roi_align(x, rois, self.output_size, 1.0 / stride, self.sampling_ratio, aligned=True)

@@ -1,0 +1,129 @@
+"""Faster and Mask R-CNN: samples in, losses or detections out."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..backbones.resnet import image_area
+from ..layers.area import ValidArea
+from . import boxes as box_ops
+from .masks import paste_masks
+from .roi_heads import RoIHeads
+from .rpn import RPN
+
+
+class RCNN(nn.Module):
+    """Detectron2's GeneralizedRCNN, in plain dicts.
+
+    Args:
+        backbone: an `FPN`.
+        proposal_generator: see `RPN`.
+        roi_heads: see `RoIHeads`.
+        rpn_features, roi_features: the maps each stage reads.
+        pixel_mean, pixel_std: of the three channels, on the 0..255 scale, in the order of the images' channels.
+    """
+
+    def __init__(
+        self,
+        *,
+        backbone: nn.Module,
+        proposal_generator: RPN,
+        roi_heads: RoIHeads,
+        rpn_features: Sequence[str],
+        roi_features: Sequence[str],
+        pixel_mean: Sequence[float],
+        pixel_std: Sequence[float],
+    ) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.proposal_generator = proposal_generator
+        self.roi_heads = roi_heads
+        self.rpn_features = tuple(rpn_features)
+        self.roi_features = tuple(roi_features)
+        self.register_buffer("pixel_mean", torch.tensor(pixel_mean).view(-1, 1, 1), persistent=False)
+        self.register_buffer("pixel_std", torch.tensor(pixel_std).view(-1, 1, 1), persistent=False)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.pixel_mean.device
+
+    def batch(self, images: Sequence[torch.Tensor]) -> tuple[torch.Tensor, list[tuple[int, int]]]:
+        """Normalise images (3, H, W) and pad them with zeros to one size that the backbone's stride divides.
+
+        Returns:
+            (N, 3, H', W') and the (height, width) of each image.
+        """
+        sizes = [(int(image.shape[-2]), int(image.shape[-1])) for image in images]
+        stride = max(self.backbone.size_divisibility, 1)
+        height = math.ceil(max(h for h, _ in sizes) / stride) * stride
+        width = math.ceil(max(w for _, w in sizes) / stride) * stride
+        batch = self.pixel_mean.new_zeros(len(images), 3, height, width)
+        for row, image, (h, w) in zip(batch, images, sizes):
+            row[:, :h, :w] = (image.to(self.device, non_blocking=True) - self.pixel_mean) / self.pixel_std
+        return batch, sizes
+
+    def forward(self, samples: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor] | list[dict[str, Any]]:
+        """Losses in training mode, detections otherwise.
+
+        Args:
+            samples: dicts with `image` (3, H, W) uint8 or float, not normalised; in training `instances` with
+                `gt_boxes` (n, 4) XYXY px, `gt_classes` (n,) and, with masks, `gt_masks`; for detections optionally
+                `height` and `width`, the size in which results are wanted (default: the image's own).
+
+        Returns:
+            training: `loss_rpn_cls`, `loss_rpn_loc`, `loss_cls`, `loss_box_reg` and, with masks, `loss_mask`.
+            otherwise: a dict for each image, {"instances": {`pred_boxes` (m, 4) XYXY px, `scores` (m,),
+            `pred_classes` (m,), with masks `pred_masks` (m, height, width) bool}}, best first.
+        """
+        x, sizes = self.batch([s["image"] for s in samples])
+        maps, areas = self.backbone.features(x, image_area(self.backbone.padding, sizes))
+        rpn_maps = [maps[name] for name in self.rpn_features]
+        rpn_areas = [areas[name] for name in self.rpn_features]
+        roi_maps = [self._for_pooling(maps[name], areas[name]) for name in self.roi_features]
+        if not self.training:
+            proposals, _ = self.proposal_generator(rpn_maps, rpn_areas, sizes)
+            detections = self.roi_heads.detect(roi_maps, [boxes for boxes, _ in proposals], sizes)
+            return [
+                {"instances": resize_detections(d, size, s.get("height", size[0]), s.get("width", size[1]))}
+                for d, size, s in zip(detections, sizes, samples)
+            ]
+        truth = [self._on_device(s["instances"]) for s in samples]
+        proposals, losses = self.proposal_generator(rpn_maps, rpn_areas, sizes, [t["gt_boxes"] for t in truth])
+        losses.update(self.roi_heads.losses(roi_maps, [boxes for boxes, _ in proposals], truth))
+        return losses
+
+    def _for_pooling(self, x: torch.Tensor, area: ValidArea | None) -> torch.Tensor:
+        """Under autocast RoIAlign works in float32. Under padding "exact" it reads at an image's border what it would
+        read on a map of that size."""
+        x = x.to(torch.promote_types(x.dtype, torch.float32))
+        return area.repeat_edge(x) if area is not None and area.exact else x
+
+    def _on_device(self, instances: Mapping[str, Any]) -> dict[str, Any]:
+        moved = dict(instances)
+        moved["gt_boxes"] = instances["gt_boxes"].to(self.device, self.pixel_mean.dtype, non_blocking=True)
+        moved["gt_classes"] = instances["gt_classes"].to(self.device, non_blocking=True)
+        return moved
+
+
+def resize_detections(
+    detections: Mapping[str, torch.Tensor], size: tuple[int, int], height: int, width: int
+) -> dict[str, torch.Tensor]:
+    """Detections on an image of `size` (height, width), in the coordinates of `height` x `width`.
+
+    Boxes are scaled, clipped, and dropped when empty; masks are pasted.
+    """
+    boxes = detections["pred_boxes"]
+    scale = boxes.new_tensor([width / size[1], height / size[0]]).repeat(2)
+    boxes = box_ops.clip(boxes * scale, height, width)
+    kept = box_ops.nonempty(boxes)
+    result = {name: value[kept] for name, value in detections.items()}
+    result["pred_boxes"] = boxes[kept]
+    if "pred_masks" in result:
+        result["pred_masks"] = paste_masks(result["pred_masks"], result["pred_boxes"], height, width)
+    return result

@@ -1,0 +1,150 @@
+"""The second stage: proposals are labelled and sampled, pooled, classified, refined, and given masks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import nn
+
+from .box_head import BoxHead, BoxPredictor
+from .mask_head import MaskHead
+from .masks import crop_masks
+from .matching import match, sample
+from .pooler import Pooler
+
+
+class RoIHeads(nn.Module):
+    """Box head and, optionally, mask head (Detectron2's StandardROIHeads).
+
+    Args:
+        num_classes: K; class K is background.
+        batch_size_per_image, positive_fraction: how many proposals training samples, how many may be positive.
+        iou_thresholds, iou_labels: see `matching.match`.
+        append_truth: add the ground truth to the proposals.
+        mask_pooler, mask_head: both or neither.
+    """
+
+    def __init__(
+        self,
+        *,
+        num_classes: int,
+        box_pooler: Pooler,
+        box_head: BoxHead,
+        box_predictor: BoxPredictor,
+        batch_size_per_image: int = 512,
+        positive_fraction: float = 0.25,
+        iou_thresholds: Sequence[float] = (0.5,),
+        iou_labels: Sequence[int] = (0, 1),
+        append_truth: bool = True,
+        mask_pooler: Pooler | None = None,
+        mask_head: MaskHead | None = None,
+    ) -> None:
+        super().__init__()
+        self.num_classes = num_classes
+        self.batch_size_per_image = batch_size_per_image
+        self.positive_fraction = positive_fraction
+        self.iou_thresholds = tuple(iou_thresholds)
+        self.iou_labels = tuple(iou_labels)
+        self.append_truth = append_truth
+        self.box_pooler = box_pooler
+        self.box_head = box_head
+        self.box_predictor = box_predictor
+        self.mask_pooler = mask_pooler
+        self.mask_head = mask_head
+
+    @torch.no_grad()
+    def sample_proposals(
+        self, proposals: Sequence[torch.Tensor], truth: Sequence[Mapping[str, torch.Tensor]]
+    ) -> list[dict[str, torch.Tensor]]:
+        """Label each image's proposals (p, 4) and draw those the losses are computed on.
+
+        Returns:
+            for each image: `boxes` (s, 4), `classes` (s,) with K for background, `truth` (s, 4) the matched boxes,
+            `instances` (s,) the matched instances' numbers.
+        """
+        results = []
+        for boxes, instances in zip(proposals, truth):
+            gt_boxes, gt_classes = instances["gt_boxes"].to(boxes), instances["gt_classes"].to(boxes.device)
+            if self.append_truth:
+                boxes = torch.cat([boxes, gt_boxes])
+            index, label = match(
+                gt_boxes, boxes, thresholds=self.iou_thresholds, labels=self.iou_labels, allow_low_quality=False
+            )
+            if len(gt_boxes):
+                classes = gt_classes[index]
+                classes = torch.where(label == 1, classes, self.num_classes)
+                classes = torch.where(label == -1, label.long(), classes)
+                matched = gt_boxes[index]
+            else:
+                classes = torch.full_like(index, self.num_classes)
+                matched = torch.zeros_like(boxes)
+            at, filled = sample(
+                classes[None], self.batch_size_per_image, self.positive_fraction, background=self.num_classes
+            )
+            at = at[0][filled[0]]
+            results.append(
+                {"boxes": boxes[at], "classes": classes[at], "truth": matched[at], "instances": index[at]}
+            )
+        return results
+
+    def losses(
+        self,
+        maps: Sequence[torch.Tensor],
+        proposals: Sequence[torch.Tensor],
+        truth: Sequence[Mapping[str, torch.Tensor]],
+    ) -> dict[str, torch.Tensor]:
+        """Losses of both heads.
+
+        Args:
+            maps: (N, C, H, W) of each level.
+            proposals: (p, 4) of each image.
+            truth: `gt_boxes`, `gt_classes` and, with a mask head, `gt_masks` of each image.
+        """
+        sampled = self.sample_proposals(proposals, truth)
+        boxes = [s["boxes"] for s in sampled]
+        features = self.box_head(self.box_pooler(maps, boxes))
+        scores, deltas = self.box_predictor(features)
+        losses = self.box_predictor.losses(
+            scores,
+            deltas,
+            torch.cat(boxes),
+            torch.cat([s["classes"] for s in sampled]),
+            torch.cat([s["truth"] for s in sampled]),
+        )
+        if self.mask_head is not None:
+            losses.update(self._mask_loss(maps, sampled, truth))
+        return losses
+
+    def _mask_loss(
+        self,
+        maps: Sequence[torch.Tensor],
+        sampled: Sequence[Mapping[str, torch.Tensor]],
+        truth: Sequence[Mapping[str, torch.Tensor]],
+    ) -> dict[str, torch.Tensor]:
+        boxes, classes, targets = [], [], []
+        side = 2 * self.mask_pooler.output_size
+        for s, instances in zip(sampled, truth):
+            positive = s["classes"] < self.num_classes
+            boxes.append(s["boxes"][positive])
+            classes.append(s["classes"][positive])
+            targets.append(crop_masks(instances["gt_masks"], s["instances"][positive], boxes[-1], side))
+        return self.mask_head.loss(self.mask_pooler(maps, boxes), torch.cat(classes), torch.cat(targets))
+
+    def detect(
+        self,
+        maps: Sequence[torch.Tensor],
+        proposals: Sequence[torch.Tensor],
+        image_sizes: Sequence[tuple[int, int]],
+    ) -> list[dict[str, torch.Tensor]]:
+        """Detections of each image: `pred_boxes` (m, 4), `scores` (m,), `pred_classes` (m,) and, with a mask head,
+        `pred_masks` (m, M, M) probabilities within the boxes."""
+        scores, deltas = self.box_predictor(self.box_head(self.box_pooler(maps, proposals)))
+        detections = self.box_predictor.detect(scores, deltas, proposals, image_sizes)
+        if self.mask_head is not None:
+            boxes = [d["pred_boxes"] for d in detections]
+            logits = self.mask_head(self.mask_pooler(maps, boxes))
+            logits = self.mask_head.of_class(logits, torch.cat([d["pred_classes"] for d in detections]))
+            for d, part in zip(detections, logits.sigmoid().split([len(b) for b in boxes])):
+                d["pred_masks"] = part
+        return detections

@@ -1,0 +1,213 @@
+"""Region proposal network (Ren et al., arXiv 1506.01497) on a pyramid, with Detectron2's numerics and names."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+from torchvision.ops import batched_nms
+
+from ..errors import TrainingError
+from ..layers.area import ValidArea
+from ..layers.conv import Conv2d
+from . import boxes as box_ops
+from .anchors import AnchorGenerator
+from .matching import match, sample
+
+
+class RPNHead(nn.Module):
+    """A 3 x 3 convolution shared by all levels, then objectness and deltas for every anchor of a cell.
+
+    Args:
+        in_channels: channels of every map.
+        anchors_per_cell: A.
+        conv_dims: channels of the hidden convolutions; -1 repeats `in_channels`.
+    """
+
+    def __init__(self, *, in_channels: int, anchors_per_cell: int, conv_dims: Sequence[int] = (-1,)) -> None:
+        super().__init__()
+        hidden = [in_channels if dim == -1 else dim for dim in conv_dims]
+        convs = [Conv2d(a, b, 3, padding=1) for a, b in zip([in_channels, *hidden], hidden)]
+        # Detectron2 names a single convolution `conv` and several `conv.conv0`, `conv.conv1`, ...
+        self.conv = convs[0] if len(convs) == 1 else nn.ModuleDict({f"conv{i}": c for i, c in enumerate(convs)})
+        self.objectness_logits = nn.Conv2d(hidden[-1], anchors_per_cell, 1)
+        self.anchor_deltas = nn.Conv2d(hidden[-1], anchors_per_cell * 4, 1)
+        for layer in (*convs, self.objectness_logits, self.anchor_deltas):
+            nn.init.normal_(layer.weight, std=0.01)
+            nn.init.zeros_(layer.bias)
+
+    def forward(
+        self, maps: Sequence[torch.Tensor], areas: Sequence[ValidArea | None]
+    ) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+        """Objectness logits (N, H W A) and deltas (N, H W A, 4) of each level."""
+        convs = [self.conv] if isinstance(self.conv, Conv2d) else self.conv.values()
+        logits, deltas = [], []
+        for x, area in zip(maps, areas):
+            for conv in convs:
+                x = F.relu_(conv(x, area))
+            logits.append(self.objectness_logits(x).permute(0, 2, 3, 1).flatten(1))
+            deltas.append(self.anchor_deltas(x).permute(0, 2, 3, 1).reshape(len(x), -1, 4))
+        return logits, deltas
+
+
+class RPN(nn.Module):
+    """Proposals, and in training the loss of proposing.
+
+    Args:
+        head: see `RPNHead`.
+        anchor_generator: see `AnchorGenerator`.
+        batch_size_per_image, positive_fraction: how many anchors the loss samples, and how many may be positive.
+        iou_thresholds, iou_labels: see `matching.match`.
+        box_weights: factors of the deltas.
+        smooth_l1_beta: 0 is L1.
+        loss_weight, box_loss_weight: factors of both losses, and of the box loss besides.
+        pre_nms_topk, post_nms_topk: (training, test): proposals of a level that enter NMS, of an image that leave it.
+        nms_threshold: IoU.
+        min_size: sides of proposals must exceed this many px.
+    """
+
+    def __init__(
+        self,
+        *,
+        head: RPNHead,
+        anchor_generator: AnchorGenerator,
+        batch_size_per_image: int = 256,
+        positive_fraction: float = 0.5,
+        iou_thresholds: Sequence[float] = (0.3, 0.7),
+        iou_labels: Sequence[int] = (0, -1, 1),
+        box_weights: Sequence[float] = (1.0, 1.0, 1.0, 1.0),
+        smooth_l1_beta: float = 0.0,
+        loss_weight: float = 1.0,
+        box_loss_weight: float = 1.0,
+        pre_nms_topk: tuple[int, int] = (2000, 1000),
+        post_nms_topk: tuple[int, int] = (1000, 1000),
+        nms_threshold: float = 0.7,
+        min_size: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.rpn_head = head
+        self.anchor_generator = anchor_generator
+        self.batch_size_per_image = batch_size_per_image
+        self.positive_fraction = positive_fraction
+        self.iou_thresholds = tuple(iou_thresholds)
+        self.iou_labels = tuple(iou_labels)
+        self.box_weights = tuple(box_weights)
+        self.smooth_l1_beta = smooth_l1_beta
+        self.loss_weight = loss_weight
+        self.box_loss_weight = box_loss_weight
+        self.pre_nms_topk = pre_nms_topk
+        self.post_nms_topk = post_nms_topk
+        self.nms_threshold = nms_threshold
+        self.min_size = min_size
+
+    def forward(
+        self,
+        maps: Sequence[torch.Tensor],
+        areas: Sequence[ValidArea | None],
+        image_sizes: Sequence[tuple[int, int]],
+        truth: Sequence[torch.Tensor] | None = None,
+    ) -> tuple[list[tuple[torch.Tensor, torch.Tensor]], dict[str, torch.Tensor]]:
+        """Propose.
+
+        Args:
+            maps: (N, C, H, W) of each level; `areas` says where each image lies on them.
+            image_sizes: (height, width) px of each image.
+            truth: (g, 4) boxes of each image, in training.
+
+        Returns:
+            (boxes (p, 4), objectness logits (p,)) of each image, best first; and the losses.
+        """
+        anchors = self.anchor_generator(maps)
+        logits, deltas = self.rpn_head(maps, areas)
+        losses = {} if truth is None else self.losses(anchors, logits, deltas, truth)
+        with torch.no_grad():
+            logits = [level.detach().to(torch.promote_types(level.dtype, torch.float32)) for level in logits]
+            for index, (x, area) in enumerate(zip(maps, areas)):
+                if area is not None and area.exact and not area.fills(x):
+                    logits[index] = self._without_outside(logits[index], x, area)
+            proposals = self.propose(anchors, logits, [d.detach() for d in deltas], image_sizes)
+        return proposals, losses
+
+    def _without_outside(self, logits: torch.Tensor, x: torch.Tensor, area: ValidArea) -> torch.Tensor:
+        """Anchors of cells outside an image never reach the top."""
+        inside = area.inside(x).flatten(1)[..., None].expand(-1, -1, self.anchor_generator.anchors_per_cell).flatten(1)
+        return logits.masked_fill(~inside, -torch.inf)
+
+    def losses(
+        self,
+        anchors: Sequence[torch.Tensor],
+        logits: Sequence[torch.Tensor],
+        deltas: Sequence[torch.Tensor],
+        truth: Sequence[torch.Tensor],
+    ) -> dict[str, torch.Tensor]:
+        """Binary cross-entropy and (smooth) L1 over sampled anchors, both divided by N x `batch_size_per_image`."""
+        with torch.no_grad():
+            all_anchors = torch.cat(list(anchors))
+            labels, targets = [], []
+            for boxes in truth:
+                index, label = match(
+                    boxes, all_anchors, thresholds=self.iou_thresholds, labels=self.iou_labels, allow_low_quality=True
+                )
+                labels.append(label)
+                targets.append(boxes[index] if len(boxes) else torch.zeros_like(all_anchors))
+            labels, targets = torch.stack(labels), torch.stack(targets)
+            at, filled = sample(labels, self.batch_size_per_image, self.positive_fraction)
+            labels = labels.gather(1, at)
+            positive = filled & (labels == 1)
+            at4 = at[..., None].expand(-1, -1, 4)
+            chosen = all_anchors[at]
+            # Places that are not positive get the anchor itself for target: their terms are dropped, but must be finite.
+            targets = torch.where(positive[..., None], targets.gather(1, at4), chosen)
+            targets = box_ops.encode(chosen, targets, self.box_weights)
+        logits = torch.cat(list(logits), 1).gather(1, at)
+        deltas = torch.cat(list(deltas), 1).gather(1, at4)
+        objectness = F.binary_cross_entropy_with_logits(logits.to(targets.dtype), labels.to(targets.dtype), reduction="none")
+        distance = box_ops.smooth_l1(deltas.to(targets.dtype), targets, self.smooth_l1_beta)
+        normaliser = self.batch_size_per_image * len(truth)
+        objectness = torch.where(filled, objectness, 0.0).sum() / normaliser
+        distance = torch.where(positive[..., None], distance, 0.0).sum() / normaliser
+        return {
+            "loss_rpn_cls": objectness * self.loss_weight,
+            "loss_rpn_loc": distance * (self.loss_weight * self.box_loss_weight),
+        }
+
+    def propose(
+        self,
+        anchors: Sequence[torch.Tensor],
+        logits: Sequence[torch.Tensor],
+        deltas: Sequence[torch.Tensor],
+        image_sizes: Sequence[tuple[int, int]],
+    ) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        """The best anchors of each level, moved by their deltas, clipped, and thinned by NMS within each level.
+
+        Raises:
+            TrainingError: in training, predictions that are not finite.
+        """
+        pre_topk = self.pre_nms_topk[0 if self.training else 1]
+        post_topk = self.post_nms_topk[0 if self.training else 1]
+        scores, boxes, levels = [], [], []
+        for level, (level_anchors, level_logits, level_deltas) in enumerate(zip(anchors, logits, deltas)):
+            best, at = level_logits.topk(min(pre_topk, level_logits.shape[1]), dim=1)
+            chosen = level_deltas.gather(1, at[..., None].expand(-1, -1, 4))
+            scores.append(best)
+            boxes.append(box_ops.decode(chosen.flatten(0, 1), level_anchors[at].flatten(0, 1), self.box_weights)
+                         .view(*at.shape, 4))  # fmt: skip
+            levels.append(torch.full((at.shape[1],), level, device=at.device))
+        scores, boxes, levels = torch.cat(scores, 1), torch.cat(boxes, 1), torch.cat(levels)
+        # -inf marks what lies outside an image; NaN and +inf can only come from diverged weights.
+        finite = torch.isfinite(boxes).all(2) & ~torch.isnan(scores) & (scores < torch.inf)
+        if self.training and not finite.all():
+            raise TrainingError(
+                "The proposals are not finite: the training has diverged. Lower SOLVER.BASE_LR, warm up longer "
+                "(SOLVER.WARMUP_ITERS), or clip gradients (SOLVER.CLIP_GRADIENTS.ENABLED True)."
+            )
+        results = []
+        for image, (height, width) in enumerate(image_sizes):
+            clipped = box_ops.clip(boxes[image], height, width)
+            kept = finite[image] & torch.isfinite(scores[image]) & box_ops.nonempty(clipped, self.min_size)
+            image_boxes, image_scores, image_levels = clipped[kept], scores[image][kept], levels[kept]
+            keep = batched_nms(image_boxes, image_scores, image_levels, self.nms_threshold)[:post_topk]
+            results.append((image_boxes[keep], image_scores[keep]))
+        return results
