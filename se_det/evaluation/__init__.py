@@ -1,1 +1,9 @@
+"""Evaluation: COCO box and mask AP of a detector, and pictures of what it finds."""
 
+from .coco_eval import CocoEvaluator
+from .coco_metrics import coco_metrics
+from .drawing import draw_detections
+from .ground_truth import GroundTruth
+from .runner import evaluate
+
+__all__ = ["CocoEvaluator", "GroundTruth", "coco_metrics", "draw_detections", "evaluate"]

@@ -1,0 +1,165 @@
+"""COCO evaluation of a detector: detections collected per image, gathered over processes, scored and written."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Hashable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .. import comm
+from ..errors import ConfigError, DataError
+from ..files import write_json
+from .coco_metrics import SUMMARY, TASKS, coco_metrics
+from .coco_results import to_coco_results
+from .ground_truth import GroundTruth
+
+if TYPE_CHECKING:
+    from ..data.coco import CocoDataset
+
+IMAGES_PER_PIECE = 200  # of one process per gather: about 10 MB with masks, far from any time limit
+
+logger = logging.getLogger(__name__)
+
+
+class CocoEvaluator:
+    """Box and mask AP on a data set, as the COCO protocol defines them.
+
+    Every process gives its part to `process`; `evaluate` gathers the parts. One evaluator serves many evaluations,
+    with `reset` before each.
+    """
+
+    def __init__(
+        self,
+        dataset: CocoDataset,
+        tasks: Sequence[str] = ("bbox",),
+        output_folder: str | Path | None = None,
+    ) -> None:
+        """
+        Args:
+            dataset: the data set; its images are those evaluated on, also those the detector finds nothing in.
+            tasks: "bbox", or "bbox" and "segm".
+            output_folder: the run's folder, where `inference/coco_instances_results.json` and
+                `inference/metrics.json` are written by `evaluate`; None writes nothing.
+
+        Raises:
+            DataError: the ground truth cannot be evaluated against, such as masks on a file without segmentations.
+            ConfigError: an unknown task.
+        """
+        unknown = [task for task in tasks if task not in TASKS]
+        if unknown or not tasks:
+            raise ConfigError(f"Evaluation tasks {tuple(tasks)} must be out of {TASKS}.")
+        self.dataset = dataset
+        self.tasks = tuple(tasks)
+        self.output_folder = None if output_folder is None else Path(output_folder)
+        self._image_ids = [dataset.image(index).id for index in range(len(dataset))]
+        self._known_ids = frozenset(self._image_ids)
+        # Read before a run starts, so that a file that cannot be evaluated against is refused before hours of
+        # training; by the one process that needs it.
+        self._truth = self._read_truth() if comm.is_main() else None
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget the detections."""
+        self._found: dict[Hashable, list[dict[str, Any]]] = {}
+        self._not_finite = 0
+
+    def process(self, samples: Sequence[Mapping[str, Any]], outputs: Sequence[Mapping[str, Any]]) -> None:
+        """Take the detector's `outputs` for `samples`. An image seen before is passed over.
+
+        Raises:
+            DataError: an image that is not in the data set.
+            ConfigError: classes the data set does not have, or no masks although they are to be evaluated.
+        """
+        for sample, output in zip(samples, outputs, strict=True):
+            image_id = sample["image_id"]
+            if image_id not in self._known_ids:
+                raise DataError(
+                    f"Image {image_id!r} is not in {self.dataset.json_path}, which is evaluated against. "
+                    "Load the images from the same annotation file."
+                )
+            if image_id in self._found:
+                continue
+            self._found[image_id], dropped = to_coco_results(
+                output["instances"],
+                image_id=image_id,
+                category_ids=self.dataset.category_ids,
+                masks="segm" in self.tasks,
+            )
+            self._not_finite += dropped
+
+    def evaluate(self) -> dict[str, dict[str, float]]:
+        """Gather, score, log and write. Every process must call it.
+
+        Returns:
+            On the first process `{"bbox": {"AP": ..., "AP50": ..., "AP-<class name>": ...}, "segm": {...}}` in
+            percent, nan where the ground truth holds nothing of a kind (see `coco_metrics`); elsewhere `{}`.
+
+        Raises:
+            CheckpointError: the results cannot be written.
+        """
+        if self._not_finite:
+            logger.warning("%d detections were left out: their box or score was not finite.", self._not_finite)
+        found = _gather(self._found)
+        if not comm.is_main():
+            return {}
+        missing = sum(image_id not in found for image_id in self._image_ids)
+        if missing:
+            logger.warning(
+                "%d of %d images were not given to the detector; they count as images without detections.",
+                missing,
+                len(self._image_ids),
+            )
+        # In the order of the data set, however many processes there were.
+        results = [result for image_id in self._image_ids for result in found.get(image_id, ())]
+        if not results:
+            logger.warning("The detector found nothing in %d images: every AP is 0.", len(self._image_ids))
+        if self.output_folder is not None:
+            write_json(self.output_folder / "inference" / "coco_instances_results.json", results)
+        if self._truth is None:  # the process group was started after this evaluator was made
+            self._truth = self._read_truth()
+        metrics = {}
+        for task in self.tasks:
+            metrics[task] = coco_metrics(self._truth, results, task)
+            _log(task, metrics[task])
+        if self.output_folder is not None:
+            write_json(self.output_folder / "inference" / "metrics.json", _without_nan(metrics), indent=2)
+        return metrics
+
+    def _read_truth(self) -> GroundTruth:
+        return GroundTruth(
+            self.dataset.json_path,
+            image_ids=self._image_ids,
+            category_ids=self.dataset.category_ids,
+            category_names=self.dataset.category_names,
+            masks="segm" in self.tasks,
+        )
+
+
+def _gather(found: dict[Hashable, list[dict[str, Any]]]) -> dict[Hashable, list[dict[str, Any]]]:
+    """All processes' detections per image on rank 0; an image that several processes saw is taken once."""
+    items = list(found.items())
+    longest = comm.broadcast_object(max(comm.gather_objects(len(items)), default=0))
+    merged: dict[Hashable, list[dict[str, Any]]] = {}
+    for start in range(0, longest, IMAGES_PER_PIECE):
+        for piece in comm.gather_objects(items[start : start + IMAGES_PER_PIECE]):
+            for image_id, results in piece:
+                merged.setdefault(image_id, results)
+    return merged
+
+
+def _log(task: str, metrics: dict[str, float]) -> None:
+    logger.info("%s: %s", task, ", ".join(f"{name} {metrics[name]:.3f}" for name in SUMMARY))
+    classes = {name: value for name, value in metrics.items() if name not in SUMMARY}
+    width = max(map(len, classes), default=0)
+    for name, value in classes.items():
+        logger.info("%s: %-*s %7.3f", task, width, name, value)
+
+
+def _without_nan(metrics: dict[str, dict[str, float]]) -> dict[str, dict[str, float | None]]:
+    """JSON has no nan: null."""
+    return {
+        task: {name: None if math.isnan(value) else value for name, value in values.items()}
+        for task, values in metrics.items()
+    }

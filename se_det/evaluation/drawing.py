@@ -1,0 +1,201 @@
+"""Detections drawn on their image: masks, boxes and labels, with OpenCV alone."""
+
+from __future__ import annotations
+
+import colorsys
+import unicodedata
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import torch
+
+FONT = cv2.FONT_HERSHEY_SIMPLEX
+MASK_OPACITY = 0.4
+HIDDEN_AT_MOST = 0.05  # of a label may cover other labels: margins, not letters
+SMALLEST_TEXT = 8  # px from the foot to the top of a capital; below this letters run together
+# Text sizes below are fractions of the image's short side, so that a picture looks alike at every size.
+TEXT_FRACTION = 1 / 45
+LINE_FRACTION = 1 / 320
+
+
+@dataclass(frozen=True)
+class _Label:
+    text: str
+    width: int  # px, with the margin
+    height: int
+    rise: int  # from the label's lower edge to the foot of the letters
+
+
+def draw_detections(
+    image: np.ndarray,
+    instances: Mapping[str, torch.Tensor],
+    class_names: Sequence[str],
+    *,
+    score_threshold: float = 0.5,
+    enlarge_below: int = 0,
+) -> np.ndarray:
+    """A copy of `image` with masks blended in, boxes, and labels such as "dog 98%" that stay inside the image.
+
+    A class has the same colour in every picture. Labels move out of one another's way; in a small image they are
+    shortened, and a label that would hide those of surer detections is left out (its box and mask are not).
+
+    Args:
+        image: uint8 (H, W, 3), BGR.
+        instances: `pred_boxes` (m, 4) XYXY px of `image`, `scores` (m,), `pred_classes` (m,), and where there are
+            masks `pred_masks` bool (m, H, W).
+        class_names: a name per class index.
+        score_threshold: detections that score less are left out.
+        enlarge_below: an image whose long side has fewer pixels is enlarged by the smallest whole factor that
+            reaches them before drawing, for labels to be readable on tiny images; 0 keeps every image's size.
+
+    Returns:
+        uint8, of the size of `image` or the enlarged one.
+
+    Raises:
+        ValueError: an image or masks of another form.
+    """
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+        raise ValueError(f"The image must be uint8 (H, W, 3), but it is {image.dtype} {image.shape}.")
+    scores = _array(instances["scores"])
+    shown = np.flatnonzero(scores >= score_threshold)
+    scores = scores[shown]
+    boxes = _array(instances["pred_boxes"])[shown].astype(np.float64).reshape(-1, 4)
+    classes = _array(instances["pred_classes"])[shown].astype(int)
+    masks = None
+    if "pred_masks" in instances:
+        masks = _array(instances["pred_masks"])[shown].astype(np.uint8)
+        if masks.shape[1:] != image.shape[:2]:
+            raise ValueError(f"The masks are {masks.shape[1:]} px, but the image is {image.shape[:2]}.")
+
+    factor = max(1, -(-enlarge_below // max(image.shape[:2])))
+    canvas = image.copy()
+    if factor > 1:
+        size = (image.shape[1] * factor, image.shape[0] * factor)
+        canvas = cv2.resize(image, size, interpolation=cv2.INTER_CUBIC)
+        boxes = boxes * factor
+    height, width = canvas.shape[:2]
+    boxes = np.rint(np.clip(boxes, 0, [width - 1, height - 1, width - 1, height - 1])).astype(int)
+    line = max(1, round(min(height, width) * LINE_FRACTION))
+
+    # Large objects first, so that small ones in front of them stay visible.
+    extent = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+    for index in np.argsort(-extent, kind="stable"):
+        colour = class_colour(classes[index])
+        if masks is not None:
+            mask = cv2.resize(masks[index], (width, height), interpolation=cv2.INTER_NEAREST)
+            _blend_mask(canvas, mask, colour, line)
+        x0, y0, x1, y1 = map(int, boxes[index])
+        cv2.rectangle(canvas, (x0, y0), (x1, y1), colour, line, cv2.LINE_8)
+
+    taken: list[tuple[int, int, int, int]] = []
+    for index in np.argsort(-scores, kind="stable"):  # the surest detections get the best places
+        label = _fitting_label(class_names[classes[index]], classes[index], scores[index], (height, width))
+        place = label and _place(label, boxes[index], taken, (height, width), line)
+        if place:
+            x, y = place
+            taken.append((x, y, x + label.width, y + label.height))
+            _write(canvas, label, (x, y), class_colour(classes[index]), line)
+    return canvas
+
+
+def class_colour(index: int) -> tuple[int, int, int]:
+    """The BGR colour of a class: neighbouring indices get hues far apart."""
+    hue = (int(index) * 0.6180339887 + 0.02) % 1.0  # the golden ratio spreads any number of hues evenly
+    value = (1.0, 0.8)[int(index) // 13 % 2]
+    red, green, blue = colorsys.hsv_to_rgb(hue, 0.85, value)
+    return round(blue * 255), round(green * 255), round(red * 255)
+
+
+def _array(values: torch.Tensor | np.ndarray) -> np.ndarray:
+    return values.detach().cpu().numpy() if isinstance(values, torch.Tensor) else np.asarray(values)
+
+
+def _blend_mask(canvas: np.ndarray, mask: np.ndarray, colour: tuple[int, int, int], line: int) -> None:
+    x, y, width, height = cv2.boundingRect(mask)
+    if not width:
+        return
+    part = canvas[y : y + height, x : x + width]
+    inside = mask[y : y + height, x : x + width].astype(bool)
+    part[inside] = np.rint(part[inside] * (1 - MASK_OPACITY) + np.array(colour) * MASK_OPACITY).astype(np.uint8)
+    contours, _ = cv2.findContours(mask, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
+    cv2.drawContours(canvas, contours, -1, colour, line, cv2.LINE_8)
+
+
+def _text_size(image_size: tuple[int, int]) -> tuple[float, int, int]:
+    """OpenCV's font scale, the strokes' thickness and the margin around text (px)."""
+    tall = max(SMALLEST_TEXT, round(min(image_size) * TEXT_FRACTION))
+    return tall / 21, max(1, round(tall / 10)), max(1, round(tall / 5))  # a capital is 21 units high in this font
+
+
+def _fitting_label(name: str, index: int, score: float, image_size: tuple[int, int]) -> _Label | None:
+    """The longest form of the label that the image has room for; None when it has room for none."""
+    scale, thickness, margin = _text_size(image_size)
+    for text in _forms(_printable(name, index), score):
+        (wide, tall), below = cv2.getTextSize(text, FONT, scale, thickness)
+        label = _Label(text, wide + 2 * margin, tall + below + 2 * margin, below + margin)
+        if label.width <= image_size[1] and label.height <= image_size[0]:
+            return label
+    return None
+
+
+def _forms(name: str, score: float) -> Iterator[str]:
+    yield f"{name} {score:.0%}"
+    yield name
+    for length in range(len(name) - 1, 0, -1):
+        yield f"{name[:length]}."
+
+
+def _printable(name: str, index: int) -> str:
+    """The fonts of OpenCV 4 hold ASCII only: accents are dropped, and a name in another script becomes its index."""
+    plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode("ascii").strip()
+    return plain if len(plain) * 2 > len(name) else f"class {index}"
+
+
+def _place(
+    label: _Label,
+    box: np.ndarray,
+    taken: list[tuple[int, int, int, int]],
+    image_size: tuple[int, int],
+    line: int,
+) -> tuple[int, int] | None:
+    """The label's upper left corner: the first place by its box that is free, else the one that hides least of other
+    labels; None when it would hide too much to leave both readable."""
+    x0, y0, x1, y1 = map(int, box)
+    over = line // 2
+    left, right = x0 - over, x1 + over + 1 - label.width
+    above, below = y0 - over - label.height, y1 + over + 1
+    inside_top, inside_bottom = y0 - over, y1 + over + 1 - label.height
+    best, least = None, HIDDEN_AT_MOST * label.width * label.height
+    for y in (above, inside_top, below, inside_bottom):
+        for x in (left, right, (left + right) // 2):
+            # There is no room above a box at the image's edge: pushed inside, that place becomes the next one.
+            place = (min(max(x, 0), image_size[1] - label.width), min(max(y, 0), image_size[0] - label.height))
+            hidden = sum(_overlap(place, label, other) for other in taken)
+            if not hidden:
+                return place
+            if hidden < least:
+                best, least = place, hidden
+    return best
+
+
+def _overlap(place: tuple[int, int], label: _Label, other: tuple[int, int, int, int]) -> int:
+    wide = min(place[0] + label.width, other[2]) - max(place[0], other[0])
+    tall = min(place[1] + label.height, other[3]) - max(place[1], other[1])
+    return max(0, wide) * max(0, tall)
+
+
+def _write(
+    canvas: np.ndarray, label: _Label, place: tuple[int, int], colour: tuple[int, int, int], line: int
+) -> None:
+    x, y = place
+    scale, thickness, margin = _text_size(canvas.shape[:2])
+    part = canvas[y : y + label.height, x : x + label.width]
+    part[:] = np.array(colour) * 0.6  # a darker edge parts labels of one class that touch
+    part[line:-line, line:-line] = colour
+    blue, green, red = colour
+    bright = 0.114 * blue + 0.587 * green + 0.299 * red > 130
+    ink = (0, 0, 0) if bright else (255, 255, 255)
+    foot = (x + margin, y + label.height - label.rise)
+    cv2.putText(canvas, label.text, foot, FONT, scale, ink, thickness, cv2.LINE_AA)

@@ -1,0 +1,138 @@
+"""The ground truth of an evaluation: a COCO JSON read again, completed and renumbered for the COCO protocol."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from collections.abc import Hashable, Sequence
+from pathlib import Path
+from typing import Any
+
+from faster_coco_eval import COCO
+from pycocotools import mask as mask_tools
+
+from ..errors import DataError
+
+
+class GroundTruth:
+    """What detections are compared with, in the form that faster-coco-eval takes.
+
+    Images, categories and annotations are renumbered from 1 on a copy, in the order of their own ids: the protocol
+    takes an annotation with id 0 for an unmatched one, and the library turns image ids into integers, which text ids
+    such as "0012" do not survive. The order is kept because it decides between equal scores.
+
+    Missing `iscrowd` counts as 0. A missing `area` is the area of the segmentation, or of the box without one.
+
+    Attributes:
+        coco: the renumbered ground truth.
+        image_numbers: the file's image id -> number, from 1.
+        category_numbers: the file's category id -> number, from 1; the class index is one less.
+        class_labels: a name per class index; a name that two categories share is followed by the category's id.
+        json_path: the file.
+    """
+
+    def __init__(
+        self,
+        json_path: str | Path,
+        *,
+        image_ids: Sequence[Hashable],
+        category_ids: Sequence[int],
+        category_names: Sequence[str],
+        masks: bool,
+    ) -> None:
+        """Read `json_path`, which `read_coco` has found to be sound.
+
+        Args:
+            json_path: COCO annotations.
+            image_ids: the images to evaluate on; annotations of others are left out.
+            category_ids: the file's category ids, ascending.
+            category_names: their names, in the same order.
+            masks: whether segmentations are compared too, so that every annotation needs one.
+
+        Raises:
+            DataError: an annotation has no segmentation although `masks`, a segmentation is not of its image's size,
+                or an `area` is not a number.
+        """
+        self.json_path = Path(json_path)
+        in_order = sorted(image_ids, key=lambda image_id: (isinstance(image_id, str), image_id))
+        self.image_numbers = {image_id: number for number, image_id in enumerate(in_order, 1)}
+        self.category_numbers = {category_id: number for number, category_id in enumerate(category_ids, 1)}
+        self.class_labels = _distinct(category_names, category_ids)
+
+        with open(self.json_path, encoding="utf-8") as file:
+            content = json.load(file)
+        sizes = {image["id"]: (image["height"], image["width"]) for image in content["images"]}
+        annotations = [a for a in content["annotations"] if a["image_id"] in self.image_numbers]
+        if masks:
+            self._check_segmentations(annotations)
+        self.coco = COCO({
+            "images": [
+                {"id": number, "height": sizes[image_id][0], "width": sizes[image_id][1]}
+                for image_id, number in self.image_numbers.items()
+            ],
+            "categories": [{"id": i, "name": label} for i, label in enumerate(self.class_labels, 1)],
+            "annotations": [
+                self._completed(annotation, number, sizes[annotation["image_id"]], masks)
+                for number, annotation in enumerate(annotations, 1)
+            ],
+        })
+
+    def _completed(self, annotation: dict, number: int, size: tuple[int, int], masks: bool) -> dict[str, Any]:
+        x, y, width, height = map(float, annotation["bbox"])
+        area = annotation.get("area")
+        rle = None
+        if annotation.get("segmentation") and (masks or area is None):
+            rle = self._rle(annotation, size)
+        if area is None:
+            area = mask_tools.area(rle) if rle else width * height
+        elif not isinstance(area, (int, float)) or not math.isfinite(area):
+            raise DataError(
+                f"{self.json_path}: annotation {annotation['id']} has area {area!r}, which is not a number. "
+                "Correct it, or remove the key to have it computed."
+            )
+        completed = {
+            "id": number,
+            "image_id": self.image_numbers[annotation["image_id"]],
+            "category_id": self.category_numbers[annotation["category_id"]],
+            "bbox": [x, y, width, height],
+            "area": float(area),
+            "iscrowd": int(bool(annotation.get("iscrowd", 0))),
+        }
+        if masks:
+            completed["segmentation"] = rle
+        return completed
+
+    def _rle(self, annotation: dict, size: tuple[int, int]) -> dict[str, Any]:
+        segmentation = annotation["segmentation"]
+        if isinstance(segmentation, list):
+            rle = mask_tools.merge(mask_tools.frPyObjects(segmentation, *size))
+        elif isinstance(segmentation["counts"], list):
+            rle = mask_tools.frPyObjects(segmentation, *size)
+        else:
+            rle = segmentation
+        # Two masks of different sizes would be compared as if nothing overlapped.
+        if tuple(rle["size"]) != tuple(size):
+            raise DataError(
+                f"{self.json_path}: annotation {annotation['id']} has an RLE of size {list(rle['size'])}, but its "
+                f"image {annotation['image_id']} is {list(size)} (height, width). Make the two agree."
+            )
+        return {"size": list(rle["size"]), "counts": _as_text(rle["counts"])}
+
+    def _check_segmentations(self, annotations: list[dict]) -> None:
+        without = [annotation["id"] for annotation in annotations if not annotation.get("segmentation")]
+        if without:
+            raise DataError(
+                f"{self.json_path}: {len(without)} of {len(annotations)} annotations have no segmentation (the first "
+                f"is annotation {without[0]}), so masks cannot be evaluated on this file. Evaluate boxes only "
+                "(MODEL.MASK_ON False), or add the segmentations."
+            )
+
+
+def _as_text(counts: str | bytes) -> str:
+    return counts.decode("ascii") if isinstance(counts, bytes) else counts
+
+
+def _distinct(names: Sequence[str], ids: Sequence[int]) -> list[str]:
+    uses = Counter(names)
+    return [name if uses[name] == 1 else f"{name} ({category_id})" for name, category_id in zip(names, ids)]
