@@ -27,7 +27,7 @@ import numpy as np
 from pycocotools import mask as coco_mask
 
 CLASSES = ("disc", "ring", "triangle", "rectangle", "cross")
-VERSION = 1  # raise it whenever the same parameters would give other bytes
+VERSION = 2  # raise it whenever the same parameters would give other bytes
 MARKER = "make_shapes.json"
 
 SIDES = (16, 200)  # px, both sides of an instance's box, hidden parts not counted
@@ -35,6 +35,7 @@ MAX_INSTANCES = 6
 MAX_HIDDEN = 0.62  # an instance with more than this behind others would be a guess
 OVERLAP_SHARE = 0.68  # how often a new instance is put partly over an earlier one
 BAND_SHARE = 0.2  # how often a strip of background runs over everything
+RIM = (45, 90)  # grey levels by which the rim of a shape is darker or lighter than its inside
 RLE_SHARE = 0.25  # masks written as RLE although a polygon would do
 JPEG = (cv2.IMWRITE_JPEG_QUALITY, 92, cv2.IMWRITE_JPEG_OPTIMIZE, 0, cv2.IMWRITE_JPEG_PROGRESSIVE, 0)
 
@@ -106,16 +107,17 @@ def _field(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
     x, y = np.arange(width)[None, :] - width / 2, np.arange(height)[:, None] - height / 2
     along, across = x * cos + y * sin, y * cos - x * sin
     kind = int(rng.integers(5))
-    period = _between(rng, 7, 26)
+    period = _between(rng, 7, max(9, min(26, 0.5 * min(height, width))))
     if kind == 0:  # stripes, soft or hard
         wave = along / period + rng.random()
         wave = np.abs(2 * (wave - np.floor(wave)) - 1)
         return wave if rng.random() < 0.5 else (wave > 0.5) * 1.0
     if kind == 1:  # checks
         return (np.floor(along / period) + np.floor(across / period)) % 2
-    if kind == 2:  # a gradient
+    if kind == 2:  # a gradient with fine stripes across it
         low, high = along.min(), along.max()
-        return (along - low) / max(high - low, 1.0)
+        wave = across / period + rng.random()
+        return 0.55 * (along - low) / max(high - low, 1.0) + 0.45 * (wave - np.floor(wave) > 0.5)
     if kind == 3:  # clouds: random values on a coarse grid, interpolated
         grid = rng.random((int(height / period) + 2, int(width / period) + 2))
         row, column = np.arange(height) / period, np.arange(width) / period
@@ -129,28 +131,35 @@ def _field(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
     return np.repeat(np.repeat(grid, cell, axis=0), cell, axis=1)[:height, :width]
 
 
-def _colours(rng: np.random.Generator) -> np.ndarray:
-    """Two colours of one texture, near enough to be seen as one thing; float64 (2, 3)."""
-    base = rng.integers(20, 236, 3)
-    step = rng.integers(15, 70, 3) * np.where(rng.random(3) < 0.5, -1, 1)
-    return np.stack([base, np.clip(base + step, 5, 250)]).astype(np.float64)
+def _palette(rng: np.random.Generator) -> np.ndarray:
+    """The colours of an image, of which every texture takes two; float64 (4, 3)."""
+    best, widest = None, -1.0
+    for _ in range(6):
+        colours = rng.integers(15, 241, (4, 3)).astype(np.float64)
+        gaps = np.abs(colours[:, None] - colours[None]).sum(axis=2)
+        gap = gaps[np.triu_indices(4, 1)].min()
+        if gap > widest:
+            best, widest = colours, gap
+    return best
 
 
-def _texture(rng: np.random.Generator, height: int, width: int, colours: np.ndarray) -> np.ndarray:
-    """int16 (height, width, 3)."""
-    field = _field(rng, height, width)[..., None]
-    return (colours[0] + (colours[1] - colours[0]) * field).astype(np.int16)
+def _texture(rng: np.random.Generator, height: int, width: int, palette: np.ndarray) -> np.ndarray:
+    """Two colours of the palette, a little off, in a pattern; int16 (height, width, 3)."""
+    first = int(rng.integers(len(palette)))
+    second = (first + int(rng.integers(1, len(palette)))) % len(palette)
+    first, second = palette[[first, second]] + rng.integers(-18, 19, (2, 3))
+    return (first + (second - first) * _field(rng, height, width)[..., None]).astype(np.int16)
 
 
-def _background(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
+def _background(rng: np.random.Generator, height: int, width: int, palette: np.ndarray) -> np.ndarray:
     """One texture, or two that meet at a straight line; int16 (height, width, 3)."""
-    image = _texture(rng, height, width, _colours(rng))
+    image = _texture(rng, height, width, palette)
     if rng.random() < 0.4:
         angle = _between(rng, 0, 2 * math.pi)
         cos, sin = round(math.cos(angle), 6), round(math.sin(angle), 6)
         x, y = np.arange(width)[None, :] - width / 2, np.arange(height)[:, None] - height / 2
         beyond = x * cos + y * sin > _between(rng, -0.25, 0.25) * min(height, width)
-        image = np.where(beyond[..., None], _texture(rng, height, width, _colours(rng)), image)
+        image = np.where(beyond[..., None], _texture(rng, height, width, palette), image)
     return image
 
 
@@ -171,7 +180,8 @@ class Scene:
     def __init__(self, rng: np.random.Generator) -> None:
         self.rng = rng
         self.width, self.height = int(rng.integers(256, 321)), int(rng.integers(192, 257))
-        self.image = _background(rng, self.height, self.width)
+        self.palette = _palette(rng)
+        self.image = _background(rng, self.height, self.width, self.palette)
         self.owner = np.zeros((self.height, self.width), np.int64)
         self.things: list[Thing] = []
         for _ in range(int(rng.integers(1, MAX_INSTANCES + 1))):
@@ -268,18 +278,13 @@ class Scene:
         rng = self.rng
         height, width = mask.shape
         part = self.image[top : top + height, left : left + width]
-        behind = part[mask].astype(np.int64).sum(axis=0) / int(mask.sum())
-        for _ in range(20):
-            colours = _colours(rng)
-            # A texture like the one behind it would leave only the rim to see.
-            if np.abs(colours.mean(axis=0) - behind).sum() >= 110:
-                break
-        texture = _texture(rng, height, width, colours)
+        texture = _texture(rng, height, width, self.palette)
         # A thin darker or lighter rim on the inside, as lighting gives to real edges.
-        inner = cv2.erode(np.pad(mask, 1).astype(np.uint8), np.ones((3, 3), np.uint8), iterations=1 + (mask.size > 2000))
+        thick = 1 + (mask.size > 2000)
+        inner = cv2.erode(np.pad(mask, 1).astype(np.uint8), np.ones((3, 3), np.uint8), iterations=thick)
         rim = mask & (inner[1:-1, 1:-1] == 0)
-        light = int(rng.integers(35, 75))
-        texture[rim] += light if colours.mean() < 110 else -light
+        light = int(rng.integers(*RIM))
+        texture[rim] += light if texture[mask].astype(np.int64).sum() < 110 * 3 * int(mask.sum()) else -light
         part[mask] = np.clip(texture[mask], 0, 255)
         self.owner[top : top + height, left : left + width][mask] = owner
 
@@ -409,7 +414,7 @@ def _check_existing(folder: Path, parameters: dict) -> bool:
     Raises:
         FileExistsError: it holds something else, or a set that was changed.
     """
-    if folder.is_dir() and not any(folder.iterdir()) or not os.path.lexists(folder):
+    if (folder.is_dir() and not any(folder.iterdir())) or not os.path.lexists(folder):
         return False
     try:
         marker = json.loads((folder / MARKER).read_text(encoding="utf-8"))
