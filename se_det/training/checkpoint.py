@@ -1,0 +1,123 @@
+"""Checkpoints: written whole or not at all, made of tensors and plain containers, read without running code."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..errors import CheckpointError
+from ..files import write_atomically, write_text
+
+ENGINE = "se_det"
+LAST = "last_checkpoint"
+FINAL = "model_final"
+BEST = "model_best"
+
+logger = logging.getLogger(__name__)
+
+
+def step_name(step: int) -> str:
+    """The name of the checkpoint after `step` steps."""
+    return f"model_{step:07d}"
+
+
+class Checkpointer:
+    """The checkpoints of one output folder.
+
+    `last_checkpoint` holds the name of the newest, as in Detectron2. All are kept, so that a torn one leaves the one
+    before it.
+    """
+
+    def __init__(self, folder: str | os.PathLike) -> None:
+        self.folder = Path(folder)
+
+    def save(self, name: str, state: Mapping[str, Any], *, mark_last: bool = True) -> Path:
+        """Write `state` as `<name>.pth`; with `mark_last` it becomes the one to resume from.
+
+        Raises:
+            CheckpointError: the folder cannot be written; what was there is intact.
+            TypeError: something in `state` is no tensor or plain value, and could not be read back safely.
+        """
+        _require_plain(state, "checkpoint")
+        path = self.folder / f"{name}.pth"
+        write_atomically(path, lambda file: torch.save(state, file))
+        if mark_last:
+            write_text(self.folder / LAST, path.name)
+        return path
+
+    def newest(self) -> tuple[Path, dict[str, Any]] | None:
+        """The newest checkpoint that can be read, and its content; None where there is none at all.
+
+        Raises:
+            CheckpointError: there are some, and none can be read.
+        """
+        paths = self._newest_first()
+        problems = []
+        for path in paths:
+            try:
+                state = load_checkpoint(path)
+            except CheckpointError as error:
+                problems.append(error)
+                logger.warning("%s The one before it is tried.", error)
+                continue
+            return path, state
+        if problems:
+            raise CheckpointError(f"No checkpoint in {self.folder} can be read. {problems[0]}")
+        return None
+
+    def _newest_first(self) -> list[Path]:
+        paths = [p for p in self.folder.glob("model_*.pth") if p.stem != BEST]
+        paths.sort(key=_steps, reverse=True)
+        try:
+            last = self.folder / Path((self.folder / LAST).read_text(encoding="utf-8").strip()).name
+        except (OSError, UnicodeDecodeError):
+            return paths
+        return [last, *(p for p in paths if p != last)] if last.is_file() else paths
+
+
+def load_checkpoint(path: str | os.PathLike) -> dict[str, Any]:
+    """The content of a checkpoint, tensors on the CPU.
+
+    Raises:
+        CheckpointError: there is no such file, it is damaged, or it holds more than tensors and plain containers.
+    """
+    path = Path(path)
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise CheckpointError(f"There is no checkpoint {path}.") from error
+    except Exception as error:  # a torn file fails in as many ways as there are bytes to be missing
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise CheckpointError(f"{path} is damaged or is not a checkpoint: {reason.rstrip('.')}.") from error
+    if not isinstance(state, dict):
+        raise CheckpointError(f"{path} is not a checkpoint: it holds a {type(state).__name__}, not a dict.")
+    return state
+
+
+def _steps(path: Path) -> int:
+    """How many steps a checkpoint has seen, -1 where that cannot be told."""
+    number = re.fullmatch(r"model_(\d+)", path.stem)
+    if number:
+        return int(number[1])
+    try:
+        return int(torch.load(path, map_location="cpu", weights_only=True, mmap=True)["iteration"])
+    except Exception:  # damaged, or of another program: the last one to try
+        return -1
+
+
+def _require_plain(value: Any, where: str) -> None:
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            _require_plain(key, f"key of {where}")
+            _require_plain(item, f"{where}[{key!r}]")
+    elif isinstance(value, (list, tuple)):
+        for index, item in enumerate(value):
+            _require_plain(item, f"{where}[{index}]")
+    elif not (value is None or isinstance(value, torch.Tensor) or type(value) in (bool, int, float, str)):
+        raise TypeError(f"{where} is a {type(value).__name__}; only tensors and plain values can be in a checkpoint.")

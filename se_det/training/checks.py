@@ -1,0 +1,126 @@
+"""Combinations of keys that cannot train, refused before anything is read or written."""
+
+from __future__ import annotations
+
+import logging
+
+from fvcore.common.config import CfgNode
+
+from ..errors import ConfigError
+from .optimizer import CLIP_TYPES
+
+FEW_IMAGES = 8  # below this many, batch statistics of a gate's (N, C, 1, 1) map are mostly noise
+GATES_WITH_NORM_OF_ONE_CELL = ("sp_se", "rg_se")
+GATES_WITH_NORM = ("sp_se", "rg_se", "cbam")
+
+logger = logging.getLogger(__name__)
+
+
+def check_training(cfg: CfgNode, world_size: int) -> None:
+    """Refuse what cannot train on `world_size` processes on cfg.MODEL.DEVICE; warn of what hardly can.
+
+    Raises:
+        ConfigError: naming the keys, their values and the remedy.
+    """
+    _check_numbers(cfg)
+    _check_batch(cfg, world_size)
+    _check_frozen(cfg)
+    _check_sync_bn(cfg)
+    _check_gate_norm(cfg, world_size)
+
+
+def gate_norm(cfg: CfgNode) -> str:
+    """The norm inside the gates: MODEL.GATE.NORM, or when that is empty the trunk's."""
+    return cfg.MODEL.GATE.NORM or cfg.MODEL.RESNETS.NORM
+
+
+def _check_numbers(cfg: CfgNode) -> None:
+    solver = cfg.SOLVER
+    for key, value, least in (
+        ("SOLVER.MAX_ITER", solver.MAX_ITER, 1),
+        ("SOLVER.IMS_PER_BATCH", solver.IMS_PER_BATCH, 1),
+        ("SOLVER.ACCUMULATE", solver.ACCUMULATE, 1),
+        ("SOLVER.REFERENCE_BATCH", solver.REFERENCE_BATCH, 0),
+        ("SOLVER.CHECKPOINT_PERIOD", solver.CHECKPOINT_PERIOD, 0),
+        ("DATALOADER.NUM_WORKERS", cfg.DATALOADER.NUM_WORKERS, 0),
+        ("TEST.EVAL_PERIOD", cfg.TEST.EVAL_PERIOD, 0),
+        ("TEST.EARLY_STOP", cfg.TEST.EARLY_STOP, 0),
+        ("TEST.IMS_PER_BATCH", cfg.TEST.IMS_PER_BATCH, 1),
+    ):
+        if value < least:
+            raise ConfigError(f"{key} must be at least {least}, got {value}.")
+    if not 0 <= solver.EMA.DECAY < 1:
+        raise ConfigError(f"SOLVER.EMA.DECAY must be at least 0 (off) and below 1, got {solver.EMA.DECAY}.")
+    if solver.CLIP_GRADIENTS.ENABLED and solver.CLIP_GRADIENTS.CLIP_TYPE not in CLIP_TYPES:
+        raise ConfigError(
+            f"SOLVER.CLIP_GRADIENTS.CLIP_TYPE '{solver.CLIP_GRADIENTS.CLIP_TYPE}' is unknown: use one of "
+            f"{', '.join(CLIP_TYPES)}."
+        )
+    if cfg.TEST.EARLY_STOP and not cfg.TEST.EVAL_PERIOD:
+        raise ConfigError(
+            f"TEST.EARLY_STOP is {cfg.TEST.EARLY_STOP} and TEST.EVAL_PERIOD is 0, so nothing is evaluated before the "
+            "end: set TEST.EVAL_PERIOD to a number of steps."
+        )
+
+
+def _check_batch(cfg: CfgNode, world_size: int) -> None:
+    images, accumulate = cfg.SOLVER.IMS_PER_BATCH, cfg.SOLVER.ACCUMULATE
+    parts = world_size * accumulate
+    if images % parts:
+        nearest = max(images // parts, 1) * parts
+        raise ConfigError(
+            f"SOLVER.IMS_PER_BATCH {images} cannot be divided among {world_size} process"
+            f"{'es' if world_size > 1 else ''} times SOLVER.ACCUMULATE {accumulate}: give a multiple of {parts}, such "
+            f"as {nearest}."
+        )
+
+
+def _check_frozen(cfg: CfgNode) -> None:
+    if cfg.MODEL.WEIGHTS:
+        return
+    wrong = []
+    if cfg.MODEL.RESNETS.NORM == "FrozenBN":
+        wrong.append("MODEL.RESNETS.NORM FrozenBN")
+    if cfg.MODEL.GATE.NORM == "FrozenBN" and cfg.MODEL.GATE.NAME in GATES_WITH_NORM:
+        wrong.append("MODEL.GATE.NORM FrozenBN")
+    if cfg.MODEL.BACKBONE.FREEZE_AT >= 1:
+        wrong.append(f"MODEL.BACKBONE.FREEZE_AT {cfg.MODEL.BACKBONE.FREEZE_AT}")
+    if wrong:
+        raise ConfigError(
+            f"{' and '.join(wrong)} would keep random weights as they are, as MODEL.WEIGHTS is empty: give pretrained "
+            "weights with MODEL.WEIGHTS <path>, or, to train from scratch, MODEL.RESNETS.NORM GN (or BN) and "
+            f"MODEL.BACKBONE.FREEZE_AT 0{' and MODEL.GATE.NORM GN' if 'MODEL.GATE.NORM FrozenBN' in wrong else ''}."
+        )
+
+
+def _check_sync_bn(cfg: CfgNode) -> None:
+    if cfg.MODEL.DEVICE != "cpu":
+        return
+    sections = ["RESNETS", "FPN", "ROI_BOX_HEAD"] + ["ROI_MASK_HEAD"] * cfg.MODEL.MASK_ON
+    sections += ["GATE"] * (cfg.MODEL.GATE.NAME in GATES_WITH_NORM)
+    keys = [f"MODEL.{section}.NORM" for section in sections if cfg.MODEL[section].NORM == "SyncBN"]
+    if keys:
+        raise ConfigError(
+            f"{' and '.join(keys)} SyncBN works on GPUs only, and this run is on the CPU: use BN or GN there."
+        )
+
+
+def _check_gate_norm(cfg: CfgNode, world_size: int) -> None:
+    gate = cfg.MODEL.GATE.NAME
+    norm = gate_norm(cfg)
+    if gate not in GATES_WITH_NORM_OF_ONE_CELL or norm not in ("BN", "SyncBN"):
+        return
+    # SyncBN's statistics are over all processes' images.
+    images = cfg.SOLVER.IMS_PER_BATCH // cfg.SOLVER.ACCUMULATE // (world_size if norm == "BN" else 1)
+    key = "MODEL.GATE.NORM" if cfg.MODEL.GATE.NORM else "MODEL.GATE.NORM (empty, so MODEL.RESNETS.NORM)"
+    told = (
+        f"{key} is {norm} and MODEL.GATE.NAME is {gate}, whose norm sees one cell per image: with "
+        f"SOLVER.IMS_PER_BATCH {cfg.SOLVER.IMS_PER_BATCH} on {world_size} process{'es' if world_size > 1 else ''} in "
+        f"{cfg.SOLVER.ACCUMULATE} part{'s' if cfg.SOLVER.ACCUMULATE > 1 else ''} it has {images} "
+        f"image{'s' if images > 1 else ''} at a time"
+    )
+    remedy = f"set MODEL.GATE.NORM GN, or give it {FEW_IMAGES} images or more"
+    if images == 1:
+        raise ConfigError(f"{told}, of which there are no statistics: {remedy}.")
+    if images < FEW_IMAGES:
+        logger.warning("%s, whose statistics are mostly noise: %s.", told, remedy)

@@ -1,0 +1,94 @@
+"""Which data a run has: named sets or one's own files, their categories, the number of classes."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from fvcore.common.config import CfgNode
+
+from ..data.catalog import open_dataset
+from ..data.coco import CocoDataset, compare_categories, read_coco
+from ..errors import ConfigError
+
+logger = logging.getLogger(__name__)
+
+
+def training_sets(cfg: CfgNode) -> list[CocoDataset]:
+    """DATASETS.TRAIN_JSON with its images, or the sets that DATASETS.TRAIN names.
+
+    Raises:
+        ConfigError: neither is given, or a JSON without its folder.
+        DataError: they cannot be used, or do not agree in their categories.
+    """
+    own = _own_set(cfg, "TRAIN")
+    sets = [own] if own else [open_dataset(name) for name in cfg.DATASETS.TRAIN]
+    if not sets:
+        raise ConfigError(
+            "There is no training data: give --train-json and --train-images (DATASETS.TRAIN_JSON and "
+            "DATASETS.TRAIN_IMAGES), or name a data set in DATASETS.TRAIN."
+        )
+    for other in sets[1:]:
+        compare_categories(sets[0], other)
+    for dataset in sets:
+        dataset.check_files_exist()
+    return sets
+
+
+def test_sets(cfg: CfgNode) -> dict[str, CocoDataset]:
+    """DATASETS.VAL_JSON with its images, or the sets that DATASETS.TEST names, by name.
+
+    One's own training data takes the place of DATASETS.TEST too: its categories are others than those of the named
+    sets, so without DATASETS.VAL_JSON there is nothing to evaluate on.
+
+    Raises:
+        ConfigError: a JSON without its folder.
+        DataError: they cannot be used.
+    """
+    own = _own_set(cfg, "VAL")
+    if own:
+        sets = {"val": own}
+    elif cfg.DATASETS.TRAIN_JSON:
+        sets = {}
+    else:
+        sets = {name: open_dataset(name) for name in cfg.DATASETS.TEST}
+    for dataset in sets.values():
+        dataset.check_files_exist()
+    return sets
+
+
+def check_categories(train: list[CocoDataset], test: dict[str, CocoDataset]) -> None:
+    """Refuse test data of other categories than the training data's.
+
+    Raises:
+        DataError: naming the ids and names that differ.
+    """
+    for dataset in test.values():
+        compare_categories(train[0], dataset)
+
+
+def settle_num_classes(cfg: CfgNode, dataset: CocoDataset) -> None:
+    """Set MODEL.ROI_HEADS.NUM_CLASSES to what the annotation file declares, and say so when that changes it."""
+    count = len(dataset.category_ids)
+    if count != cfg.MODEL.ROI_HEADS.NUM_CLASSES:
+        logger.info(
+            "MODEL.ROI_HEADS.NUM_CLASSES is set from %d to %d, the categories that %s declares.",
+            cfg.MODEL.ROI_HEADS.NUM_CLASSES, count, dataset.json_path,
+        )  # fmt: skip
+        cfg.MODEL.ROI_HEADS.NUM_CLASSES = count
+
+
+def categories(dataset: CocoDataset) -> list[dict[str, Any]]:
+    """`[{"id": ..., "name": ...}, ...]` in the order of the classes, as a checkpoint keeps them."""
+    return [{"id": int(i), "name": str(n)} for i, n in zip(dataset.category_ids, dataset.category_names)]
+
+
+def _own_set(cfg: CfgNode, part: str) -> CocoDataset | None:
+    json, images = cfg.DATASETS[f"{part}_JSON"], cfg.DATASETS[f"{part}_IMAGES"]
+    if bool(json) != bool(images):
+        given, lacking = ("JSON", "IMAGES") if json else ("IMAGES", "JSON")
+        raise ConfigError(
+            f"DATASETS.{part}_{given} is {json or images} and DATASETS.{part}_{lacking} is empty: give both the "
+            f"annotation file and the folder of its images (--{part.lower()}-json and --{part.lower()}-images)."
+        )
+    return read_coco(json, images) if json else None

@@ -1,0 +1,173 @@
+"""Starting a run: in this process, in one process per GPU, on several machines, or under torchrun."""
+
+from __future__ import annotations
+
+import datetime
+import logging
+import os
+import socket
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+
+from .. import errors
+from ..errors import ConfigError, SeDetError, TrainingError
+
+# The others wait this long while the first process evaluates.
+TIMEOUT = datetime.timedelta(hours=1)
+
+logger = logging.getLogger(__name__)
+
+
+def launch(
+    function: Callable[..., Any],
+    args: Sequence[Any] = (),
+    *,
+    num_gpus: int | None = None,
+    num_machines: int = 1,
+    machine_rank: int = 0,
+    dist_url: str = "auto",
+    device: str = "cuda",
+) -> None:
+    """Call `function(*args)` in every process of a run and wait for all of them.
+
+    Under torchrun, which starts the processes, the process group is joined as its environment says. Else one process
+    is started for each GPU asked for (one on the CPU), and where that makes one in all it is this one.
+
+    Args:
+        function: importable by name, as the processes are spawned.
+        num_gpus: per machine; None or 0 is one process.
+        num_machines: how many machines work together.
+        machine_rank: which of them this is, from 0.
+        dist_url: `tcp://<address of machine 0>:<free port>`; "auto" finds a port and is for one machine.
+        device: of the config: "cpu" never uses a GPU.
+
+    Raises:
+        ConfigError: more GPUs than there are, or numbers that do not fit together.
+        SeDetError: what any of the processes was refused with, once; the other processes are ended.
+    """
+    if "RANK" in os.environ and "WORLD_SIZE" in os.environ:
+        _under_torchrun(function, args, device)
+        return
+    present = torch.cuda.device_count() if device != "cpu" else 0
+    if num_gpus and num_gpus > present:
+        raise ConfigError(
+            f"--num-gpus is {num_gpus}, and there {'is' if present == 1 else 'are'} {present or 'no'} "
+            f"GPU{'s' if present != 1 else ''} here{' (MODEL.DEVICE is cpu)' if device == 'cpu' else ''}: "
+            f"give at most {present}."
+        )
+    if num_gpus is not None and num_gpus < 0:
+        raise ConfigError(f"--num-gpus must not be negative, got {num_gpus}.")
+    if not 0 <= machine_rank < num_machines:
+        raise ConfigError(
+            f"--machine-rank must be between 0 and {num_machines - 1} with --num-machines {num_machines}, got "
+            f"{machine_rank}."
+        )
+    if num_machines > 1 and dist_url == "auto":
+        raise ConfigError(
+            "With several machines --dist-url must be the same address on all of them: tcp://<address of machine "
+            "0>:<free port>."
+        )
+    per_machine = max(num_gpus or 0, 1)
+    if per_machine * num_machines == 1:
+        function(*args)
+        return
+    url = f"tcp://127.0.0.1:{free_port()}" if dist_url == "auto" else dist_url
+    spawn(function, args, processes=per_machine, first=machine_rank * per_machine, world=num_machines * per_machine,
+          url=url, device=device)  # fmt: skip
+
+
+def spawn(
+    function: Callable[..., Any],
+    args: Sequence[Any],
+    *,
+    processes: int,
+    url: str,
+    first: int = 0,
+    world: int | None = None,
+    device: str = "cpu",
+) -> None:
+    """Start `processes` processes here, ranks from `first` out of `world`, and wait for them.
+
+    Raises:
+        SeDetError: the first one that any of them was refused with; the others are ended.
+        TrainingError: one of them was killed, or failed in a way that nobody foresaw (with its traceback).
+    """
+    failures = mp.get_context("spawn").SimpleQueue()
+    job = (function, tuple(args), first, world or processes, url, device, failures)
+    try:
+        mp.start_processes(_spawned, job, nprocs=processes, start_method="spawn")
+    except (mp.ProcessRaisedException, mp.ProcessExitedException) as error:
+        if not failures.empty():
+            name, message = failures.get()
+            raise getattr(errors, name, SeDetError)(message) from None
+        if isinstance(error, mp.ProcessExitedException):
+            how = f"was ended by {error.signal_name}" if error.signal_name else f"ended with code {error.exit_code}"
+            raise TrainingError(
+                f"Process {first + error.error_index} {how}, and the others were ended. SIGKILL mostly means that "
+                "the machine's memory was full: lower SOLVER.IMS_PER_BATCH or DATALOADER.NUM_WORKERS."
+            ) from None
+        raise
+
+
+def free_port() -> int:
+    """A TCP port that nobody listens on."""
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+def _spawned(
+    local_rank: int, function: Callable, args: tuple, first: int, world: int, url: str, device: str, failures: Any
+) -> None:
+    try:
+        os.environ["LOCAL_RANK"] = str(local_rank)
+        _join(device, local_rank, init_method=url, rank=first + local_rank, world_size=world)
+        function(*args)
+    except SeDetError as error:
+        failures.put((type(error).__name__, str(error)))
+        # The others may wait for this process; it takes no part in anything any more.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(1)
+    dist.destroy_process_group()
+
+
+def _under_torchrun(function: Callable, args: Sequence[Any], device: str) -> None:
+    local_rank = int(os.environ.get("LOCAL_RANK", 0))
+    present = torch.cuda.device_count() if device != "cpu" else 0
+    if present and local_rank >= present:
+        raise ConfigError(
+            f"torchrun started {os.environ.get('LOCAL_WORLD_SIZE', 'more')} processes here, and there are {present} "
+            f"GPUs: give --nproc-per-node {present}, or MODEL.DEVICE cpu."
+        )
+    _join(device, local_rank)
+    try:
+        function(*args)
+    except SeDetError:
+        # All may have been refused alike, or only this one: the first to say so prints, the others leave quietly.
+        if not _first_to_fail():
+            raise SystemExit(1) from None
+        raise
+    dist.destroy_process_group()
+
+
+def _first_to_fail() -> bool:
+    try:
+        store = dist.distributed_c10d._get_default_store()
+        return store.add("se_det_failures", 1) == 1
+    except (RuntimeError, ValueError):  # the process that keeps the store is gone: it has told why
+        return dist.get_rank() == 0
+
+
+def _join(device: str, local_rank: int, **how: Any) -> None:
+    """Enter the process group. Small objects travel by gloo, also where gradients travel by nccl."""
+    if device != "cpu" and torch.cuda.is_available():
+        torch.cuda.set_device(local_rank)
+        dist.init_process_group("cpu:gloo,cuda:nccl", timeout=TIMEOUT, **how)
+    else:
+        dist.init_process_group("gloo", timeout=TIMEOUT, **how)

@@ -1,0 +1,117 @@
+"""The training loop."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from .. import comm
+from .ema import EMA
+from .losses import LossReader
+from .milestones import Milestones
+from .optimizer import set_learning_rate
+from .precision import Precision
+from .progress import Progress
+
+logger = logging.getLogger(__name__)
+
+Sample = Mapping[str, Any]
+
+
+def train(
+    model: nn.Module,
+    batches: Iterator[Sequence[Sample]],
+    optimizer: torch.optim.Optimizer,
+    learning_rate: Callable[[int], float],
+    *,
+    max_iter: int,
+    seed: int,
+    milestones: Milestones,
+    progress: Progress,
+    start: int = 0,
+    accumulate: int = 1,
+    precision: Precision | None = None,
+    clip: Callable[[], None] | None = None,
+    ema: EMA | None = None,
+    read_every_step: bool = True,
+) -> int:
+    """Train from step `start` until `max_iter` steps are done or `milestones` ends the run.
+
+    Args:
+        model: takes a list of samples and returns a dict of 0-d losses; may be wrapped for several processes.
+        batches: micro-batches, `accumulate` of them for each step.
+        learning_rate: of a step, from 0.
+        seed: with the step and the process it decides every random number of the step.
+        milestones: called with the number of steps done; True ends the run.
+        clip: limits the gradients, once they are unscaled.
+        read_every_step: look at the losses at once, which stops a GPU's queue; else when a line is due.
+
+    Returns:
+        The number of steps done.
+
+    Raises:
+        TrainingError: a loss is not finite.
+    """
+    precision = precision or Precision()
+    reader = LossReader()
+    model.train()
+    for step in range(start, max_iter):
+        seed_step(seed, step)
+        lr = learning_rate(step)
+        set_learning_rate(optimizer, lr)
+        optimizer.zero_grad(set_to_none=True)
+        parts, image_ids = [], []
+        for part in range(accumulate):
+            with progress.waiting():
+                samples = next(batches)
+            image_ids += [sample.get("image_id") for sample in samples]
+            with _gradients_shared(model, part == accumulate - 1):
+                with precision.autocast():
+                    losses = _losses(model, samples, reader)
+                precision.backward(sum(losses.values()) / accumulate)
+            parts.append(losses)
+        precision.step(optimizer, clip)
+        if ema is not None:
+            ema.update(step)
+        done = step + 1
+        reader.add(step, lr, parts, image_ids)
+        # Before a checkpoint is written too: none is of weights that are not finite.
+        if read_every_step or progress.due(done) or milestones.due(done):
+            progress.add(reader.read())
+        if progress.due(done):
+            progress.line(done)
+        if milestones.due(done):
+            with progress.pause():
+                if milestones(done):
+                    return done
+    return max_iter
+
+
+def seed_step(seed: int, step: int) -> None:
+    """Make this process's random numbers a function of (seed, step, rank), so that none need saving."""
+    state = np.random.SeedSequence((seed, step, comm.rank())).generate_state(1, np.uint64)
+    torch.manual_seed(int(state[0]))
+
+
+def _losses(model: nn.Module, samples: Sequence[Sample], reader: LossReader) -> dict[str, torch.Tensor]:
+    try:
+        return model(samples)
+    except Exception as error:
+        # Weights that are not finite fail in many ways, before the step that spoilt them has been looked at.
+        explained = reader.explain()
+        if explained is not None:
+            raise explained from error
+        raise
+
+
+def _gradients_shared(model: nn.Module, last: bool) -> AbstractContextManager:
+    """Processes add up their gradients once per step, in its last part."""
+    if isinstance(model, nn.parallel.DistributedDataParallel) and not last:
+        return model.no_sync()
+    return nullcontext()

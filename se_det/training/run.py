@@ -1,0 +1,251 @@
+"""From a config to a run: training, and evaluation of trained weights."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from fvcore.common.config import CfgNode
+from torch import nn
+
+from .. import comm
+from ..data.coco import CocoDataset
+from ..data.loader import build_test_loader, build_train_loader
+from ..detection.build import build_detector
+from ..errors import ConfigError
+from ..evaluation.coco_eval import CocoEvaluator
+from ..evaluation.runner import evaluate
+from ..files import write_text
+from ..weights import load_weights
+from . import data_sets, settings
+from .checkpoint import Checkpointer
+from .checks import check_training
+from .ema import EMA
+from .folder import check_folder, claim_folder
+from .logs import run_log
+from .loop import train
+from .metrics import MetricsWriter
+from .milestones import Milestones
+from .progress import Progress
+from .same_run import check_engine, check_same_run
+from .state import RunState, freeze_as_saved
+
+Metrics = dict[str, dict[str, float]]
+
+logger = logging.getLogger(__name__)
+
+
+def run_training(cfg: CfgNode, *, resume: bool = False, overwrite: bool = False) -> Metrics:
+    """Train as `cfg` says and evaluate what came of it. Every process of a run calls this.
+
+    Whatever can be refused is refused before the output folder is touched.
+
+    Args:
+        cfg: not changed.
+        resume: go on from the newest checkpoint in OUTPUT_DIR; the result is that of a run never interrupted.
+        overwrite: remove the run that OUTPUT_DIR holds.
+
+    Returns:
+        The last evaluation's metrics on the first process, such as `{"bbox": {"AP": ...}}`; `{}` elsewhere, and
+        without data to evaluate on.
+
+    Raises:
+        SeDetError: a sentence that says what was wrong and what to do.
+    """
+    cfg = _own_copy(cfg)
+    with run_log() as log:
+        device = _announce(cfg)
+        check_training(cfg, comm.world_size())
+        if comm.is_main():
+            check_folder(cfg.OUTPUT_DIR, resume=resume, overwrite=overwrite)
+        train_sets, test_sets = data_sets.training_sets(cfg), data_sets.test_sets(cfg)
+        data_sets.check_categories(train_sets, test_sets)
+        data_sets.settle_num_classes(cfg, train_sets[0])
+        if not test_sets:
+            logger.warning("There is no data to evaluate on (DATASETS.VAL_JSON, DATASETS.TEST): nothing is evaluated.")
+
+        categories = data_sets.categories(train_sets[0])
+        path, saved = _saved_run(cfg, categories) if resume else (None, None)
+        seed = settings.settle_seed(cfg, saved["rng"]["seed"] if saved else None)
+        rate = settings.learning_rate(cfg)
+        torch.manual_seed(seed)
+        model = build_detector(cfg)
+        if saved:
+            freeze_as_saved(model, saved)
+        elif cfg.MODEL.WEIGHTS:
+            load_weights(model, cfg.MODEL.WEIGHTS, gate_init=cfg.MODEL.GATE.INIT)
+        model.to(device)
+        start = int(saved["iteration"]) if saved else 0
+        loader = build_train_loader(
+            cfg, train_sets, seed=seed, start=start, rank=comm.rank(), world_size=comm.world_size()
+        )
+        run = RunState(
+            model=model,
+            optimizer=settings.optimizer(cfg, model, base_lr=rate.base_lr),
+            precision=settings.precision(cfg, device),
+            ema=EMA(model, decay=cfg.SOLVER.EMA.DECAY) if cfg.SOLVER.EMA.DECAY else None,
+            seed=seed,
+            config=cfg.dump(),
+            categories=categories,
+            images=loader.num_images,
+        )
+        if saved:
+            run.restore(saved, path)
+        evaluation = Evaluation(cfg, test_sets) if test_sets else None
+        writer: MetricsWriter | None = None
+        milestones = Milestones(
+            checkpointer=Checkpointer(cfg.OUTPUT_DIR),
+            snapshot=run.snapshot,
+            weights=run.weights,
+            max_iter=cfg.SOLVER.MAX_ITER,
+            checkpoint_period=cfg.SOLVER.CHECKPOINT_PERIOD,
+            evaluate=evaluation and (lambda: evaluation(model, run.ema)),
+            eval_period=cfg.TEST.EVAL_PERIOD,
+            best_metric=cfg.TEST.BEST_METRIC,
+            early_stop=cfg.TEST.EARLY_STOP,
+            on_metrics=lambda step, values: writer.write(step, values),
+            best=saved["best"] if saved else None,
+        )
+        if saved:
+            milestones.refuse_finished(start, path)
+            logger.info("Resuming %s after %d steps.", path, start)
+            del saved
+
+        if comm.is_main():
+            claim_folder(cfg.OUTPUT_DIR, overwrite=overwrite)
+            log.write_to(cfg.OUTPUT_DIR)
+            write_text(Path(cfg.OUTPUT_DIR) / "config.yaml", run.config)
+            writer = MetricsWriter(cfg.OUTPUT_DIR, start=start, evaluated=not milestones.owes_evaluation(start))
+        _tell_size(model, run.images)
+        try:
+            if not milestones.evaluate_if_due(start) and start < cfg.SOLVER.MAX_ITER:
+                train(
+                    _shared(model),
+                    iter(loader),
+                    run.optimizer,
+                    rate,
+                    start=start,
+                    max_iter=cfg.SOLVER.MAX_ITER,
+                    seed=seed,
+                    milestones=milestones,
+                    progress=Progress(start=start, max_iter=cfg.SOLVER.MAX_ITER, writer=writer),
+                    accumulate=cfg.SOLVER.ACCUMULATE,
+                    precision=run.precision,
+                    clip=settings.gradient_clip(cfg, model),
+                    ema=run.ema,
+                    read_every_step=device.type == "cpu",
+                )
+        finally:
+            if writer is not None:
+                writer.close()
+        comm.barrier()
+        return milestones.last_metrics
+
+
+def run_evaluation(cfg: CfgNode) -> Metrics:
+    """Evaluate MODEL.WEIGHTS on the test data; the results are written to `inference/` in OUTPUT_DIR.
+
+    Returns:
+        The metrics on the first process, `{}` elsewhere.
+
+    Raises:
+        SeDetError: no weights were given, there is nothing to evaluate on, or the weights are not of this network.
+    """
+    cfg = _own_copy(cfg)
+    with run_log():
+        device = _announce(cfg)
+        if not cfg.MODEL.WEIGHTS:
+            raise ConfigError("MODEL.WEIGHTS is empty: no weights were given to evaluate. Set MODEL.WEIGHTS <path>.")
+        test_sets = data_sets.test_sets(cfg)
+        if not test_sets:
+            raise ConfigError(
+                "There is no data to evaluate on: give --val-json and --val-images (DATASETS.VAL_JSON and "
+                "DATASETS.VAL_IMAGES), or name a data set in DATASETS.TEST."
+            )
+        data_sets.settle_num_classes(cfg, next(iter(test_sets.values())))
+        model = build_detector(cfg)
+        load_weights(model, cfg.MODEL.WEIGHTS, whole=True)
+        return Evaluation(cfg, test_sets)(model.to(device))
+
+
+class Evaluation:
+    """The run's evaluation: `evaluation(model)` gives the metrics, with several sets prefixed by their names."""
+
+    def __init__(self, cfg: CfgNode, test_sets: dict[str, CocoDataset]) -> None:
+        tasks = ("bbox", "segm") if cfg.MODEL.MASK_ON else ("bbox",)
+        folder = Path(cfg.OUTPUT_DIR)
+        self._cfg = cfg
+        self._parts = {
+            name: (dataset, CocoEvaluator(dataset, tasks, folder if len(test_sets) == 1 else folder / name))
+            for name, dataset in test_sets.items()
+        }
+
+    def __call__(self, model: nn.Module, ema: EMA | None = None) -> Metrics:
+        """Evaluate `model`, with its averaged weights where there are any."""
+        if ema is None:
+            return self._evaluate(model)
+        with ema.applied():
+            return self._evaluate(model)
+
+    def _evaluate(self, model: nn.Module) -> Metrics:
+        _share_statistics(model)
+        results: Metrics = {}
+        for name, (dataset, evaluator) in self._parts.items():
+            loader = build_test_loader(self._cfg, dataset, rank=comm.rank(), world_size=comm.world_size())
+            for task, values in evaluate(model, loader, evaluator).items():
+                results[task if len(self._parts) == 1 else f"{name}/{task}"] = values
+        return results
+
+
+def _own_copy(cfg: CfgNode) -> CfgNode:
+    cfg = cfg.clone()
+    cfg.defrost()
+    return cfg
+
+
+def _announce(cfg: CfgNode) -> torch.device:
+    logger.info("Engine: builtin (se_det, PyTorch %s), %d process(es).", torch.__version__, comm.world_size())
+    device = settings.settle_device(cfg)
+    settings.settle_backends(cfg)
+    return device
+
+
+def _saved_run(cfg: CfgNode, categories: list[dict[str, Any]]) -> tuple[Path, dict[str, Any]]:
+    """The checkpoint to resume, checked; read by the first process, as other machines may not have its folder."""
+    found = None
+    if comm.is_main():
+        found = Checkpointer(cfg.OUTPUT_DIR).newest()
+        path, saved = found
+        check_engine(saved, path)
+        check_same_run(saved, cfg, categories, path)
+    return comm.broadcast_object(found)
+
+
+def _shared(model: nn.Module) -> nn.Module:
+    """The model as all processes train it together."""
+    if comm.world_size() == 1:
+        return model
+    # Without device_ids samples are handed over as they are. Batch statistics are each process's own, as in
+    # Detectron2; before an evaluation the first process's are taken by all.
+    return nn.parallel.DistributedDataParallel(model, broadcast_buffers=False, gradient_as_bucket_view=True)
+
+
+def _share_statistics(model: nn.Module) -> None:
+    if comm.world_size() == 1:
+        return
+    for module in model.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.track_running_stats:
+            dist.broadcast(module.running_mean, src=0)
+            dist.broadcast(module.running_var, src=0)
+
+
+def _tell_size(model: nn.Module, images: int) -> None:
+    parameters = sum(p.numel() for p in model.parameters())
+    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    logger.info(
+        "%.2f M parameters, of which %.2f M are trained; %d images to train on.",
+        parameters / 1e6, trained / 1e6, images,
+    )  # fmt: skip

@@ -1,0 +1,130 @@
+"""From a config to the parts of a run: the one place that reads the solver's keys."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable
+
+import torch
+from fvcore.common.config import CfgNode
+from torch import nn
+
+from .. import comm
+from ..errors import ConfigError
+from .optimizer import build_optimizer, clip_gradients
+from .precision import Precision
+from .schedule import LearningRate, scaled_base_lr
+
+PRECISIONS = ("", "highest", "high", "medium")
+
+logger = logging.getLogger(__name__)
+
+
+def settle_device(cfg: CfgNode) -> torch.device:
+    """The device of this process; MODEL.DEVICE becomes cpu, with a line in the log, where there is no GPU.
+
+    Raises:
+        ConfigError: a device that is not there.
+    """
+    name = cfg.MODEL.DEVICE
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ConfigError(f"MODEL.DEVICE '{name}' is unknown: use cuda, cuda:<number> or cpu.") from error
+    if device.type not in ("cuda", "cpu"):
+        raise ConfigError(f"MODEL.DEVICE '{name}' is not supported: use cuda or cpu.")
+    if device.type == "cuda" and not torch.cuda.is_available():
+        logger.info("MODEL.DEVICE is %s, and there is no GPU: the CPU is used.", name)
+        cfg.MODEL.DEVICE = "cpu"
+        return torch.device("cpu")
+    if device.type == "cuda":
+        index = int(os.environ.get("LOCAL_RANK", 0)) if comm.is_distributed() else (device.index or 0)
+        if index >= torch.cuda.device_count():
+            raise ConfigError(f"MODEL.DEVICE '{name}': there are {torch.cuda.device_count()} GPUs, counted from 0.")
+        device = torch.device("cuda", index)
+        torch.cuda.set_device(device)
+    return device
+
+
+def settle_backends(cfg: CfgNode) -> None:
+    """CUDNN_BENCHMARK and FLOAT32_PRECISION, which are settings of the whole process.
+
+    Raises:
+        ConfigError: an unknown precision.
+    """
+    if cfg.FLOAT32_PRECISION not in PRECISIONS:
+        raise ConfigError(
+            f"FLOAT32_PRECISION '{cfg.FLOAT32_PRECISION}' is unknown: leave it empty or use one of "
+            f"{', '.join(PRECISIONS[1:])}."
+        )
+    if cfg.FLOAT32_PRECISION:
+        torch.set_float32_matmul_precision(cfg.FLOAT32_PRECISION)
+    torch.backends.cudnn.benchmark = cfg.CUDNN_BENCHMARK
+
+
+def learning_rate(cfg: CfgNode) -> LearningRate:
+    """The schedule, with BASE_LR scaled to the number of images per step (logged)."""
+    solver = cfg.SOLVER
+    base_lr = scaled_base_lr(solver.BASE_LR, solver.IMS_PER_BATCH, solver.REFERENCE_BATCH)
+    if base_lr != solver.BASE_LR:
+        logger.info(
+            "SOLVER.BASE_LR %g is for SOLVER.REFERENCE_BATCH %d images per step; for SOLVER.IMS_PER_BATCH %d it is %g.",
+            solver.BASE_LR, solver.REFERENCE_BATCH, solver.IMS_PER_BATCH, base_lr,
+        )  # fmt: skip
+    late = [step for step in solver.STEPS if step >= solver.MAX_ITER]
+    if late and solver.LR_SCHEDULER_NAME == "WarmupMultiStepLR":
+        logger.warning("SOLVER.STEPS %s are not before SOLVER.MAX_ITER %d: left out.", late, solver.MAX_ITER)
+    return LearningRate(
+        base_lr=base_lr,
+        max_iter=solver.MAX_ITER,
+        name=solver.LR_SCHEDULER_NAME,
+        steps=tuple(solver.STEPS),
+        gamma=solver.GAMMA,
+        end_factor=solver.BASE_LR_END / solver.BASE_LR if solver.BASE_LR > 0 else 0.0,
+        warmup_factor=solver.WARMUP_FACTOR,
+        warmup_iters=solver.WARMUP_ITERS,
+        warmup_method=solver.WARMUP_METHOD,
+    )
+
+
+def optimizer(cfg: CfgNode, model: nn.Module, *, base_lr: float) -> torch.optim.Optimizer:
+    """The optimiser of what `model` trains."""
+    solver = cfg.SOLVER
+    return build_optimizer(
+        model,
+        name=solver.OPTIMIZER,
+        base_lr=base_lr,
+        momentum=solver.MOMENTUM,
+        nesterov=solver.NESTEROV,
+        weight_decay=solver.WEIGHT_DECAY,
+        weight_decay_norm=solver.WEIGHT_DECAY_NORM,
+        weight_decay_bias=solver.WEIGHT_DECAY_BIAS,
+        bias_lr_factor=solver.BIAS_LR_FACTOR,
+    )
+
+
+def gradient_clip(cfg: CfgNode, model: nn.Module) -> Callable[[], None] | None:
+    """What limits the gradients of `model`, or None."""
+    clip = cfg.SOLVER.CLIP_GRADIENTS
+    if not clip.ENABLED:
+        return None
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    return lambda: clip_gradients(
+        parameters, clip_type=clip.CLIP_TYPE, clip_value=clip.CLIP_VALUE, norm_type=clip.NORM_TYPE
+    )
+
+
+def precision(cfg: CfgNode, device: torch.device) -> Precision:
+    """The arithmetic that SOLVER.AMP asks for."""
+    amp = cfg.SOLVER.AMP
+    return Precision(enabled=amp.ENABLED, dtype=amp.DTYPE, device_type=device.type)
+
+
+def settle_seed(cfg: CfgNode, saved: int | None) -> int:
+    """The run's seed, in cfg.SEED too: the given one, the resumed run's, or one drawn (logged)."""
+    if cfg.SEED < 0:
+        drawn = int.from_bytes(os.urandom(4), "little") >> 1
+        cfg.SEED = comm.broadcast_object(drawn) if saved is None else saved
+        logger.info("SEED is %d%s.", cfg.SEED, "" if saved is None else ", that of the run resumed")
+    return cfg.SEED

@@ -1,0 +1,94 @@
+"""What a checkpoint keeps of a run, and putting it back."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..errors import CheckpointError
+from .checkpoint import ENGINE
+from .ema import EMA
+from .precision import Precision
+
+
+@dataclass(kw_only=True)
+class RunState:
+    """The parts of a run that change as it goes on, and the facts that tell what it is.
+
+    Args:
+        model: not wrapped.
+        config: the run's YAML.
+        categories: `[{"id": ..., "name": ...}, ...]` in the order of the classes.
+        images: of the training data.
+    """
+
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    precision: Precision
+    ema: EMA | None
+    seed: int
+    config: str
+    categories: list[dict[str, Any]]
+    images: int
+
+    def snapshot(self, step: int) -> dict[str, Any]:
+        """Everything needed to go on after `step` steps."""
+        return {
+            **self.weights(step),
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.precision.state_dict(),
+            "scheduler": {"last_epoch": step},
+            # One batch a step, drawn by index: the number of steps is the sampler's position.
+            "sampler": {"batches": step, "images": self.images},
+            "rng": {"seed": self.seed},
+            "frozen": sorted(name for name, p in self.model.named_parameters() if not p.requires_grad),
+        }
+
+    def weights(self, step: int) -> dict[str, Any]:
+        """The raw weights, the averaged ones where there are any, and what they are of."""
+        state = {
+            "engine": ENGINE,
+            "model": dict(self.model.state_dict()),
+            "iteration": step,
+            "config": self.config,
+            "categories": self.categories,
+        }
+        if self.ema is not None:
+            # Whole, so that it loads like a model: what has no average is as it is.
+            state["ema"] = {**state["model"], **self.ema.state_dict()}
+        return state
+
+    def restore(self, state: Mapping[str, Any], path: str | os.PathLike) -> int:
+        """Put a snapshot back and return the number of steps done.
+
+        Raises:
+            CheckpointError: it does not fit this run.
+        """
+        if state["sampler"]["images"] != self.images:
+            raise CheckpointError(
+                f"{path} was trained on {state['sampler']['images']} images, and the training data has {self.images} "
+                "now, so the order of the images would be another: resume with the data it was started with."
+            )
+        try:
+            self.model.load_state_dict(state["model"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.precision.load_state_dict(state["scaler"])
+            if self.ema is not None:
+                self.ema.load_state_dict(state["ema"])
+        except (KeyError, ValueError, RuntimeError) as error:
+            raise CheckpointError(
+                f"{path} does not fit this run, though the configuration is the same: {str(error).splitlines()[0]}"
+            ) from error
+        return int(state["iteration"])
+
+
+def freeze_as_saved(model: nn.Module, state: Mapping[str, Any]) -> None:
+    """Train and freeze what the saved run did: loading weights at its start may have decided on that."""
+    frozen = set(state["frozen"])
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(name not in frozen)
