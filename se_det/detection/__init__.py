@@ -1,1 +1,5 @@
+"""The builtin detector: Faster and Mask R-CNN with a feature pyramid."""
 
+from .build import build_backbone, build_detector, check_model
+
+__all__ = ["build_backbone", "build_detector", "check_model"]

@@ -30,6 +30,7 @@ class SE(nn.Module):
     """
 
     grids: tuple[int, ...] = (1,)
+    one_factor = True  # the gate is one multiplication, which `leave_unchanged` can make a constant
 
     def __init__(self, channels: int, *, reduction: int = 16, bias: bool = True) -> None:
         super().__init__()
@@ -111,6 +112,8 @@ class CBAM(SE):
     Args:
         norm: the norm of the one-channel spatial map. Its scale starts at 0 and, if a batch norm, has momentum 0.01.
     """
+
+    one_factor = False
 
     def __init__(self, channels: int, *, reduction: int = 16, bias: bool = True, norm: str = "BN") -> None:
         super().__init__(channels, reduction=reduction, bias=bias)

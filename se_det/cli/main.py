@@ -1,0 +1,57 @@
+"""The command line: `se-det <command>`; each script in tools/ is one of the commands."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import logging
+import os
+import sys
+from collections.abc import Sequence
+
+from .. import __version__
+from ..errors import SeDetError
+
+# command: (module with `add_arguments(parser)` and `run(args)`, what it is for)
+COMMANDS = {
+    "train": ("train", "train and evaluate a detector"),
+    "predict": ("predict", "detect objects in images and draw them"),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run `se-det`; the exit code is 0 (done), 1 (failed, with a sentence on stderr) or 2 (wrong usage)."""
+    parser = argparse.ArgumentParser(prog="se-det", description="Detection with Squeeze-and-Excitation backbones.")
+    parser.add_argument("--version", action="version", version=f"se_det {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="command")
+    for name, (_, purpose) in COMMANDS.items():
+        commands.add_parser(name, help=purpose, add_help=False)
+    args, rest = parser.parse_known_args(argv)
+    return run_command(args.command, rest)
+
+
+def run_command(name: str, argv: Sequence[str] | None = None, *, prog: str | None = None) -> int:
+    """Run one command with its own arguments; see `main` for the exit code."""
+    module_name, purpose = COMMANDS[name]
+    module = importlib.import_module(f".{module_name}", __package__)
+    parser = argparse.ArgumentParser(prog=prog or f"se-det {name}", description=f"{purpose[0].upper()}{purpose[1:]}.")
+    module.add_arguments(parser)
+    args = parser.parse_args(argv)
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
+    try:
+        return module.run(args) or 0
+    except SeDetError as error:
+        sys.stdout.flush()
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("error: interrupted.", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # Whoever read our output has left; nothing more can be said to them.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,82 @@
+"""From an image file to detections in one call."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from fvcore.common.config import CfgNode
+
+from ..data.images import read_image
+from ..data.transforms import resize_image, short_side_size
+from ..detection import build_detector
+from ..device import pick_device
+from ..errors import ConfigError
+from ..weights import load_weights, read_weights
+
+
+class Predictor:
+    """A detector that takes pictures.
+
+    Args:
+        cfg: the config the weights were trained with.
+        weights: a checkpoint; None takes cfg.MODEL.WEIGHTS.
+        class_names: names of the classes in order; None takes those kept in the checkpoint, else their numbers.
+
+    Raises:
+        ConfigError: no weights were given.
+        WeightsError: the weights do not fit the config.
+    """
+
+    def __init__(
+        self, cfg: CfgNode, weights: str | Path | None = None, *, class_names: list[str] | None = None
+    ) -> None:  # fmt: skip
+        path = weights or cfg.MODEL.WEIGHTS
+        if not path:
+            raise ConfigError("No weights were given: pass a checkpoint, or set MODEL.WEIGHTS.")
+        file = read_weights(path)
+        categories = file.extra.get("categories") or []
+        cfg = cfg.clone()
+        if categories:
+            cfg.MODEL.ROI_HEADS.NUM_CLASSES = len(categories)
+        self.cfg = cfg
+        self.model = build_detector(cfg).to(pick_device(cfg.MODEL.DEVICE)).eval()
+        load_weights(self.model, file, whole=True)
+        count = cfg.MODEL.ROI_HEADS.NUM_CLASSES
+        self.category_ids: list[int] = [c["id"] for c in categories] or list(range(count))
+        self.class_names: list[str] = class_names or [str(c["name"]) for c in categories] or list(map(str, range(count)))
+        if len(self.class_names) != count:
+            raise ConfigError(f"{len(self.class_names)} class names were given for {count} classes.")
+
+    @torch.no_grad()
+    def __call__(self, image: str | Path | np.ndarray) -> dict[str, Any]:
+        """Detect.
+
+        Args:
+            image: a file, or pixels (height, width, 3) uint8 in the order BGR, as OpenCV reads them.
+
+        Returns:
+            `boxes` float32 (n, 4) XYXY px, `scores` (n,) best first, `classes` int64 (n,) and, with a mask head,
+            `masks` bool (n, height, width): NumPy arrays in the image's own size.
+
+        Raises:
+            DataError: the file cannot be read as an image.
+        """
+        pixels = read_image(image) if isinstance(image, (str, Path)) else image
+        height, width = pixels.shape[:2]
+        if self.cfg.INPUT.FORMAT == "RGB":
+            pixels = pixels[:, :, ::-1]
+        size = short_side_size(height, width, self.cfg.INPUT.MIN_SIZE_TEST, self.cfg.INPUT.MAX_SIZE_TEST)
+        pixels = resize_image(pixels, *size, method=self.cfg.INPUT.RESIZE)
+        tensor = torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
+        found = self.model([{"image": tensor, "height": height, "width": width}])[0]["instances"]
+        result = {
+            "boxes": found["pred_boxes"].float().cpu().numpy(),
+            "scores": found["scores"].float().cpu().numpy(),
+            "classes": found["pred_classes"].cpu().numpy(),
+        }
+        if "pred_masks" in found:
+            result["masks"] = found["pred_masks"].cpu().numpy()
+        return result

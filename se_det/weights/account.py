@@ -1,0 +1,51 @@
+"""The account of a load: what became of every key."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass
+class Account:
+    """Keys of the network unless said otherwise.
+
+    Attributes:
+        loaded: took their values from the file.
+        missing: the file has nothing for them; they keep their initial values.
+        unexpected: keys of the file that the network has no place for.
+        reshaped: loaded after a change of shape that loses nothing, such as (n, m) and (n, m, 1, 1).
+        resized: the file has them in another shape, which is left out; those of the predictors, when the number of
+            classes differs. They also stand in `missing`.
+        fresh_gates: blocks whose gate has no weights in the file.
+    """
+
+    source: str
+    loaded: list[str] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
+    unexpected: list[str] = field(default_factory=list)
+    reshaped: list[str] = field(default_factory=list)
+    resized: list[str] = field(default_factory=list)
+    fresh_gates: list[str] = field(default_factory=list)
+
+    def summary(self) -> str:
+        """A few lines to log."""
+        lines = [
+            f"{self.source}: {len(self.loaded)} loaded, {len(self.missing)} missing, "
+            f"{len(self.unexpected)} unexpected, {len(self.reshaped)} reshaped."
+        ]
+        for title, keys in (
+            ("missing", self.missing),
+            ("unexpected", self.unexpected),
+            ("reshaped", self.reshaped),
+            ("of another shape, so not loaded", self.resized),
+            ("gates without weights, which keep their initial values and are trained", self.fresh_gates),
+        ):
+            if keys:
+                lines.append(f"  {title}: {shorten(keys)}")
+        return "\n".join(lines)
+
+
+def shorten(keys: list[str], most: int = 6) -> str:
+    """The first few keys, and how many there are."""
+    shown = ", ".join(keys[:most])
+    return shown if len(keys) <= most else f"{shown}, ... ({len(keys)} in all)"

@@ -1,0 +1,47 @@
+"""Packaging. Nothing here imports torch: installing works before torch does."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).parent
+VERSION = re.search(r'^__version__ = "(.+)"$', (HERE / "se_det" / "__init__.py").read_text(), re.MULTILINE)[1]
+
+setup(
+    name="se_det",
+    version=VERSION,
+    description="Object detection and instance segmentation with Squeeze-and-Excitation backbones",
+    long_description=(HERE / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.10",
+    packages=[*find_packages(include=["se_det", "se_det.*"]), "se_det.configs", "se_det.model_zoo"],
+    # The shipped configs and weight entries live at the top of the repository and install inside the package.
+    package_dir={"se_det.configs": "configs", "se_det.model_zoo": "model_zoo"},
+    package_data={"se_det": ["py.typed"], "se_det.configs": ["*.yaml"], "se_det.model_zoo": ["*.yaml", "*.md"]},
+    entry_points={"console_scripts": ["se-det = se_det.cli.main:main"]},
+    install_requires=[
+        "torch>=2.6",
+        "torchvision",
+        "numpy",
+        "pillow",
+        "pyyaml",
+        "fvcore>=0.1.5",
+        "iopath>=0.1.7",
+        "pycocotools",
+        "faster-coco-eval",
+        "opencv-python-headless",
+        "safetensors",
+        "tensorboard",
+        "tqdm",
+    ],
+    extras_require={"test": ["pytest", "ruff", "timm"]},
+    classifiers=[
+        "License :: OSI Approved :: Apache Software License",
+        "Programming Language :: Python :: 3",
+        "Programming Language :: Python :: 3.10",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+    ],
+)
