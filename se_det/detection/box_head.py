@@ -118,7 +118,7 @@ class BoxPredictor(nn.Module):
         targets = box_ops.encode(proposals, targets, self.box_weights)
         if not self.class_agnostic:
             index = classes.clamp(max=self.num_classes - 1)[:, None, None].expand(-1, 1, 4)
-            deltas = deltas.view(len(deltas), -1, 4).gather(1, index)[:, 0]
+            deltas = deltas.unflatten(1, (-1, 4)).gather(1, index)[:, 0]
         distance = box_ops.smooth_l1(deltas.to(targets.dtype), targets, self.smooth_l1_beta)
         distance = torch.where(positive[:, None], distance, 0.0).sum() / len(classes)
         return {
@@ -148,7 +148,7 @@ class BoxPredictor(nn.Module):
         candidate = (probabilities[:, :-1] > self.score_threshold) & finite[:, None]
         row, label = candidate.nonzero(as_tuple=True)
         score = probabilities[row, label]
-        boxes = boxes.view(len(boxes), -1, 4)
+        boxes = boxes.unflatten(1, (-1, 4))
         boxes = box_ops.clip(boxes[row, 0 if self.class_agnostic else label], *size)
         keep = batched_nms(boxes, score, label, self.nms_threshold)[: self.max_detections]
         return {"pred_boxes": boxes[keep], "scores": score[keep], "pred_classes": label[keep]}

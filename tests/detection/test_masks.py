@@ -1,0 +1,74 @@
+"""Masks cut and pasted, against pycocotools instance by instance and grid_sample."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from pycocotools import mask as coco_mask
+from torch.nn import functional as F
+
+from se_det.detection.masks import crop_masks, paste_masks
+from se_det.detection.pooler import Pooler
+
+from .conftest import no_masks
+
+
+def test_polygons_are_filled_as_instance_by_instance():
+    rng = np.random.default_rng(0)
+    polygons = [[rng.uniform(0, 60, (5, 2)), rng.uniform(20, 80, (7, 2))], [rng.uniform(0, 90, (4, 2))]]
+    masks = no_masks(90, 90)
+    flat = [p for instance in polygons for p in instance]
+    masks["polygons"] = torch.from_numpy(np.concatenate(flat))
+    masks["polygon_points"] = torch.tensor([len(p) for p in flat])
+    masks["polygon_owner"] = torch.tensor([0, 0, 1])
+    boxes = torch.tensor([[5.0, 5, 70, 50], [0, 0, 90, 90], [10, 20, 33.5, 80]])
+    instances = torch.tensor([1, 0, 0])
+    result = crop_masks(masks, instances, boxes, 28)
+    for row, box, instance in zip(result, boxes.double().numpy(), instances):
+        size = box[2:] - box[:2]
+        moved = [((p - box[:2]) * 28 / size).reshape(-1).tolist() for p in polygons[instance]]
+        expected = coco_mask.decode(coco_mask.merge(coco_mask.frPyObjects(moved, 28, 28)))
+        assert np.array_equal(row.numpy(), expected.astype(bool))
+        assert 0 < expected.sum() < 28 * 28
+
+
+def test_a_file_of_both_kinds_reads_each_by_its_own():
+    masks = no_masks(40, 40)
+    masks["bitmaps"] = torch.zeros(1, 40, 40, dtype=torch.uint8)
+    masks["bitmaps"][0, 10:20, 10:30] = 1
+    masks["bitmap_owner"] = torch.tensor([1])
+    masks["polygons"] = torch.tensor([[10.0, 10], [30, 10], [30, 20], [10, 20]], dtype=torch.float64)
+    masks["polygon_points"], masks["polygon_owner"] = torch.tensor([4]), torch.tensor([0])
+    boxes = torch.tensor([[10.0, 5, 30, 25]] * 2)
+    polygon, bitmap = crop_masks(masks, torch.tensor([0, 1]), boxes, 28)
+    expected = torch.zeros(28, 28, dtype=torch.bool)
+    expected[7:21] = True
+    assert torch.equal(bitmap, expected) and torch.equal(polygon, expected)
+    assert crop_masks(masks, torch.zeros(0, dtype=torch.int64), boxes[:0], 28).shape == (0, 28, 28)
+
+
+def test_pasting_is_bilinear_sampling_at_pixel_centres():
+    torch.manual_seed(0)
+    probabilities = torch.rand(6, 28, 28)
+    boxes = torch.tensor([[3.2, 4.7, 33.1, 40.9], [0, 0, 64, 48], [60, 40, 64, 48], [10, 10, 10.5, 40], [5, 5, 6, 6],
+                          [-5, -9, 20, 17]])  # fmt: skip
+    ys, xs = torch.arange(48) + 0.5, torch.arange(64) + 0.5
+    y = (ys - boxes[:, 1:2]) / (boxes[:, 3:] - boxes[:, 1:2]) * 2 - 1
+    x = (xs - boxes[:, :1]) / (boxes[:, 2:3] - boxes[:, :1]) * 2 - 1
+    grid = torch.stack([x[:, None].expand(-1, 48, -1), y[:, :, None].expand(-1, -1, 64)], -1)
+    expected = F.grid_sample(probabilities[:, None], grid, align_corners=False)[:, 0]
+    result = paste_masks(probabilities, boxes, 48, 64)
+    clear = (expected - 0.5).abs() > 1e-5
+    assert torch.equal(result[clear], (expected >= 0.5)[clear]) and clear.float().mean() > 0.999
+    assert paste_masks(probabilities[:0], boxes[:0], 48, 64).shape == (0, 48, 64)
+
+
+def test_pooling_reads_each_box_from_its_level():
+    pooler = Pooler(output_size=2, strides=(4, 8, 16, 32))
+    boxes = torch.tensor([[0.0, 0, s, s] for s in (20, 111, 112, 223, 224, 447, 448, 900)])
+    assert pooler.levels(boxes).tolist() == [0, 0, 1, 1, 2, 2, 3, 3]
+    maps = [torch.full((2, 1, 1024 // s, 1024 // s), float(s)) for s in (4, 8, 16, 32)]
+    maps[0][1] = 5.0
+    pooled = pooler(maps, [boxes, boxes[:1]])
+    assert pooled.flatten(1).amax(1).tolist() == [4, 4, 8, 8, 16, 16, 32, 32, 5]
+    assert pooler(maps, [boxes[:0], boxes[:0]]).shape == (0, 1, 2, 2)
