@@ -29,7 +29,9 @@ def check_folder(folder: str | os.PathLike, *, resume: bool = False, overwrite: 
         raise CheckpointError(f"OUTPUT_DIR {folder} is a file: name a folder.")
     if resume:
         if not any(p.stem != "model_best" for p in folder.glob("model_*.pth")):
-            raise CheckpointError(f"There is no checkpoint in {folder} to resume from: start without --resume.")
+            raise CheckpointError(
+                f"There is no checkpoint in {folder} to resume from: start with --overwrite instead of --resume."
+            )
         return
     if not overwrite:
         found = next(_traces(folder), None)

@@ -48,7 +48,7 @@ class RunLog:
 def run_log() -> Iterator[RunLog]:
     """Log lines of the package go to the terminal inside, unless a handler takes them already.
 
-    The first process tells everything; the others only warnings, with their number.
+    The first process tells everything; what the others would tell is the same, up to errors.
     """
     logger = logging.getLogger(ROOT)
     level = logger.level
@@ -59,7 +59,7 @@ def run_log() -> Iterator[RunLog]:
         terminal.setFormatter(logging.Formatter(prefix + FORMAT._fmt, FORMAT.datefmt))
         logger.addHandler(terminal)
     log = RunLog()
-    logger.setLevel(logging.INFO if comm.is_main() else logging.WARNING)
+    logger.setLevel(logging.INFO if comm.is_main() else logging.ERROR)
     logger.addHandler(log._memory)
     try:
         yield log

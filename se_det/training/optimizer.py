@@ -66,8 +66,12 @@ def build_optimizer(
     weight_decay_norm: float | None = None,
     weight_decay_bias: float | None = None,
     bias_lr_factor: float = 1.0,
+    fused: bool = True,
 ) -> torch.optim.Optimizer:
     """SGD or AdamW over what `model` trains; `momentum` and `nesterov` are SGD's.
+
+    `fused` is the fastest and must be off under loss scaling: when the first step overflows, PyTorch's fused SGD
+    leaves the gradients out and keeps a momentum that was never written.
 
     Raises:
         ConfigError: an unknown name, nesterov without momentum, or a model of which nothing trains.
@@ -87,10 +91,10 @@ def build_optimizer(
         raise ConfigError("Nothing of the model trains: lower MODEL.BACKBONE.FREEZE_AT.")
     if name == "SGD":
         optimizer: torch.optim.Optimizer = torch.optim.SGD(
-            groups, lr=base_lr, momentum=momentum, nesterov=nesterov, fused=True
+            groups, lr=base_lr, momentum=momentum, nesterov=nesterov, fused=fused
         )
     else:
-        optimizer = torch.optim.AdamW(groups, lr=base_lr, fused=True)
+        optimizer = torch.optim.AdamW(groups, lr=base_lr, fused=fused)
     set_learning_rate(optimizer, base_lr)
     return optimizer
 

@@ -31,7 +31,8 @@ class Precision:
         self.enabled = enabled
         self.dtype = DTYPES[dtype]
         self.device_type = device_type
-        self._scaler = torch.amp.GradScaler(device_type, enabled=enabled and self.dtype == torch.float16)
+        self.scaled = enabled and self.dtype == torch.float16
+        self._scaler = torch.amp.GradScaler(device_type, enabled=self.scaled)
 
     def autocast(self) -> AbstractContextManager:
         """The context of a forward pass."""

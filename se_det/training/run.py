@@ -15,8 +15,9 @@ from .. import comm
 from ..data.coco import CocoDataset
 from ..data.loader import build_test_loader, build_train_loader
 from ..detection.build import build_detector
-from ..errors import ConfigError
+from ..errors import ConfigError, did_you_mean
 from ..evaluation.coco_eval import CocoEvaluator
+from ..evaluation.coco_metrics import SUMMARY
 from ..evaluation.runner import evaluate
 from ..files import write_text
 from ..weights import load_weights
@@ -38,7 +39,9 @@ Metrics = dict[str, dict[str, float]]
 logger = logging.getLogger(__name__)
 
 
-def run_training(cfg: CfgNode, *, resume: bool = False, overwrite: bool = False) -> Metrics:
+def run_training(
+    cfg: CfgNode, *, resume: bool = False, overwrite: bool = False, allow_partial: bool = False
+) -> Metrics:
     """Train as `cfg` says and evaluate what came of it. Every process of a run calls this.
 
     Whatever can be refused is refused before the output folder is touched.
@@ -47,6 +50,7 @@ def run_training(cfg: CfgNode, *, resume: bool = False, overwrite: bool = False)
         cfg: not changed.
         resume: go on from the newest checkpoint in OUTPUT_DIR; the result is that of a run never interrupted.
         overwrite: remove the run that OUTPUT_DIR holds.
+        allow_partial: start from weights that lack part of the backbone.
 
     Returns:
         The last evaluation's metrics on the first process, such as `{"bbox": {"AP": ...}}`; `{}` elsewhere, and
@@ -76,16 +80,17 @@ def run_training(cfg: CfgNode, *, resume: bool = False, overwrite: bool = False)
         if saved:
             freeze_as_saved(model, saved)
         elif cfg.MODEL.WEIGHTS:
-            load_weights(model, cfg.MODEL.WEIGHTS, gate_init=cfg.MODEL.GATE.INIT)
+            load_weights(model, cfg.MODEL.WEIGHTS, allow_partial=allow_partial, gate_init=cfg.MODEL.GATE.INIT)
         model.to(device)
         start = int(saved["iteration"]) if saved else 0
         loader = build_train_loader(
             cfg, train_sets, seed=seed, start=start, rank=comm.rank(), world_size=comm.world_size()
         )
+        precision = settings.precision(cfg, device)
         run = RunState(
             model=model,
-            optimizer=settings.optimizer(cfg, model, base_lr=rate.base_lr),
-            precision=settings.precision(cfg, device),
+            optimizer=settings.optimizer(cfg, model, base_lr=rate.base_lr, scaled=precision.scaled),
+            precision=precision,
             ema=EMA(model, decay=cfg.SOLVER.EMA.DECAY) if cfg.SOLVER.EMA.DECAY else None,
             seed=seed,
             config=cfg.dump(),
@@ -176,6 +181,7 @@ class Evaluation:
 
     def __init__(self, cfg: CfgNode, test_sets: dict[str, CocoDataset]) -> None:
         tasks = ("bbox", "segm") if cfg.MODEL.MASK_ON else ("bbox",)
+        _check_best_metric(cfg, tasks, test_sets)
         folder = Path(cfg.OUTPUT_DIR)
         self._cfg = cfg
         self._parts = {
@@ -198,6 +204,22 @@ class Evaluation:
             for task, values in evaluate(model, loader, evaluator).items():
                 results[task if len(self._parts) == 1 else f"{name}/{task}"] = values
         return results
+
+
+def _check_best_metric(cfg: CfgNode, tasks: tuple[str, ...], test_sets: dict[str, CocoDataset]) -> None:
+    """Refuse a TEST.BEST_METRIC that no evaluation will give, before hours of training have passed."""
+    metric = cfg.TEST.BEST_METRIC
+    known = [
+        f"{task}/{metric}" if len(test_sets) == 1 else f"{name}/{task}/{metric}"
+        for name, dataset in test_sets.items()
+        for task in tasks
+        for metric in (*SUMMARY, *(f"AP-{label}" for label in dataset.category_names))
+    ]
+    if metric and metric not in known:
+        raise ConfigError(
+            f"TEST.BEST_METRIC '{metric}' is none of what is evaluated: {', '.join(known[:3])}, ...."
+            f"{did_you_mean(metric, known)}"
+        )
 
 
 def _own_copy(cfg: CfgNode) -> CfgNode:

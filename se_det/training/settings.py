@@ -88,8 +88,8 @@ def learning_rate(cfg: CfgNode) -> LearningRate:
     )
 
 
-def optimizer(cfg: CfgNode, model: nn.Module, *, base_lr: float) -> torch.optim.Optimizer:
-    """The optimiser of what `model` trains."""
+def optimizer(cfg: CfgNode, model: nn.Module, *, base_lr: float, scaled: bool) -> torch.optim.Optimizer:
+    """The optimiser of what `model` trains; `scaled` says whether its loss is."""
     solver = cfg.SOLVER
     return build_optimizer(
         model,
@@ -101,6 +101,7 @@ def optimizer(cfg: CfgNode, model: nn.Module, *, base_lr: float) -> torch.optim.
         weight_decay_norm=solver.WEIGHT_DECAY_NORM,
         weight_decay_bias=solver.WEIGHT_DECAY_BIAS,
         bias_lr_factor=solver.BIAS_LR_FACTOR,
+        fused=not scaled,
     )
 
 

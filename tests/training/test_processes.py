@@ -1,0 +1,171 @@
+"""Two processes against one, and what happens when one of them fails."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from tiny_run import TinyDetector, batches, train_together
+
+from se_det import comm
+from se_det.errors import ConfigError, DataError, TrainingError
+from se_det.training.launch import free_port, launch, spawn
+from se_det.training.loop import seed_step, train
+from se_det.training.optimizer import build_optimizer
+from se_det.training.progress import Progress
+
+HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
+
+
+def spawn_two(function, *args) -> None:
+    spawn(function, args, processes=2, url=f"tcp://127.0.0.1:{free_port()}")
+
+
+def test_two_processes_and_accumulation_equal_one(tmp_path: Path) -> None:
+    train_together(str(tmp_path / "one"), torch.float64, 1, 10)
+    train_together(str(tmp_path / "parts"), torch.float64, 4, 10)
+    spawn_two(train_together, str(tmp_path / "two"), torch.float64, 2, 10)
+    one = torch.load(tmp_path / "one")
+    start = TinyDetector(dropout=0.0, noise=0.0, norm=False).double().state_dict()
+    assert max((one[name] - start[name]).abs().max().item() for name in one) > 1e-2
+    for other in (torch.load(tmp_path / "parts"), torch.load(tmp_path / "two")):
+        for name, value in one.items():
+            torch.testing.assert_close(other[name], value, rtol=0, atol=1e-12)
+
+
+def spoil(folder: str) -> None:
+    """Process 1 meets an image that is not finite in step 3."""
+    model = TinyDetector()
+
+    def spoilt():
+        for step, samples in enumerate(batches(0, images=2 * comm.world_size())):
+            if step == 2 and comm.rank() == comm.world_size() - 1:
+                samples[1]["image"][0, 2, 3] = float("nan")
+            yield samples
+
+    class SaveAlways:
+        def due(self, step: int) -> bool:
+            return True
+
+        def __call__(self, step: int) -> bool:
+            Path(folder, f"{comm.rank()}_{step}").touch()
+            return False
+
+    try:
+        train(
+            torch.nn.parallel.DistributedDataParallel(model) if comm.world_size() > 1 else model,
+            spoilt(),
+            build_optimizer(model, base_lr=0.125, weight_decay=0.0),
+            lambda step: 0.125,
+            max_iter=50,
+            seed=1,
+            milestones=SaveAlways(),
+            progress=Progress(start=0, max_iter=50),
+            read_every_step=False,
+        )
+    except TrainingError as error:
+        Path(folder, f"{comm.rank()}_error").write_text(str(error))
+        raise
+
+
+TOLD = (
+    r"not finite in step 3 at learning rate 0\.125: loss_cls nan, loss_side nan on image ids {}\. No checkpoint of it "
+    r"was written\."
+)
+
+
+def test_a_loss_that_is_not_finite_stops_one_process(tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match=TOLD.format("img4, img5")):
+        spoil(str(tmp_path))
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["0_1", "0_2", "0_error"]
+
+
+def test_a_loss_that_is_not_finite_stops_all_processes_together(tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match=TOLD.format("img10, img11")):
+        spawn_two(spoil, str(tmp_path))
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["0_1", "0_2", "0_error", "1_1", "1_2", "1_error"]
+    assert (tmp_path / "0_error").read_text() == (tmp_path / "1_error").read_text()
+
+
+def refuse_on_one() -> None:
+    if comm.rank() == 1:
+        raise DataError("photo.jpg is torn.")
+    comm.barrier()
+
+
+def die_on_one() -> None:
+    if comm.rank() == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    time.sleep(60)
+
+
+def test_an_error_on_one_process_ends_all_with_its_sentence() -> None:
+    with pytest.raises(DataError, match=r"^photo\.jpg is torn\.$"):
+        spawn_two(refuse_on_one)
+
+
+@pytest.mark.slow
+def test_a_killed_process_ends_all() -> None:
+    with pytest.raises(TrainingError, match=r"Process 1 was ended by SIGKILL, and the others were ended"):
+        spawn_two(die_on_one)
+
+
+@pytest.mark.slow
+def test_torchrun_tells_an_error_of_all_processes_once(tmp_path: Path) -> None:
+    script = tmp_path / "run.py"
+    script.write_text(
+        "import sys\nfrom se_det.errors import SeDetError, DataError\nfrom se_det.training.launch import launch\n"
+        "from se_det import comm\n"
+        "def refused(world):\n"
+        "    assert comm.world_size() == world\n"
+        "    raise DataError('photo.jpg is torn.')\n"
+        "try:\n    launch(refused, (2,), device='cpu')\n"
+        "except SeDetError as error:\n    sys.exit(f'told: {error}')\n"
+    )
+    command = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", str(free_port()), str(script)]
+    done = subprocess.run(
+        [sys.executable, *command],
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 1
+    assert len(re.findall(r"^told: photo\.jpg is torn\.$", done.stderr, re.MULTILINE)) == 1, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ({"num_gpus": 2}, r"--num-gpus is 2, and there are no GPUs here.*give at most 0"),
+        ({"num_gpus": -1}, r"--num-gpus must not be negative"),
+        ({"num_machines": 2, "machine_rank": 2}, r"--machine-rank must be between 0 and 1 .*got 2"),
+        ({"num_machines": 2}, r"--dist-url must be the same address"),
+    ],
+)
+def test_a_start_that_cannot_be_is_refused(arguments: dict, sentence: str) -> None:
+    with pytest.raises(ConfigError, match=sentence):
+        launch(pytest.fail, ("started",), device="cpu", **arguments)
+
+
+def test_one_process_is_this_one() -> None:
+    pids = []
+    launch(lambda: pids.append(os.getpid()), device="cpu")
+    assert pids == [os.getpid()] and not comm.is_distributed()
+
+
+def test_random_numbers_follow_seed_and_step() -> None:
+    def drawn(seed: int, step: int) -> float:
+        seed_step(seed, step)
+        return torch.rand(()).item()
+
+    assert drawn(1, 5) == drawn(1, 5)
+    assert len({drawn(seed, step) for seed in range(5) for step in range(5)}) == 25
