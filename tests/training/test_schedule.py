@@ -17,7 +17,7 @@ DETECTRON2 = {
     ),
     "constant warm-up": (
         {"max_iter": 100, "base_lr": 0.01, "steps": (50, 80), "warmup_iters": 10, "warmup_method": "constant",
-             "warmup_factor": 0.1},
+         "warmup_factor": 0.1},
         {0: 0.001, 9: 0.001, 10: 0.01, 11: 0.01, 49: 0.01, 50: 0.001, 79: 0.001, 80: 0.0001, 99: 0.0001},
     ),
     "a decay inside the warm-up": (
@@ -37,8 +37,8 @@ DETECTRON2 = {
          100: 0.039021130325903076, 101: 0.039001620382015434, 500: 0.02, 999: 9.869596283573756e-08},
     ),
     "cosine to an end": (
-        {"name": COSINE, "max_iter": 300, "base_lr": 0.04, "end_factor": 0.1, "warmup_iters": 30, "warmup_method": "constant",
-             "warmup_factor": 0.25},
+        {"name": COSINE, "max_iter": 300, "base_lr": 0.04, "end_factor": 0.1, "warmup_iters": 30,
+         "warmup_method": "constant", "warmup_factor": 0.25},
         {0: 0.01, 29: 0.01, 30: 0.03911901729331277, 31: 0.03905983138017254, 150: 0.022, 299: 0.004000986951420782},
     ),
     "cosine with a warm-up longer than the run": (
