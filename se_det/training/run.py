@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from fvcore.common.config import CfgNode
 from torch import nn
 
-from .. import comm
+from .. import __version__, comm
 from ..data.coco import CocoDataset
 from ..data.loader import build_test_loader, build_train_loader
 from ..detection.build import build_detector
@@ -31,6 +30,7 @@ from .loop import train
 from .metrics import MetricsWriter
 from .milestones import Milestones
 from .progress import Progress
+from .replicas import replicate, share_statistics
 from .same_run import check_engine, check_same_run
 from .state import RunState, freeze_as_saved
 
@@ -128,7 +128,7 @@ def run_training(
         try:
             if not milestones.evaluate_if_due(start) and start < cfg.SOLVER.MAX_ITER:
                 train(
-                    _shared(model),
+                    replicate(model),
                     iter(loader),
                     run.optimizer,
                     rate,
@@ -197,7 +197,7 @@ class Evaluation:
             return self._evaluate(model)
 
     def _evaluate(self, model: nn.Module) -> Metrics:
-        _share_statistics(model)
+        share_statistics(model)
         results: Metrics = {}
         for name, (dataset, evaluator) in self._parts.items():
             loader = build_test_loader(self._cfg, dataset, rank=comm.rank(), world_size=comm.world_size())
@@ -229,7 +229,9 @@ def _own_copy(cfg: CfgNode) -> CfgNode:
 
 
 def _announce(cfg: CfgNode) -> torch.device:
-    logger.info("Engine: builtin (se_det, PyTorch %s), %d process(es).", torch.__version__, comm.world_size())
+    logger.info(
+        "Engine: builtin (se_det %s, PyTorch %s), %d process(es).", __version__, torch.__version__, comm.world_size()
+    )
     device = settings.settle_device(cfg)
     settings.settle_backends(cfg)
     return device
@@ -244,24 +246,6 @@ def _saved_run(cfg: CfgNode, categories: list[dict[str, Any]]) -> tuple[Path, di
         check_engine(saved, path)
         check_same_run(saved, cfg, categories, path)
     return comm.broadcast_object(found)
-
-
-def _shared(model: nn.Module) -> nn.Module:
-    """The model as all processes train it together."""
-    if comm.world_size() == 1:
-        return model
-    # Without device_ids samples are handed over as they are. Batch statistics are each process's own, as in
-    # Detectron2; before an evaluation the first process's are taken by all.
-    return nn.parallel.DistributedDataParallel(model, broadcast_buffers=False, gradient_as_bucket_view=True)
-
-
-def _share_statistics(model: nn.Module) -> None:
-    if comm.world_size() == 1:
-        return
-    for module in model.modules():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.track_running_stats:
-            dist.broadcast(module.running_mean, src=0)
-            dist.broadcast(module.running_var, src=0)
 
 
 def _tell_size(model: nn.Module, images: int) -> None:

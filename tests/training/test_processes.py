@@ -20,6 +20,7 @@ from se_det.training.launch import free_port, launch, spawn
 from se_det.training.loop import seed_step, train
 from se_det.training.optimizer import build_optimizer
 from se_det.training.progress import Progress
+from se_det.training.replicas import replicate
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
@@ -61,7 +62,7 @@ def spoil(folder: str) -> None:
 
     try:
         train(
-            torch.nn.parallel.DistributedDataParallel(model) if comm.world_size() > 1 else model,
+            replicate(model),
             spoilt(),
             build_optimizer(model, base_lr=0.125, weight_decay=0.0),
             lambda step: 0.125,

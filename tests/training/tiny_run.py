@@ -13,7 +13,6 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.nn.parallel import DistributedDataParallel
 
 from se_det import comm
 from se_det.training.checkpoint import Checkpointer
@@ -25,6 +24,7 @@ from se_det.training.milestones import Milestones
 from se_det.training.optimizer import build_optimizer, clip_gradients
 from se_det.training.precision import Precision
 from se_det.training.progress import Progress
+from se_det.training.replicas import replicate, share_statistics
 from se_det.training.schedule import LearningRate
 from se_det.training.state import RunState
 
@@ -160,11 +160,10 @@ def train_together(result: str, dtype: torch.dtype, accumulate: int, steps: int)
     torch.set_num_threads(1)
     torch.manual_seed(comm.rank())  # the wrapper hands out the first process's weights
     model = TinyDetector(dropout=0.0, noise=0.0, norm=False).to(dtype)
-    shared = DistributedDataParallel(model, broadcast_buffers=False) if comm.world_size() > 1 else model
     optimizer = build_optimizer(model, base_lr=0.2, weight_decay=1e-2)
     rate = LearningRate(base_lr=0.2, max_iter=steps, warmup_iters=2)
     train(
-        shared,
+        replicate(model),
         batches(0, images=4, accumulate=accumulate),
         optimizer,
         rate,
@@ -174,6 +173,10 @@ def train_together(result: str, dtype: torch.dtype, accumulate: int, steps: int)
         progress=Progress(start=0, max_iter=steps),
         accumulate=accumulate,
     )
+    norm = nn.BatchNorm2d(2)
+    norm.running_mean.fill_(5.0 + comm.rank())
+    share_statistics(norm)
+    assert norm.running_mean.tolist() == [5.0, 5.0]
     if comm.is_main():
         torch.save(model.state_dict(), result)
 
