@@ -23,7 +23,7 @@ import numpy as np
 from pycocotools import mask as coco_mask
 from shape_scenes import CLASSES, Scene, box_of
 
-VERSION = 3  # raise it whenever the same parameters would give other bytes
+VERSION = 4  # raise it whenever the same parameters would give other bytes
 MARKER = "make_shapes.json"
 RLE_SHARE = 0.25  # masks written as RLE although a polygon would do
 JPEG = (cv2.IMWRITE_JPEG_QUALITY, 92, cv2.IMWRITE_JPEG_OPTIMIZE, 0, cv2.IMWRITE_JPEG_PROGRESSIVE, 0)

@@ -122,7 +122,13 @@ def _by_colour(image: np.ndarray, clusters: int) -> list[Segment]:
     stop = (cv2.TERM_CRITERIA_EPS + cv2.TERM_CRITERIA_MAX_ITER, 12, 1.0)
     _, labels, _ = cv2.kmeans(lab, clusters, None, stop, 1, cv2.KMEANS_PP_CENTERS)
     labels = labels.reshape(image.shape[:2])
-    return [segment for i in range(clusters) for segment in _components(labels == i, 0, 0, image.shape[:2])]
+    segments = []
+    for i in range(clusters):
+        plane = (labels == i).astype(np.uint8)
+        closed = cv2.morphologyEx(plane, cv2.MORPH_CLOSE, np.ones((7, 7), np.uint8))
+        for form in (plane, closed):
+            segments += _components(form > 0, 0, 0, image.shape[:2])
+    return segments
 
 
 def _by_flooding(image: np.ndarray, tolerance: int) -> list[Segment]:

@@ -1,7 +1,7 @@
 """Draw the scenes of the shapes data set: textured shapes that hide one another before a textured background.
 
 Every texture of an image takes two of the same three colours, so any shape shares a colour with what is behind it and
-colour tells neither where a shape ends nor what it is. The same random stream gives the same pixels everywhere: PCG64
+colour tells neither where a shape ends nor what it is; what does is the break of the texture and a bevelled rim. The same random stream gives the same pixels everywhere: PCG64
 integers and 53-bit fractions, angles rounded before use, and single additions, products and square roots, which
 IEEE 754 fixes.
 """
@@ -17,10 +17,10 @@ import numpy as np
 CLASSES = ("disc", "ring", "triangle", "rectangle", "cross")
 SIDES = (16, 200)  # px, both sides of an instance's box, before and after others hide parts of it
 MAX_INSTANCES = 6
-MAX_HIDDEN = 0.62  # an instance with more than this behind others would be a guess
-OVERLAP_SHARE = 0.68  # how often a new instance is put partly over an earlier one
-BAND_SHARE = 0.2  # how often a strip of background runs over everything
-RIM = (45, 90)  # grey levels by which the rim of a shape is darker or lighter than its inside
+MAX_HIDDEN = 0.52  # an instance with more than this behind others would be a guess
+OVERLAP_SHARE = 0.64  # how often a new instance is put partly over an earlier one
+BAND_SHARE = 0.1  # how often a strip of background runs over everything
+RIM = (70, 111)  # grey levels by which the rim of a shape is darker outside, lighter inside than its texture
 
 
 def inside(name: str, u: np.ndarray, v: np.ndarray) -> np.ndarray:
@@ -35,14 +35,14 @@ def inside(name: str, u: np.ndarray, v: np.ndarray) -> np.ndarray:
     if name == "rectangle":
         return (np.abs(u) <= 0.9) & (np.abs(v) <= 0.9)
     if name == "cross":
-        return (np.minimum(np.abs(u), np.abs(v)) <= 0.32) & (np.maximum(np.abs(u), np.abs(v)) <= 1)
+        return (np.minimum(np.abs(u), np.abs(v)) <= 0.3) & (np.maximum(np.abs(u), np.abs(v)) <= 1)
     raise ValueError(f"There is no shape {name!r}; the shapes are {', '.join(CLASSES)}.")
 
 
 _CORNERS = {
     "triangle": ((-1, -0.6), (1, -0.6), (0, 1)),
     "rectangle": ((-0.9, -0.9), (0.9, -0.9), (0.9, 0.9), (-0.9, 0.9)),
-    "cross": tuple((a * x, b * y) for x, y in ((1, 0.32), (0.32, 1)) for a in (-1, 1) for b in (-1, 1)),
+    "cross": tuple((a * x, b * y) for x, y in ((1, 0.3), (0.3, 1)) for a in (-1, 1) for b in (-1, 1)),
 }
 
 
@@ -92,34 +92,34 @@ def _field(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
     x, y = np.arange(width)[None, :] - width / 2, np.arange(height)[:, None] - height / 2
     along, across = x * cos + y * sin, y * cos - x * sin
     kind = int(rng.integers(5))
-    period = _between(rng, 7, max(9, min(26, 0.5 * min(height, width))))
-    if kind == 0:  # stripes, soft or hard
+    period = _between(rng, 7, max(9, min(24, 0.5 * min(height, width))))
+    if kind == 0:  # stripes
         wave = along / period + rng.random()
-        wave = np.abs(2 * (wave - np.floor(wave)) - 1)
-        return wave if rng.random() < 0.5 else (wave > 0.5) * 1.0
+        return (wave - np.floor(wave) > 0.5) * 1.0
     if kind == 1:  # checks
         return (np.floor(along / period) + np.floor(across / period)) % 2
-    if kind == 2:  # a gradient with fine stripes across it
+    if kind == 2:  # a gradient with stripes across it
         low, high = along.min(), along.max()
         wave = across / period + rng.random()
-        return 0.55 * (along - low) / max(high - low, 1.0) + 0.45 * (wave - np.floor(wave) > 0.5)
-    if kind == 3:  # clouds: random values on a coarse grid, interpolated
+        return 0.5 * (along - low) / max(high - low, 1.0) + 0.5 * (wave - np.floor(wave) > 0.5)
+    if kind == 3:  # camouflage: random values on a coarse grid, interpolated, cut in two at the middle
+        period = 0.6 * period
         grid = rng.random((int(height / period) + 2, int(width / period) + 2))
         row, column = np.arange(height) / period, np.arange(width) / period
         i, j = row.astype(int), column.astype(int)
         f, g = (row - i)[:, None], (column - j)[None, :]
         upper = grid[i][:, j] * (1 - g) + grid[i][:, j + 1] * g
         lower = grid[i + 1][:, j] * (1 - g) + grid[i + 1][:, j + 1] * g
-        return upper * (1 - f) + lower * f
-    cell = int(rng.integers(2, 5))  # speckle
+        return (upper * (1 - f) + lower * f > 0.5) * 1.0
+    cell = int(rng.integers(2, 6))  # speckle
     grid = rng.random((height // cell + 1, width // cell + 1))
     return np.repeat(np.repeat(grid, cell, axis=0), cell, axis=1)[:height, :width]
 
 
 def _palette(rng: np.random.Generator) -> np.ndarray:
     """The colours of an image, of which every texture takes two; float64 (3, 3)."""
-    best, widest = None, -1.0
-    for _ in range(6):
+    best, widest = np.zeros((3, 3)), -1.0
+    for _ in range(6):  # the draw whose two nearest colours are farthest apart
         colours = rng.integers(15, 241, (3, 3)).astype(np.float64)
         gaps = np.abs(colours[:, None] - colours[None]).sum(axis=2)
         gap = gaps[np.triu_indices(3, 1)].min()
@@ -139,7 +139,7 @@ def _texture(rng: np.random.Generator, height: int, width: int, palette: np.ndar
 def _background(rng: np.random.Generator, height: int, width: int, palette: np.ndarray) -> np.ndarray:
     """One texture, or two that meet at a straight line; int16 (height, width, 3)."""
     image = _texture(rng, height, width, palette)
-    if rng.random() < 0.4:
+    if rng.random() < 0.25:
         angle = _between(rng, 0, 2 * math.pi)
         cos, sin = round(math.cos(angle), 6), round(math.sin(angle), 6)
         x, y = np.arange(width)[None, :] - width / 2, np.arange(height)[:, None] - height / 2
@@ -197,10 +197,10 @@ class Scene:
         rng = self.rng
         low, high = SIDES
         while True:
-            # Evenly spread on a logarithmic scale, so that the small sizes are as frequent as the large ones.
-            size = round(20 * (high / 20) ** rng.random())
-            angle, aspect = _between(rng, 0, 2 * math.pi), _between(rng, 0.6, 1.0)
-            mask = shape_mask(CLASSES[category], size, angle, aspect, _between(rng, -0.2, 0.2))
+            # The mean of two numbers evenly spread on a logarithmic scale: middle sizes are the most frequent.
+            size = round(20 * (high / 20) ** ((rng.random() + rng.random()) / 2))
+            angle, aspect = _between(rng, 0, 2 * math.pi), _between(rng, 0.7, 1.0)
+            mask = shape_mask(CLASSES[category], size, angle, aspect, _between(rng, -0.12, 0.12))
             height, width = mask.shape
             if min(mask.shape) >= low and height <= self.height - 4 and width <= self.width - 4:
                 return mask
@@ -224,7 +224,7 @@ class Scene:
             if not (2 <= y <= self.height - height - 2 and 2 <= x <= self.width - width - 2):
                 continue
             covered = np.bincount(self.owner[y : y + height, x : x + width][mask], minlength=len(self.things) + 1)
-            if target and attempt < 50 and not 0.27 <= covered[target] / self.things[target - 1].pixels <= 0.55:
+            if target and attempt < 50 and not 0.27 <= covered[target] / self.things[target - 1].pixels <= 0.45:
                 continue
             if self._stays_recognisable(covered, hidden, mask, y, x):
                 return y, x
@@ -259,11 +259,14 @@ class Scene:
         height, width = mask.shape
         part = self.image[top : top + height, left : left + width]
         texture = _texture(rng, height, width, self.palette)
-        # A thin darker or lighter rim on the inside, as lighting gives to real edges.
-        thick = 1 + (mask.size > 2000)
-        inner = cv2.erode(np.pad(mask, 1).astype(np.uint8), np.ones((3, 3), np.uint8), iterations=thick)
-        rim = mask & (inner[1:-1, 1:-1] == 0)
+        # A rim, dark outside and light inside of it, as a bevel has.
+        thick = 1 + (mask.size > 900)
+        square = np.ones((3, 3), np.uint8)
+        middle = cv2.erode(np.pad(mask, 1).astype(np.uint8), square, iterations=thick)
+        inner = cv2.erode(middle, square, iterations=thick)[1:-1, 1:-1]
+        middle = middle[1:-1, 1:-1]
         light = int(rng.integers(*RIM))
-        texture[rim] += light if texture[mask].astype(np.int64).sum() < 110 * 3 * int(mask.sum()) else -light
+        texture[mask & (middle == 0)] -= light
+        texture[(middle == 1) & (inner == 0)] += light
         part[mask] = np.clip(texture[mask], 0, 255)
         self.owner[top : top + height, left : left + width][mask] = owner
