@@ -1,0 +1,106 @@
+"""Data sets with a name: where their annotation file and their images lie."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..errors import DataError, did_you_mean
+from .coco import CocoDataset, read_coco
+
+ROOT_VARIABLE = "DETECTRON2_DATASETS"
+DEFAULT_ROOT = "datasets"
+LAYOUT = "Lay the data set out as datasets/README.md says"
+MAKE_SHAPES = "Make the data set with `python datasets/make_shapes.py`"
+
+
+@dataclass(frozen=True)
+class DatasetEntry:
+    """A named data set.
+
+    Attributes:
+        json: the COCO annotation file; relative paths count from $DETECTRON2_DATASETS (./datasets when not set).
+        images: the folder its file names are relative to; likewise.
+        drop_empty_boxes: leave out boxes without area, which the released file is known to have, with a count logged;
+            in other files such a box is an error.
+        remedy: what to do when the files are not there.
+    """
+
+    json: str
+    images: str
+    drop_empty_boxes: bool = False
+    remedy: str = LAYOUT
+
+
+def _coco(year: int, part: str, images: str, *, drop_empty_boxes: bool = False) -> DatasetEntry:
+    return DatasetEntry(
+        f"coco/annotations/instances_{part}{year}.json", f"coco/{images}{year}", drop_empty_boxes=drop_empty_boxes
+    )
+
+
+DATASETS: dict[str, DatasetEntry] = {
+    "coco_2017_train": _coco(2017, "train", "train", drop_empty_boxes=True),
+    "coco_2017_val": _coco(2017, "val", "val"),
+    "coco_2014_train": _coco(2014, "train", "train", drop_empty_boxes=True),
+    "coco_2014_val": _coco(2014, "val", "val"),
+    "coco_2014_minival": _coco(2014, "minival", "val"),
+    # Most of val2014, which the train set of 2017 took in: it may have one of the two boxes without area.
+    "coco_2014_valminusminival": _coco(2014, "valminusminival", "val", drop_empty_boxes=True),
+    "shapes_train": DatasetEntry("shapes/annotations/instances_train.json", "shapes/train", remedy=MAKE_SHAPES),
+    "shapes_val": DatasetEntry("shapes/annotations/instances_val.json", "shapes/val", remedy=MAKE_SHAPES),
+}
+
+
+def register_dataset(name: str, json: str | os.PathLike, images: str | os.PathLike) -> None:
+    """Give a COCO annotation file and the folder of its images a name for DATASETS.TRAIN and DATASETS.TEST.
+
+    Raises:
+        DataError: the name stands for other files already.
+    """
+    entry = DatasetEntry(os.fspath(json), os.fspath(images))
+    if DATASETS.get(name, entry) != entry:
+        raise DataError(f"There is a data set '{name}' already ({DATASETS[name].json}): choose another name.")
+    DATASETS[name] = entry
+
+
+def dataset_paths(name: str) -> tuple[Path, Path]:
+    """The annotation file and the folder of images of a named data set; they need not exist.
+
+    Raises:
+        DataError: no data set has this name.
+    """
+    entry = _entry(name)
+    root = Path(os.environ.get(ROOT_VARIABLE) or DEFAULT_ROOT).expanduser()
+    return root / entry.json, root / entry.images
+
+
+def open_dataset(name: str) -> CocoDataset:
+    """Read a named data set.
+
+    Raises:
+        DataError: no data set has this name, its files are not there, or they cannot be used.
+    """
+    entry = _entry(name)
+    json, images = dataset_paths(name)
+    for path, there, what in (
+        (json, json.is_file(), "annotation file"),
+        (images, images.is_dir(), "folder of images"),
+    ):
+        if not there:
+            root = os.environ.get(ROOT_VARIABLE)
+            setting = f"{ROOT_VARIABLE} is {root}" if root else f"{ROOT_VARIABLE} is not set, so it is {DEFAULT_ROOT}"
+            raise DataError(
+                f"The {what} of the data set '{name}' is not there: {path.absolute()} ({setting}). {entry.remedy}, or "
+                f"set {ROOT_VARIABLE} to the folder that holds {Path(entry.json).parts[0]}/."
+            )
+    return read_coco(json, images, drop_empty_boxes=entry.drop_empty_boxes)
+
+
+def _entry(name: str) -> DatasetEntry:
+    if name not in DATASETS:
+        raise DataError(
+            f"There is no data set '{name}'.{did_you_mean(name, DATASETS)} Known are {', '.join(sorted(DATASETS))}; "
+            "for your own files give DATASETS.TRAIN_JSON and DATASETS.TRAIN_IMAGES (--train-json, --train-images)."
+        )
+    return DATASETS[name]

@@ -1,0 +1,195 @@
+"""A COCO data set in memory: tensors and offsets, so that processes share one copy and an item is a few slices.
+
+Tensors are shared by workers without /dev/shm: started by fork they see the pages of their parent, which nothing writes
+to (no reference counts, unlike Python objects); started otherwise, torch hands tensors over in shared memory by itself.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from .folders import check_files
+from .text_column import TextColumn
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class ImageInfo:
+    """An image of a data set: its id as in the JSON, its file, and its size px as it is shown (after EXIF rotation)."""
+
+    id: int | str
+    path: Path
+    height: int
+    width: int
+
+
+@dataclass(frozen=True)
+class ImageAnnotations:
+    """What is annotated in an image: n annotations in the order of the file.
+
+    Attributes:
+        boxes: float32 (n, 4) XYXY px, not clipped.
+        classes: int64 (n,), positions in `category_ids`.
+        crowd: bool (n,).
+        areas: float64 (n,) px^2, of the file, or the box's where the file gives none.
+        polygons: float64 (M, 2) xy px, the vertices of all polygons.
+        polygon_points: int64 (P,) vertices of each polygon.
+        polygon_owner: int64 (P,) its annotation, 0..n-1.
+        runs: run lengths of each RLE (see `rle.bitmap`).
+        runs_owner: int64, its annotation.
+    """
+
+    boxes: np.ndarray
+    classes: np.ndarray
+    crowd: np.ndarray
+    areas: np.ndarray
+    polygons: np.ndarray
+    polygon_points: np.ndarray
+    polygon_owner: np.ndarray
+    runs: list[np.ndarray]
+    runs_owner: np.ndarray
+
+
+class CocoDataset:
+    """Images with their annotations. `read_coco` makes one.
+
+    Attributes:
+        json_path: the annotation file.
+        images_folder: what file names are relative to.
+        category_ids: the file's category ids, ascending; a class index is a position here.
+        category_names: their names.
+    """
+
+    def __init__(
+        self,
+        *,
+        json_path: Path,
+        images_folder: Path,
+        category_ids: tuple[int, ...],
+        category_names: tuple[str, ...],
+        image_ids: torch.Tensor | TextColumn,
+        file_names: TextColumn,
+        columns: dict[str, torch.Tensor],
+    ) -> None:
+        """`columns`: as `read_coco` lays them out; `index` is the image of each item, `first` the first annotation of
+        each image, `*_range` a first and an after-last position."""
+        self.json_path = json_path
+        self.images_folder = images_folder
+        self.category_ids = category_ids
+        self.category_names = category_names
+        self._image_ids = image_ids
+        self._file_names = file_names
+        self._columns = columns
+
+    def __len__(self) -> int:
+        return len(self._columns["index"])
+
+    def image(self, i: int) -> ImageInfo:
+        """The image at position `i`."""
+        at = self._at(i)
+        height, width = self._columns["sizes"][at].tolist()
+        image_id = self._image_ids[at]
+        return ImageInfo(
+            id=image_id if isinstance(image_id, str) else int(image_id),
+            path=(self.images_folder / self._file_names[at]).absolute(),
+            height=height,
+            width=width,
+        )
+
+    def annotations(self, i: int, *, crowds: bool = True, masks: bool = True) -> ImageAnnotations:
+        """The annotations of the image at position `i`; without crowds, and without segmentations, when so asked."""
+        start, end = self._columns["first"].numpy()[self._at(i) :][:2]
+        rows = np.arange(start, end)
+        if not crowds:
+            rows = rows[~self._column("crowd")[rows]]
+        polygons = self._polygons(rows if masks else rows[:0])
+        runs_range = self._column("runs_range")[rows if masks else rows[:0]]
+        with_runs = np.flatnonzero(runs_range[:, 0] < runs_range[:, 1])
+        runs = self._column("runs").view(np.uint32)
+        return ImageAnnotations(
+            boxes=self._column("boxes")[rows],
+            classes=self._column("classes")[rows],
+            crowd=self._column("crowd")[rows],
+            areas=self._column("areas")[rows],
+            polygons=polygons[0],
+            polygon_points=polygons[1],
+            polygon_owner=polygons[2],
+            runs=[runs[first:last] for first, last in runs_range[with_runs]],
+            runs_owner=with_runs,
+        )
+
+    @property
+    def sizes(self) -> torch.Tensor:
+        """int64 (n, 2): height and width px of each image."""
+        return self._columns["sizes"][self._columns["index"]]
+
+    def without_empty(self) -> CocoDataset:
+        """The images with an annotation that is not a crowd; how many others there are is logged."""
+        counts = self._not_crowd(torch.ones(len(self._columns["crowd"]), dtype=torch.bool))
+        kept = self.subset(torch.nonzero(counts > 0).flatten())
+        if len(kept) < len(self):
+            logger.info(
+                "%s: %d of %d images have no annotations but crowds and are left out (DATALOADER."
+                "FILTER_EMPTY_ANNOTATIONS).", self.json_path, len(self) - len(kept), len(self),
+            )  # fmt: skip
+        return kept
+
+    def subset(self, positions: torch.Tensor | Sequence[int]) -> CocoDataset:
+        """The images at these positions, in this order; everything else is shared with this data set."""
+        index = self._columns["index"][torch.as_tensor(positions, dtype=torch.int64)]
+        return CocoDataset(
+            json_path=self.json_path,
+            images_folder=self.images_folder,
+            category_ids=self.category_ids,
+            category_names=self.category_names,
+            image_ids=self._image_ids,
+            file_names=self._file_names,
+            columns={**self._columns, "index": index},
+        )
+
+    def annotations_without_mask(self) -> int:
+        """How many annotations, crowds not counted, have no segmentation."""
+        lacking = torch.ones(len(self._columns["crowd"]), dtype=torch.bool)
+        for key in ("polygon_range", "runs_range"):
+            lacking &= self._columns[key][:, 0] == self._columns[key][:, 1]
+        return int(self._not_crowd(lacking).sum())
+
+    def check_files_exist(self) -> None:
+        """Refuse a data set whose image files are not all there, without opening any.
+
+        Raises:
+            DataError: naming the first files missing and their number.
+        """
+        names = (self._file_names[at] for at in self._columns["index"].tolist())
+        check_files(self.json_path, self.images_folder, names)
+
+    def _not_crowd(self, which: torch.Tensor) -> torch.Tensor:
+        """int64 (len(self),): how many annotations of each image are in `which` and no crowds."""
+        sums = torch.nn.functional.pad(torch.cumsum(which & ~self._columns["crowd"], 0), (1, 0))
+        first = self._columns["first"]
+        return (sums[first[1:]] - sums[first[:-1]])[self._columns["index"]]
+
+    def _polygons(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Vertices, their number per polygon, and its row's position in `rows`. A row's polygons lie together."""
+        start, vertices = self._column("polygon_start"), self._column("vertices")
+        ranges = self._column("polygon_range")[rows]
+        with_polygons = np.flatnonzero(ranges[:, 0] < ranges[:, 1])
+        if len(with_polygons) == 0:
+            return np.zeros((0, 2)), np.zeros(0, np.int64), np.zeros(0, np.int64)
+        pairs = ranges[with_polygons].tolist()
+        xy = np.concatenate([vertices[start[first] : start[last]] for first, last in pairs])
+        points = np.concatenate([np.diff(start[first : last + 1]) for first, last in pairs])
+        return xy, points, np.repeat(with_polygons, [last - first for first, last in pairs])
+
+    def _at(self, i: int) -> int:
+        return int(self._columns["index"][i])
+
+    def _column(self, key: str) -> np.ndarray:
+        return self._columns[key].numpy()

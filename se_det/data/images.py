@@ -1,0 +1,82 @@
+"""From an image file to pixels: upright, 8 bits, three channels."""
+
+from __future__ import annotations
+
+import os
+import warnings
+
+import numpy as np
+from PIL import Image
+
+from ..errors import DataError
+
+FORMATS = ("BGR", "RGB")
+
+# EXIF tag 274 -> what turns the stored image upright.
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+def read_image(path: str | os.PathLike, format: str = "BGR") -> np.ndarray:
+    """Read an image as it is to be looked at: EXIF rotation applied, grey and CMYK converted, alpha left out.
+
+    Pixels are Pillow's, and so Detectron2's, but for 16-bit grey, which is scaled to 8 bits where those clip it.
+
+    Args:
+        path: any file that Pillow reads.
+        format: BGR or RGB, the order of the channels.
+
+    Returns:
+        uint8 (height, width, 3), contiguous or a view with its channels reversed.
+
+    Raises:
+        DataError: the file is missing, truncated, or no image.
+    """
+    try:
+        # From open() rather than the path, so that Pillow cannot leave it open.
+        with open(path, "rb") as file, warnings.catch_warnings():
+            # Of a palette with transparency and the like: alpha is left out on purpose.
+            warnings.filterwarnings("ignore", category=UserWarning, module="PIL")
+            image = Image.open(file)
+            upright = _UPRIGHT.get(_orientation(image))
+            image = _to_rgb(image)
+            if upright is not None:
+                image = image.transpose(upright)
+            pixels = np.asarray(image)
+    except FileNotFoundError as error:
+        raise DataError(f"The image {path} is not there: add the file, or take it out of the annotations.") from error
+    # Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error and more on files that are not sound.
+    except Exception as error:
+        if os.path.isfile(path) and os.path.getsize(path) == 0:
+            error_text = "the file is empty"
+        else:
+            error_text = str(getattr(error, "strerror", None) or error) or type(error).__name__
+        raise DataError(
+            f"The image {path} cannot be read: {error_text}. Replace the file, or take it out of the annotations."
+        ) from error
+    return pixels if format == "RGB" else pixels[:, :, ::-1]
+
+
+def _orientation(image: Image.Image) -> int | None:
+    try:
+        return image.getexif().get(274)
+    except Exception:  # damaged EXIF data: the picture itself may be sound
+        return None
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode == "F":
+        raise ValueError("its pixels are floating-point numbers, whose range is not known; save it with 8 bits")
+    if image.mode == "I" or image.mode.startswith("I;16"):
+        values = np.asarray(image).astype(np.int64)
+        if values.min() < 0 or values.max() > 65535:
+            raise ValueError("its pixels are 32-bit numbers beyond 65535; save it with 8 bits")
+        image = Image.fromarray((values >> 8).astype(np.uint8))
+    return image if image.mode == "RGB" else image.convert("RGB")

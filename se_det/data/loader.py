@@ -1,0 +1,283 @@
+"""Loaders: iterables of lists of samples for training and for evaluation, read by worker processes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from fvcore.common.config import CfgNode
+from torch.utils.data import DataLoader
+
+from ..errors import ConfigError, DataError
+from .coco import compare_categories
+from .coco_dataset import CocoDataset
+from .images import FORMATS
+from .samplers import TrainingBatches, aspect_groups, contiguous_share
+from .samples import TestSamples, TrainingSamples
+from .transforms import RESIZE_METHODS, ResizeAndFlip
+
+Sample = dict[str, Any]
+
+
+def train_loader(
+    datasets: Sequence[CocoDataset],
+    *,
+    augmentation: ResizeAndFlip,
+    ims_per_batch: int,
+    seed: int,
+    start: int = 0,
+    accumulate: int = 1,
+    grouping: bool = True,
+    filter_empty: bool = True,
+    masks: bool = False,
+    format: str = "BGR",
+    num_workers: int = 0,
+    rank: int = 0,
+    world_size: int = 1,
+) -> Loader:
+    """Endless micro-batches of training samples from one data set or several one after another.
+
+    Args:
+        datasets: of the same categories.
+        augmentation: resizing and flipping.
+        ims_per_batch: images per optimiser step, over all processes and parts.
+        seed: from 0; with `start` it decides every sample, whatever the numbers of workers and processes.
+        start: optimiser steps done before.
+        accumulate: micro-batches per optimiser step.
+        grouping: whether a batch is of wide images only or of tall ones only.
+        filter_empty: whether images without annotations but crowds are left out.
+        masks: whether samples have `gt_masks`.
+        format: BGR or RGB.
+        num_workers: processes that load; 0 loads in this one.
+
+    Raises:
+        DataError: no images, categories that differ, or masks asked of annotations without. While iterating: an image
+            that cannot be read or is not of the size that the JSON gives.
+        ConfigError: a batch that cannot be divided.
+    """
+    if not datasets:
+        raise DataError("There is no data set to train on: name one in DATASETS.TRAIN, or give DATASETS.TRAIN_JSON.")
+    for other in datasets[1:]:
+        compare_categories(datasets[0], other)
+    used = [dataset.without_empty() if filter_empty else dataset for dataset in datasets]
+    if masks:
+        _check_masks(used)
+    sizes = np.concatenate([dataset.sizes.numpy() for dataset in used])
+    groups = aspect_groups(sizes) if grouping else np.zeros(len(sizes), np.int64)
+    batches = TrainingBatches(groups, ims_per_batch=ims_per_batch, seed=seed, start=start)
+    samples = TrainingSamples(used, augmentation=augmentation, seed=seed, format=format, masks=masks)
+    return Loader(
+        samples,
+        lambda: batches.part(rank=rank, world_size=world_size, accumulate=accumulate),
+        num_images=len(samples),
+        num_workers=num_workers,
+    )
+
+
+def test_loader(
+    dataset: CocoDataset,
+    *,
+    batch_size: int = 1,
+    short_side: int,
+    max_size: int,
+    format: str = "BGR",
+    method: str = "pil",
+    num_workers: int = 0,
+    rank: int = 0,
+    world_size: int = 1,
+) -> Loader:
+    """This process's share of the images, in the order of the file, without ground truth; it has a length.
+
+    Args:
+        batch_size: images per list.
+        short_side: px, 0 leaves images as they are; the long side is at most `max_size`.
+        format: BGR or RGB.
+        method: of `transforms.resize_image`.
+        num_workers: processes that load; 0 loads in this one.
+
+    Raises:
+        DataError: while iterating, an image that cannot be read or is not of the size that the JSON gives.
+    """
+    share = contiguous_share(len(dataset), rank, world_size)
+    batches = [share[first : first + batch_size] for first in range(0, len(share), batch_size)]
+    return Loader(
+        TestSamples(dataset, short_side=short_side, max_size=max_size, format=format, method=method),
+        lambda: iter(batches),
+        num_images=len(share),
+        num_workers=min(num_workers, len(batches)),
+        length=len(batches),
+    )
+
+
+test_loader.__test__ = False  # not a test, whatever its name makes pytest think
+
+
+class Loader:
+    """Iterates over lists of samples; each `iter` starts anew.
+
+    Attributes:
+        num_images: how many different images there are.
+    """
+
+    def __init__(
+        self, samples: Any, batches: Any, *, num_images: int, num_workers: int, length: int | None = None
+    ) -> None:  # fmt: skip
+        """`samples`: map-style; `batches()`: an iterator of lists of its keys; `length`: how many, when they end."""
+        self.num_images = num_images
+        self._samples, self._batches, self._num_workers, self._length = samples, batches, num_workers, length
+
+    def __len__(self) -> int:
+        if self._length is None:
+            raise TypeError("A training loader has no end and so no length.")
+        return self._length
+
+    def __iter__(self) -> Iterator[list[Sample]]:
+        loader = DataLoader(
+            _Guarded(self._samples),
+            batch_sampler=_Batches(self._batches),
+            num_workers=self._num_workers,
+            collate_fn=_as_they_are,
+        )
+        try:
+            for batch in loader:
+                yield [_received(sample) for sample in batch]
+        except RuntimeError as error:
+            if "DataLoader worker" not in str(error):
+                raise
+            raise DataError(
+                f"A process that loads images has died ({str(error).splitlines()[0]}). When memory ran out, lower "
+                "DATALOADER.NUM_WORKERS; in a container give more shared memory (docker run --shm-size=8g)."
+            ) from error
+
+
+def build_train_loader(
+    cfg: CfgNode, datasets: Sequence[CocoDataset], *, seed: int, start: int = 0, rank: int = 0, world_size: int = 1
+) -> Loader:
+    """The training loader that `cfg` asks for, see `train_loader`.
+
+    Raises:
+        ConfigError: a key whose value cannot work.
+        DataError: see `train_loader`.
+    """
+    if cfg.DATALOADER.SAMPLER_TRAIN != "TrainingSampler":
+        raise ConfigError(
+            f"DATALOADER.SAMPLER_TRAIN '{cfg.DATALOADER.SAMPLER_TRAIN}' is not in the builtin engine: use "
+            "TrainingSampler, or --engine detectron2."
+        )
+    _check_format(cfg)
+    sides = cfg.INPUT.MIN_SIZE_TRAIN
+    return train_loader(
+        datasets,
+        augmentation=ResizeAndFlip(
+            short_sides=(sides,) if isinstance(sides, int) else tuple(sides),
+            max_size=cfg.INPUT.MAX_SIZE_TRAIN,
+            sampling=cfg.INPUT.MIN_SIZE_TRAIN_SAMPLING,
+            flip=cfg.INPUT.RANDOM_FLIP,
+            method=cfg.INPUT.RESIZE,
+        ),
+        ims_per_batch=cfg.SOLVER.IMS_PER_BATCH,
+        seed=seed,
+        start=start,
+        accumulate=cfg.SOLVER.ACCUMULATE,
+        grouping=cfg.DATALOADER.ASPECT_RATIO_GROUPING,
+        filter_empty=cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS,
+        masks=cfg.MODEL.MASK_ON,
+        format=cfg.INPUT.FORMAT,
+        num_workers=cfg.DATALOADER.NUM_WORKERS,
+        rank=rank,
+        world_size=world_size,
+    )
+
+
+def build_test_loader(cfg: CfgNode, dataset: CocoDataset, *, rank: int = 0, world_size: int = 1) -> Loader:
+    """The evaluation loader that `cfg` asks for, see `test_loader`.
+
+    Raises:
+        ConfigError: a key whose value cannot work.
+    """
+    _check_format(cfg)
+    if cfg.INPUT.MIN_SIZE_TEST < 0 or cfg.INPUT.MAX_SIZE_TEST <= 0:
+        raise ConfigError(
+            f"INPUT.MIN_SIZE_TEST is {cfg.INPUT.MIN_SIZE_TEST} and INPUT.MAX_SIZE_TEST {cfg.INPUT.MAX_SIZE_TEST}: they "
+            "must be numbers of px above 0 (MIN_SIZE_TEST 0 leaves images as they are)."
+        )
+    return test_loader(
+        dataset,
+        batch_size=cfg.TEST.IMS_PER_BATCH,
+        short_side=cfg.INPUT.MIN_SIZE_TEST,
+        max_size=cfg.INPUT.MAX_SIZE_TEST,
+        format=cfg.INPUT.FORMAT,
+        method=cfg.INPUT.RESIZE,
+        num_workers=cfg.DATALOADER.NUM_WORKERS,
+        rank=rank,
+        world_size=world_size,
+    )
+
+
+def _check_format(cfg: CfgNode) -> None:
+    for key, value, known in (
+        ("INPUT.FORMAT", cfg.INPUT.FORMAT, FORMATS),
+        ("INPUT.RESIZE", cfg.INPUT.RESIZE, RESIZE_METHODS),
+    ):
+        if value not in known:
+            raise ConfigError(f"{key} '{value}' is unknown: use one of {', '.join(known)}.")
+
+
+def _check_masks(datasets: Sequence[CocoDataset]) -> None:
+    for dataset in datasets:
+        lacking = dataset.annotations_without_mask()
+        if lacking:
+            raise DataError(
+                f"{dataset.json_path}: {lacking} annotations have no segmentation, which a mask head needs of each. "
+                "Train a detector without masks (MODEL.MASK_ON False, a faster_rcnn config), or add the segmentations."
+            )
+
+
+class _Batches:
+    """What a DataLoader takes for a batch sampler."""
+
+    def __init__(self, batches: Any) -> None:
+        self._batches = batches
+
+    def __iter__(self) -> Iterator[Sequence[Any]]:
+        return self._batches()
+
+
+class _Failure:
+    """A DataError on its way from a worker, which would arrive as a traceback in another error's text."""
+
+    def __init__(self, sentence: str) -> None:
+        self.sentence = sentence
+
+
+class _Guarded:
+    def __init__(self, samples: Any) -> None:
+        self._samples = samples
+
+    def __len__(self) -> int:
+        return len(self._samples)
+
+    def __getitem__(self, key: Any) -> Sample | _Failure:
+        try:
+            return self._samples[key]
+        except DataError as error:
+            return _Failure(str(error))
+
+
+def _as_they_are(samples: list[Any]) -> list[Any]:
+    return samples
+
+
+def _received(sample: Sample | _Failure) -> Sample:
+    """Ground truth travels as NumPy arrays, as each tensor on its way would hold a file descriptor open."""
+    if isinstance(sample, _Failure):
+        raise DataError(sample.sentence)
+    return _tensors(sample)
+
+
+def _tensors(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _tensors(item) for key, item in value.items()}
+    return torch.from_numpy(value) if isinstance(value, np.ndarray) else value
