@@ -62,7 +62,6 @@ def train(
     reader = LossReader()
     model.train()
     for step in range(start, max_iter):
-        seed_step(seed, step)
         lr = learning_rate(step)
         set_learning_rate(optimizer, lr)
         optimizer.zero_grad(set_to_none=True)
@@ -70,6 +69,7 @@ def train(
         for part in range(accumulate):
             with progress.waiting():
                 samples = next(batches)
+            seed_step(seed, step, part)  # now, as loading may draw random numbers too
             image_ids += [sample.get("image_id") for sample in samples]
             with _gradients_shared(model, part == accumulate - 1):
                 with precision.autocast():
@@ -93,9 +93,9 @@ def train(
     return max_iter
 
 
-def seed_step(seed: int, step: int) -> None:
-    """Make this process's random numbers a function of (seed, step, rank), so that none need saving."""
-    state = np.random.SeedSequence((seed, step, comm.rank())).generate_state(1, np.uint64)
+def seed_step(seed: int, step: int, part: int = 0) -> None:
+    """Make this process's random numbers a function of (seed, step, part, rank), so that none need saving."""
+    state = np.random.SeedSequence((seed, step, part, comm.rank())).generate_state(1, np.uint64)
     torch.manual_seed(int(state[0]))
 
 

@@ -163,10 +163,10 @@ def test_one_process_is_this_one() -> None:
     assert pids == [os.getpid()] and not comm.is_distributed()
 
 
-def test_random_numbers_follow_seed_and_step() -> None:
-    def drawn(seed: int, step: int) -> float:
-        seed_step(seed, step)
+def test_random_numbers_follow_seed_step_and_part() -> None:
+    def drawn(*where: int) -> float:
+        seed_step(*where)
         return torch.rand(()).item()
 
-    assert drawn(1, 5) == drawn(1, 5)
-    assert len({drawn(seed, step) for seed in range(5) for step in range(5)}) == 25
+    assert drawn(1, 5, 1) == drawn(1, 5, 1)
+    assert len({drawn(seed, step, part) for seed in range(4) for step in range(4) for part in range(4)}) == 64

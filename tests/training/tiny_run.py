@@ -67,6 +67,7 @@ def batches(start: int, *, images: int = 4, accumulate: int = 1, kill_at: int | 
     """Micro-batches of this process, from step `start` on; killed while step `kill_at` is loaded."""
     rank, world, step = comm.rank(), comm.world_size(), start
     size = images // (world * accumulate)
+    torch.rand(())  # as DataLoader does when it starts: no random number of a step may depend on it
     while True:
         if step == kill_at:
             os.kill(os.getpid(), signal.SIGKILL)

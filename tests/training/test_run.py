@@ -1,0 +1,197 @@
+"""Whole runs of a small detector on a few drawn images, through the function that the command line calls."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from se_det.config import load_config
+from se_det.errors import SeDetError
+from se_det.training.checkpoint import load_checkpoint
+from se_det.training.launch import free_port, spawn
+from se_det.training.run import run_evaluation, run_training
+
+CATEGORIES = [{"id": 4, "name": "square"}, {"id": 90, "name": "bar"}]
+
+
+def draw(folder: Path, images: int, categories: list[dict] = CATEGORIES) -> tuple[str, str]:
+    """A COCO file and a folder of images with a bright square or bar on noise."""
+    rng = np.random.default_rng(images)
+    (folder / "images").mkdir(parents=True)
+    listed, annotations = [], []
+    for i in range(images):
+        image = rng.integers(0, 60, (64, 80, 3), dtype=np.uint8)
+        kind = i % 2
+        w, h = (24, 24) if kind == 0 else (40, 12)
+        x, y = int(rng.integers(0, 80 - w)), int(rng.integers(0, 64 - h))
+        image[y : y + h, x : x + w] = 220
+        cv2.imwrite(str(folder / "images" / f"{i}.png"), image)
+        listed.append({"id": 100 + i, "file_name": f"{i}.png", "height": 64, "width": 80})
+        annotations.append({
+            "id": i + 1, "image_id": 100 + i, "category_id": categories[kind]["id"], "bbox": [x, y, w, h],
+            "area": w * h, "iscrowd": 0, "segmentation": [[x, y, x + w, y, x + w, y + h, x, y + h]],
+        })  # fmt: skip
+    (folder / "data.json").write_text(
+        json.dumps({"images": listed, "annotations": annotations, "categories": categories})
+    )
+    return str(folder / "data.json"), str(folder / "images")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
+    train = draw(tmp_path_factory.mktemp("data") / "train", 6)
+    val = draw(Path(train[0]).parents[1] / "val", 4)
+    return ["DATASETS.TRAIN_JSON", train[0], "DATASETS.TRAIN_IMAGES", train[1],
+            "DATASETS.VAL_JSON", val[0], "DATASETS.VAL_IMAGES", val[1]]  # fmt: skip
+
+
+def config(folder: Path, *overrides: Any):
+    """A Mask R-CNN that steps in a fraction of a second."""
+    torch.set_num_threads(1)
+    return load_config(
+        "configs/mask_rcnn_se_r18_fpn.yaml",
+        ["MODEL.DEVICE", "cpu", "MODEL.WEIGHTS", "", "MODEL.RESNETS.NORM", "GN", "MODEL.BACKBONE.FREEZE_AT", 0,
+         "MODEL.FPN.OUT_CHANNELS", 32, "MODEL.ROI_BOX_HEAD.FC_DIM", 32, "MODEL.ROI_MASK_HEAD.CONV_DIM", 16,
+         "INPUT.MIN_SIZE_TRAIN", (64, 80), "INPUT.MIN_SIZE_TEST", 64, "DATALOADER.NUM_WORKERS", 0, "SEED", 5,
+         "SOLVER.IMS_PER_BATCH", 2, "SOLVER.MAX_ITER", 5, "SOLVER.WARMUP_ITERS", 2, "SOLVER.CHECKPOINT_PERIOD", 2,
+         "OUTPUT_DIR", str(folder), *overrides],
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory, data: list[Any]) -> Path:
+    folder = tmp_path_factory.mktemp("run") / "out"
+    metrics = run_training(config(folder, *data, "SOLVER.EMA.DECAY", 0.5, "TEST.EVAL_PERIOD", 2))
+    assert metrics.keys() == {"bbox", "segm"}
+    return folder
+
+
+def test_a_run_leaves_what_it_should(trained: Path, data: list[Any]) -> None:
+    assert {p.name for p in trained.iterdir() if "tfevents" not in p.name} >= {
+        "config.yaml", "log.txt", "metrics.json", "last_checkpoint", "model_0000002.pth", "model_0000004.pth",
+        "model_final.pth", "inference",
+    }  # fmt: skip
+    final = load_checkpoint(trained / "model_final.pth")
+    assert final["iteration"] == 5 and final["categories"] == CATEGORIES
+    assert final["model"]["roi_heads.box_predictor.cls_score.weight"].shape[0] == 3
+    assert final["ema"].keys() == final["model"].keys()
+    assert any(not torch.equal(final["ema"][name], value) for name, value in final["model"].items())
+    told = (trained / "log.txt").read_text().splitlines()
+    assert "Engine: builtin (se_det " in told[0]
+    assert any("NUM_CLASSES is set from 80 to 2" in line for line in told)
+    # 0.02 is for 16 images, and a step has 2.
+    assert any("for SOLVER.IMS_PER_BATCH 2 it is 0.0025" in line for line in told)
+    lines = [json.loads(line) for line in (trained / "metrics.json").read_text().splitlines()]
+    assert [line["iteration"] for line in lines if "bbox/AP" in line] == [2, 4, 5]
+    saved = load_config(trained / "config.yaml")
+    assert saved.MODEL.ROI_HEADS.NUM_CLASSES == 2 and saved.SOLVER.BASE_LR == 0.02
+
+
+def test_a_resumed_run_equals_it(trained: Path, data: list[Any], tmp_path: Path) -> None:
+    for name in ("model_0000002.pth", "metrics.json", "last_checkpoint", "model_best.pth"):
+        source = trained / name
+        if source.exists():
+            (tmp_path / name).write_bytes(source.read_bytes())
+    (tmp_path / "last_checkpoint").write_text("model_0000002.pth")
+    # The seed is the checkpoint's where none is asked for.
+    keys = [*data, "SOLVER.EMA.DECAY", 0.5, "TEST.EVAL_PERIOD", 2]
+    run_training(config(tmp_path, *keys, "SEED", -1, "DATALOADER.NUM_WORKERS", 1), resume=True)
+    one, other = load_checkpoint(trained / "model_final.pth"), load_checkpoint(tmp_path / "model_final.pth")
+    for part in ("model", "ema"):
+        assert one[part].keys() == other[part].keys()
+        for name, value in one[part].items():
+            assert torch.equal(other[part][name], value), name
+    assert one["best"] == other["best"]
+
+
+def test_evaluation_gives_what_training_gave(trained: Path, data: list[Any], tmp_path: Path) -> None:
+    """With the averaged weights, which are those that training evaluated."""
+    metrics = run_evaluation(config(tmp_path, *data, "MODEL.WEIGHTS", str(trained / "model_final.pth")))
+    lines = [json.loads(line) for line in (trained / "metrics.json").read_text().splitlines()]
+    assert metrics["bbox"]["AP"] == lines[-1]["bbox/AP"]
+    assert json.loads((tmp_path / "inference" / "metrics.json").read_text())["segm"]["AP"] == metrics["segm"]["AP"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["inference"]
+
+
+def train_and_evaluate(folder: str, *overrides: Any) -> None:
+    run_training(config(Path(folder), *overrides))
+
+
+@pytest.mark.slow
+def test_two_processes_evaluate_as_one(data: list[Any], tmp_path: Path) -> None:
+    two = tmp_path / "two"
+    spawn(train_and_evaluate, (str(two), *data, "SOLVER.MAX_ITER", 2), processes=2,
+          url=f"tcp://127.0.0.1:{free_port()}")  # fmt: skip
+    found = json.loads((two / "inference" / "coco_instances_results.json").read_text())
+    metrics = run_evaluation(config(tmp_path / "one", *data, "MODEL.WEIGHTS", str(two / "model_final.pth")))
+    assert json.loads((tmp_path / "one" / "inference" / "coco_instances_results.json").read_text()) == found
+    assert {result["category_id"] for result in found} <= {4, 90} and len(found) > 0
+    written = json.loads((two / "inference" / "metrics.json").read_text())["bbox"]
+    assert metrics["bbox"]["AP50"] == written["AP50"] > 0
+
+
+REFUSED = {
+    "no weights": (["MODEL.BACKBONE.FREEZE_AT", 2], r"MODEL.BACKBONE.FREEZE_AT 2 would.*MODEL.WEIGHTS is empty"),
+    "no data": (["DATASETS.TRAIN_JSON", "", "DATASETS.TRAIN_IMAGES", "", "DATASETS.TRAIN", ()], "no training data"),
+    "no images": (["DATASETS.TRAIN_IMAGES", ""], r"DATASETS.TRAIN_IMAGES is empty.*--train-images"),
+    "unknown set": (
+        ["DATASETS.TRAIN_JSON", "", "DATASETS.TRAIN_IMAGES", "", "DATASETS.TRAIN", ("coco_2017_trian",)],
+        "coco_2017_train",
+    ),
+    "best metric": (["TEST.BEST_METRIC", "bbox/AP5"], r"TEST.BEST_METRIC 'bbox/AP5'.*Did you mean 'bbox/AP"),
+    "schedule": (["SOLVER.LR_SCHEDULER_NAME", "Step"], "SOLVER.LR_SCHEDULER_NAME 'Step'"),
+    "optimiser": (["SOLVER.OPTIMIZER", "Adam"], "SOLVER.OPTIMIZER 'Adam'"),
+    "precision": (["SOLVER.AMP.DTYPE", "half"], "SOLVER.AMP.DTYPE 'half'"),
+    "device": (["MODEL.DEVICE", "gpu"], "MODEL.DEVICE 'gpu'"),
+    "missing weights": (["MODEL.WEIGHTS", "nowhere.pth"], r"nowhere\.pth"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_is_refused_leaves_no_folder(data: list[Any], tmp_path: Path, case: str) -> None:
+    overrides, sentence = REFUSED[case]
+    with pytest.raises(SeDetError, match=sentence):
+        run_training(config(tmp_path / "out", *data, *overrides))
+    assert not (tmp_path / "out").exists()
+
+
+def test_other_categories_in_the_test_data_are_refused(data: list[Any], tmp_path: Path) -> None:
+    other = draw(tmp_path / "other", 2, [CATEGORIES[0], {"id": 91, "name": "bar"}])
+    with pytest.raises(SeDetError, match=r"9[01]"):
+        run_training(config(tmp_path / "out", *data, "DATASETS.VAL_JSON", other[0], "DATASETS.VAL_IMAGES", other[1]))
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_with_a_run_is_left_as_it_is(trained: Path, data: list[Any]) -> None:
+    before = {p: p.stat().st_mtime_ns for p in trained.rglob("*")}
+    with pytest.raises(SeDetError, match="holds another run"):
+        run_training(config(trained, *data))
+    with pytest.raises(SeDetError, match=r"another configuration: SOLVER.EMA.DECAY \(was 0.5, now 0.0\)"):
+        run_training(config(trained, *data), resume=True)
+    with pytest.raises(SeDetError, match="is finished: 5 steps"):
+        run_training(config(trained, *data, "SOLVER.EMA.DECAY", 0.5), resume=True)
+    assert {p: p.stat().st_mtime_ns for p in trained.rglob("*")} == before
+
+
+def test_evaluation_without_weights_or_data_is_refused(data: list[Any], tmp_path: Path) -> None:
+    with pytest.raises(SeDetError, match="no weights were given"):
+        run_evaluation(config(tmp_path, *data))
+    without = ["DATASETS.TRAIN_JSON", "x.json", "DATASETS.TRAIN_IMAGES", "x", "MODEL.WEIGHTS", "x.pth"]
+    with pytest.raises(SeDetError, match="no data to evaluate on"):
+        run_evaluation(config(tmp_path, *without))
+
+
+def test_a_missing_gpu_is_told(data: list[Any], tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    with caplog.at_level(logging.INFO), pytest.raises(SeDetError, match="no weights were given"):
+        run_evaluation(config(tmp_path, *data, "MODEL.DEVICE", "cuda"))
+    assert "Engine: builtin" in caplog.records[0].getMessage()
+    assert "MODEL.DEVICE is cuda, and there is no GPU: the CPU is used." in caplog.text
