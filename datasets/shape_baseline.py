@@ -85,6 +85,7 @@ class Segment:
     mask: np.ndarray  # bool (h, w)
     top: int
     left: int
+    trust: float = 1.0  # a form that was mended counts less than one that was seen: a filled ring is a disc
 
     def pixels(self, width: int) -> np.ndarray:
         """Indices of its pixels in the flattened image of that width."""
@@ -97,8 +98,10 @@ class Segment:
         closed = cv2.morphologyEx(plane, cv2.MORPH_CLOSE, np.ones((5, 5), np.uint8))
         contours, _ = cv2.findContours(closed, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
         filled = cv2.drawContours(np.zeros_like(plane), contours, -1, 1, cv2.FILLED)
-        counts = {int(form.sum()): form for form in (plane, closed, filled)}  # equal counts are equal forms here
-        return [Segment(form > 0, self.top, self.left) for form in counts.values()]
+        forms = {}  # equal counts are equal forms here
+        for form, trust in ((plane, 1.0), (closed, 0.98), (filled, 0.92)):
+            forms.setdefault(int(form.sum()), Segment(form > 0, self.top, self.left, trust))
+        return list(forms.values())
 
 
 def _components(plane: np.ndarray, top: int, left: int, frame: tuple[int, int]) -> list[Segment]:
@@ -186,7 +189,7 @@ def detect(image: np.ndarray, templates: Templates) -> list[tuple[int, float, np
         if overlap >= LOWEST_SCORE:
             # Between equal fits the larger segment is likelier a whole shape than a piece of a texture.
             pixels = segment.pixels(width)
-            found.append((overlap * min(1.0, 0.7 + len(pixels) / 4000), category, pixels))
+            found.append((segment.trust * overlap * min(1.0, 0.7 + len(pixels) / 4000), category, pixels))
     found.sort(key=lambda item: -item[0])
     kept = []
     planes, areas = np.zeros((MOST_RESULTS, height * width), bool), np.zeros(MOST_RESULTS, int)

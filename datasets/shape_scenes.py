@@ -1,9 +1,9 @@
 """Draw the scenes of the shapes data set: textured shapes that hide one another before a textured background.
 
 Every texture of an image takes two of the same three colours, so any shape shares a colour with what is behind it and
-colour tells neither where a shape ends nor what it is; what does is the break of the texture and a bevelled rim. The same random stream gives the same pixels everywhere: PCG64
-integers and 53-bit fractions, angles rounded before use, and single additions, products and square roots, which
-IEEE 754 fixes.
+colour tells neither where a shape ends nor what it is; what does is the break of the texture and a bevelled rim. The
+same random stream gives the same pixels everywhere: PCG64 integers and 53-bit fractions, angles rounded before use, and
+single additions, products and square roots, which IEEE 754 fixes.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ import numpy as np
 CLASSES = ("disc", "ring", "triangle", "rectangle", "cross")
 SIDES = (16, 200)  # px, both sides of an instance's box, before and after others hide parts of it
 MAX_INSTANCES = 6
-MAX_HIDDEN = 0.52  # an instance with more than this behind others would be a guess
-OVERLAP_SHARE = 0.64  # how often a new instance is put partly over an earlier one
+MAX_HIDDEN = 0.46  # an instance with more than this behind others would be a guess
+OVERLAP_SHARE = 0.6  # how often a new instance is put partly over an earlier one
 BAND_SHARE = 0.1  # how often a strip of background runs over everything
 RIM = (70, 111)  # grey levels by which the rim of a shape is darker outside, lighter inside than its texture
 
@@ -29,20 +29,20 @@ def inside(name: str, u: np.ndarray, v: np.ndarray) -> np.ndarray:
         return u * u + v * v <= 1
     if name == "ring":
         square = u * u + v * v
-        return (square <= 1) & (square >= 0.3)
+        return (square <= 1) & (square >= 0.2)
     if name == "triangle":
         return (v >= -0.6) & (v <= 1 - 1.6 * np.abs(u))
     if name == "rectangle":
         return (np.abs(u) <= 0.9) & (np.abs(v) <= 0.9)
     if name == "cross":
-        return (np.minimum(np.abs(u), np.abs(v)) <= 0.3) & (np.maximum(np.abs(u), np.abs(v)) <= 1)
+        return (np.minimum(np.abs(u), np.abs(v)) <= 0.38) & (np.maximum(np.abs(u), np.abs(v)) <= 1)
     raise ValueError(f"There is no shape {name!r}; the shapes are {', '.join(CLASSES)}.")
 
 
 _CORNERS = {
     "triangle": ((-1, -0.6), (1, -0.6), (0, 1)),
     "rectangle": ((-0.9, -0.9), (0.9, -0.9), (0.9, 0.9), (-0.9, 0.9)),
-    "cross": tuple((a * x, b * y) for x, y in ((1, 0.3), (0.3, 1)) for a in (-1, 1) for b in (-1, 1)),
+    "cross": tuple((a * x, b * y) for x, y in ((1, 0.38), (0.38, 1)) for a in (-1, 1) for b in (-1, 1)),
 }
 
 
@@ -198,7 +198,7 @@ class Scene:
         low, high = SIDES
         while True:
             # The mean of two numbers evenly spread on a logarithmic scale: middle sizes are the most frequent.
-            size = round(20 * (high / 20) ** ((rng.random() + rng.random()) / 2))
+            size = round(20 * (high / 20) ** (((rng.random() + rng.random()) / 2) ** 0.85))
             angle, aspect = _between(rng, 0, 2 * math.pi), _between(rng, 0.7, 1.0)
             mask = shape_mask(CLASSES[category], size, angle, aspect, _between(rng, -0.12, 0.12))
             height, width = mask.shape
@@ -224,7 +224,7 @@ class Scene:
             if not (2 <= y <= self.height - height - 2 and 2 <= x <= self.width - width - 2):
                 continue
             covered = np.bincount(self.owner[y : y + height, x : x + width][mask], minlength=len(self.things) + 1)
-            if target and attempt < 50 and not 0.27 <= covered[target] / self.things[target - 1].pixels <= 0.45:
+            if target and attempt < 50 and not 0.27 <= covered[target] / self.things[target - 1].pixels <= 0.4:
                 continue
             if self._stays_recognisable(covered, hidden, mask, y, x):
                 return y, x
