@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import json
 import logging
+import os
+import random
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -102,12 +107,44 @@ def test_a_resumed_run_equals_it(trained: Path, data: list[Any], tmp_path: Path)
     (tmp_path / "last_checkpoint").write_text("model_0000002.pth")
     # The seed is the checkpoint's where none is asked for.
     keys = [*data, "SOLVER.EMA.DECAY", 0.5, "TEST.EVAL_PERIOD", 2]
-    run_training(config(tmp_path, *keys, "SEED", -1, "DATALOADER.NUM_WORKERS", 1), resume=True)
+    run_training(config(tmp_path, *keys, "SEED", -1), resume=True)
     one, other = load_checkpoint(trained / "model_final.pth"), load_checkpoint(tmp_path / "model_final.pth")
     for part in ("model", "ema"):
         assert one[part].keys() == other[part].keys()
         for name, value in one[part].items():
             assert torch.equal(other[part][name], value), name
+    assert one["best"] == other["best"]
+
+
+@pytest.mark.slow
+def test_a_killed_run_resumed_equals_one_that_was_not(data: list[Any], tmp_path: Path) -> None:
+    """SIGKILL from outside, at whatever the run is doing then, with workers loading."""
+    keys = [*data, "SOLVER.MAX_ITER", 8, "DATALOADER.NUM_WORKERS", 2, "SOLVER.EMA.DECAY", 0.5, "TEST.EVAL_PERIOD", 3]
+    straight, killed = tmp_path / "straight", tmp_path / "killed"
+    run_training(config(straight, *keys))
+    here = str(Path(__file__).parent)
+    code = (
+        f"import sys; sys.path.insert(0, {here!r})\n"
+        f"import test_run; test_run.train_and_evaluate({str(killed)!r}, *{keys!r})"
+    )
+    run = subprocess.Popen(
+        [sys.executable, "-c", code],
+        env={**os.environ, "PYTHONPATH": str(Path(here).parents[1])},
+        stdout=subprocess.DEVNULL,
+    )
+    try:
+        while not (killed / "model_0000004.pth").exists():
+            assert run.poll() is None, "it ended by itself"
+            time.sleep(0.01)
+        time.sleep(random.uniform(0, 1))
+    finally:
+        run.kill()
+        run.wait()
+    assert not (killed / "model_final.pth").exists()
+    run_training(config(killed, *keys), resume=True)
+    one, other = load_checkpoint(straight / "model_final.pth"), load_checkpoint(killed / "model_final.pth")
+    for part in ("model", "ema"):
+        assert all(torch.equal(other[part][name], value) for name, value in one[part].items())
     assert one["best"] == other["best"]
 
 
