@@ -66,11 +66,22 @@ def test_pixels_are_the_ones_written_when_the_version_was_set(maker):
     """Other bytes for the same parameters need another VERSION: figures reported for the set rest on its pixels."""
     scene = maker.Scene(np.random.Generator(np.random.PCG64(np.random.SeedSequence((1, 0, 0)))))
     pixels = scene.pixels()
-    assert (maker.VERSION, pixels.shape) == (5, (225, 286, 3))
+    assert (maker.VERSION, pixels.shape) == (6, (225, 286, 3))
     assert (
         hashlib.sha256(pixels.tobytes() + scene.owner.astype("<i8").tobytes()).hexdigest()
         == "d8992a60a4aa6c0628fecff14deaf67c6cb378155c8d57f357d29f68b761c582"
     )
+
+
+def test_outlines_lose_the_points_on_their_straight_sides_wherever_they_start(maker):
+    corners = [(0, 0), (0, 40), (60, 40), (60, 0)]
+    outline = [(0, 0), (0, 20), (0, 40), (30, 42), (60, 40), (60, 10), (60, 0), (30, 0)]
+    for start in range(len(outline)):
+        points = maker._simplified(np.roll(np.array(outline), start, axis=0))
+        assert [tuple(point) for point in points.tolist()] == corners
+    # 3 away from its side is too far to leave out.
+    outline[3] = (30, 43)
+    assert (30, 43) in map(tuple, maker._simplified(np.array(outline)).tolist())
 
 
 def test_seeds_and_splits_are_different_streams(maker, root, tmp_path):
