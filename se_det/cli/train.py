@@ -40,6 +40,8 @@ def run(args: argparse.Namespace) -> int:
         value = getattr(args, flag)
         if value is not None:
             merge_overrides(cfg, [f"DATASETS.{flag.upper()}", value])
+    if args.num_gpus == 0:
+        cfg.MODEL.DEVICE = "cpu"
     cfg.freeze()
     if args.eval_only and (args.resume or args.overwrite):
         raise ConfigError("--eval-only evaluates MODEL.WEIGHTS: it goes with neither --resume nor --overwrite.")

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from fvcore.common.config import CfgNode
 
 from ..data.images import read_image
-from ..data.transforms import resize_image, short_side_size
+from ..data.transforms import resize_image, short_side_size, to_tensor
 from ..detection import build_detector
 from ..device import pick_device
-from ..errors import ConfigError
+from ..errors import ConfigError, DataError
 from ..weights import load_weights, read_weights
 
 
@@ -45,13 +44,12 @@ class Predictor:
         self.model = build_detector(cfg).to(pick_device(cfg.MODEL.DEVICE)).eval()
         load_weights(self.model, file, whole=True)
         count = cfg.MODEL.ROI_HEADS.NUM_CLASSES
-        self.category_ids: list[int] = [c["id"] for c in categories] or list(range(count))
+        self.category_ids: list[int] = [int(c["id"]) for c in categories] or list(range(count))
         self.class_names: list[str] = class_names or [str(c["name"]) for c in categories] or list(map(str, range(count)))
         if len(self.class_names) != count:
             raise ConfigError(f"{len(self.class_names)} class names were given for {count} classes.")
 
-    @torch.no_grad()
-    def __call__(self, image: str | Path | np.ndarray) -> dict[str, Any]:
+    def __call__(self, image: str | Path | np.ndarray) -> dict[str, np.ndarray]:
         """Detect.
 
         Args:
@@ -59,24 +57,31 @@ class Predictor:
 
         Returns:
             `boxes` float32 (n, 4) XYXY px, `scores` (n,) best first, `classes` int64 (n,) and, with a mask head,
-            `masks` bool (n, height, width): NumPy arrays in the image's own size.
+            `masks` bool (n, height, width), all in the image's own size.
 
         Raises:
             DataError: the file cannot be read as an image.
         """
-        pixels = read_image(image) if isinstance(image, (str, Path)) else image
+        found = self.detect(read_image(image) if isinstance(image, (str, Path)) else image)
+        return {name.removeprefix("pred_"): value.cpu().numpy() for name, value in found.items()}
+
+    @torch.no_grad()
+    def detect(self, pixels: np.ndarray) -> dict[str, torch.Tensor]:
+        """Detections of one image as the detector gives them: `pred_boxes`, `scores`, `pred_classes`, `pred_masks`.
+
+        Args:
+            pixels: (height, width, 3) uint8, BGR.
+
+        Raises:
+            DataError: `pixels` are not such an image.
+        """
+        if pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.dtype != np.uint8:
+            raise DataError(
+                f"An image must be (height, width, 3) of uint8 in the order BGR, got {pixels.shape} of {pixels.dtype}."
+            )
         height, width = pixels.shape[:2]
         if self.cfg.INPUT.FORMAT == "RGB":
             pixels = pixels[:, :, ::-1]
         size = short_side_size(height, width, self.cfg.INPUT.MIN_SIZE_TEST, self.cfg.INPUT.MAX_SIZE_TEST)
-        pixels = resize_image(pixels, *size, method=self.cfg.INPUT.RESIZE)
-        tensor = torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
-        found = self.model([{"image": tensor, "height": height, "width": width}])[0]["instances"]
-        result = {
-            "boxes": found["pred_boxes"].float().cpu().numpy(),
-            "scores": found["scores"].float().cpu().numpy(),
-            "classes": found["pred_classes"].cpu().numpy(),
-        }
-        if "pred_masks" in found:
-            result["masks"] = found["pred_masks"].cpu().numpy()
-        return result
+        tensor = to_tensor(resize_image(pixels, *size, method=self.cfg.INPUT.RESIZE))
+        return self.model([{"image": tensor, "height": height, "width": width}])[0]["instances"]

@@ -11,6 +11,7 @@ from fvcore.common.config import CfgNode
 from torch import nn
 
 from .. import comm
+from ..device import pick_device
 from ..errors import ConfigError
 from .optimizer import build_optimizer, clip_gradients
 from .precision import Precision
@@ -22,28 +23,10 @@ logger = logging.getLogger(__name__)
 
 
 def settle_device(cfg: CfgNode) -> torch.device:
-    """The device of this process; MODEL.DEVICE becomes cpu, with a line in the log, where there is no GPU.
-
-    Raises:
-        ConfigError: a device that is not there.
-    """
-    name = cfg.MODEL.DEVICE
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise ConfigError(f"MODEL.DEVICE '{name}' is unknown: use cuda, cuda:<number> or cpu.") from error
-    if device.type not in ("cuda", "cpu"):
-        raise ConfigError(f"MODEL.DEVICE '{name}' is not supported: use cuda or cpu.")
-    if device.type == "cuda" and not torch.cuda.is_available():
-        logger.info("MODEL.DEVICE is %s, and there is no GPU: the CPU is used.", name)
+    """The device of this process, in cfg.MODEL.DEVICE too; see `pick_device`."""
+    device = pick_device(cfg.MODEL.DEVICE)
+    if device.type == "cpu":
         cfg.MODEL.DEVICE = "cpu"
-        return torch.device("cpu")
-    if device.type == "cuda":
-        index = int(os.environ.get("LOCAL_RANK", 0)) if comm.is_distributed() else (device.index or 0)
-        if index >= torch.cuda.device_count():
-            raise ConfigError(f"MODEL.DEVICE '{name}': there are {torch.cuda.device_count()} GPUs, counted from 0.")
-        device = torch.device("cuda", index)
-        torch.cuda.set_device(device)
     return device
 
 
