@@ -33,6 +33,8 @@ def categories(path: Path, found: list[dict]) -> tuple[tuple[int, ...], tuple[st
     for category_id, name in zip(ids, names):
         if not isinstance(name, str) or not name:
             raise DataError(f"{path}: category {category_id} has the name {shorten(name)}. Give it a text.")
+        if not _encodable(name):
+            raise DataError(f"{path}: category {category_id} has the name {name!a}, which is no text. Correct it.")
     order = sorted(range(len(ids)), key=ids.__getitem__)
     return tuple(ids[i] for i in order), tuple(names[i] for i in order)
 
@@ -45,7 +47,7 @@ def images(path: Path, found: list[dict]) -> tuple[list[Id], list[str], np.ndarr
             or leaving the folder.
     """
     if not found:
-        raise DataError(f"{path}: 'images' is empty.")
+        raise DataError(f"{path}: 'images' is empty. Give the file that lists the images.")
     ids = _ids(path, found, "image", kinds=(int, str))
     sizes = np.stack([_sides(path, found, ids, key) for key in ("height", "width")], axis=1)
     return ids, _file_names(path, found, ids), sizes
@@ -213,13 +215,9 @@ def _file_names(path: Path, found: list[dict], ids: Sequence[Id]) -> list[str]:
                 f"{path}: image {ids[at]!r} has the file_name {shorten(name)}, which leaves the image folder. Make it "
                 "a path below that folder, without a leading slash and without '..'."
             )
-        try:
-            name.encode()
-        except UnicodeEncodeError:
-            name = "\0"
-        if "\0" in name:
+        if "\0" in name or not _encodable(name):
             raise DataError(
-                f"{path}: image {ids[at]!r} has the file_name {shorten(names[at])}, which no file can have. Correct it."
+                f"{path}: image {ids[at]!r} has the file_name {name[:80]!a}, which no file can have. Correct it."
             )
     return names
 
@@ -247,6 +245,15 @@ def _finite(value: Any) -> bool:
         return math.isfinite(value)
     except OverflowError:  # a whole number beyond any float
         return False
+
+
+def _encodable(text: str) -> bool:
+    """JSON can hold half of a character ("\\ud800"), which can be neither printed nor written."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _first(values: Sequence[Any], wrong: Callable[[Any], bool]) -> int:

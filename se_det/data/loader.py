@@ -1,14 +1,11 @@
-"""Loaders: iterables of lists of samples for training and for evaluation, read by worker processes."""
+"""Loaders of samples for training and for evaluation, and what a config says of them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
-import torch
 from fvcore.common.config import CfgNode
-from torch.utils.data import DataLoader
 
 from ..errors import ConfigError, DataError
 from .coco import compare_categories
@@ -17,8 +14,7 @@ from .images import FORMATS
 from .samplers import TrainingBatches, aspect_groups, contiguous_share
 from .samples import TestSamples, TrainingSamples
 from .transforms import RESIZE_METHODS, ResizeAndFlip
-
-Sample = dict[str, Any]
+from .workers import Loader
 
 
 def train_loader(
@@ -114,44 +110,6 @@ def test_loader(
 test_loader.__test__ = False  # not a test, whatever its name makes pytest think
 
 
-class Loader:
-    """Iterates over lists of samples; each `iter` starts anew.
-
-    Attributes:
-        num_images: how many different images there are.
-    """
-
-    def __init__(
-        self, samples: Any, batches: Any, *, num_images: int, num_workers: int, length: int | None = None
-    ) -> None:  # fmt: skip
-        """`samples`: map-style; `batches()`: an iterator of lists of its keys; `length`: how many, when they end."""
-        self.num_images = num_images
-        self._samples, self._batches, self._num_workers, self._length = samples, batches, num_workers, length
-
-    def __len__(self) -> int:
-        if self._length is None:
-            raise TypeError("A training loader has no end and so no length.")
-        return self._length
-
-    def __iter__(self) -> Iterator[list[Sample]]:
-        loader = DataLoader(
-            _Guarded(self._samples),
-            batch_sampler=_Batches(self._batches),
-            num_workers=self._num_workers,
-            collate_fn=_as_they_are,
-        )
-        try:
-            for batch in loader:
-                yield [_received(sample) for sample in batch]
-        except RuntimeError as error:
-            if "DataLoader worker" not in str(error):
-                raise
-            raise DataError(
-                f"A process that loads images has died ({str(error).splitlines()[0]}). When memory ran out, lower "
-                "DATALOADER.NUM_WORKERS; in a container give more shared memory (docker run --shm-size=8g)."
-            ) from error
-
-
 def build_train_loader(
     cfg: CfgNode, datasets: Sequence[CocoDataset], *, seed: int, start: int = 0, rank: int = 0, world_size: int = 1
 ) -> Loader:
@@ -166,7 +124,7 @@ def build_train_loader(
             f"DATALOADER.SAMPLER_TRAIN '{cfg.DATALOADER.SAMPLER_TRAIN}' is not in the builtin engine: use "
             "TrainingSampler, or --engine detectron2."
         )
-    _check_format(cfg)
+    _check_input(cfg)
     sides = cfg.INPUT.MIN_SIZE_TRAIN
     return train_loader(
         datasets,
@@ -197,12 +155,7 @@ def build_test_loader(cfg: CfgNode, dataset: CocoDataset, *, rank: int = 0, worl
     Raises:
         ConfigError: a key whose value cannot work.
     """
-    _check_format(cfg)
-    if cfg.INPUT.MIN_SIZE_TEST < 0 or cfg.INPUT.MAX_SIZE_TEST <= 0:
-        raise ConfigError(
-            f"INPUT.MIN_SIZE_TEST is {cfg.INPUT.MIN_SIZE_TEST} and INPUT.MAX_SIZE_TEST {cfg.INPUT.MAX_SIZE_TEST}: they "
-            "must be numbers of px above 0 (MIN_SIZE_TEST 0 leaves images as they are)."
-        )
+    _check_input(cfg)
     return test_loader(
         dataset,
         batch_size=cfg.TEST.IMS_PER_BATCH,
@@ -216,13 +169,21 @@ def build_test_loader(cfg: CfgNode, dataset: CocoDataset, *, rank: int = 0, worl
     )
 
 
-def _check_format(cfg: CfgNode) -> None:
+def _check_input(cfg: CfgNode) -> None:
     for key, value, known in (
         ("INPUT.FORMAT", cfg.INPUT.FORMAT, FORMATS),
         ("INPUT.RESIZE", cfg.INPUT.RESIZE, RESIZE_METHODS),
     ):
         if value not in known:
             raise ConfigError(f"{key} '{value}' is unknown: use one of {', '.join(known)}.")
+    for key, value, least in (
+        ("INPUT.MIN_SIZE_TEST", cfg.INPUT.MIN_SIZE_TEST, 0),
+        ("INPUT.MAX_SIZE_TEST", cfg.INPUT.MAX_SIZE_TEST, 1),
+        ("TEST.IMS_PER_BATCH", cfg.TEST.IMS_PER_BATCH, 1),
+        ("DATALOADER.NUM_WORKERS", cfg.DATALOADER.NUM_WORKERS, 0),
+    ):
+        if value < least:
+            raise ConfigError(f"{key} must be at least {least}, got {value}.")
 
 
 def _check_masks(datasets: Sequence[CocoDataset]) -> None:
@@ -233,51 +194,3 @@ def _check_masks(datasets: Sequence[CocoDataset]) -> None:
                 f"{dataset.json_path}: {lacking} annotations have no segmentation, which a mask head needs of each. "
                 "Train a detector without masks (MODEL.MASK_ON False, a faster_rcnn config), or add the segmentations."
             )
-
-
-class _Batches:
-    """What a DataLoader takes for a batch sampler."""
-
-    def __init__(self, batches: Any) -> None:
-        self._batches = batches
-
-    def __iter__(self) -> Iterator[Sequence[Any]]:
-        return self._batches()
-
-
-class _Failure:
-    """A DataError on its way from a worker, which would arrive as a traceback in another error's text."""
-
-    def __init__(self, sentence: str) -> None:
-        self.sentence = sentence
-
-
-class _Guarded:
-    def __init__(self, samples: Any) -> None:
-        self._samples = samples
-
-    def __len__(self) -> int:
-        return len(self._samples)
-
-    def __getitem__(self, key: Any) -> Sample | _Failure:
-        try:
-            return self._samples[key]
-        except DataError as error:
-            return _Failure(str(error))
-
-
-def _as_they_are(samples: list[Any]) -> list[Any]:
-    return samples
-
-
-def _received(sample: Sample | _Failure) -> Sample:
-    """Ground truth travels as NumPy arrays, as each tensor on its way would hold a file descriptor open."""
-    if isinstance(sample, _Failure):
-        raise DataError(sample.sentence)
-    return _tensors(sample)
-
-
-def _tensors(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _tensors(item) for key, item in value.items()}
-    return torch.from_numpy(value) if isinstance(value, np.ndarray) else value

@@ -77,7 +77,8 @@ class TrainingBatches:
         size, epoch = self.ims_per_batch, 0
         left_over = {group: np.zeros(0, np.int64) for group in np.unique(self.groups).tolist()}
         while True:
-            order = np.random.default_rng((self.seed, epoch)).permutation(len(self.groups))
+            # Two numbers and a mark, so that these are not the random numbers of the sample of that number.
+            order = np.random.default_rng((self.seed, epoch, 1)).permutation(len(self.groups))
             batches, completed = [np.zeros((0, size), np.int64)], [np.zeros(0, np.int64)]
             for group, waiting in left_over.items():
                 places = np.flatnonzero(self.groups[order] == group)

@@ -31,7 +31,7 @@ class TrainingSamples:
         return int(self._ends[-1])
 
     def __getitem__(self, item: Item) -> dict[str, Any]:
-        """A sample, ground truth as NumPy arrays (see `loader`).
+        """A sample, ground truth as NumPy arrays (see `workers`).
 
         Raises:
             DataError: the image cannot be read or is not of the size that the JSON gives.

@@ -76,7 +76,8 @@ def resize_image(pixels: np.ndarray, height: int, width: int, *, method: str = "
 
 def to_tensor(pixels: np.ndarray) -> torch.Tensor:
     """uint8 (H, W, 3) as a contiguous tensor (3, H, W)."""
-    return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
+    channels = np.ascontiguousarray(pixels.transpose(2, 0, 1))
+    return torch.from_numpy(channels if channels.flags.writeable else channels.copy())
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,101 @@
+"""Lists of samples, loaded by worker processes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader
+
+from ..errors import DataError
+
+Sample = dict[str, Any]
+
+
+class Loader:
+    """Iterates over lists of samples; each `iter` starts anew.
+
+    Attributes:
+        num_images: how many different images there are.
+    """
+
+    def __init__(
+        self, samples: Any, batches: Any, *, num_images: int, num_workers: int, length: int | None = None
+    ) -> None:  # fmt: skip
+        """`samples`: map-style; `batches()`: an iterator of lists of its keys; `length`: how many, when they end."""
+        self.num_images = num_images
+        self._samples, self._batches, self._num_workers, self._length = samples, batches, num_workers, length
+
+    def __len__(self) -> int:
+        if self._length is None:
+            raise TypeError("A training loader has no end and so no length.")
+        return self._length
+
+    def __iter__(self) -> Iterator[list[Sample]]:
+        loader = DataLoader(
+            _Guarded(self._samples),
+            batch_sampler=_Batches(self._batches),
+            num_workers=self._num_workers,
+            collate_fn=_as_they_are,
+            generator=torch.Generator(),  # it draws a number that nothing uses: not from the run's own
+        )
+        try:
+            for batch in loader:
+                yield [_received(sample) for sample in batch]
+        except RuntimeError as error:
+            if "DataLoader worker" not in str(error):
+                raise
+            raise DataError(
+                f"A process that loads images has died ({str(error).splitlines()[0]}). When memory ran out, lower "
+                "DATALOADER.NUM_WORKERS; in a container give more shared memory (docker run --shm-size=8g)."
+            ) from error
+
+
+class _Batches:
+    """What a DataLoader takes for a batch sampler."""
+
+    def __init__(self, batches: Any) -> None:
+        self._batches = batches
+
+    def __iter__(self) -> Iterator[Sequence[Any]]:
+        return self._batches()
+
+
+class _Failure:
+    """A DataError on its way from a worker, which would arrive as a traceback in another error's text."""
+
+    def __init__(self, sentence: str) -> None:
+        self.sentence = sentence
+
+
+class _Guarded:
+    def __init__(self, samples: Any) -> None:
+        self._samples = samples
+
+    def __len__(self) -> int:
+        return len(self._samples)
+
+    def __getitem__(self, key: Any) -> Sample | _Failure:
+        try:
+            return self._samples[key]
+        except DataError as error:
+            return _Failure(str(error))
+
+
+def _as_they_are(samples: list[Any]) -> list[Any]:
+    return samples
+
+
+def _received(sample: Sample | _Failure) -> Sample:
+    """Ground truth travels as NumPy arrays, as each tensor on its way would hold a file descriptor open."""
+    if isinstance(sample, _Failure):
+        raise DataError(sample.sentence)
+    return _tensors(sample)
+
+
+def _tensors(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _tensors(item) for key, item in value.items()}
+    return torch.from_numpy(value) if isinstance(value, np.ndarray) else value

@@ -1,0 +1,79 @@
+"""Training samples against those of an installed Detectron2, on real images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from se_det.data import dataset_paths, open_dataset, read_image
+from se_det.data.samples import TrainingSamples
+from se_det.data.transforms import Geometry, resize_image, short_side_size
+
+pytestmark = [pytest.mark.shared_data]
+
+
+class Always:
+    """In place of the random choice."""
+
+    def __init__(self, short_side: int, flip: str) -> None:
+        self.short_side, self.flip = short_side, flip
+
+    def draw(self, height: int, width: int, random: np.random.Generator) -> Geometry:
+        return Geometry((height, width), short_side_size(height, width, self.short_side, 1333), self.flip)
+
+
+@pytest.mark.detectron2
+@pytest.mark.parametrize(
+    ("short_side", "flip", "format"), [(800, "none", "BGR"), (333, "horizontal", "RGB"), (64, "vertical", "BGR")]
+)
+def test_samples_equal_detectron2s(
+    shared_data: Path, monkeypatch: pytest.MonkeyPatch, short_side: int, flip: str, format: str
+) -> None:
+    pytest.importorskip("detectron2")
+    from detectron2.data import DatasetMapper
+    from detectron2.data import transforms as T
+    from detectron2.data.build import filter_images_with_only_crowd_annotations
+    from detectron2.data.datasets import load_coco_json
+
+    monkeypatch.setenv("DETECTRON2_DATASETS", str(shared_data))
+    dataset = open_dataset("coco_2017_train").without_empty()
+    json, images = dataset_paths("coco_2017_train")
+    records = filter_images_with_only_crowd_annotations(load_coco_json(str(json), str(images), "se_det_parity"))
+    by_id = {record["image_id"]: record for record in records}
+    assert sorted(by_id) == sorted(dataset.image(i).id for i in range(len(dataset)))
+
+    turns = [T.RandomFlip(1.0, horizontal=flip == "horizontal", vertical=flip == "vertical")] if flip != "none" else []
+    mapper = DatasetMapper(
+        is_train=True,
+        augmentations=[T.ResizeShortestEdge((short_side,), 1333, "choice"), *turns],
+        image_format=format,
+        use_instance_mask=True,
+    )
+    samples = TrainingSamples([dataset], augmentation=Always(short_side, flip), seed=0, format=format, masks=True)
+    for i in range(len(dataset)):
+        ours, theirs = samples[(0, i)], mapper(by_id[dataset.image(i).id])
+        assert torch.equal(ours["image"], theirs["image"])
+        instances = theirs["instances"]
+        np.testing.assert_array_equal(ours["instances"]["gt_classes"], instances.gt_classes.numpy())
+        np.testing.assert_allclose(ours["instances"]["gt_boxes"], instances.gt_boxes.tensor.numpy(), atol=1e-4)
+        masks = ours["instances"]["gt_masks"]
+        polygons = [(owner, p) for owner, parts in enumerate(instances.gt_masks.polygons) for p in parts]
+        assert masks["polygon_owner"].tolist() == [owner for owner, _ in polygons]
+        assert (2 * masks["polygon_points"]).tolist() == [len(p) for _, p in polygons]
+        np.testing.assert_allclose(masks["polygons"].ravel(), np.concatenate([p for _, p in polygons]), atol=1e-9)
+
+
+def test_fast_resizing_of_photos_is_within_one_grey_level(shared_data: Path) -> None:
+    counts = np.zeros(256, np.int64)
+    for path in sorted((shared_data / "coco/val2017").glob("*.jpg"))[:12]:
+        pixels = read_image(path)
+        for short_side in (800, 480, 224):
+            size = short_side_size(*pixels.shape[:2], short_side, 1333)
+            slow, fast = (resize_image(pixels, *size, method=method).astype(int) for method in ("pil", "fast"))
+            counts += np.bincount(np.abs(slow - fast).ravel(), minlength=256)
+    assert counts.sum() > 3e7
+    assert counts[1] < 2e-3 * counts.sum()
+    assert counts[2:].sum() < 1e-6 * counts.sum()  # two levels in one of 50 million values

@@ -1,0 +1,94 @@
+"""Reading images of all kinds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from se_det.data import read_image
+from se_det.errors import DataError
+
+# Red, green / blue, white, and a yellow fifth and sixth: no turn of it looks like another.
+CORNERS = np.array([[[255, 0, 0], [0, 255, 0], [255, 255, 0]], [[0, 0, 255], [255, 255, 255], [0, 0, 0]]], np.uint8)
+
+# How a camera stores a picture that is to be shown as `shown`, by the EXIF standard's table of what row 0 and column 0
+# of the stored picture are in the shown one.
+STORED = {
+    1: lambda shown: shown,
+    2: lambda shown: shown[:, ::-1],  # row 0 top, column 0 right
+    3: lambda shown: shown[::-1, ::-1],  # bottom, right
+    4: lambda shown: shown[::-1],  # bottom, left
+    5: lambda shown: shown.transpose(1, 0, 2),  # left, top
+    6: lambda shown: shown[:, ::-1].transpose(1, 0, 2),  # right, top
+    7: lambda shown: shown[::-1, ::-1].transpose(1, 0, 2),  # right, bottom
+    8: lambda shown: shown[::-1].transpose(1, 0, 2),  # left, bottom
+}
+
+
+@pytest.mark.parametrize("orientation", STORED)
+def test_exif_rotation_is_applied(tmp_path: Path, orientation: int) -> None:
+    exif = Image.Exif()
+    exif[274] = orientation
+    path = tmp_path / "turned.png"
+    Image.fromarray(np.ascontiguousarray(STORED[orientation](CORNERS))).save(path, exif=exif)
+    np.testing.assert_array_equal(read_image(path, "RGB"), CORNERS)
+
+
+def test_channels_are_in_the_order_asked_for(tmp_path: Path) -> None:
+    Image.fromarray(CORNERS).save(tmp_path / "a.png")
+    assert read_image(tmp_path / "a.png", "RGB")[0, 0].tolist() == [255, 0, 0]
+    assert read_image(tmp_path / "a.png")[0, 0].tolist() == [0, 0, 255]
+
+
+def test_other_modes_become_three_channels(tmp_path: Path) -> None:
+    grey = np.array([[0, 100, 255], [7, 8, 9]], np.uint8)
+    Image.fromarray(grey).save(tmp_path / "grey.png")
+    Image.fromarray(np.dstack([CORNERS, np.full((2, 3), 9, np.uint8)])).save(tmp_path / "alpha.png")
+    Image.fromarray(grey.astype(np.uint16) * 257).save(tmp_path / "grey16.png")
+    Image.fromarray(grey > 50).save(tmp_path / "bits.png")
+    Image.fromarray(CORNERS).quantize(6).save(tmp_path / "palette.png")
+    expected = {
+        "grey.png": np.dstack([grey] * 3),
+        "alpha.png": CORNERS,
+        "grey16.png": np.dstack([grey] * 3),
+        "bits.png": np.dstack([np.where(grey > 50, 255, 0)] * 3),
+        "palette.png": CORNERS,
+    }
+    for name, pixels in expected.items():
+        read = read_image(tmp_path / name, "RGB")
+        assert read.dtype == np.uint8
+        np.testing.assert_array_equal(read, pixels, err_msg=name)
+
+
+def test_cmyk_is_converted(tmp_path: Path) -> None:
+    cmyk = np.zeros((16, 16, 4), np.uint8)
+    cmyk[..., 0] = 255  # full cyan: no red
+    Image.fromarray(cmyk, "CMYK").save(tmp_path / "cmyk.jpg", quality=100)
+    np.testing.assert_allclose(read_image(tmp_path / "cmyk.jpg", "RGB")[8, 8].astype(int), [0, 255, 255], atol=2)
+
+
+def test_what_cannot_be_read_is_named(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (80, 80, 3), np.uint8)
+    Image.fromarray(noise).save(tmp_path / "whole.jpg")
+    Image.fromarray(noise).save(tmp_path / "whole.png")
+    for name in ("whole.jpg", "whole.png"):
+        data = (tmp_path / name).read_bytes()
+        (tmp_path / name.replace("whole", "torn")).write_bytes(data[: len(data) // 2])
+    (tmp_path / "empty.jpg").touch()
+    (tmp_path / "text.jpg").write_text("no image")
+    Image.fromarray(np.zeros((4, 4), np.float32)).save(tmp_path / "float.tiff")
+    for name, reason in (
+        ("torn.jpg", "cannot be read: .*truncated"),
+        ("torn.png", "cannot be read: .*truncated"),
+        ("empty.jpg", "the file is empty"),
+        ("text.jpg", "cannot identify image file"),
+        ("float.tiff", "floating-point"),
+        ("none.jpg", "is not there"),
+        (".", "Is a directory"),
+    ):
+        with pytest.raises(DataError, match=reason) as error:
+            read_image(tmp_path / name)
+        assert str(tmp_path / name) in str(error.value)
