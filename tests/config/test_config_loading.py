@@ -1,0 +1,115 @@
+"""Configs: safe, checked key by key, the shipped ones whole."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from se_det.config import get_cfg, load_config
+from se_det.config.defaults import DETECTRON2_ONLY
+from se_det.detection import build_detector
+from se_det.errors import ConfigError
+
+CONFIGS = Path(__file__).resolve().parents[2] / "configs"
+
+
+def write(folder: Path, text: str, name: str = "my.yaml") -> Path:
+    path = folder / name
+    path.write_text(text)
+    return path
+
+
+def test_every_promised_config_is_there():
+    expected = {
+        f"{kind}_rcnn_{gate}{host}_fpn{schedule}.yaml"
+        for kind in ("faster", "mask")
+        for gate in ("", "se_", "sp_se_", "rg_se_", "cbam_")
+        for host in ("r50", "r101", "x50", "x101")
+        for schedule in (("", "_3x") if host in ("r50", "r101") else ("",))
+    }
+    expected |= {f"{kind}_rcnn_se_{host}_fpn.yaml" for kind in ("faster", "mask") for host in ("r18", "r34")}
+    expected.add("quickstart.yaml")
+    assert expected <= {p.name for p in CONFIGS.glob("*.yaml")}
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*_rcnn_*.yaml")), ids=lambda p: p.stem)
+def test_a_config_builds_what_its_name_says(path):
+    cfg = load_config(path)
+    if path.stem == "base_rcnn_fpn":
+        return
+    kind, _, *gate, host, _ = path.stem.removesuffix("_3x").split("_")
+    assert cfg.MODEL.MASK_ON == (kind == "mask")
+    assert cfg.MODEL.GATE.NAME == ("_".join(gate) or "none")
+    groups = (32, 4) if host.startswith("x") else (1, 64)
+    assert (cfg.MODEL.RESNETS.NUM_GROUPS, cfg.MODEL.RESNETS.WIDTH_PER_GROUP) == groups
+    assert cfg.MODEL.RESNETS.DEPTH == int(host[1:])
+    steps = (270000, (210000, 250000)) if path.stem.endswith("_3x") else (90000, (60000, 80000))
+    assert (cfg.SOLVER.MAX_ITER, cfg.SOLVER.STEPS) == steps
+    with torch.device("meta"):
+        build_detector(cfg)
+
+
+def test_a_shipped_config_is_found_from_anywhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert load_config("configs/faster_rcnn_se_r50_fpn.yaml").MODEL.GATE.NAME == "se"
+    assert load_config("faster_rcnn_se_r50_fpn.yaml").MODEL.GATE.NAME == "se"
+    with pytest.raises(ConfigError, match="Did you mean 'faster_rcnn_se_r50_fpn.yaml'"):
+        load_config("configs/faster_rcnn_se_r50_fnp.yaml")
+
+
+def test_bases_are_laid_under(tmp_path):
+    write(tmp_path, "SOLVER: {MAX_ITER: 5, BASE_LR: 1}\nSEED: 3", "a.yaml")
+    cfg = load_config(write(tmp_path, "_BASE_: a.yaml\nSOLVER: {MAX_ITER: 7}"), ["SOLVER.BASE_LR", "1e-4"])
+    assert (cfg.SOLVER.MAX_ITER, cfg.SOLVER.BASE_LR, cfg.SEED) == (7, 1e-4, 3)
+    write(tmp_path, "_BASE_: c.yaml", "b.yaml")
+    with pytest.raises(ConfigError, match="circle"):
+        load_config(write(tmp_path, "_BASE_: b.yaml", "c.yaml"))
+    with pytest.raises(ConfigError, match=r"my.yaml: _BASE_ names .*absent.yaml, which does not exist"):
+        load_config(write(tmp_path, "_BASE_: absent.yaml"))
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("SOLVER: {BASE_LRR: 1}", r"my.yaml: there is no key SOLVER.BASE_LRR. Did you mean 'SOLVER.BASE_LR'"),
+        ("SOLVR: {BASE_LR: 1}", "there is no key SOLVR"),
+        ("SOLVER: 3", "SOLVER is a section"),
+        ("SOLVER: {BASE_LR: fast}", "SOLVER.BASE_LR must be a float, got 'fast'"),
+        ("SOLVER: {MAX_ITER: 1.5}", "SOLVER.MAX_ITER must be a int, got 1.5"),
+        ("SOLVER: {MAX_ITER: True}", "SOLVER.MAX_ITER must be a int, got True"),
+        ("MODEL: {MASK_ON: 1}", "MODEL.MASK_ON must be a bool, got 1"),
+        ("DATASETS: {TRAIN: coco_2017_train}", "DATASETS.TRAIN must be a tuple"),
+        ("SEED: 1\nSEED: 2", "key 'SEED' stands twice"),
+        ("- 1", "must hold a mapping"),
+        ("a: [", "is not valid YAML"),
+        ("SEED: !!python/object/apply:os.system ['touch {marker}']", "Only plain values are read"),
+        ("MODEL: {RETINANET: {NUM_CLASSES: 3}}", "MODEL.RETINANET.NUM_CLASSES is a key of Detectron2's"),
+        ("MODEL: {KEYPOINT_ON: True}", "MODEL.KEYPOINT_ON is a key of Detectron2's"),
+    ],
+)
+def test_what_is_wrong_is_said(tmp_path, text, message):
+    marker = tmp_path / "executed"
+    with pytest.raises(ConfigError, match=message):
+        load_config(write(tmp_path, text.replace("{marker}", str(marker))))
+    assert not marker.exists()
+
+
+def test_overrides():
+    cfg = load_config(None, ["INPUT.MIN_SIZE_TRAIN", "(320,)", "MODEL.WEIGHTS", "", "SOLVER.BASE_LR", 1])
+    assert cfg.INPUT.MIN_SIZE_TRAIN == (320,) and cfg.MODEL.WEIGHTS == "" and cfg.SOLVER.BASE_LR == 1.0
+    assert load_config(None, ["SOLVER.WEIGHT_DECAY_BIAS", "0"]).SOLVER.WEIGHT_DECAY_BIAS == 0.0
+    with pytest.raises(ConfigError, match="the command line: there is no key SOLVER.LR"):
+        load_config(None, ["SOLVER.LR", 1])
+    with pytest.raises(ConfigError, match="'SOLVER.BASE_LR' has no value"):
+        load_config(None, ["SOLVER.BASE_LR"])
+
+
+def test_no_key_is_both_ours_and_only_detectron2s():
+    keys = get_cfg()
+    for key in DETECTRON2_ONLY:
+        node, *parts = keys, *key.split(".")
+        while parts and parts[0] in node:
+            node = node[parts.pop(0)]
+        assert parts, key

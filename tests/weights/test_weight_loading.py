@@ -1,0 +1,161 @@
+"""Every key of a weight file is accounted for, and nothing in it is executed."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import zipfile
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from se_det.backbones import create_backbone, create_model
+from se_det.config import load_config
+from se_det.detection import build_detector
+from se_det.errors import WeightsError
+from se_det.weights import load_weights, read_weights
+
+
+def save(path: Path, content) -> Path:
+    torch.save(content, path)
+    return path
+
+
+def detector(gate: str = "se", overrides: tuple = ()):
+    options = ["MODEL.GATE.NAME", gate, "MODEL.BACKBONE.FREEZE_AT", 0, "MODEL.RESNETS.NORM", "BN", *overrides]
+    return build_detector(load_config("configs/faster_rcnn_se_r18_fpn.yaml", options))
+
+
+def test_a_classifiers_trunk_starts_a_detector(tmp_path):
+    classifier = create_model("se_resnet18", num_classes=7)
+    path = save(tmp_path / "c.pth", {"model": classifier.state_dict(), "iteration": 3})
+    model = detector()
+    account = load_weights(model, path)
+    trunk = classifier.trunk.state_dict()
+    loaded = model.backbone.bottom_up.state_dict()
+    assert all(torch.equal(loaded[name], value) for name, value in trunk.items())
+    assert len(account.loaded) == sum(not n.endswith("num_batches_tracked") for n in trunk)
+    assert account.unexpected == ["linear.weight", "linear.bias"]
+    assert all(not name.startswith("backbone.bottom_up") for name in account.missing) and account.missing
+    assert f"{len(account.loaded)} loaded, {len(account.missing)} missing, 2 unexpected, 0 reshaped" in account.summary()
+
+
+def test_a_detectors_trunk_starts_a_classifier_and_safetensors_are_read(tmp_path):
+    model = detector()
+    save_file(model.state_dict(), tmp_path / "d.safetensors")
+    classifier = create_model("se_resnet18")
+    account = load_weights(classifier, tmp_path / "d.safetensors")
+    assert account.missing == ["linear.weight", "linear.bias"]
+    weight = classifier.trunk.res5[1].gate.fc2.weight
+    assert torch.equal(weight, model.backbone.bottom_up.res5[1].gate.fc2.weight)
+
+
+def test_half_a_backbone_is_an_error_unless_allowed(tmp_path):
+    weights = {k: v for k, v in create_backbone("se_resnet18").state_dict().items() if not k.startswith("res4")}
+    path = save(tmp_path / "half.pth", weights)
+    with pytest.raises(WeightsError, match=r"half.pth lacks \d+ weights of the backbone: .*res4.*--allow-partial"):
+        load_weights(detector(), path)
+    assert len(load_weights(detector(), path, allow_partial=True).loaded) > 50
+
+
+def test_four_dimensional_gates_are_reshaped(tmp_path):
+    weights = create_backbone("se_resnet18").state_dict()
+    weights = {k: v[:, :, None, None] if k.endswith(("fc1.weight", "fc2.weight")) else v for k, v in weights.items()}
+    account = load_weights(create_backbone("se_resnet18"), save(tmp_path / "a.pth", weights))
+    assert len(account.reshaped) == 16 and not account.missing
+
+
+def test_plain_weights_start_a_gated_network_whose_function_they_keep(tmp_path):
+    plain = create_backbone("resnet18").eval()
+    path = save(tmp_path / "plain.pth", plain.state_dict())
+    x = torch.randn(1, 3, 64, 64)
+    expected = plain(x)["res5"]
+    for gate in ("se", "sp_se", "rg_se"):
+        gated = create_backbone(f"{gate}_resnet18", norm="BN").eval()
+        gated.freeze(2)
+        if gate != "se":  # a frozen norm inside a gate without weights would stay as it is for ever
+            with pytest.raises(WeightsError, match=r"MODEL.GATE.NORM GN .*MODEL.BACKBONE.FREEZE_AT 0"):
+                load_weights(gated, path)
+            gated = create_backbone(f"{gate}_resnet18", norm="BN", gate_norm="GN").eval()
+            gated.freeze(2)
+        account = load_weights(gated, path)
+        assert len(account.fresh_gates) == 8
+        assert (gated(x)["res5"] - expected).abs().max() / expected.abs().max() < 1e-5
+        # Frozen blocks train their gate, and nothing else.
+        trained = {n.split(".")[2] for n, p in gated.named_parameters() if n.startswith("res2") and p.requires_grad}
+        assert trained == {"gate"}
+    kept = create_backbone("se_resnet18").eval()
+    load_weights(kept, path, gate_init="paper")
+    assert (kept(x)["res5"] - expected).abs().max() / expected.abs().max() > 0.1
+
+
+def test_other_classes_keep_everything_but_the_predictors(tmp_path):
+    source = detector(overrides=("MODEL.ROI_HEADS.NUM_CLASSES", 5))
+    path = save(tmp_path / "five.pth", source.state_dict())
+    account = load_weights(detector(overrides=("MODEL.ROI_HEADS.NUM_CLASSES", 2)), path)
+    assert {name.rsplit(".", 1)[0].rsplit(".", 1)[1] for name in account.resized} == {"cls_score", "bbox_pred"}
+    with pytest.raises(WeightsError, match=r"cls_score.weight has the shape \(6, 1024\), and this network's is \(3, 1024\)"):
+        load_weights(detector(overrides=("MODEL.ROI_HEADS.NUM_CLASSES", 2)), path, whole=True)
+
+
+def test_another_architecture_is_refused(tmp_path):
+    path = save(tmp_path / "wide.pth", create_backbone("resnet50").state_dict())
+    with pytest.raises(WeightsError, match="MODEL.RESNETS"):
+        load_weights(create_backbone("resnet18"), path)
+    with pytest.raises(WeightsError, match="none of its 2 keys"):
+        load_weights(create_backbone("resnet18"), save(tmp_path / "b.pth", {"a": torch.ones(1), "b": torch.ones(1)}))
+
+
+def test_averaged_weights_are_preferred(tmp_path):
+    raw = create_backbone("resnet18").state_dict()
+    averaged = {k: v + 1 for k, v in raw.items() if v.is_floating_point()}
+    file = read_weights(save(tmp_path / "e.pth", {"model": raw, "ema": averaged}))
+    assert file.averaged and torch.equal(file.tensors["res2.0.conv1.weight"], raw["res2.0.conv1.weight"] + 1)
+
+
+class Hostile:
+    def __init__(self, function, *arguments):
+        self.call = function, arguments
+
+    def __reduce__(self):
+        return self.call
+
+
+def test_nothing_in_a_pickle_is_executed(tmp_path):
+    marker = tmp_path / "executed"
+    attacks = {
+        "system": Hostile(os.system, f"touch {marker}"),
+        "eval": Hostile(eval, f"open({str(marker)!r}, 'w')"),
+        "nested": {"model": {"w": [Hostile(os.system, f"touch {marker}")]}},
+    }
+    for name, attack in attacks.items():
+        path = tmp_path / f"{name}.pth"
+        path.write_bytes(pickle.dumps(attack))
+        with pytest.raises(WeightsError, match=rf"{name}.pth is (refused|damaged)"):
+            read_weights(path)
+        zipped = tmp_path / f"{name}_zip.pth"
+        with zipfile.ZipFile(zipped, "w") as archive:
+            archive.writestr("archive/data.pkl", pickle.dumps(attack))
+            archive.writestr("archive/version", "3")
+        with pytest.raises(WeightsError, match=r"_zip.pth is (refused|damaged)"):
+            read_weights(zipped)
+    assert not marker.exists()
+
+
+def test_damaged_and_missing_files_are_named(tmp_path):
+    whole = save(tmp_path / "whole.pth", create_backbone("resnet18").state_dict())
+    torn = tmp_path / "torn.pth"
+    torn.write_bytes(whole.read_bytes()[:10_000])
+    for name, content in {"torn.pth": None, "text.pth": b"hello", "empty.pth": b"", "t.safetensors": b"\x01" * 40}.items():
+        if content is not None:
+            (tmp_path / name).write_bytes(content)
+        with pytest.raises(WeightsError, match=rf"{name} is damaged"):
+            read_weights(tmp_path / name)
+    with pytest.raises(WeightsError, match=r"There is no weight file .*absent.pth: check MODEL.WEIGHTS"):
+        read_weights(tmp_path / "absent.pth")
+    with pytest.raises(WeightsError, match="unknown ending"):
+        read_weights(tmp_path / "x.onnx")
+    with pytest.raises(WeightsError, match="holds no tensors"):
+        read_weights(save(tmp_path / "n.pth", {"a": 1}))
