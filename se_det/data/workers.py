@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -34,13 +35,18 @@ class Loader:
         return self._length
 
     def __iter__(self) -> Iterator[list[Sample]]:
-        loader = DataLoader(
-            _Guarded(self._samples),
-            batch_sampler=_Batches(self._batches),
-            num_workers=self._num_workers,
-            collate_fn=_as_they_are,
-            generator=torch.Generator(),  # it draws a number that nothing uses: not from the run's own
-        )
+        with warnings.catch_warnings():
+            # More workers than cores is the default's and the user's decision, not worth lines in every evaluation.
+            warnings.filterwarnings("ignore", message=".*worker processes in total")
+            loader = iter(
+                DataLoader(
+                    _Guarded(self._samples),
+                    batch_sampler=_Batches(self._batches),
+                    num_workers=self._num_workers,
+                    collate_fn=_as_they_are,
+                    generator=torch.Generator(),  # it draws a number that nothing uses: not from the run's own
+                )
+            )
         try:
             for batch in loader:
                 yield [_received(sample) for sample in batch]

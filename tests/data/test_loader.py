@@ -104,6 +104,12 @@ def test_loading_leaves_the_runs_random_numbers_alone(tmp_path: Path) -> None:
     assert torch.equal(torch.get_rng_state(), state)
 
 
+@pytest.mark.filterwarnings("error")
+def test_more_workers_than_cores_is_not_remarked_upon(tmp_path: Path) -> None:
+    dataset = small_set(tmp_path)
+    assert len(list(test_loader(dataset, short_side=20, max_size=60, num_workers=4))) == 4
+
+
 def test_several_data_sets_follow_one_another(tmp_path: Path) -> None:
     one, two = small_set(tmp_path / "one"), small_set(tmp_path / "two")
     samples = TrainingSamples([one, two.subset([1])], augmentation=PLAIN, seed=0, format="BGR", masks=False)
