@@ -57,6 +57,8 @@ class Loader:
                 f"A process that loads images has died ({str(error).splitlines()[0]}). When memory ran out, lower "
                 "DATALOADER.NUM_WORKERS; in a container give more shared memory (docker run --shm-size=8g)."
             ) from error
+        finally:
+            del loader  # its workers end now, not when an error's traceback is let go of
 
 
 class _Batches:

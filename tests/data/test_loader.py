@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 from itertools import islice
@@ -75,6 +76,16 @@ def test_instances_that_vanish_are_left_out_with_their_masks(tmp_path: Path) -> 
     assert instances["gt_masks"]["bitmaps"].shape == (0, 40, 50)
 
 
+def test_an_instance_whose_mask_vanishes_in_resizing_is_left_out(tmp_path: Path) -> None:
+    dot = {"size": [40, 50], "counts": [41, 1, 1958]}  # one pixel, which none of the new pixels' centres lies in
+    dataset = small_set(tmp_path, changed("annotations", 2, "segmentation", to=dot)).subset([0])
+    small = ResizeAndFlip(short_sides=(10,), max_size=99, flip="none")
+    [[sample]] = loaded(dataset, 1, augmentation=small, ims_per_batch=1)
+    assert sample["instances"]["gt_classes"].tolist() == [1]
+    [[sample]] = loaded(dataset, 1, augmentation=small, ims_per_batch=1, masks=False)
+    assert sample["instances"]["gt_classes"].tolist() == [0, 1]
+
+
 def test_an_image_without_annotations_is_a_sample_when_it_is_kept(tmp_path: Path) -> None:
     dataset = small_set(tmp_path).subset([2])
     [[sample]] = loaded(dataset, 1, ims_per_batch=1, filter_empty=False)
@@ -131,6 +142,7 @@ def test_a_broken_image_is_one_sentence_wherever_it_is_loaded(tmp_path: Path, wo
         loaded(dataset, 4, num_workers=workers)
     assert str(error.value).startswith(f"The image {path} cannot be read")
     assert "Traceback" not in str(error.value) and "\n" not in str(error.value)
+    assert multiprocessing.active_children() == []  # although the error is still held
 
 
 def test_an_image_of_another_size_is_named_with_both(tmp_path: Path) -> None:

@@ -24,6 +24,9 @@ from se_det.errors import ConfigError
         ((1, 3, 5, 100), (5, 15)),
         ((612, 612, 640, 640), (640, 640)),
         ((640, 427, 672, 1333), (1007, 672)),
+        ((387, 311, 800, 1333), (995, 800)),  # 995.498
+        ((394, 311, 800, 1333), (1014, 800)),  # 1013.505
+        ((311, 394, 800, 1333), (800, 1014)),
     ],
 )
 def test_sizes_are_detectron2s(asked: tuple[int, ...], expected: tuple[int, int]) -> None:
@@ -87,6 +90,13 @@ def test_image_and_bitmap_are_flipped_like_the_boxes() -> None:
         np.testing.assert_array_equal(geometry.bitmap(mask), expected)
         inner = geometry.image(pixels)[y0 + 1 : y1 - 1, x0 + 1 : x1 - 1]
         assert inner.size and (inner == 200).all()
+
+
+def test_a_bitmap_is_pillows_nearest() -> None:
+    mask = (np.random.default_rng(2).random((33, 47)) < 0.4).astype(np.uint8)
+    for height, width in ((50, 71), (20, 29)):
+        expected = np.asarray(Image.fromarray(mask).resize((width, height), Image.NEAREST))
+        np.testing.assert_array_equal(Geometry((33, 47), (height, width)).bitmap(mask), expected)
 
 
 def test_a_tensor_is_planes_and_ones_own() -> None:
