@@ -73,9 +73,7 @@ class BasicBlock(ResidualBlock):
         gate: GateMaker | None = None,
     ) -> None:  # fmt: skip
         super().__init__(in_channels, out_channels, stride=stride, norm=norm, gate=gate)
-        self.conv1 = Conv2d(
-            in_channels, out_channels, 3, stride=stride, padding=dilation, dilation=dilation, norm=norm
-        )
+        self.conv1 = Conv2d(in_channels, out_channels, 3, stride=stride, padding=dilation, dilation=dilation, norm=norm)
         self.conv2 = Conv2d(out_channels, out_channels, 3, padding=dilation, dilation=dilation, norm=norm)
 
     def branch(self, x: torch.Tensor, area: ValidArea | None) -> tuple[torch.Tensor, ValidArea | None]:

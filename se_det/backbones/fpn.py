@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from torch import nn
@@ -40,7 +41,7 @@ class FPN(nn.Module):
                 f"{list(bottom_up.out_features)}."
             )
         strides = [bottom_up.strides[name] for name in in_features]
-        if any(b != 2 * a for a, b in zip(strides, strides[1:])):
+        if any(b != 2 * a for a, b in pairwise(strides)):
             raise ConfigError(f"MODEL.FPN.IN_FEATURES {list(in_features)} have strides {strides}, which must double.")
         self.bottom_up = bottom_up
         self.in_features = tuple(in_features)
@@ -71,11 +72,11 @@ class FPN(nn.Module):
         """The pyramid's maps, finest first, and the area of each."""
         maps, areas = self.bottom_up.features(x, area)
         results, result_areas = {}, {}
-        above = None
+        above, above_area = None, None
         for level, name in reversed(list(zip(self.levels, self.in_features))):
             here, here_area = self._lateral(level)(maps[name], areas[name]), areas[name]
             if above is not None:
-                if here_area is not None and here_area.exact:
+                if above_area is not None and above_area.exact:
                     above = above_area.zero_outside(above)
                 height, width = here.shape[-2:]
                 # Equal to doubling; cut where the finer map is not twice the coarser one (inputs not padded to 32).

@@ -16,6 +16,7 @@ from ..errors import SeDetError
 COMMANDS = {
     "train": ("train", "train and evaluate a detector"),
     "predict": ("predict", "detect objects in images and draw them"),
+    "benchmark": ("benchmark", "measure time and memory"),
 }
 
 

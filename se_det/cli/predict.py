@@ -17,7 +17,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config-file", required=True, metavar="F", help="the config the weights were trained with")
     parser.add_argument("--weights", metavar="W", help="a checkpoint; default: MODEL.WEIGHTS of the config")
     parser.add_argument("--output", required=True, metavar="DIR", help="where drawn images and detections.json go")
-    parser.add_argument("--score-threshold", type=float, default=0.5, metavar="S", help="draw from this score; default: 0.5")
+    parser.add_argument(
+        "--score-threshold", type=float, default=0.5, metavar="S", help="draw from this score; default: 0.5"
+    )
     parser.add_argument("--limit", type=int, metavar="N", help="stop after N images")
     parser.add_argument("inputs", nargs="+", metavar="INPUT", help="images and folders of images")
 

@@ -18,7 +18,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint in OUTPUT_DIR")
     parser.add_argument("--overwrite", action="store_true", help="remove the earlier run in OUTPUT_DIR first")
     parser.add_argument("--eval-only", action="store_true", help="evaluate MODEL.WEIGHTS on the validation data")
-    parser.add_argument("--allow-partial", action="store_true", help="start from weights that lack parts of the backbone")
+    parser.add_argument(
+        "--allow-partial", action="store_true", help="start from weights that lack parts of the backbone"
+    )
     parser.add_argument("--train-json", metavar="J", help="COCO annotations to train on")
     parser.add_argument("--train-images", metavar="D", help="folder of their images")
     parser.add_argument("--val-json", metavar="J", help="COCO annotations to evaluate on")

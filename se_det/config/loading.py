@@ -154,16 +154,17 @@ def _over(base: dict[str, Any], tree: dict[str, Any]) -> dict[str, Any]:
 
 
 def _merge(cfg: CfgNode, tree: Mapping[str, Any], source: str) -> None:
-    for key, value in _leaves(tree):
+    for key, value in leaves(tree):
         node, name = _find(cfg, key, source)
         node[name] = _coerce(value, node[name], key, source)
 
 
-def _leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """("A.B.C", value) of every key in a tree of mappings."""
     for key, value in tree.items():
         path = f"{prefix}{key}"
         if isinstance(value, Mapping) and value:
-            yield from _leaves(value, f"{path}.")
+            yield from leaves(value, f"{path}.")
         else:
             yield path, value
 
@@ -178,7 +179,7 @@ def _find(cfg: CfgNode, key: str, source: str) -> tuple[CfgNode, str]:
                     f"{source}: {key} is a key of Detectron2's that the builtin engine does not implement. Remove it, "
                     "or run with --engine detectron2."
                 )
-            known = [path for path, _ in _leaves(cfg)]
+            known = [path for path, _ in leaves(cfg)]
             raise ConfigError(f"{source}: there is no key {here}.{did_you_mean(key, known)}")
         if depth < len(parts) - 1:
             node = node[part]

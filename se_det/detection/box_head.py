@@ -23,8 +23,14 @@ class BoxHead(nn.Sequential):
     """
 
     def __init__(
-        self, *, in_channels: int, resolution: int, conv_dims: Sequence[int] = (), fc_dims: Sequence[int], norm: str = ""
-    ) -> None:  # fmt: skip
+        self,
+        *,
+        in_channels: int,
+        resolution: int,
+        conv_dims: Sequence[int] = (),
+        fc_dims: Sequence[int],
+        norm: str = "",
+    ) -> None:
         super().__init__()
         channels = in_channels
         for number, dim in enumerate(conv_dims, start=1):

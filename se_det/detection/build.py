@@ -80,9 +80,7 @@ def build_backbone(cfg: CfgNode) -> FPN:
     )
     trunk.freeze(cfg.MODEL.BACKBONE.FREEZE_AT)
     fpn = cfg.MODEL.FPN
-    return FPN(
-        trunk, in_features=fpn.IN_FEATURES, out_channels=fpn.OUT_CHANNELS, norm=fpn.NORM, fuse=fpn.FUSE_TYPE
-    )
+    return FPN(trunk, in_features=fpn.IN_FEATURES, out_channels=fpn.OUT_CHANNELS, norm=fpn.NORM, fuse=fpn.FUSE_TYPE)
 
 
 def build_detector(cfg: CfgNode) -> RCNN:
@@ -184,9 +182,7 @@ def _roi_heads(cfg: CfgNode, backbone: FPN, features: list[str]) -> RoIHeads:
         }
     return RoIHeads(
         num_classes=roi.NUM_CLASSES,
-        box_pooler=Pooler(
-            output_size=box.POOLER_RESOLUTION, strides=strides, sampling_ratio=box.POOLER_SAMPLING_RATIO
-        ),
+        box_pooler=Pooler(output_size=box.POOLER_RESOLUTION, strides=strides, sampling_ratio=box.POOLER_SAMPLING_RATIO),
         box_head=box_head,
         box_predictor=predictor,
         batch_size_per_image=roi.BATCH_SIZE_PER_IMAGE,

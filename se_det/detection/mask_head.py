@@ -23,8 +23,14 @@ class MaskHead(nn.Sequential):
     """
 
     def __init__(
-        self, *, in_channels: int, num_classes: int, conv_dims: Sequence[int], norm: str = "", class_agnostic: bool = False
-    ) -> None:  # fmt: skip
+        self,
+        *,
+        in_channels: int,
+        num_classes: int,
+        conv_dims: Sequence[int],
+        norm: str = "",
+        class_agnostic: bool = False,
+    ) -> None:
         super().__init__()
         channels = in_channels
         for number, dim in enumerate(conv_dims[:-1], start=1):

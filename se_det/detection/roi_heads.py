@@ -83,9 +83,7 @@ class RoIHeads(nn.Module):
                 classes[None], self.batch_size_per_image, self.positive_fraction, background=self.num_classes
             )
             at = at[0][filled[0]]
-            results.append(
-                {"boxes": boxes[at], "classes": classes[at], "truth": matched[at], "instances": index[at]}
-            )
+            results.append({"boxes": boxes[at], "classes": classes[at], "truth": matched[at], "instances": index[at]})
         return results
 
     def losses(

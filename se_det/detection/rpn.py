@@ -158,12 +158,14 @@ class RPN(nn.Module):
             positive = filled & (labels == 1)
             at4 = at[..., None].expand(-1, -1, 4)
             chosen = all_anchors[at]
-            # Places that are not positive get the anchor itself for target: their terms are dropped, but must be finite.
+            # Places that are not positive get the anchor itself for target: their terms are dropped, but are finite.
             targets = torch.where(positive[..., None], targets.gather(1, at4), chosen)
             targets = box_ops.encode(chosen, targets, self.box_weights)
         logits = torch.cat(list(logits), 1).gather(1, at)
         deltas = torch.cat(list(deltas), 1).gather(1, at4)
-        objectness = F.binary_cross_entropy_with_logits(logits.to(targets.dtype), labels.to(targets.dtype), reduction="none")
+        objectness = F.binary_cross_entropy_with_logits(
+            logits.to(targets.dtype), labels.to(targets.dtype), reduction="none"
+        )
         distance = box_ops.smooth_l1(deltas.to(targets.dtype), targets, self.smooth_l1_beta)
         normaliser = self.batch_size_per_image * len(truth)
         objectness = torch.where(filled, objectness, 0.0).sum() / normaliser

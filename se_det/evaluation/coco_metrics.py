@@ -38,11 +38,13 @@ def coco_metrics(truth: GroundTruth, results: Iterable[dict[str, Any]], task: st
     """
     if task not in TASKS:
         raise ValueError(f"The task '{task}' is unknown; it must be one of {', '.join(TASKS)}.")
-    detections = COCO({
-        "images": truth.coco.dataset["images"],
-        "categories": truth.coco.dataset["categories"],
-        "annotations": [_detection(truth, result, number, task) for number, result in enumerate(results, 1)],
-    })
+    detections = COCO(
+        {
+            "images": truth.coco.dataset["images"],
+            "categories": truth.coco.dataset["categories"],
+            "annotations": [_detection(truth, result, number, task) for number, result in enumerate(results, 1)],
+        }
+    )
     protocol = COCOeval_faster(truth.coco, detections, iouType=task, print_function=logger.debug)
     protocol.evaluate()
     protocol.accumulate()

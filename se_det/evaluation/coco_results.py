@@ -35,9 +35,7 @@ def to_coco_results(
         raise ConfigError(
             "Masks are to be evaluated, but the detector makes none. Set MODEL.MASK_ON True, or evaluate boxes only."
         )
-    boxes, scores, classes = (
-        instances[key].detach().cpu() for key in ("pred_boxes", "scores", "pred_classes")
-    )
+    boxes, scores, classes = (instances[key].detach().cpu() for key in ("pred_boxes", "scores", "pred_classes"))
     if boxes.dtype in (torch.float16, torch.bfloat16):
         boxes = boxes.float()  # widths of large boxes would be rounded to several pixels
     finite = (torch.isfinite(boxes).all(dim=1) & torch.isfinite(scores)).nonzero().flatten()

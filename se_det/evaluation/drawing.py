@@ -186,9 +186,7 @@ def _overlap(place: tuple[int, int], label: _Label, other: tuple[int, int, int, 
     return max(0, wide) * max(0, tall)
 
 
-def _write(
-    canvas: np.ndarray, label: _Label, place: tuple[int, int], colour: tuple[int, int, int], line: int
-) -> None:
+def _write(canvas: np.ndarray, label: _Label, place: tuple[int, int], colour: tuple[int, int, int], line: int) -> None:
     x, y = place
     scale, thickness, margin = _text_size(canvas.shape[:2])
     part = canvas[y : y + label.height, x : x + label.width]

@@ -60,23 +60,24 @@ class GroundTruth:
         self.category_numbers = {category_id: number for number, category_id in enumerate(category_ids, 1)}
         self.class_labels = _distinct(category_names, category_ids)
 
-        with open(self.json_path, encoding="utf-8") as file:
-            content = json.load(file)
+        content = json.loads(Path(self.json_path).read_bytes())
         sizes = {image["id"]: (image["height"], image["width"]) for image in content["images"]}
         annotations = [a for a in content["annotations"] if a["image_id"] in self.image_numbers]
         if masks:
             self._check_segmentations(annotations)
-        self.coco = COCO({
-            "images": [
-                {"id": number, "height": sizes[image_id][0], "width": sizes[image_id][1]}
-                for image_id, number in self.image_numbers.items()
-            ],
-            "categories": [{"id": i, "name": label} for i, label in enumerate(self.class_labels, 1)],
-            "annotations": [
-                self._completed(annotation, number, sizes[annotation["image_id"]], masks)
-                for number, annotation in enumerate(annotations, 1)
-            ],
-        })
+        self.coco = COCO(
+            {
+                "images": [
+                    {"id": number, "height": sizes[image_id][0], "width": sizes[image_id][1]}
+                    for image_id, number in self.image_numbers.items()
+                ],
+                "categories": [{"id": i, "name": label} for i, label in enumerate(self.class_labels, 1)],
+                "annotations": [
+                    self._completed(annotation, number, sizes[annotation["image_id"]], masks)
+                    for number, annotation in enumerate(annotations, 1)
+                ],
+            }
+        )
 
     def _completed(self, annotation: dict, number: int, size: tuple[int, int], masks: bool) -> dict[str, Any]:
         x, y, width, height = map(float, annotation["bbox"])

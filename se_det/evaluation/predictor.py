@@ -40,12 +40,17 @@ class Predictor:
         cfg = cfg.clone()
         if categories:
             cfg.MODEL.ROI_HEADS.NUM_CLASSES = len(categories)
+        if cfg.INPUT.FORMAT not in ("BGR", "RGB"):
+            raise ConfigError(f"INPUT.FORMAT '{cfg.INPUT.FORMAT}' is unknown: use BGR or RGB.")
         self.cfg = cfg
+        self.reverse_channels = cfg.INPUT.FORMAT == "RGB"
         self.model = build_detector(cfg).to(pick_device(cfg.MODEL.DEVICE)).eval()
         load_weights(self.model, file, whole=True)
         count = cfg.MODEL.ROI_HEADS.NUM_CLASSES
         self.category_ids: list[int] = [int(c["id"]) for c in categories] or list(range(count))
-        self.class_names: list[str] = class_names or [str(c["name"]) for c in categories] or list(map(str, range(count)))
+        self.class_names: list[str] = (
+            class_names or [str(c["name"]) for c in categories] or list(map(str, range(count)))
+        )
         if len(self.class_names) != count:
             raise ConfigError(f"{len(self.class_names)} class names were given for {count} classes.")
 
@@ -80,7 +85,7 @@ class Predictor:
                 f"An image must be (height, width, 3) of uint8 in the order BGR, got {pixels.shape} of {pixels.dtype}."
             )
         height, width = pixels.shape[:2]
-        if self.cfg.INPUT.FORMAT == "RGB":
+        if self.reverse_channels:
             pixels = pixels[:, :, ::-1]
         size = short_side_size(height, width, self.cfg.INPUT.MIN_SIZE_TEST, self.cfg.INPUT.MAX_SIZE_TEST)
         tensor = to_tensor(resize_image(pixels, *size, method=self.cfg.INPUT.RESIZE))

@@ -41,9 +41,7 @@ class ValidArea:
         """From any sequence of (height, width)."""
         return cls(tuple((int(h), int(w)) for h, w in sizes), exact)
 
-    def after(
-        self, kernel: int, stride: int, padding: int, dilation: int = 1, *, ceil_mode: bool = False
-    ) -> ValidArea:
+    def after(self, kernel: int, stride: int, padding: int, dilation: int = 1, *, ceil_mode: bool = False) -> ValidArea:
         """The area on the output of a convolution or pooling."""
         if stride == 1 and 2 * padding == dilation * (kernel - 1):
             return self

@@ -28,9 +28,7 @@ class Conv2d(nn.Conv2d):
         groups: int = 1,
         norm: str = "",
     ) -> None:
-        super().__init__(
-            in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias=norm == ""
-        )
+        super().__init__(in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias=norm == "")
         self.norm = get_norm(norm, out_channels)
 
     def area_after(self, area: ValidArea | None) -> ValidArea | None:

@@ -169,6 +169,4 @@ def make_gate(
         return RGSE(channels, grid=RG_GRIDS[stage], norm=norm, **common)
     if name == "cbam":
         return CBAM(channels, norm=norm, **common)
-    raise ConfigError(
-        f"MODEL.GATE.NAME '{name}' is unknown: use one of {', '.join(GATES)}.{did_you_mean(name, GATES)}"
-    )
+    raise ConfigError(f"MODEL.GATE.NAME '{name}' is unknown: use one of {', '.join(GATES)}.{did_you_mean(name, GATES)}")

@@ -93,9 +93,7 @@ def fill(model: nn.Module, file: WeightFile, *, allow_partial: bool = False, who
                 f"{source}: {name} has the shape {tuple(tensor.shape)}, and this network's is {tuple(target.shape)}. "
                 "The file is of another architecture (MODEL.RESNETS, MODEL.GATE, MODEL.FPN) or number of classes."
             )
-    account.unexpected = [
-        name for name in tensors if name not in targets and not name.endswith("num_batches_tracked")
-    ]
+    account.unexpected = [name for name in tensors if name not in targets and not name.endswith("num_batches_tracked")]
     _check_complete(account, model_prefix, allow_partial=allow_partial, whole=whole)
     model.load_state_dict(fitting, strict=False)
     return account
@@ -140,7 +138,7 @@ def _check_complete(account: Account, prefix: str | None, *, allow_partial: bool
     if allow_partial or prefix is None:
         return
     trunk = [name for name in account.missing if name.startswith(prefix) and ".gate." not in name]
-    trunk = [name for name in trunk if not prefix == "" or not name.startswith(PREDICTORS)]
+    trunk = [name for name in trunk if prefix != "" or not name.startswith(PREDICTORS)]
     gates = [name for name in account.missing if name.startswith(prefix) and ".gate." in name]
     some_gates = any(".gate." in name for name in account.loaded)
     lacking = trunk + (gates if some_gates else [])

@@ -40,13 +40,13 @@ def test_a_config_builds_what_its_name_says(path):
     if path.stem == "base_rcnn_fpn":
         return
     kind, _, *gate, host, _ = path.stem.removesuffix("_3x").split("_")
-    assert cfg.MODEL.MASK_ON == (kind == "mask")
-    assert cfg.MODEL.GATE.NAME == ("_".join(gate) or "none")
+    assert (kind == "mask") == cfg.MODEL.MASK_ON
+    assert ("_".join(gate) or "none") == cfg.MODEL.GATE.NAME
     groups = (32, 4) if host.startswith("x") else (1, 64)
-    assert (cfg.MODEL.RESNETS.NUM_GROUPS, cfg.MODEL.RESNETS.WIDTH_PER_GROUP) == groups
-    assert cfg.MODEL.RESNETS.DEPTH == int(host[1:])
+    assert groups == (cfg.MODEL.RESNETS.NUM_GROUPS, cfg.MODEL.RESNETS.WIDTH_PER_GROUP)
+    assert int(host[1:]) == cfg.MODEL.RESNETS.DEPTH
     steps = (270000, (210000, 250000)) if path.stem.endswith("_3x") else (90000, (60000, 80000))
-    assert (cfg.SOLVER.MAX_ITER, cfg.SOLVER.STEPS) == steps
+    assert steps == (cfg.SOLVER.MAX_ITER, cfg.SOLVER.STEPS)
     with torch.device("meta"):
         build_detector(cfg)
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from se_det.detection import build_detector
 from se_det.detection import boxes as box_ops
+from se_det.detection import build_detector
 from se_det.detection.matching import match
 from se_det.errors import ConfigError, TrainingError
 
@@ -77,7 +77,9 @@ def test_box_losses_written_out():
     log_p = scores - scores.exp().sum(1, keepdim=True).log()
     expected_cls = -sum(log_p[i, c] for i, c in enumerate(classes)) / 6
     targets = box_ops.encode(proposals, truth, (10, 10, 5, 5))
-    expected_reg = sum((deltas[i, 4 * c : 4 * c + 4] - targets[i]).abs().sum() for i, c in enumerate(classes) if c < 3) / 6
+    expected_reg = (
+        sum((deltas[i, 4 * c : 4 * c + 4] - targets[i]).abs().sum() for i, c in enumerate(classes) if c < 3) / 6
+    )
     torch.testing.assert_close(result["loss_cls"], expected_cls)
     torch.testing.assert_close(result["loss_box_reg"], expected_reg)
 

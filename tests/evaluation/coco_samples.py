@@ -58,15 +58,17 @@ def random_content(*, images: int = 12, seed: int = 0) -> dict[str, Any]:
             segmentation: Any = [[x, y, x + w, y, x + w, y + h, x, y + h]]
             if crowd:
                 segmentation = uncompressed(mask_tools.decode(rle_of(segmentation)))
-            content["annotations"].append({
-                "id": len(content["annotations"]) + 1,
-                "image_id": image_id,
-                "category_id": CATEGORIES[rng.integers(0, 3)]["id"],
-                "bbox": [x, y, w, h],
-                "area": w * h,
-                "iscrowd": crowd,
-                "segmentation": segmentation,
-            })
+            content["annotations"].append(
+                {
+                    "id": len(content["annotations"]) + 1,
+                    "image_id": image_id,
+                    "category_id": CATEGORIES[rng.integers(0, 3)]["id"],
+                    "bbox": [x, y, w, h],
+                    "area": w * h,
+                    "iscrowd": crowd,
+                    "segmentation": segmentation,
+                }
+            )
     return content
 
 
@@ -91,14 +93,16 @@ def random_outputs(content: dict[str, Any], *, seed: int = 1) -> tuple[list[dict
         for mask, (x0, y0, x1, y1) in zip(masks, np.rint(found).astype(int)):
             mask[y0:y1, x0:x1] = True
         samples.append({"image_id": image["id"], "height": HEIGHT, "width": WIDTH})
-        outputs.append({
-            "instances": {
-                "pred_boxes": torch.tensor(found, dtype=torch.float32),
-                "scores": torch.tensor(scores, dtype=torch.float32),
-                "pred_classes": torch.tensor(classes, dtype=torch.int64),
-                "pred_masks": torch.tensor(masks),
+        outputs.append(
+            {
+                "instances": {
+                    "pred_boxes": torch.tensor(found, dtype=torch.float32),
+                    "scores": torch.tensor(scores, dtype=torch.float32),
+                    "pred_classes": torch.tensor(classes, dtype=torch.int64),
+                    "pred_masks": torch.tensor(masks),
+                }
             }
-        })
+        )
     return samples, outputs
 
 

@@ -39,7 +39,9 @@ def test_a_classifiers_trunk_starts_a_detector(tmp_path):
     assert len(account.loaded) == sum(not n.endswith("num_batches_tracked") for n in trunk)
     assert account.unexpected == ["linear.weight", "linear.bias"]
     assert all(not name.startswith("backbone.bottom_up") for name in account.missing) and account.missing
-    assert f"{len(account.loaded)} loaded, {len(account.missing)} missing, 2 unexpected, 0 reshaped" in account.summary()
+    assert (
+        f"{len(account.loaded)} loaded, {len(account.missing)} missing, 2 unexpected, 0 reshaped" in account.summary()
+    )
 
 
 def test_a_detectors_trunk_starts_a_classifier_and_safetensors_are_read(tmp_path):
@@ -96,7 +98,9 @@ def test_other_classes_keep_everything_but_the_predictors(tmp_path):
     path = save(tmp_path / "five.pth", source.state_dict())
     account = load_weights(detector(overrides=("MODEL.ROI_HEADS.NUM_CLASSES", 2)), path)
     assert {name.rsplit(".", 1)[0].rsplit(".", 1)[1] for name in account.resized} == {"cls_score", "bbox_pred"}
-    with pytest.raises(WeightsError, match=r"cls_score.weight has the shape \(6, 1024\), and this network's is \(3, 1024\)"):
+    with pytest.raises(
+        WeightsError, match=r"cls_score.weight has the shape \(6, 1024\), and this network's is \(3, 1024\)"
+    ):
         load_weights(detector(overrides=("MODEL.ROI_HEADS.NUM_CLASSES", 2)), path, whole=True)
 
 
@@ -148,7 +152,12 @@ def test_damaged_and_missing_files_are_named(tmp_path):
     whole = save(tmp_path / "whole.pth", create_backbone("resnet18").state_dict())
     torn = tmp_path / "torn.pth"
     torn.write_bytes(whole.read_bytes()[:10_000])
-    for name, content in {"torn.pth": None, "text.pth": b"hello", "empty.pth": b"", "t.safetensors": b"\x01" * 40}.items():
+    for name, content in {
+        "torn.pth": None,
+        "text.pth": b"hello",
+        "empty.pth": b"",
+        "t.safetensors": b"\x01" * 40,
+    }.items():
         if content is not None:
             (tmp_path / name).write_bytes(content)
         with pytest.raises(WeightsError, match=rf"{name} is damaged"):

@@ -1,0 +1,137 @@
+"""`se-det benchmark`: time and memory of the product's own training step and inference."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import statistics
+import time
+from pathlib import Path
+
+logger = logging.getLogger(__name__)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The command's arguments."""
+    what = parser.add_subparsers(dest="what", required=True, metavar="what")
+    step = what.add_parser("step", help="one training step and one inference of a config's detector")
+    step.add_argument("--config-file", required=True, metavar="F")
+    step.add_argument("--size", type=int, nargs=2, default=(800, 1088), metavar=("H", "W"), help="default: 800 1088")
+    step.add_argument("--batch", type=int, default=1, metavar="N", help="images per training step; default: 1")
+    step.add_argument("--repeat", type=int, default=5, metavar="R", help="times, of which the median; default: 5")
+    step.add_argument("--json", metavar="FILE", help="write the figures there too")
+    step.add_argument("overrides", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="config keys and their values")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Measure, each in a process of its own, so that a peak is that measurement's."""
+    import multiprocessing
+
+    import torch
+
+    from ..config import load_config
+    from ..device import pick_device
+    from ..files import write_json
+
+    cfg = load_config(args.config_file, args.overrides)
+    cfg.MODEL.DEVICE = str(pick_device(cfg.MODEL.DEVICE))
+    where = (
+        torch.cuda.get_device_name()
+        if cfg.MODEL.DEVICE.startswith("cuda")
+        else f"CPU, {torch.get_num_threads()} threads"
+    )
+    logger.info("%s, %d x %d px, PyTorch %s, %s", Path(args.config_file).stem, *args.size, torch.__version__, where)
+    figures = {}
+    context = multiprocessing.get_context("spawn")
+    for name, images in (("inference", 1), ("training step", args.batch)):
+        with context.Pool(1) as pool:
+            figure = pool.apply(_measure, (cfg.dump(), name, images, tuple(args.size), args.repeat))
+        figures[name] = figure
+        logger.info(
+            "%-14s %d image%s  %7.3f s (%.3f to %.3f)  peak memory %6.0f MiB, of which before the first %5.0f MiB",
+            name, images, " " if images == 1 else "s", figure["seconds"], figure["fastest"], figure["slowest"],
+            figure["peak_mib"], figure["before_mib"],
+        )  # fmt: skip
+    if args.json:
+        write_json(args.json, figures, indent=1)
+    return 0
+
+
+def _measure(config: str, name: str, images: int, size: tuple[int, int], repeat: int) -> dict[str, float]:
+    """Seconds and MiB of one kind of step on images of noise with eight boxes."""
+    import torch
+    import yaml
+
+    from ..config import get_cfg, merge_overrides
+    from ..config.loading import leaves
+    from ..detection import build_detector
+    from ..training.settings import optimizer, precision
+
+    cfg = get_cfg()
+    merge_overrides(cfg, [part for leaf in leaves(yaml.safe_load(config)) for part in leaf])
+    device = torch.device(cfg.MODEL.DEVICE)
+    torch.manual_seed(0)
+    model = build_detector(cfg).to(device)
+    samples = [_sample(size, cfg.MODEL.ROI_HEADS.NUM_CLASSES) for _ in range(images)]
+    arithmetic = precision(cfg, device)
+    update = optimizer(cfg, model, base_lr=1e-6)
+    training = name == "training step"
+    model.train(training)
+
+    def step() -> None:
+        if not training:
+            with torch.no_grad():
+                model(samples)
+            return
+        with arithmetic.autocast():
+            loss = sum(model(samples).values())
+        loss.backward()
+        update.step()
+        update.zero_grad()
+
+    before = _memory(device)
+    times = []
+    for _ in range(repeat + 1):  # the first one warms up
+        start = time.perf_counter()
+        step()
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        times.append(time.perf_counter() - start)
+    return {
+        "images": images,
+        "seconds": statistics.median(times[1:]),
+        "fastest": min(times[1:]),
+        "slowest": max(times[1:]),
+        "peak_mib": _memory(device),
+        "before_mib": before,
+    }
+
+
+def _sample(size: tuple[int, int], num_classes: int) -> dict:
+    import torch
+
+    height, width = size
+    corner = torch.rand(8, 2) * torch.tensor([width / 2, height / 2])
+    boxes = torch.cat([corner, corner + torch.rand(8, 2) * torch.tensor([width / 3, height / 3]) + 16], 1)
+    polygons = boxes[:, [0, 1, 2, 1, 2, 3, 0, 3]].double().reshape(-1, 2)
+    masks = {
+        "polygons": polygons,
+        "polygon_points": torch.full((8,), 4),
+        "polygon_owner": torch.arange(8),
+        "bitmaps": torch.zeros(0, height, width, dtype=torch.uint8),
+        "bitmap_owner": torch.zeros(0, dtype=torch.int64),
+    }
+    instances = {"gt_boxes": boxes, "gt_classes": torch.randint(num_classes, (8,)), "gt_masks": masks}
+    image = torch.randint(0, 256, (3, height, width), dtype=torch.uint8)
+    return {"image": image, "height": height, "width": width, "instances": instances}
+
+
+def _memory(device: object) -> float:
+    """The most memory so far, MiB: of the GPU, or of this process."""
+    import resource
+
+    import torch
+
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
