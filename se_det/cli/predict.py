@@ -25,7 +25,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Detect in every input; the exit code is 1 when one of them could not be read."""
+    """Detect in every input.
+
+    Raises:
+        DataError: at the end, when some of them could not be read.
+    """
     import cv2
     from tqdm import tqdm
 
@@ -41,13 +45,12 @@ def run(args: argparse.Namespace) -> int:
     files = find_images(args.inputs)[: args.limit]
     predictor = Predictor(load_config(args.config_file), args.weights)
     output = Path(args.output)
-    results, failed = [], 0
+    results, failures = [], []
     for number, (path, name) in enumerate(tqdm(files, unit="image", disable=None), start=1):
         try:
             image = read_image(path)
         except DataError as error:
-            logger.error("%s", error)
-            failed += 1
+            failures.append(str(error))
             continue
         instances = predictor.detect(image)
         found, _ = to_coco_results(
@@ -61,11 +64,11 @@ def run(args: argparse.Namespace) -> int:
         target = output / (name if name.suffix.lower() in (".jpg", ".jpeg") else name.with_suffix(".png"))
         write_atomically(target, lambda file, data=encoded: file.write(data.tobytes()))
     write_json(output / RESULTS, results)
-    logger.info("%d detections in %d images: %s and drawn images beside it.", len(results), len(files) - failed,
+    logger.info("%d detections in %d images: %s and drawn images beside it.", len(results), len(files) - len(failures),
                 output / RESULTS)  # fmt: skip
-    if failed:
-        logger.error("%d of %d images could not be read.", failed, len(files))
-    return 1 if failed else 0
+    if failures:
+        raise DataError(f"{len(failures)} of {len(files)} images could not be read. {' '.join(failures)}")
+    return 0
 
 
 def find_images(inputs: list[str]) -> list[tuple[Path, Path]]:

@@ -6,7 +6,7 @@ import os
 import warnings
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from ..errors import DataError
 
@@ -56,6 +56,8 @@ def read_image(path: str | os.PathLike, format: str = "BGR") -> np.ndarray:
     except Exception as error:
         if os.path.isfile(path) and os.path.getsize(path) == 0:
             error_text = "the file is empty"
+        elif isinstance(error, UnidentifiedImageError):
+            error_text = "it is no image of a known format"
         else:
             error_text = str(getattr(error, "strerror", None) or error) or type(error).__name__
         raise DataError(

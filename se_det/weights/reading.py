@@ -37,6 +37,10 @@ def read_plain(path: str | Path) -> Any:
     if not path.is_file():
         raise WeightsError(f"There is no weight file {path}: check MODEL.WEIGHTS.")
     try:
+        path.open("rb").close()
+    except OSError as error:
+        raise WeightsError(f"{path} cannot be read: {error.strerror or error}.") from error
+    try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         wanted = _refused_global(str(error))
@@ -45,9 +49,8 @@ def read_plain(path: str | Path) -> Any:
                 f"{path} is refused: it asks for {wanted}, and weight files may hold tensors and plain containers only."
             ) from error
         raise WeightsError(f"{path} is damaged or not a file of PyTorch weights.") from error
-    except OSError as error:
-        raise WeightsError(f"{path} cannot be read: {error.strerror or error}.") from error
-    except (RuntimeError, EOFError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+    # What a damaged file does to torch.load is not foreseeable: a seek before its start is an OSError, too.
+    except Exception as error:
         raise WeightsError(f"{path} is damaged or not a file of PyTorch weights.") from error
 
 

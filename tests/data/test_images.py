@@ -84,7 +84,7 @@ def test_what_cannot_be_read_is_named(tmp_path: Path) -> None:
         ("torn.jpg", "cannot be read: .*truncated"),
         ("torn.png", "cannot be read: .*truncated"),
         ("empty.jpg", "the file is empty"),
-        ("text.jpg", "cannot identify image file"),
+        ("text.jpg", "it is no image of a known format"),
         ("float.tiff", "floating-point"),
         ("none.jpg", "is not there"),
         (".", "Is a directory"),
