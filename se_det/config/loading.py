@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -192,8 +193,10 @@ def _coerce(value: Any, default: Any, key: str, source: str) -> Any:
     """`value` as the type that the key has, where nothing is lost by it."""
     # SOLVER.WEIGHT_DECAY_BIAS is the one key that may be None.
     if default is None or (value is None and key == "SOLVER.WEIGHT_DECAY_BIAS"):
-        if value is None or (isinstance(value, (int, float)) and not isinstance(value, bool)):
-            return None if value is None else float(value)
+        if value is None:
+            return None
+        if isinstance(value, float) or (isinstance(value, int) and not isinstance(value, bool)):
+            return _coerce(value, 0.0, key, source)
     elif isinstance(value, str) and not isinstance(default, str):
         # YAML reads `(600, 800)` and `1e-4` as words.
         parsed = _literal(value)
@@ -205,7 +208,8 @@ def _coerce(value: Any, default: Any, key: str, source: str) -> Any:
         if isinstance(default, bool) and isinstance(value, bool):
             return value
     elif isinstance(default, float) and isinstance(value, int):
-        return float(value)
+        if abs(value) <= sys.float_info.max:
+            return float(value)
     elif isinstance(value, type(default)):
         return value
     kind = "number or None" if default is None else type(default).__name__

@@ -6,6 +6,7 @@ from fvcore.common.config import CfgNode
 
 from ..backbones.fpn import FPN
 from ..backbones.resnet import ResNet
+from ..config import check_values
 from ..errors import ConfigError
 from .anchors import AnchorGenerator
 from .box_head import BoxHead, BoxPredictor
@@ -40,6 +41,7 @@ def check_model(cfg: CfgNode) -> None:
     Raises:
         ConfigError: naming the key and the value.
     """
+    check_values(cfg)
     for key, value in ONLY.items():
         node = cfg
         for part in key.split("."):
@@ -54,6 +56,8 @@ def check_model(cfg: CfgNode) -> None:
             f"MODEL.BACKBONE.NAME is '{cfg.MODEL.BACKBONE.NAME}', and the builtin engine has only "
             f"{' and '.join(FPN_BACKBONES)}. If it is one of Detectron2's, run with --engine detectron2."
         )
+    if cfg.MODEL.ROI_BOX_HEAD.NUM_FC < 1:
+        raise ConfigError(f"MODEL.ROI_BOX_HEAD.NUM_FC must be at least 1, got {cfg.MODEL.ROI_BOX_HEAD.NUM_FC}.")
 
 
 def build_backbone(cfg: CfgNode) -> FPN:

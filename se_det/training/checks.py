@@ -6,6 +6,7 @@ import logging
 
 from fvcore.common.config import CfgNode
 
+from ..config import check_values
 from ..errors import ConfigError
 from .optimizer import CLIP_TYPES
 
@@ -22,6 +23,7 @@ def check_training(cfg: CfgNode, world_size: int) -> None:
     Raises:
         ConfigError: naming the keys, their values and the remedy.
     """
+    check_values(cfg)
     _check_numbers(cfg)
     _check_batch(cfg, world_size)
     _check_frozen(cfg)
