@@ -31,8 +31,12 @@ def run(args: argparse.Namespace) -> int:
 
     from ..config import load_config
     from ..device import pick_device
+    from ..errors import ConfigError
     from ..files import write_json
 
+    for flag, value in (("--size", min(args.size)), ("--batch", args.batch), ("--repeat", args.repeat)):
+        if value < 1:
+            raise ConfigError(f"{flag} must be at least 1, got {value}.")
     cfg = load_config(args.config_file, args.overrides)
     cfg.MODEL.DEVICE = str(pick_device(cfg.MODEL.DEVICE))
     where = (
@@ -74,7 +78,7 @@ def _measure(config: str, name: str, images: int, size: tuple[int, int], repeat:
     model = build_detector(cfg).to(device)
     samples = [_sample(size, cfg.MODEL.ROI_HEADS.NUM_CLASSES) for _ in range(images)]
     arithmetic = precision(cfg, device)
-    update = optimizer(cfg, model, base_lr=1e-6)
+    update = optimizer(cfg, model, base_lr=1e-6, scaled=arithmetic.scaled)
     training = name == "training step"
     model.train(training)
 

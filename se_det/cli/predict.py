@@ -42,6 +42,8 @@ def run(args: argparse.Namespace) -> int:
 
     if not 0 <= args.score_threshold <= 1:
         raise ConfigError(f"--score-threshold must be between 0 and 1, got {args.score_threshold}.")
+    if args.limit is not None and args.limit < 1:
+        raise ConfigError(f"--limit must be at least 1, got {args.limit}.")
     files = find_images(args.inputs)[: args.limit]
     predictor = Predictor(load_config(args.config_file), args.weights)
     output = Path(args.output)

@@ -149,3 +149,24 @@ def test_prediction(case, tmp_path, capsys):
     assert all(entry["category_id"] == 7 and Path(entry["file_name"]).name in ("1.jpg", "2.jpg") for entry in found)
     assert main([*command, "--output", str(tmp_path / "x"), str(tmp_path / "absent")]) == 1
     assert "absent" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "flags", [("--batch", "0"), ("--size", "0", "64"), ("--repeat", "0")], ids=lambda flags: flags[0]
+)
+def test_a_benchmark_of_nothing_is_refused(flags, capsys):
+    assert main(["benchmark", "step", "--config-file", "configs/faster_rcnn_se_r18_fpn.yaml", *flags]) == 1
+    assert f"{flags[0]} must be at least 1, got" in capsys.readouterr().err
+
+
+def test_the_benchmark_measures_training_and_inference(tmp_path):
+    figures = tmp_path / "figures.json"
+    command = ["--config-file", "configs/faster_rcnn_se_r18_fpn.yaml", "--size", "64", "64", "--repeat", "1"]
+    assert main(["benchmark", "step", *command, "--json", str(figures), "MODEL.DEVICE", "cpu"]) == 0
+    assert set(json.loads(figures.read_text())) == {"inference", "training step"}
+
+
+def test_predicting_fewer_than_one_image_is_refused(tmp_path, capsys):
+    command = ["predict", "--config-file", "configs/faster_rcnn_se_r18_fpn.yaml", "--output", str(tmp_path / "x")]
+    assert main([*command, "--limit", "-1", str(tmp_path)]) == 1
+    assert "--limit must be at least 1, got -1" in capsys.readouterr().err
