@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from fvcore.common.config import CfgNode
 
 from ..backbones.fpn import FPN
@@ -110,11 +112,16 @@ def build_detector(cfg: CfgNode) -> RCNN:
 
 def _present(cfg: CfgNode, section: str, backbone: FPN) -> list[str]:
     names = list(cfg.MODEL[section].IN_FEATURES)
-    unknown = [name for name in names if name not in backbone.strides]
-    if unknown or not names:
+    if not names or any(name not in list(backbone.strides) for name in names):
         raise ConfigError(
             f"MODEL.{section}.IN_FEATURES {names} must name maps of the backbone: {list(backbone.strides)}."
         )
+    strides = [backbone.strides[name] for name in names]
+    # A box goes to the map of its size by counting levels from the first.
+    if section == "ROI_HEADS" and any(b != 2 * a for a, b in pairwise(strides)):
+        raise ConfigError(f"MODEL.ROI_HEADS.IN_FEATURES {names} have strides {strides}, which must double.")
+    if len(set(names)) < len(names):
+        raise ConfigError(f"MODEL.{section}.IN_FEATURES {names} names a map twice.")
     return names
 
 

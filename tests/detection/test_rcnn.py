@@ -167,3 +167,17 @@ def test_other_architectures_name_the_other_engine():
         build_detector(small_config(overrides=("MODEL.META_ARCHITECTURE", "RetinaNet")))
     with pytest.raises(ConfigError, match="MODEL.FPN.IN_FEATURES"):
         build_detector(small_config(overrides=("MODEL.FPN.IN_FEATURES", ["res2", "res4"])))
+
+
+@pytest.mark.parametrize(
+    ("section", "names", "message"),
+    [
+        ("ROI_HEADS", ["p3", "p2"], "strides .* must double"),
+        ("ROI_HEADS", ["p2", "p4"], "strides .* must double"),
+        ("RPN", ["p2", "p2", "p3", "p4", "p5"], "names a map twice"),
+        ("RPN", [["p2"]], "must name maps of the backbone"),
+    ],
+)
+def test_maps_that_do_not_make_a_pyramid_are_refused(section, names, message):
+    with pytest.raises(ConfigError, match=message):
+        build_detector(small_config(overrides=(f"MODEL.{section}.IN_FEATURES", names)))
