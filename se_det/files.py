@@ -41,6 +41,23 @@ def write_atomically(path: str | os.PathLike, write: Callable[[IO[bytes]], None]
             os.unlink(temporary)
 
 
+def check_writable(folder: str | os.PathLike) -> None:
+    """Make `folder` and see that files can be written there, before the work whose results belong there.
+
+    Raises:
+        CheckpointError: it is a file, or cannot be made or written.
+    """
+    folder = Path(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise CheckpointError(
+            f"The output folder {folder} cannot be written: {error.strerror or error}. Give another one."
+        ) from error
+
+
 def write_text(path: str | os.PathLike, text: str) -> None:
     """Write `text` as UTF-8, atomically."""
     write_atomically(path, lambda file: file.write(text.encode("utf-8")))

@@ -38,7 +38,7 @@ def run(args: argparse.Namespace) -> int:
     from ..errors import ConfigError, DataError
     from ..evaluation import Predictor, draw_detections
     from ..evaluation.coco_results import to_coco_results
-    from ..files import write_atomically, write_json
+    from ..files import check_writable, write_atomically, write_json
 
     if not 0 <= args.score_threshold <= 1:
         raise ConfigError(f"--score-threshold must be between 0 and 1, got {args.score_threshold}.")
@@ -47,6 +47,7 @@ def run(args: argparse.Namespace) -> int:
     files = find_images(args.inputs)[: args.limit]
     predictor = Predictor(load_config(args.config_file), args.weights)
     output = Path(args.output)
+    check_writable(output)
     results, failures = [], []
     for number, (path, name) in enumerate(tqdm(files, unit="image", disable=None), start=1):
         try:
@@ -83,6 +84,8 @@ def find_images(inputs: list[str]) -> list[tuple[Path, Path]]:
 
     found: dict[Path, Path] = {}
     for text in inputs:
+        if not text:
+            raise DataError("One of the inputs is an empty word: name an image or a folder.")
         path = Path(text)
         if path.is_dir():
             inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file())

@@ -34,9 +34,11 @@ class SE(nn.Module):
 
     def __init__(self, channels: int, *, reduction: int = 16, bias: bool = True) -> None:
         super().__init__()
+        if not 1 <= reduction <= channels:
+            raise ConfigError(
+                f"MODEL.GATE.REDUCTION {reduction} leaves no hidden unit for {channels} channels: give 1 to {channels}."
+            )
         hidden = channels // reduction
-        if hidden < 1:
-            raise ConfigError(f"MODEL.GATE.REDUCTION {reduction} leaves no hidden unit for {channels} channels.")
         self.fc1 = nn.Linear(channels, hidden, bias=bias)
         self.fc2 = nn.Linear(hidden, channels, bias=bias)
 

@@ -18,7 +18,7 @@ from ..errors import ConfigError, did_you_mean
 from ..evaluation.coco_eval import CocoEvaluator
 from ..evaluation.coco_metrics import SUMMARY
 from ..evaluation.runner import evaluate
-from ..files import write_text
+from ..files import check_writable, write_text
 from ..weights import load_weights
 from . import data_sets, settings
 from .checkpoint import Checkpointer
@@ -173,6 +173,8 @@ def run_evaluation(cfg: CfgNode) -> Metrics:
         data_sets.settle_num_classes(cfg, next(iter(test_sets.values())))
         model = build_detector(cfg)
         load_weights(model, cfg.MODEL.WEIGHTS, whole=True)
+        if comm.is_main():
+            check_writable(cfg.OUTPUT_DIR)
         return Evaluation(cfg, test_sets)(model.to(device))
 
 

@@ -170,3 +170,18 @@ def test_predicting_fewer_than_one_image_is_refused(tmp_path, capsys):
     command = ["predict", "--config-file", "configs/faster_rcnn_se_r18_fpn.yaml", "--output", str(tmp_path / "x")]
     assert main([*command, "--limit", "-1", str(tmp_path)]) == 1
     assert "--limit must be at least 1, got -1" in capsys.readouterr().err
+
+
+def test_an_output_folder_that_cannot_be_is_refused_before_the_work(case, tmp_path, capsys):
+    assert case.train() == 0
+    blocked = tmp_path / "a_file"
+    blocked.write_text("mine")
+    run = case.folder / "out"
+    weights = str(run / "model_final.pth")
+    command = ["predict", "--config-file", str(run / "config.yaml"), "--weights", weights, "--output", str(blocked)]
+    assert main([*command, str(case.folder / "images")]) == 1
+    assert "a_file cannot be written" in capsys.readouterr().err
+    validation = ("--eval-only", "--val-json", str(case.json), "--val-images", str(case.folder / "images"))
+    assert case.train("MODEL.WEIGHTS", weights, "OUTPUT_DIR", str(blocked), options=validation) == 1
+    assert "a_file" in capsys.readouterr().err
+    assert blocked.read_text() == "mine"
