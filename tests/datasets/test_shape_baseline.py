@@ -14,12 +14,11 @@ DATASETS = Path(__file__).resolve().parents[2] / "datasets"
 
 @pytest.fixture(scope="module")
 def baseline():
-    sys.path.insert(0, str(DATASETS))
-    try:
-        import shape_baseline
-    finally:
-        sys.path.remove(str(DATASETS))
-    return shape_baseline
+    sys.path.insert(0, str(DATASETS))  # for the whole module: the tests import another script of the folder
+    import shape_baseline
+
+    yield shape_baseline
+    sys.path.remove(str(DATASETS))
 
 
 @pytest.fixture(scope="module")
