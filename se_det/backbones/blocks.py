@@ -11,7 +11,6 @@ from torch.nn import functional as F
 from ..layers.area import ValidArea
 from ..layers.conv import Conv2d
 from ..layers.gates import SE
-from ..layers.norms import freeze_norms
 
 GateMaker = Callable[[int], "SE | None"]
 
@@ -47,12 +46,6 @@ class ResidualBlock(nn.Module):
         if self.gate is not None:
             u = self.gate(u, area)
         return F.relu_(u.add_(shortcut)), area
-
-    def freeze(self) -> None:
-        """Stop training: no gradients, and batch norms become fixed."""
-        for parameter in self.parameters():
-            parameter.requires_grad = False
-        freeze_norms(self)
 
     def keep_function(self) -> None:
         """Give the fresh gate the factor 0.5 and double the norm before it: the block computes what it did without."""

@@ -12,6 +12,7 @@ from ..errors import ConfigError
 from ..layers.area import ValidArea
 from ..layers.conv import Conv2d
 from ..layers.gates import make_gate
+from ..layers.norms import freeze_norms
 from .blocks import BasicBlock, Bottleneck, ResidualBlock, Stage
 from .stem import BasicStem
 
@@ -142,8 +143,8 @@ class ResNet(nn.Module):
         for number, name in enumerate(("stem", *STAGES), start=1):
             if number <= freeze_at:
                 part = getattr(self, name)
-                for piece in part if isinstance(part, Stage) else (part,):
-                    piece.freeze()
+                part.requires_grad_(False)
+                freeze_norms(part)
 
     def features(
         self, x: torch.Tensor, area: ValidArea | None = None

@@ -9,7 +9,6 @@ from torch.nn import functional as F
 from ..errors import ConfigError
 from ..layers.area import ValidArea
 from ..layers.conv import Conv2d
-from ..layers.norms import freeze_norms
 
 STEM_POOLS = ("pad1", "ceil")
 
@@ -37,9 +36,3 @@ class BasicStem(nn.Module):
                 x = area.zero_outside(x)  # after a ReLU zero never wins a maximum, like the border's -infinity
             area = area.after(3, 2, self.pool_padding, ceil_mode=self.ceil_mode)
         return F.max_pool2d(x, 3, 2, self.pool_padding, ceil_mode=self.ceil_mode), area
-
-    def freeze(self) -> None:
-        """Stop training: no gradients, and batch norms become fixed."""
-        for parameter in self.parameters():
-            parameter.requires_grad = False
-        freeze_norms(self)

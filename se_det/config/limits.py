@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 from fvcore.common.config import CfgNode
 
 from ..errors import ConfigError
-from .loading import leaves
+from .loading import get_value, leaves
 
 # key: (least, most), both included; None is no limit.
 RANGES: dict[str, tuple[float, float | None]] = {
@@ -77,20 +78,14 @@ def check_values(cfg: CfgNode) -> None:
         # The largest element is a norm too: SOLVER.CLIP_GRADIENTS.NORM_TYPE may be infinite.
         if isinstance(value, float) and not math.isfinite(value) and not key.endswith("NORM_TYPE"):
             raise ConfigError(f"{key} must be a finite number, got {value}.")
-    for key, (least, most) in RANGES.items():
-        value = _value(cfg, key)
-        if value is None:  # SOLVER.WEIGHT_DECAY_BIAS
-            continue
-        if value < least or (most is not None and value > most):
-            allowed = f"at least {least}" if most is None else f"between {least} and {most}"
-            raise ConfigError(f"{key} must be {f'at most {most}' if least == -math.inf else allowed}, got {value}.")
+    check_ranges(cfg, RANGES)
     for key, count in NUMBERS.items():
-        value = _value(cfg, key)
+        value = get_value(cfg, key)
         if len(value) != count or not all(_is_number(x) and (x > 0 or key not in POSITIVE) for x in value):
             above = " above 0" if key in POSITIVE else ""
             raise ConfigError(f"{key} must be {count} numbers{above}, got {value}.")
     for key in WHOLE:
-        value = _value(cfg, key)
+        value = get_value(cfg, key)
         if not all(isinstance(x, int) for x in value):
             raise ConfigError(f"{key} must be whole numbers, got {value}.")
     if not cfg.SOLVER.CLIP_GRADIENTS.NORM_TYPE > 0:
@@ -110,6 +105,24 @@ def check_values(cfg: CfgNode) -> None:
         _check_matching(section, cfg.MODEL[section].IOU_THRESHOLDS, cfg.MODEL[section].IOU_LABELS)
 
 
+def check_ranges(cfg: CfgNode, ranges: Mapping[str, tuple[float, float | None]]) -> None:
+    """Refuse a number out of its range.
+
+    Args:
+        ranges: key to (least, most), both included; None is no limit.
+
+    Raises:
+        ConfigError: naming the key, its value and what it may be.
+    """
+    for key, (least, most) in ranges.items():
+        value = get_value(cfg, key)
+        if value is None:  # SOLVER.WEIGHT_DECAY_BIAS
+            continue
+        if value < least or (most is not None and value > most):
+            allowed = f"at least {least}" if most is None else f"between {least} and {most}"
+            raise ConfigError(f"{key} must be {f'at most {most}' if least == -math.inf else allowed}, got {value}.")
+
+
 def _check_matching(section: str, thresholds: list, labels: list) -> None:
     if not thresholds or not all(_is_number(x) for x in thresholds) or list(thresholds) != sorted(thresholds):
         raise ConfigError(f"MODEL.{section}.IOU_THRESHOLDS must be numbers that rise, got {thresholds}.")
@@ -122,9 +135,3 @@ def _check_matching(section: str, thresholds: list, labels: list) -> None:
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _value(cfg: CfgNode, key: str) -> Any:
-    for part in key.split("."):
-        cfg = cfg[part]
-    return cfg

@@ -170,6 +170,13 @@ def leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any
             yield path, value
 
 
+def get_value(cfg: CfgNode, key: str) -> Any:
+    """The value of "A.B.C"."""
+    for part in key.split("."):
+        cfg = cfg[part]
+    return cfg
+
+
 def _find(cfg: CfgNode, key: str, source: str) -> tuple[CfgNode, str]:
     node, parts = cfg, key.split(".")
     for depth, part in enumerate(parts):

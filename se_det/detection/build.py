@@ -9,6 +9,7 @@ from fvcore.common.config import CfgNode
 from ..backbones.fpn import FPN
 from ..backbones.resnet import ResNet
 from ..config import check_values
+from ..config.loading import get_value
 from ..errors import ConfigError
 from .anchors import AnchorGenerator
 from .box_head import BoxHead, BoxPredictor
@@ -45,12 +46,10 @@ def check_model(cfg: CfgNode) -> None:
     """
     check_values(cfg)
     for key, value in ONLY.items():
-        node = cfg
-        for part in key.split("."):
-            node = node[part]
-        if node != value:
+        given = get_value(cfg, key)
+        if given != value:
             raise ConfigError(
-                f"{key} is '{node}', and the builtin engine has only '{value}'. If it is one of Detectron2's, run "
+                f"{key} is '{given}', and the builtin engine has only '{value}'. If it is one of Detectron2's, run "
                 "with --engine detectron2."
             )
     if cfg.MODEL.BACKBONE.NAME not in FPN_BACKBONES:

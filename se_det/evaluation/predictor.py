@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from fvcore.common.config import CfgNode
 
-from ..data.images import read_image
+from ..data.images import FORMATS, read_image
 from ..data.transforms import resize_image, short_side_size, to_tensor
 from ..detection import build_detector
 from ..device import pick_device
@@ -40,8 +40,8 @@ class Predictor:
         cfg = cfg.clone()
         if categories:
             cfg.MODEL.ROI_HEADS.NUM_CLASSES = len(categories)
-        if cfg.INPUT.FORMAT not in ("BGR", "RGB"):
-            raise ConfigError(f"INPUT.FORMAT '{cfg.INPUT.FORMAT}' is unknown: use BGR or RGB.")
+        if cfg.INPUT.FORMAT not in FORMATS:
+            raise ConfigError(f"INPUT.FORMAT '{cfg.INPUT.FORMAT}' is unknown: use {' or '.join(FORMATS)}.")
         self.cfg = cfg
         self.reverse_channels = cfg.INPUT.FORMAT == "RGB"
         self.model = build_detector(cfg).to(pick_device(cfg.MODEL.DEVICE)).eval()

@@ -6,13 +6,25 @@ import logging
 
 from fvcore.common.config import CfgNode
 
-from ..config import check_values
+from ..config.limits import check_ranges, check_values
 from ..errors import ConfigError
 from .optimizer import CLIP_TYPES
 
 FEW_IMAGES = 8  # below this many, batch statistics of a gate's (N, C, 1, 1) map are mostly noise
 GATES_WITH_NORM_OF_ONE_CELL = ("sp_se", "rg_se")
 GATES_WITH_NORM = ("sp_se", "rg_se", "cbam")
+# What only training needs in range, as in `config.limits.RANGES`.
+RANGES = {
+    "SOLVER.MAX_ITER": (1, None),
+    "SOLVER.IMS_PER_BATCH": (1, None),
+    "SOLVER.ACCUMULATE": (1, None),
+    "SOLVER.REFERENCE_BATCH": (0, None),
+    "SOLVER.CHECKPOINT_PERIOD": (0, None),
+    "DATALOADER.NUM_WORKERS": (0, None),
+    "TEST.EVAL_PERIOD": (0, None),
+    "TEST.EARLY_STOP": (0, None),
+    "TEST.IMS_PER_BATCH": (1, None),
+}
 
 logger = logging.getLogger(__name__)
 
@@ -38,19 +50,7 @@ def gate_norm(cfg: CfgNode) -> str:
 
 def _check_numbers(cfg: CfgNode) -> None:
     solver = cfg.SOLVER
-    for key, value, least in (
-        ("SOLVER.MAX_ITER", solver.MAX_ITER, 1),
-        ("SOLVER.IMS_PER_BATCH", solver.IMS_PER_BATCH, 1),
-        ("SOLVER.ACCUMULATE", solver.ACCUMULATE, 1),
-        ("SOLVER.REFERENCE_BATCH", solver.REFERENCE_BATCH, 0),
-        ("SOLVER.CHECKPOINT_PERIOD", solver.CHECKPOINT_PERIOD, 0),
-        ("DATALOADER.NUM_WORKERS", cfg.DATALOADER.NUM_WORKERS, 0),
-        ("TEST.EVAL_PERIOD", cfg.TEST.EVAL_PERIOD, 0),
-        ("TEST.EARLY_STOP", cfg.TEST.EARLY_STOP, 0),
-        ("TEST.IMS_PER_BATCH", cfg.TEST.IMS_PER_BATCH, 1),
-    ):
-        if value < least:
-            raise ConfigError(f"{key} must be at least {least}, got {value}.")
+    check_ranges(cfg, RANGES)
     if not 0 <= solver.EMA.DECAY < 1:
         raise ConfigError(f"SOLVER.EMA.DECAY must be at least 0 (off) and below 1, got {solver.EMA.DECAY}.")
     if solver.CLIP_GRADIENTS.ENABLED and solver.CLIP_GRADIENTS.CLIP_TYPE not in CLIP_TYPES:

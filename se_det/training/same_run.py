@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import yaml
 from fvcore.common.config import CfgNode
 
+from ..config.loading import leaves
 from ..errors import CheckpointError
 from .checkpoint import ENGINE
 
@@ -49,8 +50,8 @@ def check_engine(state: Mapping[str, Any], path: str | os.PathLike) -> None:
 
 def changed_keys(saved: str, cfg: CfgNode) -> list[str]:
     """The keys, besides those that may change, in which `cfg` differs from the `saved` YAML, with both values."""
-    before = dict(_leaves(yaml.safe_load(saved)))
-    now = dict(_leaves(yaml.safe_load(cfg.dump())))
+    before = dict(leaves(yaml.safe_load(saved)))
+    now = dict(leaves(yaml.safe_load(cfg.dump())))
     changed = []
     for key in sorted(before.keys() | now.keys()):
         if key in MAY_CHANGE or (key == "SEED" and now.get(key, -1) < 0):  # a negative one asks for no certain seed
@@ -77,14 +78,6 @@ def check_same_run(state: Mapping[str, Any], cfg: CfgNode, categories: Sequence[
             f"{path} was trained on other categories than the training data has now: "
             f"{_few(state['categories'])} then, {_few(categories)} now. Resume with the data it was started with."
         )
-
-
-def _leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in tree.items():
-        if isinstance(value, Mapping):
-            yield from _leaves(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
 
 
 def _plain(value: Any) -> Any:
