@@ -16,6 +16,7 @@ FLOORS = [
     {"data", "detection"},
     {"evaluation"},
     {"training"},
+    {"integrations"},
     {"cli"},
 ]
 LEVEL = {room: level for level, rooms in enumerate(FLOORS) for room in rooms}
@@ -52,6 +53,17 @@ def test_imports_point_downwards(room):
 def test_base_modules_import_no_room():
     for path in PACKAGE.glob("*.py"):
         assert not imported_rooms(path), path
+
+
+def test_only_the_integrations_import_detectron2():
+    """So that installing it changes nothing that the builtin engine computes."""
+    for path in PACKAGE.rglob("*.py"):
+        if path.parent.name != "integrations":
+            for node in ast.walk(ast.parse(path.read_text())):
+                names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+                if isinstance(node, ast.ImportFrom) and not node.level:
+                    names.append(node.module)
+                assert not any(name.split(".")[0] == "detectron2" for name in names), path
 
 
 def test_only_torch_free_code_runs_at_installation_and_for_help():

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import argparse
-
-from fvcore.common.config import CfgNode
+from functools import partial
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -30,14 +29,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Read the config, then train or evaluate in every process of the run."""
-    from ..config import load_config, merge_overrides
+    from ..config import get_cfg, load_config, merge_overrides
     from ..errors import ConfigError
     from ..training.launch import launch
-    from ..training.run import run_evaluation
 
     if args.engine == "detectron2":
-        raise ConfigError("--engine detectron2 is not available in this version: use the builtin engine.")
-    cfg = load_config(args.config_file, args.overrides)
+        from ..integrations.detectron2_version import check_detectron2
+
+        check_detectron2()
+        from ..integrations.detectron2_engine import default_config, run_evaluation, run_training
+    else:
+        from ..training.run import run_evaluation, run_training
+
+        default_config = get_cfg
+    cfg = load_config(args.config_file, args.overrides, defaults=default_config())
     for flag in ("train_json", "train_images", "val_json", "val_images"):
         value = getattr(args, flag)
         if value is not None:
@@ -51,12 +56,6 @@ def run(args: argparse.Namespace) -> int:
     if args.eval_only:
         launch(run_evaluation, (cfg,), num_gpus=args.num_gpus, device=cfg.MODEL.DEVICE, **how)
     else:
-        options = (args.resume, args.overwrite, args.allow_partial)
-        launch(_train, (cfg, *options), num_gpus=args.num_gpus, device=cfg.MODEL.DEVICE, **how)
+        train = partial(run_training, resume=args.resume, overwrite=args.overwrite, allow_partial=args.allow_partial)
+        launch(train, (cfg,), num_gpus=args.num_gpus, device=cfg.MODEL.DEVICE, **how)
     return 0
-
-
-def _train(cfg: CfgNode, resume: bool, overwrite: bool, allow_partial: bool) -> None:
-    from ..training.run import run_training
-
-    run_training(cfg, resume=resume, overwrite=overwrite, allow_partial=allow_partial)

@@ -17,18 +17,21 @@ from .defaults import DETECTRON2_ONLY, get_cfg
 BASE_KEY = "_BASE_"
 
 
-def load_config(path: str | Path | None = None, overrides: Sequence[Any] = ()) -> CfgNode:
+def load_config(
+    path: str | Path | None = None, overrides: Sequence[Any] = (), *, defaults: CfgNode | None = None
+) -> CfgNode:
     """The defaults, then the YAML file with its bases, then `KEY VALUE` pairs.
 
     Args:
         path: a file, or one of the shipped configs by the name it has in the repository (`configs/x.yaml`).
         overrides: `[key, value, key, value, ...]`; values are Python literals or words.
+        defaults: every key there is, with its default; None is those of the builtin engine. They are not changed.
 
     Raises:
         ConfigError: the file is missing, is not YAML or asks for Python objects; a key is unknown or has a value of
             the wrong type. The sentence names file, key and value.
     """
-    cfg = get_cfg()
+    cfg = get_cfg() if defaults is None else defaults.clone()
     if path is not None:
         file = find_config(path)
         _merge(cfg, _read_with_bases(file), str(file))

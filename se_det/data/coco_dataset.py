@@ -161,6 +161,11 @@ class CocoDataset:
             lacking &= self._columns[key][:, 0] == self._columns[key][:, 1]
         return int(self._not_crowd(lacking).sum())
 
+    def annotations_with_runs(self) -> int:
+        """How many annotations, crowds not counted, have a run-length encoded mask."""
+        runs = self._columns["runs_range"]
+        return int(self._not_crowd(runs[:, 0] < runs[:, 1]).sum())
+
     def check_files_exist(self) -> None:
         """Refuse a data set whose image files are not all there, without opening any.
 

@@ -61,8 +61,8 @@ def check_model(cfg: CfgNode) -> None:
         raise ConfigError(f"MODEL.ROI_BOX_HEAD.NUM_FC must be at least 1, got {cfg.MODEL.ROI_BOX_HEAD.NUM_FC}.")
 
 
-def build_backbone(cfg: CfgNode) -> FPN:
-    """The pyramid on its trunk, frozen as MODEL.BACKBONE.FREEZE_AT says."""
+def build_trunk(cfg: CfgNode) -> ResNet:
+    """The trunk, frozen as MODEL.BACKBONE.FREEZE_AT says."""
     resnets, gate = cfg.MODEL.RESNETS, cfg.MODEL.GATE
     trunk = ResNet(
         depth=resnets.DEPTH,
@@ -84,8 +84,19 @@ def build_backbone(cfg: CfgNode) -> FPN:
         out_features=resnets.OUT_FEATURES,
     )
     trunk.freeze(cfg.MODEL.BACKBONE.FREEZE_AT)
+    return trunk
+
+
+def build_backbone(cfg: CfgNode) -> FPN:
+    """The pyramid on its trunk."""
     fpn = cfg.MODEL.FPN
-    return FPN(trunk, in_features=fpn.IN_FEATURES, out_channels=fpn.OUT_CHANNELS, norm=fpn.NORM, fuse=fpn.FUSE_TYPE)
+    return FPN(
+        build_trunk(cfg),
+        in_features=fpn.IN_FEATURES,
+        out_channels=fpn.OUT_CHANNELS,
+        norm=fpn.NORM,
+        fuse=fpn.FUSE_TYPE,
+    )
 
 
 def build_detector(cfg: CfgNode) -> RCNN:

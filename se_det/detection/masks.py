@@ -43,7 +43,7 @@ def crop_masks(
         bitmaps = masks["bitmaps"].to(boxes.device, boxes.dtype)[:, None]
         result[at] = roi_align(bitmaps, rois, size, 1.0, 0, aligned=True)[:, 0] >= 0.5
     if len(masks["polygon_points"]):
-        drawn = _draw_polygons(masks, instances.cpu(), boxes.cpu().double().numpy(), size)
+        drawn = _draw_polygons(masks, instances.cpu(), boxes.cpu().numpy(), size)
         result |= torch.from_numpy(drawn).to(boxes.device)
     return result
 
@@ -61,7 +61,8 @@ def _draw_polygons(
     points = masks["polygon_points"].cpu().numpy()
     ends = np.cumsum(points)
     corner = boxes[:, :2]
-    # A side below a tenth of a pixel would blow a polygon up without bound.
+    # A side below a tenth of a pixel would blow a polygon up without bound. In the boxes' own precision, as Detectron2
+    # does: a vertex on the border between two cells goes to the same side.
     ratio = size / np.maximum(boxes[:, 2:] - corner, 0.1)
     counts = points[polygon]
     owner = np.repeat(at, counts)

@@ -98,7 +98,7 @@ def spawn(
         TrainingError: one of them was killed, or failed in a way that nobody foresaw (with its traceback).
     """
     failures = mp.get_context("spawn").SimpleQueue()
-    job = (function, tuple(args), first, world or processes, url, device, failures)
+    job = (function, tuple(args), first, processes, world or processes, url, device, failures)
     try:
         mp.start_processes(_spawned, job, nprocs=processes, start_method="spawn")
     except (mp.ProcessRaisedException, mp.ProcessExitedException) as error:
@@ -122,10 +122,12 @@ def free_port() -> int:
 
 
 def _spawned(
-    local_rank: int, function: Callable, args: tuple, first: int, world: int, url: str, device: str, failures: Any
-) -> None:
+    local_rank: int, function: Callable, args: tuple, first: int, here: int, world: int, url: str, device: str,
+    failures: Any,
+) -> None:  # fmt: skip
     try:
         os.environ["LOCAL_RANK"] = str(local_rank)
+        os.environ["LOCAL_WORLD_SIZE"] = str(here)
         _join(device, local_rank, init_method=url, rank=first + local_rank, world_size=world)
         function(*args)
     except SeDetError as error:

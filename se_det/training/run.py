@@ -13,7 +13,7 @@ from torch import nn
 from .. import __version__, comm
 from ..data.coco import CocoDataset
 from ..data.loader import build_test_loader, build_train_loader
-from ..detection.build import build_detector
+from ..detection.build import build_detector, check_model
 from ..errors import ConfigError, did_you_mean
 from ..evaluation.coco_eval import CocoEvaluator
 from ..evaluation.coco_metrics import SUMMARY
@@ -62,6 +62,7 @@ def run_training(
     cfg = _own_copy(cfg)
     with run_log() as log:
         device = _announce(cfg)
+        check_model(cfg)
         check_training(cfg, comm.world_size())
         if comm.is_main():
             check_folder(cfg.OUTPUT_DIR, resume=resume, overwrite=overwrite)

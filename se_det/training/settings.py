@@ -46,8 +46,8 @@ def settle_backends(cfg: CfgNode) -> None:
     torch.backends.cudnn.benchmark = cfg.CUDNN_BENCHMARK
 
 
-def learning_rate(cfg: CfgNode) -> LearningRate:
-    """The schedule, with BASE_LR scaled to the number of images per step (logged)."""
+def base_learning_rate(cfg: CfgNode) -> float:
+    """SOLVER.BASE_LR scaled to the number of images per step (logged)."""
     solver = cfg.SOLVER
     base_lr = scaled_base_lr(solver.BASE_LR, solver.IMS_PER_BATCH, solver.REFERENCE_BATCH)
     if base_lr != solver.BASE_LR:
@@ -55,11 +55,17 @@ def learning_rate(cfg: CfgNode) -> LearningRate:
             "SOLVER.BASE_LR %g is for SOLVER.REFERENCE_BATCH %d images per step; for SOLVER.IMS_PER_BATCH %d it is %g.",
             solver.BASE_LR, solver.REFERENCE_BATCH, solver.IMS_PER_BATCH, base_lr,
         )  # fmt: skip
+    return base_lr
+
+
+def learning_rate(cfg: CfgNode) -> LearningRate:
+    """The schedule, with BASE_LR scaled to the number of images per step."""
+    solver = cfg.SOLVER
     late = [step for step in solver.STEPS if step >= solver.MAX_ITER]
     if late and solver.LR_SCHEDULER_NAME == "WarmupMultiStepLR":
         logger.warning("SOLVER.STEPS %s are not before SOLVER.MAX_ITER %d: left out.", late, solver.MAX_ITER)
     return LearningRate(
-        base_lr=base_lr,
+        base_lr=base_learning_rate(cfg),
         max_iter=solver.MAX_ITER,
         name=solver.LR_SCHEDULER_NAME,
         steps=tuple(solver.STEPS),

@@ -12,8 +12,6 @@ from se_det.data import dataset_paths, open_dataset, read_image
 from se_det.data.samples import TrainingSamples
 from se_det.data.transforms import Geometry, resize_image, short_side_size
 
-pytestmark = [pytest.mark.shared_data]
-
 
 class Always:
     """In place of the random choice."""
@@ -25,6 +23,7 @@ class Always:
         return Geometry((height, width), short_side_size(height, width, self.short_side, 1333), self.flip)
 
 
+@pytest.mark.shared_data
 @pytest.mark.detectron2
 @pytest.mark.parametrize(
     ("short_side", "flip", "format"), [(800, "none", "BGR"), (333, "horizontal", "RGB"), (64, "vertical", "BGR")]
@@ -66,6 +65,7 @@ def test_samples_equal_detectron2s(
         np.testing.assert_allclose(masks["polygons"].ravel(), np.concatenate([p for _, p in polygons]), atol=1e-9)
 
 
+@pytest.mark.shared_data
 def test_fast_resizing_of_photos_is_within_one_grey_level(shared_data: Path) -> None:
     counts = np.zeros(256, np.int64)
     for path in sorted((shared_data / "coco/val2017").glob("*.jpg"))[:12]:
@@ -77,3 +77,29 @@ def test_fast_resizing_of_photos_is_within_one_grey_level(shared_data: Path) -> 
     assert counts.sum() > 3e7
     assert counts[1] < 2e-3 * counts.sum()
     assert counts[2:].sum() < 1e-6 * counts.sum()  # two levels in one of 50 million values
+
+
+@pytest.mark.detectron2
+@pytest.mark.parametrize("orientation", range(9))
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+@pytest.mark.parametrize("format", ["BGR", "RGB"])
+def test_photos_of_every_orientation_and_mode_give_detectron2s_pixels(
+    tmp_path: Path, orientation: int, mode: str, format: str
+) -> None:
+    pytest.importorskip("detectron2")
+    from detectron2.data import detection_utils
+    from detectron2.data import transforms as T
+    from PIL import Image
+
+    pixels = np.random.default_rng(0).integers(0, 255, (12, 18, 3), dtype=np.uint8).repeat(5, 0).repeat(5, 1)
+    path = tmp_path / "photo.jpg"
+    photo = Image.fromarray(pixels).convert(mode)
+    exif = Image.Exif()
+    if orientation:
+        exif[0x0112] = orientation
+    photo.save(path, quality=95, exif=exif)
+    ours, theirs = read_image(path, format=format), detection_utils.read_image(path, format=format)
+    np.testing.assert_array_equal(ours, theirs)
+    size = short_side_size(*ours.shape[:2], 47, 1333)
+    resized = T.ResizeShortestEdge((47,), 1333, "choice").get_transform(theirs).apply_image(theirs)
+    np.testing.assert_array_equal(resize_image(ours, *size), resized)

@@ -1,0 +1,130 @@
+"""Our data sets in Detectron2's catalogs: read and checked by our own reader, so that both engines see the same."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.structures import BoxMode
+from fvcore.common.config import CfgNode
+from pycocotools import mask as mask_tools
+
+from ..data.catalog import DATASETS, open_dataset
+from ..data.coco import CocoDataset, compare_categories
+from ..errors import ConfigError, did_you_mean
+from ..training import data_sets
+
+# What one's own files are called in Detectron2's catalogs.
+TRAIN, VAL = "se_det_train", "se_det_val"
+
+logger = logging.getLogger(__name__)
+
+
+def settle_data(cfg: CfgNode, *, training: bool) -> list[dict[str, Any]]:
+    """Register what `cfg` names and set DATASETS.TRAIN and TEST, the numbers of classes and INPUT.MASK_FORMAT by it.
+
+    One's own files and the sets that we know are read by us. Others are Detectron2's own, or registered by the user.
+
+    Returns:
+        The categories, as a checkpoint keeps them.
+
+    Raises:
+        ConfigError: a set that nobody knows.
+        DataError: files that are missing, or cannot be used.
+    """
+    train, test = _train_sets(cfg) if training else {}, _test_sets(cfg)
+    ours = [dataset for dataset in (*train.values(), *test.values()) if dataset is not None]
+    for dataset in ours[1:]:
+        compare_categories(ours[0], dataset)
+    for name, dataset in (train | test).items():
+        if dataset is not None:
+            _register(name, dataset)
+    cfg.DATASETS.TRAIN, cfg.DATASETS.TEST = tuple(train), tuple(test)
+    if not ours:
+        return []
+    data_sets.settle_num_classes(cfg, ours[0])
+    cfg.MODEL.RETINANET.NUM_CLASSES = cfg.MODEL.ROI_HEADS.NUM_CLASSES
+    if any(dataset.annotations_with_runs() for dataset in train.values() if dataset is not None):
+        # Detectron2 draws polygons at the size of the box, but needs bitmaps as soon as one mask is run-length coded.
+        logger.info("INPUT.MASK_FORMAT is set to bitmask, as the training data has run-length coded masks.")
+        cfg.INPUT.MASK_FORMAT = "bitmask"
+    return data_sets.categories(ours[0])
+
+
+def _train_sets(cfg: CfgNode) -> dict[str, CocoDataset | None]:
+    if cfg.DATASETS.TRAIN_JSON or cfg.DATASETS.TRAIN_IMAGES or not cfg.DATASETS.TRAIN:
+        return {TRAIN: data_sets.training_sets(cfg)[0]}
+    return _open(cfg.DATASETS.TRAIN)
+
+
+def _test_sets(cfg: CfgNode) -> dict[str, CocoDataset | None]:
+    if cfg.DATASETS.VAL_JSON or cfg.DATASETS.VAL_IMAGES or cfg.DATASETS.TRAIN_JSON:
+        return dict(zip((VAL,), data_sets.test_sets(cfg).values()))
+    return _open(cfg.DATASETS.TEST)
+
+
+def _open(names: Sequence[str]) -> dict[str, CocoDataset | None]:
+    """The sets by name; None for those that we do not read."""
+    known = {*DATASETS, *DatasetCatalog.list()}
+    for name in names:
+        if name not in known:
+            raise ConfigError(
+                f"DATASETS names '{name}', which neither se_det nor Detectron2 knows.{did_you_mean(name, known)}"
+            )
+    sets = {name: open_dataset(name) if name in DATASETS else None for name in names}
+    for dataset in sets.values():
+        if dataset is not None:
+            dataset.check_files_exist()
+    return sets
+
+
+def _register(name: str, dataset: CocoDataset) -> None:
+    for catalog in (DatasetCatalog, MetadataCatalog):  # Detectron2 has some of the same names
+        if name in catalog.list():
+            catalog.remove(name)
+    DatasetCatalog.register(name, lambda: records(dataset))
+    MetadataCatalog.get(name).set(
+        evaluator_type="coco",
+        json_file=str(dataset.json_path),
+        image_root=str(dataset.images_folder),
+        thing_classes=list(dataset.category_names),
+        thing_dataset_id_to_contiguous_id={int(c): i for i, c in enumerate(dataset.category_ids)},
+    )
+
+
+def records(dataset: CocoDataset) -> list[dict[str, Any]]:
+    """A data set as Detectron2's standard dicts, one for each image."""
+    result = []
+    for i in range(len(dataset)):
+        image = dataset.image(i)
+        result.append(
+            {
+                "file_name": str(image.path),
+                "image_id": image.id,
+                "height": image.height,
+                "width": image.width,
+                "annotations": _annotations(dataset, i, image.height, image.width),
+            }
+        )
+    return result
+
+
+def _annotations(dataset: CocoDataset, i: int, height: int, width: int) -> list[dict[str, Any]]:
+    found = dataset.annotations(i)
+    result: list[dict[str, Any]] = [
+        {"bbox": box, "bbox_mode": BoxMode.XYXY_ABS, "category_id": category, "iscrowd": crowd}
+        for box, category, crowd in zip(
+            found.boxes.tolist(), found.classes.tolist(), found.crowd.astype(int).tolist(), strict=True
+        )
+    ]
+    start = 0
+    for points, owner in zip(found.polygon_points.tolist(), found.polygon_owner.tolist(), strict=True):
+        polygon = found.polygons[start : start + points].ravel().tolist()
+        result[owner].setdefault("segmentation", []).append(polygon)
+        start += points
+    for runs, owner in zip(found.runs, found.runs_owner.tolist(), strict=True):
+        uncompressed = {"size": [height, width], "counts": runs.tolist()}
+        result[owner]["segmentation"] = mask_tools.frPyObjects(uncompressed, height, width)
+    return result

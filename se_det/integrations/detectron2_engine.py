@@ -1,0 +1,354 @@
+"""`--engine detectron2`: Detectron2's trainer, loaders and evaluators on se_det's configs, data and weights."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import sys
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from detectron2.checkpoint import DetectionCheckpointer
+from detectron2.config import get_cfg
+from detectron2.data import MetadataCatalog, build_detection_test_loader
+from detectron2.data.detection_utils import SizeMismatchError
+from detectron2.engine import DefaultTrainer, hooks
+from detectron2.evaluation import (
+    COCOEvaluator,
+    COCOPanopticEvaluator,
+    DatasetEvaluators,
+    LVISEvaluator,
+    SemSegEvaluator,
+)
+from detectron2.modeling import GeneralizedRCNNWithTTA, build_model
+from detectron2.solver.build import get_default_optimizer_params, maybe_add_gradient_clipping
+from detectron2.utils import comm as detectron2_comm
+from detectron2.utils.env import seed_all_rng
+from detectron2.utils.logger import setup_logger
+from fvcore.common.config import CfgNode
+from torch import nn
+
+from .. import __version__, comm
+from ..config.loading import get_value
+from ..errors import CheckpointError, ConfigError, DataError, SeDetError, TrainingError
+from ..files import check_writable, write_json, write_text
+from ..training import settings
+from ..training.checkpoint import Checkpointer, load_checkpoint
+from ..training.checks import check_training
+from ..training.folder import check_folder, claim_folder
+from ..training.logs import run_log
+from ..training.same_run import check_same_run
+from ..weights import load_weights
+from .detectron2 import add_se_det_config, follow_image_sizes
+from .detectron2_data import settle_data
+from .detectron2_version import check_detectron2
+
+Metrics = dict[str, dict[str, float]]
+
+ENGINE = "detectron2"
+# Our own keys that Detectron2 has no part for: key, the one value that works there, what to do instead.
+BUILTIN_ONLY = (
+    ("INPUT.RESIZE", "pil", "its loader resizes with PIL"),
+    ("SOLVER.ACCUMULATE", 1, "its trainer computes a step in one part"),
+    ("SOLVER.EMA.DECAY", 0.0, "its trainer keeps no averaged weights"),
+    ("TEST.EARLY_STOP", 0, "its trainer always goes to SOLVER.MAX_ITER"),
+)
+
+logger = logging.getLogger(__name__)
+
+
+def default_config() -> CfgNode:
+    """Every key of Detectron2's, and ours."""
+    cfg = get_cfg()
+    add_se_det_config(cfg)
+    return cfg
+
+
+def run_training(
+    cfg: CfgNode, *, resume: bool = False, overwrite: bool = False, allow_partial: bool = False
+) -> Metrics:
+    """Train with Detectron2 as `cfg` says and evaluate what came of it; as the builtin engine's `run_training`.
+
+    Raises:
+        SeDetError: a sentence that says what was wrong and what to do.
+    """
+    cfg = cfg.clone()
+    cfg.defrost()
+    with run_log() as log, _in_sentences():
+        _announce(cfg)
+        _check(cfg)
+        check_training(cfg, comm.world_size())
+        if comm.is_main():
+            check_folder(cfg.OUTPUT_DIR, resume=resume, overwrite=overwrite)
+        categories = settle_data(cfg, training=True)
+        path, saved = _saved_run(cfg) if resume else (None, None)
+        settings.settle_seed(cfg, saved["seed"] if saved else None)
+        _settle_learning_rate(cfg)
+        if saved:
+            check_same_run(saved, cfg, categories, path)
+        torch.manual_seed(cfg.SEED)
+        model = follow_image_sizes(build_model(cfg))
+        if not saved and cfg.MODEL.WEIGHTS:
+            load_weights(model, cfg.MODEL.WEIGHTS, allow_partial=allow_partial, gate_init=cfg.MODEL.GATE.INIT)
+        if comm.is_main():
+            claim_folder(cfg.OUTPUT_DIR, overwrite=overwrite)
+            log.write_to(cfg.OUTPUT_DIR)
+            write_text(Path(cfg.OUTPUT_DIR) / "config.yaml", cfg.dump())
+        _log_to(cfg.OUTPUT_DIR)
+        settings.settle_backends(cfg)
+        seed_all_rng(cfg.SEED + comm.rank())
+        trainer = Trainer(cfg, model, run={"engine": ENGINE, "config": cfg.dump(), "seed": cfg.SEED,
+                                           "categories": categories})  # fmt: skip
+        if saved:
+            del saved
+            trainer.go_on_from(path)
+        trainer.train()
+        results = getattr(trainer, "_last_eval_results", None) or {}
+        if cfg.TEST.AUG.ENABLED:
+            results = {**results, **evaluate_with_augmentation(cfg, model)}
+        return _write(cfg, results)
+
+
+def run_evaluation(cfg: CfgNode) -> Metrics:
+    """Evaluate MODEL.WEIGHTS on the test data with Detectron2, and with TEST.AUG under test-time augmentation, too.
+
+    Raises:
+        SeDetError: no weights were given, there is nothing to evaluate on, or the weights are not of this network.
+    """
+    cfg = cfg.clone()
+    cfg.defrost()
+    with run_log(), _in_sentences():
+        _announce(cfg)
+        _check(cfg)
+        settings.settle_backends(cfg)
+        if not cfg.MODEL.WEIGHTS:
+            raise ConfigError("MODEL.WEIGHTS is empty: no weights were given to evaluate. Set MODEL.WEIGHTS <path>.")
+        settle_data(cfg, training=False)
+        if not cfg.DATASETS.TEST:
+            raise ConfigError(
+                "There is no data to evaluate on: give --val-json and --val-images (DATASETS.VAL_JSON and "
+                "DATASETS.VAL_IMAGES), or name a data set in DATASETS.TEST."
+            )
+        model = follow_image_sizes(build_model(cfg))
+        load_weights(model, cfg.MODEL.WEIGHTS, whole=True)
+        if comm.is_main():
+            check_writable(cfg.OUTPUT_DIR)
+        _log_to(None)
+        results = dict(Trainer.test(cfg, model))
+        if cfg.TEST.AUG.ENABLED:
+            results.update(evaluate_with_augmentation(cfg, model))
+        return _write(cfg, results)
+
+
+class Trainer(DefaultTrainer):
+    """Detectron2's trainer with our weights, checkpoints and keys.
+
+    Args:
+        model: with its initial weights.
+        run: what a checkpoint says of its run besides the trainer's state.
+    """
+
+    def __init__(self, cfg: CfgNode, model: nn.Module, *, run: dict[str, Any]) -> None:
+        self.build_model = lambda cfg: model  # the base class would build one without weights
+        self._run = run
+        super().__init__(cfg)
+        if cfg.SOLVER.AMP.ENABLED:
+            self._trainer.precision = getattr(torch, cfg.SOLVER.AMP.DTYPE)
+
+    def go_on_from(self, path: Path) -> None:
+        """Take over the state of a checkpoint of this engine's."""
+        self.checkpointer.load(str(path))
+        self.start_iter = self.iter + 1
+
+    def build_hooks(self) -> list[hooks.HookBase]:
+        cfg = self.cfg
+        self.checkpointer = SafeCheckpointer(self.model, cfg.OUTPUT_DIR, run=self._run, trainer=weakref.proxy(self))
+        result = super().build_hooks()
+        if cfg.TEST.EVAL_PERIOD and cfg.DATASETS.TEST and comm.is_main():
+            best = hooks.BestCheckpointer(
+                cfg.TEST.EVAL_PERIOD, self.checkpointer, cfg.TEST.BEST_METRIC or "bbox/AP", file_prefix="model_best"
+            )
+            result.insert(-1, best)  # after the evaluation, before the writers
+        return result
+
+    @classmethod
+    def build_optimizer(cls, cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
+        solver, clip = cfg.SOLVER, cfg.SOLVER.CLIP_GRADIENTS
+        whole = clip.ENABLED and clip.CLIP_TYPE == "full_model"  # which Detectron2 leaves to each project
+        if solver.OPTIMIZER == "SGD" and not whole:
+            return super().build_optimizer(cfg, model)
+        groups = get_default_optimizer_params(
+            model,
+            base_lr=solver.BASE_LR,
+            weight_decay=solver.WEIGHT_DECAY,
+            weight_decay_norm=solver.WEIGHT_DECAY_NORM,
+            bias_lr_factor=solver.BIAS_LR_FACTOR,
+            weight_decay_bias=solver.WEIGHT_DECAY_BIAS,
+        )
+        if solver.OPTIMIZER == "SGD":
+            kind = partial(torch.optim.SGD, momentum=solver.MOMENTUM, nesterov=solver.NESTEROV)
+        else:
+            kind = torch.optim.AdamW if whole else maybe_add_gradient_clipping(cfg, torch.optim.AdamW)
+        optimizer = kind(groups, lr=solver.BASE_LR)
+        if whole:
+            limit = settings.gradient_clip(cfg, model)
+            optimizer.register_step_pre_hook(lambda *_: limit())
+        return optimizer
+
+    @classmethod
+    def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> Any:
+        return build_detection_test_loader(cfg, dataset_name, batch_size=cfg.TEST.IMS_PER_BATCH)
+
+    @classmethod
+    def build_evaluator(cls, cfg: CfgNode, dataset_name: str, folder: str = "inference") -> Any:
+        output = os.path.join(cfg.OUTPUT_DIR, folder, *([dataset_name] if len(cfg.DATASETS.TEST) > 1 else []))
+        kind = MetadataCatalog.get(dataset_name).get("evaluator_type", None)
+        evaluators = []
+        if kind in ("sem_seg", "coco_panoptic_seg"):
+            evaluators.append(SemSegEvaluator(dataset_name, output_dir=output))
+        if kind in ("coco", "coco_panoptic_seg"):
+            evaluators.append(COCOEvaluator(dataset_name, output_dir=output))
+        if kind == "coco_panoptic_seg":
+            evaluators.append(COCOPanopticEvaluator(dataset_name, output))
+        if kind == "lvis":
+            evaluators.append(LVISEvaluator(dataset_name, output_dir=output))
+        if not evaluators:
+            raise ConfigError(
+                f"DATASETS.TEST names '{dataset_name}', whose evaluator_type is {kind!r}: this engine evaluates coco, "
+                "lvis, sem_seg and coco_panoptic_seg. Evaluate it in a script of your own with Detectron2's evaluator."
+            )
+        return DatasetEvaluators(evaluators)
+
+
+class SafeCheckpointer(DetectionCheckpointer):
+    """Checkpoints as Detectron2 reads them, which besides tell their engine and config, are written whole or not at
+    all, and are read without running code.
+
+    Args:
+        run: goes into every checkpoint.
+    """
+
+    def __init__(self, model: nn.Module, folder: str, *, run: dict[str, Any], **checkpointables: Any) -> None:
+        super().__init__(model, folder, **checkpointables)
+        self._run = run
+
+    def save(self, name: str, **extra: Any) -> None:
+        if not self.save_to_disk:
+            return
+        parts = {key: part.state_dict() for key, part in self.checkpointables.items()}
+        state = {"model": self.model.state_dict(), **parts, **self._run, **extra}
+        Checkpointer(self.save_dir).save(name, state, mark_last=not name.startswith("model_best"))
+
+    def _load_file(self, filename: str) -> dict[str, Any]:
+        return load_checkpoint(filename)
+
+
+def evaluate_with_augmentation(cfg: CfgNode, model: nn.Module) -> Metrics:
+    """Metrics under TEST.AUG, by task with `_TTA` after its name."""
+    if cfg.MODEL.META_ARCHITECTURE != "GeneralizedRCNN":
+        raise ConfigError(
+            f"TEST.AUG.ENABLED is True and MODEL.META_ARCHITECTURE {cfg.MODEL.META_ARCHITECTURE}: Detectron2 augments "
+            "images at test time for GeneralizedRCNN only. Set TEST.AUG.ENABLED False."
+        )
+    evaluators = [Trainer.build_evaluator(cfg, name, folder="inference_TTA") for name in cfg.DATASETS.TEST]
+    results = Trainer.test(cfg, GeneralizedRCNNWithTTA(cfg, model), evaluators)
+    return {f"{name}_TTA": values for name, values in results.items()}
+
+
+def _announce(cfg: CfgNode) -> None:
+    logger.info(
+        "Engine: detectron2 (Detectron2 %s, se_det %s, PyTorch %s), %d process(es).",
+        check_detectron2(), __version__, torch.__version__, comm.world_size(),
+    )  # fmt: skip
+    device = settings.settle_device(cfg)
+    if comm.world_size() > 1:
+        if device.type == "cpu":
+            raise ConfigError(
+                f"Detectron2's trainer works on GPUs when there are several processes, and these {comm.world_size()} "
+                "are on the CPU: start one process, or use the builtin engine."
+            )
+        detectron2_comm.create_local_process_group(int(os.environ["LOCAL_WORLD_SIZE"]))
+
+
+def _log_to(folder: str | None) -> None:
+    """Let Detectron2's own lines go to the terminal, and to `log.txt` in the folder."""
+    for name in ("fvcore", "detectron2"):
+        setup_logger(folder, distributed_rank=comm.rank(), name=name, color=sys.stdout.isatty())
+
+
+def _check(cfg: CfgNode) -> None:
+    """Refuse our own keys where Detectron2 has nothing for them."""
+    for key, value, why in BUILTIN_ONLY:
+        given = get_value(cfg, key)
+        if given != value:
+            raise ConfigError(
+                f"{key} is {given!r}, and with --engine detectron2 it must be {value!r}, as {why}: use the builtin "
+                "engine for it."
+            )
+    amp = cfg.SOLVER.AMP
+    if amp.ENABLED and cfg.MODEL.DEVICE == "cpu":
+        raise ConfigError("SOLVER.AMP.ENABLED is True, which Detectron2 has for GPUs only: use the builtin engine.")
+    if amp.DTYPE not in ("float16", "bfloat16"):
+        raise ConfigError(f"SOLVER.AMP.DTYPE '{amp.DTYPE}' is unknown: use float16 or bfloat16.")
+    if cfg.SOLVER.OPTIMIZER not in ("SGD", "AdamW"):
+        raise ConfigError(f"SOLVER.OPTIMIZER '{cfg.SOLVER.OPTIMIZER}' is unknown: use SGD or AdamW.")
+
+
+def _settle_learning_rate(cfg: CfgNode) -> None:
+    """Scale BASE_LR, and BASE_LR_END with it, to IMS_PER_BATCH; in cfg it is then as Detectron2 uses it."""
+    solver = cfg.SOLVER
+    scaled = settings.base_learning_rate(cfg)
+    solver.BASE_LR_END *= scaled / solver.BASE_LR
+    solver.BASE_LR, solver.REFERENCE_BATCH = scaled, 0
+
+
+def _saved_run(cfg: CfgNode) -> tuple[Path, dict[str, Any]]:
+    path, saved = Checkpointer(cfg.OUTPUT_DIR).newest()
+    if saved.get("engine") == ENGINE and {"model", "trainer", "config"} <= saved.keys():
+        return path, {key: saved[key] for key in ("config", "categories", "seed")}
+    writer = "the builtin engine" if saved.get("engine") else "another program"
+    raise CheckpointError(
+        f"{path} was written by {writer}, and Detectron2's trainer would start from its weights as if no step had been "
+        f"made: start a new run in another OUTPUT_DIR with MODEL.WEIGHTS {path}, or resume with what wrote it."
+    )
+
+
+def _write(cfg: CfgNode, results: dict[str, Any]) -> Metrics:
+    if not comm.is_main():
+        return {}
+    if len(cfg.DATASETS.TEST) > 1:
+        results = {f"{name}/{task}": v for name, tasks in results.items() for task, v in tasks.items()}
+    plain = {
+        task: {name: float(value) for name, value in values.items() if isinstance(value, (int, float))}
+        for task, values in results.items()
+    }
+    if plain:
+        Path(cfg.OUTPUT_DIR, "inference").mkdir(parents=True, exist_ok=True)
+        safe = {t: {k: v if math.isfinite(v) else None for k, v in values.items()} for t, values in plain.items()}
+        write_json(Path(cfg.OUTPUT_DIR) / "inference" / "metrics.json", safe)
+    return plain
+
+
+@contextmanager
+def _in_sentences() -> Iterator[None]:
+    """What Detectron2 ends with becomes one of our errors; its traceback goes to the log."""
+    try:
+        yield
+    except (SeDetError, KeyboardInterrupt):
+        raise
+    except FloatingPointError as error:
+        raise TrainingError(f"{error}. Lower SOLVER.BASE_LR, or set SOLVER.CLIP_GRADIENTS.ENABLED True.") from error
+    except SizeMismatchError as error:
+        raise DataError(f"An image has another size than the annotation file declares. {error}") from error
+    except Exception as error:
+        logger.exception("Detectron2 failed.")
+        told = str(error).strip().splitlines()
+        raise TrainingError(
+            f"Detectron2 ended with {type(error).__name__}{f': {told[0]}' if told else ''}. The log has its traceback."
+        ) from error

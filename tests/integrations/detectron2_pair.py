@@ -1,0 +1,200 @@
+"""The builtin detector and Detectron2's on the same weights and images, and how far apart their numbers are.
+
+`python tests/integrations/detectron2_pair.py` prints the table of docs/detectron2.md; it needs Detectron2.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+from se_det.config import load_config
+from se_det.detection.build import build_detector
+from tests.integrations.known_weights import SAMPLE_ALL, fill
+
+GATES = ("none", "se", "sp_se", "rg_se", "cbam")
+
+
+def make_pair(
+    gate: str, *, masks: bool, overrides: Sequence[Any] = (), own_resnet: bool = False
+) -> tuple[nn.Module, nn.Module]:
+    """(ours, theirs): R50-FPN detectors with the same known weights, in evaluation mode.
+
+    Args:
+        own_resnet: give Detectron2's detector its own ResNet; only for gate "none".
+    """
+    from detectron2.modeling import build_model
+
+    from se_det.integrations import detectron2_engine
+    from se_det.integrations.detectron2 import follow_image_sizes
+
+    keys = ["MODEL.DEVICE", "cpu", "MODEL.GATE.NAME", gate, "MODEL.MASK_ON", masks, "TEST.DETECTIONS_PER_IMAGE", 100,
+            *overrides]  # fmt: skip
+    ours = fill(build_detector(load_config("configs/mask_rcnn_r50_fpn.yaml", keys)))
+    if own_resnet:
+        keys += ["MODEL.BACKBONE.NAME", "build_resnet_fpn_backbone"]
+    defaults = detectron2_engine.default_config()
+    theirs = build_model(load_config("configs/mask_rcnn_r50_fpn.yaml", keys, defaults=defaults))
+    theirs.load_state_dict(ours.state_dict(), strict=True)
+    return ours.eval(), follow_image_sizes(theirs.eval())
+
+
+def to_detectron2(sample: dict[str, Any]) -> dict[str, Any]:
+    """One of our samples as Detectron2's mapper would give it."""
+    from detectron2.structures import Boxes, Instances, PolygonMasks
+
+    truth = sample["instances"]
+    instances = Instances(tuple(sample["image"].shape[-2:]))
+    instances.gt_boxes = Boxes(truth["gt_boxes"])
+    instances.gt_classes = truth["gt_classes"]
+    masks = truth["gt_masks"]
+    polygons: list[list[np.ndarray]] = [[] for _ in truth["gt_classes"]]
+    start = 0
+    for points, owner in zip(masks["polygon_points"].tolist(), masks["polygon_owner"].tolist(), strict=True):
+        polygons[owner].append(masks["polygons"][start : start + points].numpy().ravel())
+        start += points
+    instances.gt_masks = PolygonMasks(polygons)
+    return {**{key: sample[key] for key in ("image", "height", "width", "image_id")}, "instances": instances}
+
+
+def relative(a: torch.Tensor, b: torch.Tensor) -> float:
+    """The largest difference, as a share of the largest value of `b`."""
+    return float((a - b).abs().max() / b.abs().max().clamp(min=1e-12))
+
+
+def gap_in_order(a: torch.Tensor, b: torch.Tensor, scores: torch.Tensor, tie: float = 1e-5) -> float:
+    """The largest difference between the rows of `a` and `b`, where rows of equal `scores` may have changed places."""
+    if len(a) != len(b):
+        return float("inf")
+    worst, start = 0.0, 0
+    while start < len(a):
+        end = start + 1
+        while end < len(a) and scores[start] - scores[end] < tie:
+            end += 1
+        distances = torch.cdist(a[start:end].double(), b[start:end].double(), p=float("inf"))
+        worst = max(worst, float(distances.min(1).values.max()), float(distances.min(0).values.max()))
+        start = end
+    return worst
+
+
+@torch.no_grad()
+def compare_inference(ours: nn.Module, theirs: nn.Module, samples: Sequence[dict[str, Any]]) -> dict[str, float]:
+    """Differences of features (relative), proposals and boxes (px), scores, and 1 - IoU of masks."""
+    inputs = [to_detectron2(s) for s in samples]
+    images = theirs.preprocess_image(inputs)
+    bottom_up = theirs.backbone.bottom_up(images.tensor)
+    images = theirs.preprocess_image(inputs)  # again: a backbone uses the sizes once
+    pyramid = theirs.backbone(images.tensor)
+    x, sizes = ours.batch([s["image"] for s in samples])
+    from se_det.backbones.resnet import image_area
+
+    area = image_area(ours.backbone.padding, sizes)
+    our_bottom_up, _ = ours.backbone.bottom_up.features(x, area)
+    maps, areas = ours.backbone.features(x, area)
+    found = {
+        "features": max(relative(our_bottom_up[name], bottom_up[name]) for name in bottom_up),
+        "FPN": max(relative(maps[name], pyramid[name]) for name in pyramid),
+    }
+    proposals, _ = theirs.proposal_generator(images, pyramid)
+    our_proposals, _ = ours.proposal_generator(
+        [maps[n] for n in ours.rpn_features], [areas[n] for n in ours.rpn_features], sizes
+    )
+    found["proposals px"] = max(
+        gap_in_order(boxes, p.proposal_boxes.tensor, p.objectness_logits)
+        for (boxes, _), p in zip(our_proposals, proposals, strict=True)
+    )
+    found |= {"boxes px": 0.0, "scores": 0.0, "masks 1-IoU": 0.0, "detections": 0}
+    for a, b in zip(ours(samples), theirs(inputs), strict=True):
+        a, b = a["instances"], b["instances"]
+        if len(a["scores"]) != len(b) or not torch.equal(a["pred_classes"], b.pred_classes):
+            found["boxes px"] = float("inf")
+            continue
+        found["detections"] += len(b)
+        if not len(b):
+            continue
+        found["boxes px"] = max(found["boxes px"], gap_in_order(a["pred_boxes"], b.pred_boxes.tensor, b.scores))
+        found["scores"] = max(found["scores"], float((a["scores"] - b.scores).abs().max()))
+        if "pred_masks" in a:
+            one, other = a["pred_masks"].flatten(1), b.pred_masks.flatten(1)
+            union = (one | other).sum(1).clamp(min=1)
+            iou = torch.where((one | other).any(1), (one & other).sum(1) / union, 1.0)
+            found["masks 1-IoU"] = max(found["masks 1-IoU"], float(1 - iou.min()))
+    return found
+
+
+def compare_training(ours: nn.Module, theirs: nn.Module, samples: Sequence[dict[str, Any]]) -> dict[str, float]:
+    """Relative differences of the losses and of every parameter's gradient; both detectors must sample everything."""
+    gradients, losses = [], []
+    for model, inputs in ((ours, samples), (theirs, [to_detectron2(s) for s in samples])):
+        model.train()
+        model.zero_grad()
+        if hasattr(model, "vis_period"):  # Detectron2's: it records its losses in an event storage
+            from detectron2.utils.events import EventStorage
+
+            with EventStorage():
+                found = model(inputs)
+        else:
+            found = model(inputs)
+        sum(found.values()).backward()
+        losses.append({k: float(v) for k, v in found.items()})
+        gradients.append({k: p.grad for k, p in model.named_parameters() if p.grad is not None})
+        model.eval()
+    one, other = gradients
+    assert one.keys() == other.keys(), one.keys() ^ other.keys()
+    largest = max(float(g.norm()) for g in other.values())
+    return {
+        "losses": max(abs(losses[0][k] - v) / max(abs(v), 1e-12) for k, v in losses[1].items()),
+        # A gradient that is zero but for rounding has no relative difference.
+        "gradients": max(
+            float((one[k] - g).norm() / g.norm()) for k, g in other.items() if float(g.norm()) > 1e-6 * largest
+        ),
+    }
+
+
+def main() -> None:
+    """Print the table for COCO images; see the module."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("--json", required=True)
+    parser.add_argument("--images", required=True)
+    parser.add_argument("--short-sides", type=int, nargs="+", default=[224, 800])
+    parser.add_argument("--gates", nargs="+", default=GATES)
+    parser.add_argument("--number", type=int, default=2)
+    parser.add_argument("overrides", nargs="*")
+    args = parser.parse_intermixed_args()
+    from se_det.data import read_coco
+    from se_det.data.samples import TrainingSamples
+    from se_det.data.transforms import ResizeAndFlip
+
+    dataset = read_coco(args.json, args.images).without_empty()
+    print("| gate | model | short side | " + " | ".join(COLUMNS) + " |\n|" + "---|" * (3 + len(COLUMNS)))
+    for short_side in args.short_sides:
+        augmentation = ResizeAndFlip(short_sides=(short_side,), max_size=1333, flip="none")
+        source = TrainingSamples([dataset], augmentation=augmentation, seed=0, format="RGB", masks=True)
+        samples = [_tensors(source[(0, i)]) for i in range(args.number)]
+        for gate in args.gates:
+            for masks in (False, True):
+                overrides = [*SAMPLE_ALL, *args.overrides]
+                ours, theirs = make_pair(gate, masks=masks, overrides=overrides, own_resnet=gate == "none")
+                found = compare_inference(ours, theirs, samples) | compare_training(ours, theirs, samples)
+                values = " | ".join(f"{found[c]:.1e}" if c != "detections" else str(found[c]) for c in COLUMNS)
+                print(f"| {gate} | {'Mask' if masks else 'Faster'} | {short_side} | {values} |", flush=True)
+
+
+def _tensors(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _tensors(item) for key, item in value.items()}
+    return torch.from_numpy(value) if isinstance(value, np.ndarray) else value
+
+
+COLUMNS = ("features", "FPN", "proposals px", "boxes px", "scores", "masks 1-IoU", "detections", "losses", "gradients")
+
+if __name__ == "__main__":
+    main()
