@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from ..backbones.blocks import ResidualBlock
+from ..backbones.blocks import GatedBlock
 from ..errors import WeightsError
 from ..layers.norms import FrozenBatchNorm2d
 from .account import Account, shorten
@@ -153,7 +153,7 @@ def _settle_fresh_gates(model: nn.Module, file: WeightFile, account: Account, ga
     """Gates without weights are trained, and leave the network's function as it is unless told otherwise."""
     missing = set(account.missing)
     for name, block in model.named_modules():
-        if not isinstance(block, ResidualBlock) or block.gate is None:
+        if not isinstance(block, GatedBlock) or block.gate is None:
             continue
         if f"{name}.gate.fc1.weight" not in missing:
             continue
@@ -163,7 +163,8 @@ def _settle_fresh_gates(model: nn.Module, file: WeightFile, account: Account, ga
                 f"{file.path} has no weights for the gate of {name}, whose norm would be frozen at its initial "
                 "values: set MODEL.GATE.NORM GN (or BN) and, if that block is frozen, MODEL.BACKBONE.FREEZE_AT 0."
             )
-        plain = f"{name}.conv1.weight" not in missing and not any(".gate." in key for key in file.tensors)
-        if gate_init == "identity" or (gate_init == "" and plain and block.gate.one_factor):
+        own = next(key for key in block.state_dict() if not key.startswith("gate."))
+        plain = f"{name}.{own}" not in missing and not any(".gate." in key for key in file.tensors)
+        if gate_init == "identity" or (gate_init == "" and plain and block.can_keep_function):
             block.keep_function()
         block.gate.requires_grad_(True)
