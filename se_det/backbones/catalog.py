@@ -66,6 +66,11 @@ def list_models(pattern: str = "*") -> list[str]:
     return fnmatch.filter(names, pattern)
 
 
+def is_model(name: str) -> bool:
+    """Whether there is a model of this name."""
+    return name in list_models()
+
+
 def parse_name(name: str) -> tuple[str, str]:
     """(gate, host) of a model's name.
 
