@@ -16,6 +16,7 @@ from torch import nn
 
 from ..errors import ConfigError, did_you_mean
 from ..layers.gates import GATES
+from .bn_inception import BNInception
 from .classifier import Classifier
 from .resnet import ResNet
 from .trunk import STAGES, Trunk
@@ -54,6 +55,7 @@ HOSTS = {
     "resnext50_32x4d": Host(ResNet, {"depth": 50, "groups": 32, "width_per_group": 4}),
     "resnext101_32x4d": Host(ResNet, {"depth": 101, "groups": 32, "width_per_group": 4}),
     "senet154": Host(ResNet, SENET154, classifier=partial(Classifier, dropout=0.2), own_gate="se"),
+    "bn_inception": Host(BNInception),
 }
 
 

@@ -13,7 +13,8 @@ class Conv2d(nn.Conv2d):
     """Square convolution, then a norm kept as `.norm`.
 
     Args:
-        norm: name of the norm, "" for none. Without a norm the convolution has a bias.
+        norm: name of the norm, "" for none.
+        bias: whether the convolution has a bias; None: where it has no norm.
     """
 
     def __init__(
@@ -27,8 +28,10 @@ class Conv2d(nn.Conv2d):
         dilation: int = 1,
         groups: int = 1,
         norm: str = "",
+        bias: bool | None = None,
     ) -> None:
-        super().__init__(in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias=norm == "")
+        bias = norm == "" if bias is None else bias
+        super().__init__(in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias=bias)
         self.norm = get_norm(norm, out_channels)
 
     def area_after(self, area: ValidArea | None) -> ValidArea | None:
