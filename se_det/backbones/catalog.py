@@ -18,8 +18,12 @@ from ..errors import ConfigError, did_you_mean
 from ..layers.gates import GATES
 from .bn_inception import BNInception
 from .classifier import Classifier
+from .inception_resnet import InceptionResNetV2
+from .mobilenet import MobileNet
 from .resnet import ResNet
+from .shufflenet import ShuffleNet
 from .trunk import STAGES, Trunk
+from .vgg import VGG, VGGClassifier
 
 
 @dataclass(frozen=True)
@@ -30,12 +34,14 @@ class Host:
         build, arguments: the function that makes the trunk, and that function's arguments.
         classifier: makes the classifier of a trunk.
         own_gate: the gate that the host's bare name means.
+        in_classifier: arguments that the trunk of a classifier has besides.
     """
 
     build: Callable[..., Trunk]
     arguments: dict[str, Any] = field(default_factory=dict)
     classifier: Callable[..., nn.Module] = Classifier
     own_gate: str = "none"
+    in_classifier: dict[str, Any] = field(default_factory=dict)
 
 
 # Hu et al., arXiv 1709.01507, appendix: a ResNeXt-152 64x4d whose first 1 x 1s have half the channels, with 3 x 3
@@ -56,6 +62,10 @@ HOSTS = {
     "resnext101_32x4d": Host(ResNet, {"depth": 101, "groups": 32, "width_per_group": 4}),
     "senet154": Host(ResNet, SENET154, classifier=partial(Classifier, dropout=0.2), own_gate="se"),
     "bn_inception": Host(BNInception),
+    "vgg16_bn": Host(VGG, classifier=VGGClassifier),
+    "mobilenet_v1": Host(MobileNet),
+    "shufflenet_v1": Host(ShuffleNet),
+    "inception_resnet_v2": Host(InceptionResNetV2, in_classifier={"aligned": False}),
 }
 
 
@@ -106,5 +116,6 @@ def create_backbone(name: str, *, out_features: Sequence[str] = STAGES, **option
 
 def create_model(name: str, *, num_classes: int = 1000, **options: Any) -> nn.Module:
     """A classifier with random weights; the arguments are those of `create_backbone`."""
-    trunk = create_backbone(name, out_features=(STAGES[-1],), **options)
-    return HOSTS[parse_name(name)[1]].classifier(trunk, num_classes=num_classes)
+    entry = HOSTS[parse_name(name)[1]]
+    trunk = create_backbone(name, **{**entry.in_classifier, "out_features": (STAGES[-1],), **options})
+    return entry.classifier(trunk, num_classes=num_classes)
