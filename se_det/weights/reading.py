@@ -14,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 
 from ..errors import WeightsError
+from .families.facts import Facts
 from .formats.mat import read_mat
 from .formats.npz import read_npz
 from .formats.numpy_pickle import read_numpy_pickle
@@ -26,12 +27,26 @@ CONTAINERS = ("model", "state_dict", "blobs")  # under which programs keep the t
 
 @dataclass(frozen=True)
 class WeightFile:
-    """What a file holds: `tensors` by name, and in `extra` what it says of them."""
+    """What a file holds: `tensors` by name, and in `extra` what it says of them. `identify` adds the rest.
+
+    Attributes:
+        averaged: they are a checkpoint's averaged weights.
+        family: whose names the tensors had; "" as long as that was not looked into, and they still have them.
+        facts: what they need of the network and the input.
+        reshaped: names of tensors whose shape was changed.
+        strangers: keys of parts of the trunk that no network here has.
+        unordered: classes of a classifier that was left out, as the order of its classes is not known.
+    """
 
     path: Path
     tensors: dict[str, torch.Tensor]
     extra: dict[str, Any] = field(default_factory=dict)
     averaged: bool = False
+    family: str = ""
+    facts: Facts = field(default_factory=Facts)
+    reshaped: tuple[str, ...] = ()
+    strangers: tuple[str, ...] = ()
+    unordered: int = 0
 
 
 def read_weights(path: str | Path) -> WeightFile:
