@@ -1,0 +1,50 @@
+"""Networks of other libraries with random weights and statistics, and the networks of ours that are the same."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from se_det.backbones import create_model
+from se_det.weights import load_weights
+from se_det.weights.reading import WeightFile
+
+CAFFE = {"stride_in_1x1": True, "stem_pool": "ceil"}
+CAFFE_NEXT = {"stem_pool": "ceil"}
+SIZES = ((224, 224), (157, 203))
+
+
+def with_random_statistics(model: nn.Module, seed: int = 0) -> nn.Module:
+    """`model` in evaluation mode; each norm has an affine and statistics of its own, as after training."""
+    generator = torch.Generator().manual_seed(seed)
+    for module in model.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.weight.data.uniform_(0.5, 1.5, generator=generator)
+            module.bias.data.normal_(0, 0.1, generator=generator)
+            module.running_mean.normal_(0, 0.1, generator=generator)
+            module.running_var.uniform_(0.5, 1.5, generator=generator)
+    return model.eval()
+
+
+def as_file(tensors: dict[str, torch.Tensor], name: str = "theirs.pth", **extra) -> WeightFile:
+    """What `read_weights` gives for a file of these tensors."""
+    return WeightFile(Path(name), {k.removeprefix("module."): v for k, v in tensors.items()}, extra)
+
+
+@torch.no_grad()
+def largest_difference(ours: nn.Module, theirs: nn.Module, size: tuple[int, int]) -> float:
+    """Of the logits, relative to the largest."""
+    x = torch.randn(1, 3, *size, generator=torch.Generator().manual_seed(1))
+    expected = theirs(x)
+    return float((ours(x) - expected).abs().max() / expected.abs().max())
+
+
+def ours_with(file: WeightFile, name: str, **options) -> nn.Module:
+    """Our network with the weights of another library's."""
+    classes = next(len(v) for k, v in file.tensors.items() if k.endswith(("fc.weight", "last_linear.weight")) and "se" not in k)
+    model = create_model(name, num_classes=classes, **options).eval()
+    account = load_weights(model, file)
+    assert not account.missing and not account.unexpected
+    return model
