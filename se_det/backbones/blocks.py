@@ -103,18 +103,25 @@ class ResidualBlock(GatedBlock):
 
 
 class BasicBlock(ResidualBlock):
-    """Two 3 x 3 convolutions (ResNet-18 and -34)."""
+    """Two 3 x 3 convolutions (ResNet-18 and -34).
+
+    Args:
+        branch_relu: a ReLU on the branch's output U, before the gate, as in timm's legacy_seresnet18 and -34.
+    """
 
     def __init__(
-        self, in_channels: int, out_channels: int, *, stride: int = 1, dilation: int = 1, norm: str, **common: Any
-    ) -> None:
+        self, in_channels: int, out_channels: int, *, stride: int = 1, dilation: int = 1, norm: str,
+        branch_relu: bool = False, **common: Any,
+    ) -> None:  # fmt: skip
         super().__init__(in_channels, out_channels, stride=stride, norm=norm, **common)
+        self.branch_relu = branch_relu
         self.conv1 = Conv2d(in_channels, out_channels, 3, stride=stride, padding=dilation, dilation=dilation, norm=norm)
         self.conv2 = Conv2d(out_channels, out_channels, 3, padding=dilation, dilation=dilation, norm=norm)
 
     def branch(self, x: torch.Tensor, area: ValidArea | None) -> tuple[torch.Tensor, ValidArea | None]:
         x, area = F.relu_(self.conv1(x, area)), self.conv1.area_after(area)
-        return self.conv2(x, area), area
+        u = self.conv2(x, area)
+        return F.relu_(u) if self.branch_relu else u, area
 
     def last_norm(self) -> nn.Module:
         return self.conv2.norm

@@ -35,6 +35,7 @@ class ResNet(Trunk):
         res5_dilation: 1, or 2 to keep `res5` at stride 16.
         reduce_factor: each bottleneck's first 1 x 1 has the channels of its 3 x 3 divided by this.
         projection_kernel: kernel of the shortcuts of stride 2.
+        branch_relu: see `BasicBlock`; bottlenecks have none.
         common: see `Trunk`.
 
     Raises:
@@ -58,6 +59,7 @@ class ResNet(Trunk):
         res5_dilation: int = 1,
         reduce_factor: int = 1,
         projection_kernel: int = 1,
+        branch_relu: bool = False,
         gate_placement: str = "standard",
         **common: Any,
     ) -> None:
@@ -70,6 +72,8 @@ class ResNet(Trunk):
                 f"MODEL.RESNETS.DEPTH {depth} has basic blocks, which need NUM_GROUPS 1, WIDTH_PER_GROUP 64 and "
                 f"RES5_DILATION 1; got {groups}, {width_per_group} and {res5_dilation}."
             )
+        if bottleneck and branch_relu:
+            raise ConfigError(f"MODEL.RESNETS.BRANCH_RELU True needs basic blocks, and MODEL.RESNETS.DEPTH is {depth}.")
         channels = res2_channels or (256 if bottleneck else 64)
         width = groups * width_per_group
 
@@ -78,15 +82,16 @@ class ResNet(Trunk):
         for index, (stage, blocks) in enumerate(zip(STAGES, DEPTHS[depth])):
             dilation = res5_dilation if stage == "res5" else 1
             stride = 1 if stage == "res2" or dilation > 1 else 2
-            make_block = partial(
-                BasicBlock, norm=norm, dilation=dilation, projection_kernel=projection_kernel,
-                gate=self.gate_for(stage), placement=gate_placement,
-            )  # fmt: skip
+            shared = {
+                "norm": norm, "dilation": dilation, "projection_kernel": projection_kernel,
+                "gate": self.gate_for(stage), "placement": gate_placement,
+            }  # fmt: skip
+            make_block = partial(BasicBlock, branch_relu=branch_relu, **shared)
             if bottleneck:
                 inner = width << index
                 make_block = partial(
                     Bottleneck, reduced_channels=inner // reduce_factor, bottleneck_channels=inner, groups=groups,
-                    stride_in_1x1=stride_in_1x1, **make_block.keywords,
+                    stride_in_1x1=stride_in_1x1, **shared,
                 )  # fmt: skip
             out_channels = channels << index
             total_stride *= stride

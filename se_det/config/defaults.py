@@ -37,6 +37,7 @@ def add_se_det_config(cfg: CfgNode) -> None:
     # gate's averages. "exact": as if it did not exist (builtin engine), so results do not depend on batch mates.
     cfg.MODEL.GATE.PADDING = "keep"
     cfg.MODEL.RESNETS.STEM_POOL = "pad1"  # "pad1": 3x3 stride 2 padding 1; "ceil": padding 0, ceil mode (Caffe)
+    cfg.MODEL.RESNETS.BRANCH_RELU = False  # a ReLU before the gate of a basic block: timm's legacy_seresnet18 and -34
 
     # --- data ----------------------------------------------------------------------------------------------------
     # One's own data: a COCO JSON and the folder its file names are relative to. They take the place of

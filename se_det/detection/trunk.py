@@ -18,7 +18,7 @@ RESNET_BUILDERS = ("build_se_resnet_fpn_backbone", "build_resnet_fpn_backbone")
 DECIDED_BY_NAME = ("DEPTH", "NUM_GROUPS", "WIDTH_PER_GROUP", "RES2_OUT_CHANNELS", "STEM_OUT_CHANNELS")
 # Keys that only the ResNets among the catalog's names read. STRIDE_IN_1X1 is refused nowhere: it says where a
 # bottleneck has its stride, and the other hosts have no bottleneck.
-ONLY_IN_RESNETS = ("STEM_POOL", "RES5_DILATION")
+ONLY_IN_RESNETS = ("STEM_POOL", "RES5_DILATION", "BRANCH_RELU")
 
 
 def build_trunk(cfg: CfgNode) -> Trunk:
@@ -101,6 +101,7 @@ def _from_keys(cfg: CfgNode) -> ResNet:
         stem_pool=resnets.STEM_POOL,
         res2_channels=resnets.RES2_OUT_CHANNELS,
         res5_dilation=resnets.RES5_DILATION,
+        branch_relu=resnets.BRANCH_RELU,
         gate=cfg.MODEL.GATE.NAME,
         **_common(cfg),
     )
@@ -114,5 +115,6 @@ def _from_catalog(cfg: CfgNode) -> Trunk:
             "stride_in_1x1": resnets.STRIDE_IN_1X1,
             "stem_pool": resnets.STEM_POOL,
             "res5_dilation": resnets.RES5_DILATION,
+            "branch_relu": resnets.BRANCH_RELU,
         }
     return create_backbone(name, **options)

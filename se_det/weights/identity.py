@@ -79,7 +79,10 @@ def check_input(cfg: CfgNode, file: WeightFile) -> None:
 
 
 def _family(file: WeightFile, name: str) -> Family:
-    pickled = file.path.suffix == ".pkl" or "__author__" in file.extra
+    pickled = file.path.suffix == ".pkl" or "__author__" in file.extra or "stem.fc.weight" in file.tensors
+    said = FAMILIES.get(str(file.extra.get("family")))
+    if not name and said is not None and said.recognises(file.tensors):
+        return said  # it was converted here
     if not name:
         # Names that are nobody's may still be those of a network of ours without a stem; loading tells.
         return recognise(str(file.path), file.tensors, pickled=pickled) or SE_DET
@@ -112,6 +115,7 @@ def _facts_of_config(text: Any) -> Facts:
         return Facts(
             stride_in_1x1=bool(model["RESNETS"]["STRIDE_IN_1X1"]),
             stem_pool=str(model["RESNETS"]["STEM_POOL"]),
+            branch_relu=bool(model["RESNETS"].get("BRANCH_RELU", False)),
             input_format=str(config["INPUT"]["FORMAT"]),
             pixel_mean=tuple(float(v) for v in model["PIXEL_MEAN"]),
             pixel_std=tuple(float(v) for v in model["PIXEL_STD"]),

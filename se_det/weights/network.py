@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import nn
 
-from ..backbones.blocks import Bottleneck, GatedBlock
+from ..backbones.blocks import BasicBlock, Bottleneck, GatedBlock
 from ..backbones.stem import BasicStem
 from ..errors import WeightsError
 from .families import Facts, differences
@@ -15,7 +15,7 @@ from .reading import WeightFile
 
 
 def check_network(model: nn.Module, file: WeightFile) -> None:
-    """Refuse a network that has other strides or another stem pooling than the weights were trained with.
+    """Refuse a network that has other strides, ReLUs or stem pooling than the weights were trained with.
 
     Every key and shape would match, and every feature would be wrong.
 
@@ -26,28 +26,26 @@ def check_network(model: nn.Module, file: WeightFile) -> None:
     wrong = differences(file.facts, mine)
     if not wrong:
         return
-    settings = {
-        "stride_in_1x1": ("MODEL.RESNETS.STRIDE_IN_1X1", file.facts.stride_in_1x1, mine.stride_in_1x1),
-        "stem_pool": ("MODEL.RESNETS.STEM_POOL", file.facts.stem_pool, mine.stem_pool),
-    }
+    settings = [
+        f"MODEL.RESNETS.{name.upper()} {getattr(file.facts, name)} (it is {getattr(mine, name)})" for name in wrong
+    ]
     raise WeightsError(
-        f"{file.path} ({file.family}) would load, and every feature would be wrong: set "
-        + " and ".join(f"{key} {theirs} (it is {ours})" for key, theirs, ours in (settings[name] for name in wrong))
-        + ". In Python they are the arguments "
-        + " and ".join(wrong)
-        + "."
+        f"{file.path} ({file.family}) would load, and every feature would be wrong: set {' and '.join(settings)}; in "
+        f"Python they are the arguments {' and '.join(wrong)}."
     )
 
 
 def facts_of(model: nn.Module) -> Facts:
-    """The stride position and the stem pooling of a network's trunk, None for what it does not have."""
-    stride = pool = None
+    """What a network's trunk says of its strides, stem pooling and ReLUs; None for what it does not have."""
+    stride = pool = relu = None
     for module in model.modules():
         if isinstance(module, BasicStem):
             pool = "ceil" if module.ceil_mode else "pad1"
         if isinstance(module, Bottleneck) and module.conv1.stride != module.conv2.stride:
             stride = module.conv1.stride[0] > 1
-    return Facts(stride_in_1x1=stride, stem_pool=pool)
+        if isinstance(module, BasicBlock):
+            relu = module.branch_relu
+    return Facts(stride_in_1x1=stride, stem_pool=pool, branch_relu=relu)
 
 
 def fit_gates(model: nn.Module, tensors: Mapping[str, torch.Tensor]) -> list[str]:

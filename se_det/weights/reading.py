@@ -21,7 +21,7 @@ from .formats.numpy_pickle import read_numpy_pickle
 from .formats.torch_file import read_plain
 
 # What a file says of its weights, beside them: checkpoints of ours, converted files, Detectron2's pickles.
-EXTRA = ("config", "categories", "iteration", "engine", "facts", "__author__")
+EXTRA = ("config", "categories", "iteration", "engine", "facts", "family", "__author__")
 CONTAINERS = ("model", "state_dict", "blobs")  # under which programs keep the tensors
 
 
@@ -125,7 +125,7 @@ def _read_safetensors(path: Path) -> dict[str, Any]:
     if "facts" not in metadata:
         return tensors
     try:
-        return {"model": tensors, "facts": json.loads(metadata["facts"])}
+        return {"model": tensors, "family": metadata.get("family", ""), "facts": json.loads(metadata["facts"])}
     except ValueError as error:
         raise WeightsError(f"{path} is damaged: its metadata 'facts' is no JSON.") from error
 

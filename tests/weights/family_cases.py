@@ -13,6 +13,7 @@ from se_det.weights.reading import WeightFile
 
 CAFFE = {"stride_in_1x1": True, "stem_pool": "ceil"}
 CAFFE_NEXT = {"stem_pool": "ceil"}
+CAFFE_BASIC = {"stem_pool": "ceil", "branch_relu": True}
 SIZES = ((224, 224), (157, 203))
 
 
@@ -43,8 +44,7 @@ def largest_difference(ours: nn.Module, theirs: nn.Module, size: tuple[int, int]
 
 def ours_with(file: WeightFile, name: str, **options) -> nn.Module:
     """Our network with the weights of another library's."""
-    classes = next(len(v) for k, v in file.tensors.items() if k.endswith(("fc.weight", "last_linear.weight")) and "se" not in k)
-    model = create_model(name, num_classes=classes, **options).eval()
+    model = create_model(name, **options).eval()
     account = load_weights(model, file)
     assert not account.missing and not account.unexpected
     return model

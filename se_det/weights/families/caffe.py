@@ -20,9 +20,12 @@ from .family import Family, Tensors
 from .rules import AS_CONVOLUTION, Change, Rule
 
 EPS = 1e-5  # of both programs' batch normalisation; the released prototxts do not set another
-CAFFE_FACTS = Facts(None, "ceil", "BGR", (104.0, 117.0, 123.0), (1.0, 1.0, 1.0), "caffe")
+CAFFE_FACTS = Facts(None, "ceil", None, "BGR", (104.0, 117.0, 123.0), (1.0, 1.0, 1.0), "caffe")
 # MatConvNet's importer turned the first kernels around: images are RGB there.
 MATCONVNET_FACTS = replace(CAFFE_FACTS, input_format="RGB", pixel_mean=(123.0, 117.0, 104.0))
+
+# SE-BN-Inception's modules, by the stage of ours that they are in.
+MODULES = (("res3", "{m3}"), ("res4", "{m4}"), ("res5", "{m5}"))
 
 # (layer of ours, layer of theirs, whether a norm follows, only for a stem of three (True) or one (False) convolution)
 LAYERS = (
@@ -34,8 +37,17 @@ LAYERS = (
     ("res{s}.{b}.conv2", "conv{s}_{n}_3x3", None),
     ("res{s}.{b}.conv3", "conv{s}_{n}_1x1_increase", None),
     ("res{s}.{b}.shortcut", "conv{s}_{n}_1x1_proj", None),
+    ("res2.conv2.{layer}", "conv2/{layer}", None),
+    *((f"{stage}.inception_{module}.{{layer}}", f"inception_{module}/{{layer}}", None) for stage, module in MODULES),
 )
-GATES = (("res{s}.{b}.gate.fc1", "conv{s}_{n}_1x1_down"), ("res{s}.{b}.gate.fc2", "conv{s}_{n}_1x1_up"))
+GATES = tuple(
+    (f"{block}.gate.{ours}", f"{layer}_1x1_{theirs}")
+    for block, layer in (
+        ("res{s}.{b}", "conv{s}_{n}"),
+        *((f"{stage}.inception_{module}", f"inception_{module}") for stage, module in MODULES),
+    )
+    for ours, theirs in (("fc1", "down"), ("fc2", "up"))
+)
 
 
 def _rules(separator: str, weight: str, bias: str, kernel: Change | None, gate: Change, head: Change | None) -> tuple:
@@ -165,10 +177,10 @@ def _by_stride(facts: Facts, grouped: bool | None) -> Facts:
 CAFFE = Family(
     name="caffe",
     about="the SENet authors' Caffe networks, their blobs as `<layer>.<number>`",
-    marks=(r"^conv2_1_1x1_reduce[./]0$",),
+    marks=(r"^(conv2_1_1x1_reduce|inception_3a/1x1)[./]0$",),
     rules=_rules("/", ".weight", ".bias", None, AS_CONVOLUTION, None),
     facts=lambda grouped: _by_stride(CAFFE_FACTS, grouped),
-    trunk=r"conv\d",
+    trunk=r"conv\d|inception",
     unpack=_unpack_caffe,
     pack=_pack_caffe,
 )
@@ -176,10 +188,10 @@ CAFFE = Family(
 MATCONVNET = Family(
     name="matconvnet",
     about="the MatConvNet port of the SENet authors' networks (mcnSENets)",
-    marks=(r"^conv2_1_1x1_reduce_filter$",),
+    marks=(r"^(conv2_1_1x1_reduce|inception_3a_1x1)_filter$",),
     rules=_rules("_", "_filter", "_bias", _KERNEL, _KERNEL_2D, _KERNEL_2D),
     facts=lambda grouped: _by_stride(MATCONVNET_FACTS, grouped),
-    trunk=r"conv\d",
+    trunk=r"conv\d|inception",
     unpack=_unpack_matconvnet,
     pack=_pack_matconvnet,
 )

@@ -86,12 +86,14 @@ def to_theirs(tensors: Mapping[str, torch.Tensor], family: Family) -> Converted:
     return result
 
 
-def bare(tensors: Mapping[str, torch.Tensor]) -> Tensors:
-    """Our tensors of a trunk and its classifier without the prefix they have in a classifier or a detector."""
+def bare(tensors: Mapping[str, torch.Tensor]) -> tuple[Tensors, list[str]]:
+    """Our tensors of a trunk and its classifier, without the prefix that a classifier or a detector gives the trunk.
+
+    Returns:
+        the tensors, and the names of those that belong to neither.
+    """
     mark = next((name for name in tensors if name.endswith("stem.conv1.weight")), "stem.conv1.weight")
     prefix = mark.removesuffix("stem.conv1.weight")
-    return {
-        name.removeprefix(prefix): tensor
-        for name, tensor in tensors.items()
-        if name.startswith((prefix, "linear.")) and not (prefix == "" and name.startswith("roi_heads"))
-    }
+    inside = tuple(prefix + part for part in ("stem.", "res2.", "res3.", "res4.", "res5."))
+    kept = {name: name.removeprefix(prefix) for name in tensors if name.startswith((*inside, "linear."))}
+    return {new: tensors[old] for old, new in kept.items()}, [name for name in tensors if name not in kept]

@@ -12,7 +12,7 @@ BGR_MEAN = RGB_MEAN[::-1]
 
 
 def _msra(grouped: bool | None) -> Facts:
-    facts = Facts(None, "pad1", "BGR", BGR_MEAN, (1.0, 1.0, 1.0), "standard")
+    facts = Facts(None, "pad1", False, "BGR", BGR_MEAN, (1.0, 1.0, 1.0), "standard")
     if grouped:  # FAIR's ResNeXts
         return replace(facts, stride_in_1x1=False, pixel_std=(57.375, 57.12, 58.395))
     return facts if grouped is None else replace(facts, stride_in_1x1=True)

@@ -18,6 +18,7 @@ class Facts:
     Attributes:
         stride_in_1x1: a strided bottleneck has its stride in the first 1 x 1 convolution, not in the 3 x 3.
         stem_pool: "pad1" or "ceil", see `BasicStem`.
+        branch_relu: basic blocks have a ReLU before their gate.
         input_format: "BGR" or "RGB".
         pixel_mean, pixel_std: in the order of `input_format`, on the 0..255 scale.
         class_order: "standard" (the synsets sorted), or "caffe" (the SENet authors' order of the same classes).
@@ -25,6 +26,7 @@ class Facts:
 
     stride_in_1x1: bool | None = None
     stem_pool: str | None = None
+    branch_relu: bool | None = None
     input_format: str | None = None
     pixel_mean: tuple[float, ...] | None = None
     pixel_std: tuple[float, ...] | None = None

@@ -1,7 +1,8 @@
 """Key maps as data: pairs of templates, with a change of shape where there is one.
 
 A template is a key with placeholders: `{s}` the stage 2..5, `{i}` the same counted from 1, `{b}` the block counted from
-0, `{n}` from 1, `{k}` a convolution 1..3, `{stat}` a norm's tensors, `{wb}` weight or bias.
+0, `{n}` from 1, `{k}` a convolution 1..3, `{stat}` a norm's tensors, `{wb}` weight or bias; `{m3}`, `{m4}`, `{m5}` the
+modules of BN-Inception by stage, and `{layer}` a layer in one.
 """
 
 from __future__ import annotations
@@ -21,6 +22,10 @@ PLACEHOLDERS = {
     "k": "[1-3]",
     "stat": "weight|bias|running_mean|running_var|num_batches_tracked",
     "wb": "weight|bias",
+    "m3": "3[ab]",
+    "m4": "3c|4[a-d]",
+    "m5": "4e|5[ab]",
+    "layer": "1x1|3x3|3x3_reduce|double3x3_reduce|double3x3a|double3x3b|pool_proj",
 }
 
 

@@ -8,7 +8,7 @@ from .facts import RGB_MEAN, RGB_STD, Facts
 from .family import Family, Tensors
 from .rules import AS_CONVOLUTION, Rule
 
-MODERN = Facts(False, "pad1", "RGB", RGB_MEAN, RGB_STD, "standard")
+MODERN = Facts(False, "pad1", False, "RGB", RGB_MEAN, RGB_STD, "standard")
 
 
 def _modern(grouped: bool | None) -> Facts:
@@ -16,8 +16,10 @@ def _modern(grouped: bool | None) -> Facts:
 
 
 def _cadene(grouped: bool | None) -> Facts:
-    # SE-ResNet has the stride in the first 1 x 1, SE-ResNeXt and SENet-154 in the 3 x 3.
-    return replace(MODERN, stride_in_1x1=None if grouped is None else not grouped, stem_pool="ceil")
+    # SE-ResNet has the stride in the first 1 x 1, SE-ResNeXt and SENet-154 in the 3 x 3. timm's networks of basic
+    # blocks have a ReLU that no other has.
+    stride = None if grouped is None else not grouped
+    return replace(MODERN, stride_in_1x1=stride, stem_pool="ceil", branch_relu=grouped is None)
 
 
 def _trunk(before: str = "") -> tuple[Rule, ...]:
