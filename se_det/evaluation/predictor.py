@@ -13,7 +13,7 @@ from ..data.transforms import resize_image, short_side_size, to_tensor
 from ..detection import build_detector
 from ..device import pick_device
 from ..errors import ConfigError, DataError
-from ..weights import load_weights, read_weights
+from ..weights import check_input, identify, load_weights
 
 
 class Predictor:
@@ -35,7 +35,8 @@ class Predictor:
         path = weights or cfg.MODEL.WEIGHTS
         if not path:
             raise ConfigError("No weights were given: pass a checkpoint, or set MODEL.WEIGHTS.")
-        file = read_weights(path)
+        file = identify(path)
+        check_input(cfg, file)
         categories = file.extra.get("categories") or []
         cfg = cfg.clone()
         if categories:

@@ -19,7 +19,7 @@ from ..evaluation.coco_eval import CocoEvaluator
 from ..evaluation.coco_metrics import SUMMARY
 from ..evaluation.runner import evaluate
 from ..files import check_writable, write_text
-from ..weights import load_weights
+from ..weights import check_input, fit_gates, identify, load_weights
 from . import data_sets, settings
 from .checkpoint import Checkpointer
 from .checks import check_training
@@ -78,9 +78,12 @@ def run_training(
         torch.manual_seed(seed)
         model = build_detector(cfg)
         if saved:
+            fit_gates(model, saved["model"])
             freeze_as_saved(model, saved)
         elif cfg.MODEL.WEIGHTS:
-            load_weights(model, cfg.MODEL.WEIGHTS, allow_partial=allow_partial, gate_init=cfg.MODEL.GATE.INIT)
+            file = identify(cfg.MODEL.WEIGHTS)
+            check_input(cfg, file)
+            load_weights(model, file, allow_partial=allow_partial, gate_init=cfg.MODEL.GATE.INIT)
         model.to(device)
         start = int(saved["iteration"]) if saved else 0
         loader = build_train_loader(
@@ -172,7 +175,9 @@ def run_evaluation(cfg: CfgNode) -> Metrics:
             )
         data_sets.settle_num_classes(cfg, next(iter(test_sets.values())))
         model = build_detector(cfg)
-        load_weights(model, cfg.MODEL.WEIGHTS, whole=True)
+        file = identify(cfg.MODEL.WEIGHTS)
+        check_input(cfg, file)
+        load_weights(model, file, whole=True)
         if comm.is_main():
             check_writable(cfg.OUTPUT_DIR)
         return Evaluation(cfg, test_sets)(model.to(device))
