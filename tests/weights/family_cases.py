@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -58,3 +59,29 @@ def ours_with(file: WeightFile, name: str, **options) -> nn.Module:
     account = load_weights(model, file)
     assert not account.missing and not account.unexpected
     return model
+
+
+def drawn(shapes: dict[str, torch.Size], seed: int) -> dict[str, torch.Tensor]:
+    """Weights that depend on nothing but names, shapes and the seed (NumPy keeps `RandomState` as it is for ever)."""
+    random = np.random.RandomState(seed)
+    tensors = {}
+    for name in sorted(shapes):
+        shape = tuple(shapes[name])
+        if name.endswith("num_batches_tracked"):
+            tensors[name] = torch.tensor(1)
+            continue
+        values = random.standard_normal(shape).astype(np.float32)
+        if name.endswith("running_var"):
+            values = 0.5 + np.abs(values)
+        elif name.endswith("running_mean") or name.endswith("bias"):
+            values *= 0.1
+        elif len(shape) == 1:  # a norm's scale
+            values = 0.8 + 0.1 * values
+        else:
+            values *= (2 / np.prod(shape[1:])) ** 0.5
+        tensors[name] = torch.from_numpy(np.asarray(values))
+    return tensors
+
+
+def drawn_image(side: int = 224) -> torch.Tensor:
+    return torch.from_numpy(np.random.RandomState(7).standard_normal((1, 3, side, side)).astype(np.float32))
