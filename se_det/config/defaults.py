@@ -75,7 +75,7 @@ def _detectron2_keys() -> CfgNode:
     c.MODEL = CN()
     c.MODEL.META_ARCHITECTURE = "GeneralizedRCNN"
     c.MODEL.DEVICE = "cuda"  # becomes cpu, with a line in the log, where there is no GPU
-    c.MODEL.WEIGHTS = ""  # a path; "" starts from random weights
+    c.MODEL.WEIGHTS = ""  # a path, zoo://name (model_zoo/README.md) or a URL; "" starts from random weights
     c.MODEL.MASK_ON = False
     c.MODEL.PIXEL_MEAN = [103.530, 116.280, 123.675]  # in the order of INPUT.FORMAT, on the 0..255 scale
     c.MODEL.PIXEL_STD = [1.0, 1.0, 1.0]
