@@ -91,8 +91,9 @@ def _check_frozen(cfg: CfgNode) -> None:
     if wrong:
         raise ConfigError(
             f"{' and '.join(wrong)} would keep random weights as they are, as MODEL.WEIGHTS is empty: give "
-            "pretrained weights with MODEL.WEIGHTS <path or zoo://name>, or, to train from scratch, MODEL.RESNETS.NORM GN (or BN) and "
-            f"MODEL.BACKBONE.FREEZE_AT 0{' and MODEL.GATE.NORM GN' if 'MODEL.GATE.NORM FrozenBN' in wrong else ''}."
+            "pretrained weights with MODEL.WEIGHTS <path or zoo://name>, or, to train from scratch, MODEL.RESNETS.NORM "
+            "GN (or BN) and MODEL.BACKBONE.FREEZE_AT "
+            f"0{' and MODEL.GATE.NORM GN' if 'MODEL.GATE.NORM FrozenBN' in wrong else ''}."
         )
 
 

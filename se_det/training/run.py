@@ -164,8 +164,7 @@ def run_evaluation(cfg: CfgNode) -> Metrics:
     cfg = _own_copy(cfg)
     with run_log():
         device = _announce(cfg)
-        weights = settle_weights(cfg, trained=True)
-        if weights is None:
+        if not cfg.MODEL.WEIGHTS:
             raise ConfigError("MODEL.WEIGHTS is empty: no weights were given to evaluate. Set MODEL.WEIGHTS <path>.")
         test_sets = data_sets.test_sets(cfg)
         if not test_sets:
@@ -174,6 +173,7 @@ def run_evaluation(cfg: CfgNode) -> Metrics:
                 "DATASETS.VAL_IMAGES), or name a data set in DATASETS.TEST."
             )
         data_sets.settle_num_classes(cfg, next(iter(test_sets.values())))
+        weights = settle_weights(cfg, trained=True)
         model = build_detector(cfg)
         load_weights(model, weights, whole=True)
         if comm.is_main():

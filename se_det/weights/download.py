@@ -43,12 +43,19 @@ def hash_in_name(name: str) -> str | None:
 
 
 def cache_path(url: str, cache: str | Path | None = None) -> Path:
-    """The file that `url` is kept as. A name without a hash may be several files', so its address tells them apart."""
-    name = urlsplit(url).path.rsplit("/", 1)[-1]
+    """The file that `url` is kept as. A name without a hash may be several files', so its address tells them apart.
+
+    Raises:
+        WeightsError: it is no URL.
+    """
+    try:
+        name = urlsplit(url).path.rsplit("/", 1)[-1]
+    except ValueError as error:
+        raise WeightsError(f"{url} is not a valid address ({error}).") from error
     folder = Path(cache) if cache is not None else cache_folder()
     if hash_in_name(name):
         return folder / name
-    return folder / hashlib.sha256(url.encode()).hexdigest()[:8] / (name or "file")
+    return folder / hashlib.sha256(url.encode()).hexdigest()[:8] / (name if name.strip(".") else "file")
 
 
 def fetch(url: str, *, sha256: str | None = None, cache: str | Path | None = None) -> Path:
@@ -141,7 +148,6 @@ def _receive(url: str, path: Path, part: Path, expected: str | None) -> bool:
         _forget(part)  # nothing would tell whether the rest belongs to it
         resumed = False
     for attempt in range(ATTEMPTS):
-        before = part.stat().st_size if part.exists() else 0
         try:
             _receive_once(url, path, part)
             return resumed
@@ -152,11 +158,11 @@ def _receive(url: str, path: Path, part: Path, expected: str | None) -> bool:
                 f"{path.name} is not in the cache, and there is no way to its host ({error}). {_by_hand(url, path)}"
             ) from error
         except Unreachable as error:
-            now = part.stat().st_size if part.exists() else 0
             if attempt == ATTEMPTS - 1:
+                now = part.stat().st_size if part.exists() else 0
                 kept = f" {now:,} bytes are kept, and the next try goes on from there." if now else ""
                 raise WeightsError(f"{url} could not be downloaded: {error}.{kept} {_by_hand(url, path)}") from error
-            logger.warning("%s: %s after %s bytes; trying again.", url, error, f"{now - before:,}")
+            logger.warning("%s: %s; trying again.", url, error)
             time.sleep(PAUSE * 2**attempt)
     raise AssertionError("the last attempt returns or raises")
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from ..errors import WeightsError
 from .download import fetch, hash_in_name, verify
@@ -26,7 +25,7 @@ def resolve_weights(source: str | Path) -> tuple[Path, Entry | None]:
         if entry.url is None:
             raise WeightsError(unpublished(entry))
         return fetch(entry.url, sha256=entry.sha256), entry
-    scheme = urlsplit(text).scheme if "://" in text else ""
+    scheme = text.split("://", 1)[0] if "://" in text else ""
     if scheme in ("http", "https"):
         path, expected = fetch(text), None
     elif scheme == "file":

@@ -81,9 +81,12 @@ def local_path(url: str) -> Path:
     """The path of a `file://` URL.
 
     Raises:
-        Refused: it is on another host.
+        Refused: it is on another host, or no URL.
     """
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError as error:
+        raise Refused(f"is not a valid address ({error})") from error
     if parts.netloc not in ("", "localhost"):
         raise Refused(f"names the host '{parts.netloc}', and file:// reads this machine's files: write file:///path")
     return Path(urllib.request.url2pathname(parts.path))
