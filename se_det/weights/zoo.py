@@ -137,7 +137,7 @@ def _entry(name: str, values: dict[str, Any], where: str) -> Entry:
     sha256, family = values.get("sha256"), values.get("family", "none")
     if published and not re.fullmatch(r"https?://\S+/[\w.+-]+", values["url"]):
         raise ConfigError(f"{where}: url '{values['url']}' must be http(s) and end in a file name.")
-    if sha256 is not None and not re.fullmatch("[0-9a-f]{8,64}", str(sha256)):
+    if sha256 is not None and not (isinstance(sha256, str) and re.fullmatch("[0-9a-f]{8,64}", sha256)):
         raise ConfigError(f"{where}: sha256 must be 8 to 64 hexadecimal digits in quotes, got {sha256!r}.")
     if published and family not in FAMILIES:
         raise ConfigError(f"{where}: family '{family}' is unknown: use one of {', '.join(FAMILIES)}.")
