@@ -1,4 +1,4 @@
-"""The zoo as a table in Markdown: `python -m se_det.weights.zoo_table model_zoo/README.md` brings the file up to date."""
+"""The zoo as a Markdown table; `python -m se_det.weights.zoo_table model_zoo/README.md` brings that file up to date."""
 
 from __future__ import annotations
 
