@@ -1,4 +1,4 @@
-"""Weight files: the zoo, downloads, reading them safely, knowing whose they are, loading them with every key accounted for."""
+"""Weight files: the zoo, downloads, reading them safely, and loading with every key accounted for."""
 
 from .account import Account
 from .identity import check_input, identify

@@ -16,6 +16,7 @@ from .account import Account, shorten
 from .identity import identify
 from .network import check_network, fit_gates
 from .reading import WeightFile
+from .source import open_weights
 
 logger = logging.getLogger(__name__)
 
@@ -46,7 +47,7 @@ def load_weights(
     The trunk's weights are found under any prefix, so those of a classifier start a detector and the other way round.
 
     Args:
-        source: a file (see `read_weights` for the formats), or one that was read.
+        source: a path (see `read_weights` for the formats), `zoo://name`, a URL, or a file that was read.
         family, class_order: see `identify`.
         allow_partial: accept a file that does not hold the whole trunk, or more than it.
         whole: refuse a file that does not hold every weight of `model`; for evaluation.
@@ -60,6 +61,8 @@ def load_weights(
         WeightsError: the file cannot be read; its weights need another network than `model`, or are of another
             family than `family`; it lacks part of the trunk; a shape differs; a gate would be frozen without weights.
     """
+    if not isinstance(source, WeightFile):
+        source, _ = open_weights(source, family=family, class_order=class_order)
     file = identify(source, family, class_order)
     check_network(model, file)
     account = fill(model, file, allow_partial=allow_partial, whole=whole)

@@ -8,11 +8,10 @@ from typing import Any
 from torch import nn
 
 from ..backbones import catalog
+from ..backbones.resnet import ResNet
 from ..errors import WeightsError
-from .conventions import check_network
 from .loading import load_weights
-from .reading import read_weights
-from .source import resolve_weights
+from .source import open_weights
 from .zoo import SCHEME, list_weights
 
 
@@ -23,7 +22,7 @@ def create_model(name: str, *, num_classes: int = 1000, weights: str | Path | No
         name: such as "se_resnet50"; see `list_models`.
         num_classes: another number than the file's starts the last layer afresh.
         weights: an entry of the zoo, with or without `zoo://`; a URL or a path. None gives random values.
-        options: see `create_backbone`; an entry sets `stride_in_1x1` and `stem_pool` unless they are given.
+        options: see `create_backbone`; what the weights need of them is set unless it is given.
 
     Returns:
         the classifier in training mode: (N, 3, H, W) to (N, num_classes).
@@ -39,15 +38,12 @@ def create_model(name: str, *, num_classes: int = 1000, weights: str | Path | No
     source = str(weights)
     if source in list_weights():
         source = SCHEME + source
-    path, entry = resolve_weights(source)
-    if entry is not None and entry.conventions is not None:
-        if entry.architecture != name:
-            raise WeightsError(f"The weights of {SCHEME}{entry.name} are a {entry.architecture}'s, not a {name}'s.")
-        conventions = entry.conventions
-        needs = {"stride_in_1x1": conventions.stride_in_1x1, "stem_pool": conventions.stem_pool}
-        options = {**{key: value for key, value in needs.items() if value is not None}, **options}
+    file, entry = open_weights(source)
+    if entry is not None and entry.architecture != name:
+        raise WeightsError(f"The weights of {SCHEME}{entry.name} are a {entry.architecture}'s, not a {name}'s.")
+    if catalog.HOSTS[catalog.parse_name(name)[1]].build is ResNet:
+        needs = {fact: getattr(file.facts, fact) for fact in ("stride_in_1x1", "stem_pool", "branch_relu")}
+        options = {**{fact: value for fact, value in needs.items() if value is not None}, **options}
     model = catalog.create_model(name, num_classes=num_classes, **options)
-    if entry is not None and entry.conventions is not None:
-        check_network(model, entry.conventions, f"{SCHEME}{entry.name}")
-    load_weights(model, read_weights(path))
+    load_weights(model, file)
     return model

@@ -12,9 +12,10 @@ from ..backbones.resnet import ResNet
 from ..config.loading import get_value
 from ..config.origins import set_by
 from ..errors import ConfigError
-from .conventions import assign, saved_keys, set_keys
-from .reading import WeightFile, read_weights
-from .source import resolve_weights
+from .conventions import assign, keys_of, saved_keys, set_keys
+from .families import SE_DET
+from .reading import WeightFile
+from .source import open_weights
 from .zoo import SCHEME, Entry, get_entry
 
 logger = logging.getLogger(__name__)
@@ -23,8 +24,8 @@ logger = logging.getLogger(__name__)
 def settle_weights(cfg: CfgNode, *, trained: bool = False) -> WeightFile | None:
     """Fetch and read the file of MODEL.WEIGHTS, and set in `cfg` what its weights need of network and input.
 
-    An entry of the zoo knows that; so does a checkpoint of ours, by the config that it carries. Of any other file
-    nothing is known, and the config stands.
+    An entry of the zoo tells that; so does the family that a file's keys show, and a checkpoint of ours by the config
+    that it carries. Of a file of which nothing is known, the config stands.
 
     Args:
         cfg: changed in place.
@@ -44,16 +45,14 @@ def settle_weights(cfg: CfgNode, *, trained: bool = False) -> WeightFile | None:
     # What is known of an entry is checked before a hundred megabytes are fetched.
     if source.startswith(SCHEME):
         _settle_entry(cfg, get_entry(source), trained)
-    path, entry = resolve_weights(source)
+    file, entry = open_weights(source)
     if entry is not None:
         _settle_entry(cfg, entry, trained)
-    file = read_weights(path)
-    if entry is None:
-        wanted = saved_keys(file.extra.get("config"))
-        if not trained:
-            # Fine-tuning may feed other images on purpose; where the stride is belongs to the weights.
-            wanted = {key: x for key, x in wanted.items() if key.startswith("MODEL.") or set_by(cfg, key) is None}
-        set_keys(cfg, wanted, str(path))
+    wanted = keys_of(file.facts)
+    if file.family == SE_DET.name and not trained:
+        # Fine-tuning may feed other images on purpose; where the stride is belongs to the weights.
+        wanted = {key: x for key, x in wanted.items() if key.startswith("MODEL.RESNETS.") or set_by(cfg, key) is None}
+    set_keys(cfg, wanted, f"{SCHEME}{entry.name}" if entry else str(file.path))
     return file
 
 
@@ -70,10 +69,10 @@ def _settle_entry(cfg: CfgNode, entry: Entry, trained: bool) -> None:
             f"MODEL.WEIGHTS {SCHEME}{entry.name} is a pretrained backbone, and no weights of a trained detector were "
             "given: set MODEL.WEIGHTS <path> to a checkpoint."
         )
-    if entry.conventions is None:
+    if entry.facts is None:
         return  # nobody published it, which is said when the file is asked for
     _check_architecture(cfg, entry)
-    set_keys(cfg, entry.conventions.keys(), f"{SCHEME}{entry.name}")
+    set_keys(cfg, keys_of(entry.facts), f"{SCHEME}{entry.name}")
 
 
 def _check_architecture(cfg: CfgNode, entry: Entry) -> None:

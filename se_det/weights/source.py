@@ -1,11 +1,15 @@
-"""From what MODEL.WEIGHTS says to a file on this machine."""
+"""From what MODEL.WEIGHTS says to a file on this machine, and to its tensors."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from ..errors import WeightsError
 from .download import fetch, hash_in_name, verify
+from .families import Facts
+from .identity import identify
+from .reading import WeightFile
 from .transport import Refused, local_path
 from .zoo import SCHEME, Entry, entry_of_file, get_entry, list_weights
 
@@ -43,6 +47,25 @@ def resolve_weights(source: str | Path) -> tuple[Path, Entry | None]:
     if expected and path.is_file():
         verify(path, expected, f"{entry.name} in the zoo" if entry else "its own name")
     return path, entry
+
+
+def open_weights(
+    source: str | Path, *, family: str = "", class_order: str | Path | None = None
+) -> tuple[WeightFile, Entry | None]:
+    """Fetch and read a file, under our names; and its entry in the zoo, whose facts it then has.
+
+    Args:
+        source: see `resolve_weights`.
+        family, class_order: see `identify`; an entry knows its family.
+
+    Raises:
+        WeightsError: see `resolve_weights` and `identify`.
+    """
+    path, entry = resolve_weights(source)
+    file = identify(path, family or (entry.family if entry else ""), class_order)
+    if entry is not None and entry.facts is not None:
+        file = replace(file, facts=Facts.of({**file.facts.plain(), **entry.facts.plain()}))
+    return file, entry
 
 
 def unpublished(entry: Entry) -> str:

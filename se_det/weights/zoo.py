@@ -13,12 +13,11 @@ from urllib.parse import urlsplit
 
 from ..config.loading import read_yaml
 from ..errors import ConfigError, WeightsError, did_you_mean
-from .conventions import Conventions
+from .families import FAMILIES, Facts
 
 SCHEME = "zoo://"
-FAMILIES = ("cadene", "timm_legacy", "timm", "mmpretrain", "torchvision", "detectron2", "matconvnet")
 # What an entry may leave to the head of its file.
-SHARED = ("source", "license", "family", "input", "stem_pool", "stride_in_1x1", "note")
+SHARED = ("source", "license", "family", "input", "stem_pool", "stride_in_1x1", "branch_relu", "note")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +41,7 @@ class Entry:
         size_mib: of the file, where published.
         family: whose key names and layouts it has.
         architecture: a model's name, as in `list_models()`.
-        conventions: what the file does not show.
+        facts: what the file does not show; None without a file.
         reports: published accuracies; the first is of this very file.
         start_from: for a network without public weights, the entries whose trunk may start it.
         source, license, note: who made it; under what terms; what else to know.
@@ -54,7 +53,7 @@ class Entry:
     size_mib: float | None
     family: str
     architecture: str
-    conventions: Conventions | None
+    facts: Facts | None
     reports: tuple[Report, ...]
     start_from: tuple[str, ...]
     source: str
@@ -125,7 +124,7 @@ def read_entries(folder: Path) -> dict[str, Entry]:
 
 
 def _entry(name: str, values: dict[str, Any], where: str) -> Entry:
-    known = ({field.name for field in fields(Entry)} | set(SHARED)) - {"name", "conventions"}
+    known = ({field.name for field in fields(Entry)} | set(SHARED)) - {"name", "facts"}
     for key in values:
         if key not in known:
             raise ConfigError(f"{where}: there is no field '{key}'.{did_you_mean(key, known)}")
@@ -148,7 +147,7 @@ def _entry(name: str, values: dict[str, Any], where: str) -> Entry:
         size_mib=values.get("size_mib"),
         family=family,
         architecture=values["architecture"],
-        conventions=_conventions(values, where) if published else None,
+        facts=_facts(values, where) if published else None,
         reports=tuple(_report(report, where) for report in values.get("reports", ())),
         source=values["source"],
         license=values["license"],
@@ -157,9 +156,9 @@ def _entry(name: str, values: dict[str, Any], where: str) -> Entry:
     )
 
 
-def _conventions(values: Mapping[str, Any], where: str) -> Conventions:
+def _facts(values: Mapping[str, Any], where: str) -> Facts:
     given = values["input"]
-    stride, pool = values.get("stride_in_1x1"), values.get("stem_pool")
+    stride, pool, relu = values.get("stride_in_1x1"), values.get("stem_pool"), values.get("branch_relu")
     if not isinstance(given, Mapping) or set(given) != {"format", "mean", "std"}:
         raise ConfigError(f"{where}: input must hold format, mean and std.")
     if given["format"] not in ("RGB", "BGR"):
@@ -168,11 +167,14 @@ def _conventions(values: Mapping[str, Any], where: str) -> Conventions:
         numbers = given[key]
         if not isinstance(numbers, list) or len(numbers) != 3 or not all(type(x) in (int, float) for x in numbers):
             raise ConfigError(f"{where}: input.{key} must be three numbers, got {numbers}.")
-    if stride not in (True, False, None) or pool not in ("pad1", "ceil", None):
-        raise ConfigError(f"{where}: stride_in_1x1 must be true, false or null, and stem_pool pad1, ceil or null.")
-    return Conventions(
+    if any(value not in (True, False, None) for value in (stride, relu)) or pool not in ("pad1", "ceil", None):
+        raise ConfigError(
+            f"{where}: stride_in_1x1 and branch_relu must be true, false or null, and stem_pool pad1, ceil or null."
+        )
+    return Facts(
         stride_in_1x1=stride,
         stem_pool=pool,
+        branch_relu=relu,
         input_format=given["format"],
         pixel_mean=tuple(map(float, given["mean"])),
         pixel_std=tuple(map(float, given["std"])),

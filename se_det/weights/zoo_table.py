@@ -29,13 +29,13 @@ def with_table(text: str) -> str:
 
 
 def _row(entry: Entry) -> str:
-    conventions, report = entry.conventions, entry.reports[0]
-    stride = {True: "1x1", False: "3x3", None: "-"}[conventions.stride_in_1x1]
-    scale = "" if set(conventions.pixel_std) != {1.0} else ", mean only"
+    facts, report = entry.facts, entry.reports[0]
+    stride = {True: "1x1", False: "3x3", None: "-"}[facts.stride_in_1x1]
+    scale = "" if set(facts.pixel_std) != {1.0} else ", mean only"
     crop = "" if report.crop == 224 else f" at {report.crop}"
     return (
         f"| [{entry.name}]({entry.url}) | {report.top1:.2f} / {report.top5:.2f}{crop} | {stride} "
-        f"| {conventions.stem_pool or '-'} | {conventions.input_format}{scale} | {entry.sha256 or 'unknown'} "
+        f"| {facts.stem_pool or '-'} | {facts.input_format}{scale} | {entry.sha256 or 'unknown'} "
         f"| {entry.family} | {entry.license} |\n"
     )
 

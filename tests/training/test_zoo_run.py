@@ -31,7 +31,7 @@ def legacy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     file = (cache / "file").rename(cache / f"legacy-{digest[:8]}.pth")
     fields: dict[str, Any] = {
         "url": f"http://127.0.0.1:9/{file.name}", "sha256": digest[:8], "architecture": "se_resnet18",
-        "stem_pool": "ceil", "reports": [], "source": "test", "license": "none", "family": "cadene",
+        "stem_pool": "ceil", "reports": [], "source": "test", "license": "none", "family": "se_det",
         "input": {"format": "BGR", "mean": [103.53, 116.28, 123.675], "std": [1, 1, 1]},
     }  # fmt: skip
     (tmp_path / "x.yaml").write_text(yaml.safe_dump({"entries": {"se_resnet18.legacy": fields}}))

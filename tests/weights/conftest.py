@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
+from file_server import FileServer
 
 from se_det.weights import zoo
 
-from .file_server import FileServer
-
 RGB = {"format": "RGB", "mean": [123.675, 116.28, 103.53], "std": [58.395, 57.12, 57.375]}
-BGR = {"format": "BGR", "mean": [103.53, 116.28, 123.675], "std": [1.0, 1.0, 1.0]}
 
 
 @pytest.fixture
@@ -41,13 +38,10 @@ def add_entry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
                 "stride_in_1x1": stride, "stem_pool": pool,
                 "reports": [{"top1": 70.0, "top5": 90.0, "crop": 224, "source": "test"}],
             }  # fmt: skip
-            head = {"source": "https://example.org", "license": "none", "family": "timm", "input": image}
+            head = {"source": "https://example.org", "license": "none", "family": "se_det", "input": image}
             (folder / "x.yaml").write_text(yaml.safe_dump({**head, "entries": {name: fields}}))
             entries.update(zoo.read_entries(folder))
             return file_name
 
         add.server = server
         yield add
-
-
-Adder = Callable[..., str]

@@ -17,12 +17,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from file_server import FileServer
 
 from se_det.errors import WeightsError
 from se_det.weights import download, resolve_weights, transport
 from se_det.weights.download import cache_path, fetch, hash_in_name
-
-from .file_server import FileServer
 
 CONTENT = np.random.default_rng(0).bytes(3_000_000)
 SHA256 = hashlib.sha256(CONTENT).hexdigest()

@@ -12,6 +12,7 @@ from se_det.config import load_config
 from se_det.errors import ConfigError, WeightsError
 from se_det.weights import get_entry, list_weights
 from se_det.weights.download import hash_in_name
+from se_det.weights.families import FAMILIES, differences
 from se_det.weights.zoo import entry_of_file, read_entries
 from se_det.weights.zoo_table import with_table
 
@@ -25,7 +26,7 @@ CAFFE_STRIDE = {"se_resnet50", "se_resnet101", "se_resnet152"}  # SENet authors'
 def test_an_entry_is_whole(entry):
     assert entry.architecture in {*list_models(), "senet154", "se_bn_inception"}
     if entry.url is None:
-        assert entry.name == entry.architecture and entry.start_from and entry.conventions is None
+        assert entry.name == entry.architecture and entry.start_from and entry.facts is None
         gate, host = entry.architecture.split("_resne", 1)
         for start, prefix in zip(entry.start_from, ("", "se_")):
             assert get_entry(start).url and get_entry(start).architecture == f"{prefix}resne{host}"
@@ -33,13 +34,13 @@ def test_an_entry_is_whole(entry):
         return
     assert entry.name.startswith(f"{entry.architecture}.") and entry.source.startswith("https://") and entry.license
     assert entry.sha256 == hash_in_name(entry.file_name)
-    assert entry.conventions.pixel_mean[0] > 100 if entry.conventions.input_format == "BGR" else True
+    assert entry.facts.pixel_mean[0] > 100 if entry.facts.input_format == "BGR" else True
 
 
 def test_files_with_one_name_are_one_file():
     by_name: dict[str, set] = {}
     for entry in PUBLISHED:
-        by_name.setdefault(entry.file_name, set()).add((entry.sha256, entry.architecture, entry.conventions))
+        by_name.setdefault(entry.file_name, set()).add((entry.sha256, entry.architecture, entry.facts))
     assert [name for name, kinds in by_name.items() if len(kinds) > 1] == ["R-50.pkl"]  # MSRA's and torchvision's
 
 
@@ -61,10 +62,10 @@ def test_timms_own_configurations_agree():
         if entry is None:
             continue
         seen += 1
-        assert entry.conventions.pixel_mean == pytest.approx([255 * x for x in settings.mean])
-        assert entry.conventions.pixel_std == pytest.approx([255 * x for x in settings.std])
+        assert entry.facts.pixel_mean == pytest.approx([255 * x for x in settings.mean])
+        assert entry.facts.pixel_std == pytest.approx([255 * x for x in settings.std])
         ours = name.split(".")[0].removeprefix("legacy_").replace("seresn", "se_resn")
-        assert entry.architecture == ours and entry.conventions.input_format == "RGB"
+        assert entry.architecture == ours and entry.facts.input_format == "RGB"
     assert seen == len(urls)
 
 
@@ -84,9 +85,17 @@ def test_torchvisions_own_metadata_agree():
 
 
 @pytest.mark.parametrize("entry", PUBLISHED, ids=lambda e: e.name)
-def test_conventions_follow_the_family(entry):
+def test_facts_are_the_familys(entry):
+    """What the readers know of the family, and the entry of its file."""
+    basic = re.search(r"resnet(18|34)\.", entry.name)
+    family = FAMILIES[entry.family].facts(None if basic else "resnext" in entry.name or "senet154" in entry.name)
+    assert differences(family, entry.facts) == []
+
+
+@pytest.mark.parametrize("entry", PUBLISHED, ids=lambda e: e.name)
+def test_conventions_follow_the_table(entry):
     """The table of families: stride, pooling, and input."""
-    told = entry.conventions
+    told = entry.facts
     caffe = entry.family in ("cadene", "timm_legacy", "matconvnet")
     if entry.architecture == "se_bn_inception":
         assert (told.stride_in_1x1, told.stem_pool) == (None, None)
@@ -94,7 +103,7 @@ def test_conventions_follow_the_family(entry):
     assert told.stem_pool == ("ceil" if caffe else "pad1")
     msra = entry.name.endswith(".msra")
     if re.search(r"resnet(18|34)\.", entry.name):
-        assert told.stride_in_1x1 is None
+        assert told.stride_in_1x1 is None and bool(told.branch_relu) == caffe
     else:
         assert told.stride_in_1x1 == (msra or (caffe and entry.architecture in CAFFE_STRIDE))
     assert told.input_format == ("BGR" if msra else "RGB")
