@@ -1,7 +1,7 @@
 """Weight files: the zoo, downloads, reading them safely, and loading with every key accounted for."""
 
 from .account import Account
-from .identity import check_input, identify
+from .identity import identify
 from .loading import fit_gates, load_weights
 from .models import create_model
 from .reading import read_weights
@@ -11,7 +11,6 @@ from .zoo import get_entry, list_weights
 
 __all__ = [
     "Account",
-    "check_input",
     "create_model",
     "fit_gates",
     "get_entry",

@@ -9,10 +9,9 @@ from typing import Any
 
 import torch
 import yaml
-from fvcore.common.config import CfgNode
 
-from ..errors import ConfigError, WeightsError
-from .families import FAMILIES, SE_DET, Facts, Family, differences, family_named, recognise
+from ..errors import WeightsError
+from .families import FAMILIES, SE_DET, Facts, Family, family_named, recognise
 from .families.class_order import read_class_order
 from .families.conversion import to_ours
 from .families.facts import is_grouped
@@ -49,33 +48,6 @@ def identify(source: str | Path | WeightFile, family: str = "", class_order: str
         strangers=tuple(converted.unknown) if converted else (),
     )
     return _in_standard_order(file, class_order)
-
-
-def check_input(cfg: CfgNode, file: WeightFile) -> None:
-    """Refuse a config whose images would not look as the weights need them.
-
-    Raises:
-        ConfigError: naming the keys and the values to set.
-    """
-    facts = file.facts
-    mine = Facts(
-        input_format=cfg.INPUT.FORMAT,
-        pixel_mean=tuple(cfg.MODEL.PIXEL_MEAN),
-        pixel_std=tuple(cfg.MODEL.PIXEL_STD),
-    )
-    if not differences(facts, mine):
-        return
-    settings = {
-        "INPUT.FORMAT": facts.input_format,
-        "MODEL.PIXEL_MEAN": facts.pixel_mean and list(facts.pixel_mean),
-        "MODEL.PIXEL_STD": facts.pixel_std and list(facts.pixel_std),
-    }
-    wanted = ", ".join(f"{key} {value}" for key, value in settings.items() if value is not None)
-    raise ConfigError(
-        f"{file.path} ({file.family}) needs other images than this config gives: set {wanted}. It has INPUT.FORMAT "
-        f"{cfg.INPUT.FORMAT}, MODEL.PIXEL_MEAN {list(cfg.MODEL.PIXEL_MEAN)} and MODEL.PIXEL_STD "
-        f"{list(cfg.MODEL.PIXEL_STD)}."
-    )
 
 
 def _family(file: WeightFile, name: str) -> Family:

@@ -25,7 +25,7 @@ def add_entry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     with FileServer().running() as server:
 
         def add(name: str, tensors: dict[str, torch.Tensor], *, stride: bool | None = False, pool: str | None = "pad1",
-                image: dict = RGB) -> str:  # fmt: skip
+                relu: bool | None = None, image: dict = RGB, family: str = "se_det") -> str:  # fmt: skip
             folder = tmp_path / f"entry-{name}"
             folder.mkdir()
             torch.save(tensors, folder / "file.pth")
@@ -35,10 +35,10 @@ def add_entry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
             server.files[file_name] = content
             fields = {
                 "url": f"{server.url}/{file_name}", "sha256": digest, "architecture": name.split(".")[0],
-                "stride_in_1x1": stride, "stem_pool": pool,
+                "stride_in_1x1": stride, "stem_pool": pool, "branch_relu": relu,
                 "reports": [{"top1": 70.0, "top5": 90.0, "crop": 224, "source": "test"}],
             }  # fmt: skip
-            head = {"source": "https://example.org", "license": "none", "family": "se_det", "input": image}
+            head = {"source": "https://example.org", "license": "none", "family": family, "input": image}
             (folder / "x.yaml").write_text(yaml.safe_dump({**head, "entries": {name: fields}}))
             entries.update(zoo.read_entries(folder))
             return file_name

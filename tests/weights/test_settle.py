@@ -20,7 +20,7 @@ from se_det.detection import build_detector
 from se_det.errors import ConfigError, WeightsError
 from se_det.evaluation import Predictor
 from se_det.training.checks import check_training
-from se_det.weights import load_weights, resolve_weights, settle_weights
+from se_det.weights import get_entry, load_weights, resolve_weights, settle_weights
 from se_det.weights.settle import settle_as_saved
 
 BGR = {"format": "BGR", "mean": [103.53, 116.28, 123.675], "std": [1.0, 1.0, 1.0]}
@@ -292,3 +292,36 @@ def test_create_model_without_weights_and_with_other_classes(add_entry, tmp_path
     assert model.linear.out_features == 5 and model.trunk.stem.ceil_mode
     assert se_det.create_model("se_resnet18").linear.out_features == 1000
     assert "se_resnet18.test" in se_det.list_weights("se_resnet18.*")
+
+
+@pytest.mark.parametrize(
+    ("timms", "name", "config_name"),
+    [
+        ("legacy_seresnet18", "se_resnet18.timm_legacy", "faster_rcnn_se_r18_fpn.yaml"),
+        pytest.param("legacy_seresnet101", "se_resnet101.timm_legacy", "faster_rcnn_se_r101_fpn.yaml",
+                     marks=pytest.mark.slow),
+        pytest.param("seresnet50", "se_resnet50.timm_ra2", "faster_rcnn_se_r50_fpn.yaml", marks=pytest.mark.slow),
+        pytest.param("seresnext101_32x4d", "se_resnext101_32x4d.gluon", "faster_rcnn_se_x101_fpn.yaml",
+                     marks=pytest.mark.slow),
+    ],
+)  # fmt: skip
+def test_a_shipped_config_with_its_entry_computes_what_timm_does(add_entry, timms, name, config_name):
+    """The entry's own facts, with a file of random weights in its place, at a size that is no multiple of 32."""
+    timm = pytest.importorskip("timm")
+    torch.manual_seed(0)
+    theirs = timm.create_model(timms).eval()
+    for module in theirs.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            torch.nn.init.uniform_(module.weight, 0.5, 1.0)
+            torch.nn.init.normal_(module.bias, std=0.1)
+    facts, family = get_entry(name).facts, get_entry(name).family
+    add_entry(name, theirs.state_dict(), stride=facts.stride_in_1x1, pool=facts.stem_pool, relu=facts.branch_relu,
+              family=family)  # fmt: skip
+    cfg = config(name=config_name)
+    file = settle_weights(cfg)
+    detector = build_detector(cfg).eval()
+    load_weights(detector, file)
+    image = torch.randn(1, 3, 75, 118)
+    with torch.no_grad():
+        features, expected = detector.backbone.bottom_up(image)["res5"], theirs.forward_features(image)
+    assert torch.allclose(features, expected, rtol=1e-5, atol=1e-5 * expected.abs().max().item())
