@@ -36,7 +36,7 @@ def cache_folder() -> Path:
 
 def hash_in_name(name: str) -> str | None:
     """The beginning of the sha256 in a name such as `se_resnet50-ce0d4300.pth`; a date is none."""
-    found = re.search(r"-([0-9a-f]{8,64})\.\w+$", name)
+    found = re.search(r"-([0-9a-f]{8,64})(\.\w+)+$", name)
     if found is None or re.fullmatch(r"(19|20)\d\d(0[1-9]|1[0-2])([0-2]\d|3[01])", found[1]):
         return None
     return found[1]

@@ -31,7 +31,8 @@ def resolve_weights(source: str | Path) -> tuple[Path, Entry | None]:
         return fetch(entry.url, sha256=entry.sha256), entry
     scheme = text.split("://", 1)[0] if "://" in text else ""
     if scheme in ("http", "https"):
-        path, expected = fetch(text), None
+        path = fetch(text)
+        return path, entry_of_file(path)
     elif scheme == "file":
         try:
             path = local_path(text)
@@ -72,7 +73,9 @@ def unpublished(entry: Entry) -> str:
     """What to do about a network that has no public weights."""
     plain, *gated = entry.start_from
     note = f" {entry.note}" if entry.note else ""
-    from_gated = f", or an SE one's (MODEL.WEIGHTS {SCHEME}{gated[0]} with --allow-partial)" if gated else ""
+    # Half a gate's weights are the file's: FREEZE_AT would keep the other half at its initial values.
+    keys = f"MODEL.WEIGHTS {SCHEME}{gated[0]} MODEL.BACKBONE.FREEZE_AT 0" if gated else ""
+    from_gated = f", or an SE one's ({keys} and --allow-partial)" if gated else ""
     return (
         f"Nobody published weights of {entry.architecture} (MODEL.WEIGHTS {SCHEME}{entry.name}).{note} Pretrain it "
         "with tools/pretrain.py and name its checkpoint in MODEL.WEIGHTS; or start from a plain network's "

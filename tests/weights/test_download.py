@@ -66,6 +66,7 @@ def test_a_file_is_downloaded_once_and_verified_each_time(server, cache):
         ("se_resnet50-ce0d4300.pth", "ce0d4300"),
         ("seresnext26_32x4d-65ebdb501.pth", "65ebdb501"),
         ("se-resnet50_batch256_imagenet_20200804-ae206104.pth", "ae206104"),
+        ("net-0123abcd.pth.tar", "0123abcd"),
         ("net-20200804.pth", None),
         ("R-50.pkl", None),
         ("model_final_721ade.pkl", None),
