@@ -33,7 +33,7 @@ def resolve_weights(source: str | Path) -> tuple[Path, Entry | None]:
     if scheme in ("http", "https"):
         path = fetch(text)
         return path, entry_of_file(path)
-    elif scheme == "file":
+    if scheme == "file":
         try:
             path = local_path(text)
         except Refused as error:
