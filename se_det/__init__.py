@@ -10,13 +10,14 @@ __version__ = "0.1.0"
 # Where the public names live. They are imported on first use, so that `se-det --help` does not wait for torch.
 _PUBLIC = {
     "list_models": "backbones",
-    "create_model": "backbones",
+    "create_model": "weights",
     "create_backbone": "backbones",
     "load_config": "config",
     "get_cfg": "config",
     "add_se_det_config": "config",
     "build_detector": "detection",
     "load_weights": "weights",
+    "list_weights": "weights",
     "register_dataset": "data",
     "Predictor": "evaluation",
     "SeDetError": "errors",

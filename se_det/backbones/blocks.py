@@ -3,33 +3,80 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
+from ..errors import ConfigError
 from ..layers.area import ValidArea
 from ..layers.conv import Conv2d
 from ..layers.gates import SE
 
 GateMaker = Callable[[int], "SE | None"]
 
+# Where a residual block's gate sits (Hu et al., arXiv 1709.01507, figure 5).
+PLACEMENTS = ("standard", "pre", "post", "identity")
 
-class ResidualBlock(nn.Module):
+
+class GatedBlock(nn.Module):
+    """A part of a trunk that may have a gate, as `gate`."""
+
+    gate: SE | None
+
+    def makes_up(self) -> list[torch.Tensor]:
+        """The weights whose doubling makes up for a gate of 0.5 exactly; none where nothing inside the block does."""
+        raise NotImplementedError
+
+    @property
+    def can_keep_function(self) -> bool:
+        """Whether `keep_function` is possible."""
+        return self.gate is None or (self.gate.one_factor and bool(self.makes_up()))
+
+    def keep_function(self) -> None:
+        """Give the fresh gate the factor 0.5 and double weights before it: the block computes what it did without.
+
+        Raises:
+            ConfigError: no weights of the block make up for the factor.
+        """
+        if self.gate is None:
+            return
+        weights = self.makes_up()
+        if not weights:
+            raise ConfigError(
+                "MODEL.GATE.INIT identity is not possible here: the gate also scales values that no weight of its own "
+                "block produces (PLACEMENT post and identity, and the pooled branch of an Inception module of stride "
+                "2), so nothing can make up for its factor. Use INIT paper."
+            )
+        self.gate.leave_unchanged()
+        with torch.no_grad():
+            for weight in weights:
+                weight.mul_(2)
+
+
+class ResidualBlock(GatedBlock):
     """The shortcut and the gate that every block has; a subclass provides `branch`.
 
     Args:
+        projection_kernel: kernel of a shortcut of stride 2; other shortcuts that convolve have 1 x 1.
         gate: makes the gate for a number of channels, or None for no gate.
+        placement: where the gate sits: "standard", on the branch's output U before the addition; "pre", on the
+            branch's input; "post", on the block's output, after the addition and its ReLU; "identity", on the
+            shortcut (after its convolution, if it has one), parallel to the branch.
     """
 
     def __init__(
-        self, in_channels: int, out_channels: int, *, stride: int, norm: str, gate: GateMaker | None = None
-    ) -> None:
+        self, in_channels: int, out_channels: int, *, stride: int, norm: str, projection_kernel: int = 1,
+        gate: GateMaker | None = None, placement: str = "standard",
+    ) -> None:  # fmt: skip
         super().__init__()
         self.shortcut = None
         if in_channels != out_channels or stride != 1:
-            self.shortcut = Conv2d(in_channels, out_channels, 1, stride=stride, norm=norm)
-        self.gate = gate(out_channels) if gate else None
+            kernel = projection_kernel if stride != 1 else 1
+            self.shortcut = Conv2d(in_channels, out_channels, kernel, stride=stride, padding=kernel // 2, norm=norm)
+        self.placement = placement
+        self.gate = gate(in_channels if placement == "pre" else out_channels) if gate else None
 
     def branch(self, x: torch.Tensor, area: ValidArea | None) -> tuple[torch.Tensor, ValidArea | None]:
         """U, the output of the branch's last norm, and its area."""
@@ -42,58 +89,62 @@ class ResidualBlock(nn.Module):
     def forward(self, x: torch.Tensor, area: ValidArea | None = None) -> tuple[torch.Tensor, ValidArea | None]:
         """(N, C_in, H, W) and its area to (N, C_out, H', W') and its area."""
         shortcut = x if self.shortcut is None else self.shortcut(x, area)
-        u, area = self.branch(x, area)
-        if self.gate is not None:
-            u = self.gate(u, area)
-        return F.relu_(u.add_(shortcut)), area
+        u, after = self.branch(self._gated("pre", x, area), area)
+        u, shortcut = self._gated("standard", u, after), self._gated("identity", shortcut, after)
+        return self._gated("post", F.relu_(u.add_(shortcut)), after), after
 
-    def keep_function(self) -> None:
-        """Give the fresh gate the factor 0.5 and double the norm before it: the block computes what it did without."""
-        if self.gate is None:
-            return
-        self.gate.leave_unchanged()
-        norm = self.last_norm()
-        with torch.no_grad():
-            norm.weight.mul_(2)
-            norm.bias.mul_(2)
+    def _gated(self, place: str, x: torch.Tensor, area: ValidArea | None) -> torch.Tensor:
+        return x if self.gate is None or self.placement != place else self.gate(x, area)
+
+    def makes_up(self) -> list[torch.Tensor]:
+        if self.placement == "standard":
+            return [self.last_norm().weight, self.last_norm().bias]
+        return [self.conv1.weight] if self.placement == "pre" else []
 
 
 class BasicBlock(ResidualBlock):
-    """Two 3 x 3 convolutions (ResNet-18 and -34)."""
+    """Two 3 x 3 convolutions (ResNet-18 and -34).
+
+    Args:
+        branch_relu: a ReLU on the branch's output U, before the gate, as in timm's legacy_seresnet18 and -34.
+    """
 
     def __init__(
         self, in_channels: int, out_channels: int, *, stride: int = 1, dilation: int = 1, norm: str,
-        gate: GateMaker | None = None,
+        branch_relu: bool = False, **common: Any,
     ) -> None:  # fmt: skip
-        super().__init__(in_channels, out_channels, stride=stride, norm=norm, gate=gate)
+        super().__init__(in_channels, out_channels, stride=stride, norm=norm, **common)
+        self.branch_relu = branch_relu
         self.conv1 = Conv2d(in_channels, out_channels, 3, stride=stride, padding=dilation, dilation=dilation, norm=norm)
         self.conv2 = Conv2d(out_channels, out_channels, 3, padding=dilation, dilation=dilation, norm=norm)
 
     def branch(self, x: torch.Tensor, area: ValidArea | None) -> tuple[torch.Tensor, ValidArea | None]:
         x, area = F.relu_(self.conv1(x, area)), self.conv1.area_after(area)
-        return self.conv2(x, area), area
+        u = self.conv2(x, area)
+        return F.relu_(u) if self.branch_relu else u, area
 
     def last_norm(self) -> nn.Module:
         return self.conv2.norm
 
 
 class Bottleneck(ResidualBlock):
-    """1 x 1, grouped 3 x 3, 1 x 1 (ResNet-50 and up, ResNeXt).
+    """1 x 1, grouped 3 x 3, 1 x 1 (ResNet-50 and up, ResNeXt, SENet-154).
 
     Args:
         bottleneck_channels: channels of the 3 x 3 convolution.
+        reduced_channels: channels of the first 1 x 1 (SENet-154: half the former).
         stride_in_1x1: put the stride in the first convolution, as the Caffe and MSRA weights need it, not in the 3 x 3.
     """
 
     def __init__(
-        self, in_channels: int, out_channels: int, *, bottleneck_channels: int, stride: int = 1, dilation: int = 1,
-        groups: int = 1, stride_in_1x1: bool = False, norm: str, gate: GateMaker | None = None,
+        self, in_channels: int, out_channels: int, *, bottleneck_channels: int, reduced_channels: int,
+        stride: int = 1, dilation: int = 1, groups: int = 1, stride_in_1x1: bool = False, norm: str, **common: Any,
     ) -> None:  # fmt: skip
-        super().__init__(in_channels, out_channels, stride=stride, norm=norm, gate=gate)
+        super().__init__(in_channels, out_channels, stride=stride, norm=norm, **common)
         stride_1x1, stride_3x3 = (stride, 1) if stride_in_1x1 else (1, stride)
-        self.conv1 = Conv2d(in_channels, bottleneck_channels, 1, stride=stride_1x1, norm=norm)
+        self.conv1 = Conv2d(in_channels, reduced_channels, 1, stride=stride_1x1, norm=norm)
         self.conv2 = Conv2d(
-            bottleneck_channels, bottleneck_channels, 3, stride=stride_3x3, padding=dilation, dilation=dilation,
+            reduced_channels, bottleneck_channels, 3, stride=stride_3x3, padding=dilation, dilation=dilation,
             groups=groups, norm=norm,
         )  # fmt: skip
         self.conv3 = Conv2d(bottleneck_channels, out_channels, 1, norm=norm)

@@ -1,26 +1,55 @@
-"""Architectures as data: a host network is a line, and a model is `[gate_]host`."""
+"""Architectures as data: a host network is a line, and a model is `[gate_]host`.
+
+SENet-154 has its gate in its name: `senet154` is the network with SE, and another gate goes before the name
+(`sp_se_senet154`). Its trunk without gates has no name in the papers and none here.
+"""
 
 from __future__ import annotations
 
 import fnmatch
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from torch import nn
 
 from ..errors import ConfigError, did_you_mean
 from ..layers.gates import GATES
+from .bn_inception import BNInception
 from .classifier import Classifier
-from .resnet import STAGES, ResNet
+from .inception_resnet import InceptionResNetV2
+from .mobilenet import MobileNet
+from .resnet import ResNet
+from .shufflenet import ShuffleNet
+from .trunk import STAGES, Trunk
+from .vgg import VGG, VGGClassifier
 
 
 @dataclass(frozen=True)
 class Host:
-    """A network that gates can be put into: the function that builds it and that function's arguments."""
+    """A network that gates can be put into.
 
-    build: Callable[..., nn.Module]
+    Attributes:
+        build, arguments: the function that makes the trunk, and that function's arguments.
+        classifier: makes the classifier of a trunk.
+        own_gate: the gate that the host's bare name means.
+        in_classifier: arguments that the trunk of a classifier has besides.
+    """
+
+    build: Callable[..., Trunk]
     arguments: dict[str, Any] = field(default_factory=dict)
+    classifier: Callable[..., nn.Module] = Classifier
+    own_gate: str = "none"
+    in_classifier: dict[str, Any] = field(default_factory=dict)
+
+
+# Hu et al., arXiv 1709.01507, appendix: a ResNeXt-152 64x4d whose first 1 x 1s have half the channels, with 3 x 3
+# projections and stem. All its published weights pool the stem in ceil mode.
+SENET154 = {
+    "depth": 152, "groups": 64, "width_per_group": 4, "reduce_factor": 2, "projection_kernel": 3,
+    "stem": "deep", "stem_channels": 128, "stem_pool": "ceil",
+}  # fmt: skip
 
 
 HOSTS = {
@@ -31,13 +60,27 @@ HOSTS = {
     "resnet152": Host(ResNet, {"depth": 152}),
     "resnext50_32x4d": Host(ResNet, {"depth": 50, "groups": 32, "width_per_group": 4}),
     "resnext101_32x4d": Host(ResNet, {"depth": 101, "groups": 32, "width_per_group": 4}),
+    "senet154": Host(ResNet, SENET154, classifier=partial(Classifier, dropout=0.2), own_gate="se"),
+    "bn_inception": Host(BNInception),
+    "vgg16_bn": Host(VGG, classifier=VGGClassifier),
+    "mobilenet_v1": Host(MobileNet),
+    "shufflenet_v1": Host(ShuffleNet),
+    "inception_resnet_v2": Host(InceptionResNetV2, in_classifier={"aligned": False}),
 }
 
 
 def list_models(pattern: str = "*") -> list[str]:
     """Names of all models that match a shell pattern, such as "rg_se_*"."""
-    names = [host if gate == "none" else f"{gate}_{host}" for host in HOSTS for gate in GATES]
+    names = []
+    for host, entry in HOSTS.items():
+        gates = [gate for gate in GATES if gate not in ("none", entry.own_gate)]
+        names += [host, *(f"{gate}_{host}" for gate in gates)]
     return fnmatch.filter(names, pattern)
+
+
+def is_model(name: str) -> bool:
+    """Whether there is a model of this name."""
+    return name in list_models()
 
 
 def parse_name(name: str) -> tuple[str, str]:
@@ -47,15 +90,15 @@ def parse_name(name: str) -> tuple[str, str]:
         ConfigError: there is no such model.
     """
     if name in HOSTS:
-        return "none", name
+        return HOSTS[name].own_gate, name
     for gate in GATES:
         host = name.removeprefix(f"{gate}_")
-        if host != name and host in HOSTS:
+        if host != name and host in HOSTS and gate not in ("none", HOSTS[host].own_gate):
             return gate, host
     raise ConfigError(f"There is no model '{name}'.{did_you_mean(name, list_models())} list_models() lists all.")
 
 
-def create_backbone(name: str, *, out_features: Sequence[str] = STAGES, **options: Any) -> nn.Module:
+def create_backbone(name: str, *, out_features: Sequence[str] = STAGES, **options: Any) -> Trunk:
     """A trunk with random weights.
 
     Args:
@@ -71,6 +114,8 @@ def create_backbone(name: str, *, out_features: Sequence[str] = STAGES, **option
     return entry.build(**{**entry.arguments, "gate": gate, "out_features": out_features, **options})
 
 
-def create_model(name: str, *, num_classes: int = 1000, **options: Any) -> Classifier:
+def create_model(name: str, *, num_classes: int = 1000, **options: Any) -> nn.Module:
     """A classifier with random weights; the arguments are those of `create_backbone`."""
-    return Classifier(create_backbone(name, out_features=(STAGES[-1],), **options), num_classes=num_classes)
+    entry = HOSTS[parse_name(name)[1]]
+    trunk = create_backbone(name, **{**entry.in_classifier, "out_features": (STAGES[-1],), **options})
+    return entry.classifier(trunk, num_classes=num_classes)

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from ..errors import ConfigError
 from ..layers.area import ValidArea
 from ..layers.conv import Conv2d
-from .resnet import image_area
+from .trunk import image_area
 
 
 class FPN(nn.Module):

@@ -1,4 +1,4 @@
-"""The 7 x 7 stem of ResNet."""
+"""The stems of ResNet and SENet-154."""
 
 from __future__ import annotations
 
@@ -24,15 +24,32 @@ class BasicStem(nn.Module):
         super().__init__()
         if pool not in STEM_POOLS:
             raise ConfigError(f"MODEL.RESNETS.STEM_POOL '{pool}' is unknown: use one of {', '.join(STEM_POOLS)}.")
-        self.conv1 = Conv2d(3, out_channels, 7, stride=2, padding=3, norm=norm)
+        self._add_convolutions(out_channels, norm)
         self.ceil_mode = pool == "ceil"
         self.pool_padding = 0 if self.ceil_mode else 1
 
+    def _add_convolutions(self, out_channels: int, norm: str) -> None:
+        self.conv1 = Conv2d(3, out_channels, 7, stride=2, padding=3, norm=norm)
+
     def forward(self, x: torch.Tensor, area: ValidArea | None = None) -> tuple[torch.Tensor, ValidArea | None]:
         """(N, 3, H, W) and its area to (N, C, H/4, W/4) and its area."""
-        x, area = F.relu_(self.conv1(x, area)), self.conv1.area_after(area)
+        for convolution in self.children():
+            x, area = F.relu_(convolution(x, area)), convolution.area_after(area)
         if area is not None:
             if area.exact:
                 x = area.zero_outside(x)  # after a ReLU zero never wins a maximum, like the border's -infinity
             area = area.after(3, 2, self.pool_padding, ceil_mode=self.ceil_mode)
         return F.max_pool2d(x, 3, 2, self.pool_padding, ceil_mode=self.ceil_mode), area
+
+
+class DeepStem(BasicStem):
+    """Three 3 x 3 convolutions, the first of stride 2, in place of the 7 x 7 (SENet-154).
+
+    The first two have half the output's channels.
+    """
+
+    def _add_convolutions(self, out_channels: int, norm: str) -> None:
+        inner = out_channels // 2
+        self.conv1 = Conv2d(3, inner, 3, stride=2, padding=1, norm=norm)
+        self.conv2 = Conv2d(inner, inner, 3, padding=1, norm=norm)
+        self.conv3 = Conv2d(inner, out_channels, 3, padding=1, norm=norm)

@@ -16,6 +16,7 @@ from ..errors import SeDetError
 COMMANDS = {
     "train": ("train", "train and evaluate a detector"),
     "predict": ("predict", "detect objects in images and draw them"),
+    "convert-weights": ("convert_weights", "convert a weight file of another program, or to another program's names"),
     "benchmark": ("benchmark", "measure time and memory"),
 }
 

@@ -26,7 +26,9 @@ def add_se_det_config(cfg: CfgNode) -> None:
     cfg.MODEL.GATE.REDUCTION = 16  # hidden width is channels // REDUCTION
     cfg.MODEL.GATE.BIAS = True  # biases in both fully connected layers; the released weights have them
     cfg.MODEL.GATE.STAGES = ["res2", "res3", "res4", "res5"]  # the stages whose blocks have a gate
-    cfg.MODEL.GATE.PLACEMENT = "standard"  # where the gate sits: on the residual branch, before the add
+    # Where a residual block has its gate. "standard": on the branch, before the addition; "pre": on the branch's input;
+    # "post": after the addition and its ReLU; "identity": on the shortcut. Other hosts than ResNets have "standard".
+    cfg.MODEL.GATE.PLACEMENT = "standard"
     cfg.MODEL.GATE.NORM = ""  # norm inside SP-SE, RG-SE and CBAM; "" follows MODEL.RESNETS.NORM
     # "paper": the authors' initial values. "identity": the fresh gate leaves the network's function unchanged
     # (FC2 zero, the last norm doubled). "": identity where plain weights start a gated network, else paper.
@@ -35,6 +37,7 @@ def add_se_det_config(cfg: CfgNode) -> None:
     # gate's averages. "exact": as if it did not exist (builtin engine), so results do not depend on batch mates.
     cfg.MODEL.GATE.PADDING = "keep"
     cfg.MODEL.RESNETS.STEM_POOL = "pad1"  # "pad1": 3x3 stride 2 padding 1; "ceil": padding 0, ceil mode (Caffe)
+    cfg.MODEL.RESNETS.BRANCH_RELU = False  # a ReLU before the gate of a basic block: timm's legacy_seresnet18 and -34
 
     # --- data ----------------------------------------------------------------------------------------------------
     # One's own data: a COCO JSON and the folder its file names are relative to. They take the place of
@@ -72,12 +75,14 @@ def _detectron2_keys() -> CfgNode:
     c.MODEL = CN()
     c.MODEL.META_ARCHITECTURE = "GeneralizedRCNN"
     c.MODEL.DEVICE = "cuda"  # becomes cpu, with a line in the log, where there is no GPU
-    c.MODEL.WEIGHTS = ""  # a path; "" starts from random weights
+    c.MODEL.WEIGHTS = ""  # a path, zoo://name (model_zoo/README.md) or a URL; "" starts from random weights
     c.MODEL.MASK_ON = False
     c.MODEL.PIXEL_MEAN = [103.530, 116.280, 123.675]  # in the order of INPUT.FORMAT, on the 0..255 scale
     c.MODEL.PIXEL_STD = [1.0, 1.0, 1.0]
 
     c.MODEL.BACKBONE = CN()
+    # build_se_resnet_fpn_backbone (or build_resnet_fpn_backbone): the ResNet of MODEL.RESNETS with MODEL.GATE.NAME;
+    # or a model's name, gate included, such as se_bn_inception: its stages with FPN.
     c.MODEL.BACKBONE.NAME = "build_resnet_backbone"
     c.MODEL.BACKBONE.FREEZE_AT = 2  # 0: nothing is frozen; 1: the stem; 2: the stem and res2; ...
     c.MODEL.RESNETS = CN()

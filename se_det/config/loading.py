@@ -12,6 +12,7 @@ import yaml
 from fvcore.common.config import CfgNode
 
 from ..errors import ConfigError, did_you_mean
+from . import origins
 from .defaults import DETECTRON2_ONLY, get_cfg
 
 BASE_KEY = "_BASE_"
@@ -33,8 +34,8 @@ def load_config(
     """
     cfg = get_cfg() if defaults is None else defaults.clone()
     if path is not None:
-        file = find_config(path)
-        _merge(cfg, _read_with_bases(file), str(file))
+        for file, tree in _read_with_bases(find_config(path)):
+            _merge(cfg, tree, str(file), shipped=_shipped_values(file))
     merge_overrides(cfg, overrides)
     return cfg
 
@@ -44,9 +45,7 @@ def find_config(path: str | Path) -> Path:
     path = Path(path)
     if path.is_file():
         return path
-    shipped = Path(__file__).resolve().parents[1] / "configs"  # a wheel
-    if not shipped.is_dir():
-        shipped = Path(__file__).resolve().parents[2] / "configs"  # a checkout
+    shipped = _shipped_folder()
     if not path.is_absolute() and (path.parts[:1] == ("configs",) or len(path.parts) == 1):
         packaged = shipped.joinpath(*path.parts[1:]) if path.parts[0] == "configs" else shipped / path
         if packaged.is_file():
@@ -55,6 +54,17 @@ def find_config(path: str | Path) -> Path:
     raise ConfigError(
         f"There is no config file {path}, nor a shipped one of that name.{did_you_mean(path.name, names)}"
     )
+
+
+def _shipped_folder() -> Path:
+    wheel = Path(__file__).resolve().parents[1] / "configs"
+    return wheel if wheel.is_dir() else Path(__file__).resolve().parents[2] / "configs"  # a checkout
+
+
+def _shipped_values(file: Path) -> dict[str, Any]:
+    """What the shipped config of this file's name says: so much of a copy is still our choice, not the user's."""
+    original = _shipped_folder() / file.name
+    return dict(leaves(read_yaml(original))) if original.is_file() else {}
 
 
 def merge_overrides(cfg: CfgNode, overrides: Sequence[Any]) -> None:
@@ -84,7 +94,8 @@ def _literal(value: Any) -> Any:
         return value
 
 
-def _read_with_bases(path: Path, chain: tuple[Path, ...] = ()) -> dict[str, Any]:
+def _read_with_bases(path: Path, chain: tuple[Path, ...] = ()) -> list[tuple[Path, dict[str, Any]]]:
+    """The file and its bases with what each says, the lowest base first."""
     path = path.resolve()
     if path in chain:
         circle = " -> ".join(str(p) for p in (*chain, path))
@@ -92,13 +103,13 @@ def _read_with_bases(path: Path, chain: tuple[Path, ...] = ()) -> dict[str, Any]
     tree = read_yaml(path)
     base = tree.pop(BASE_KEY, None)
     if base is None:
-        return tree
+        return [(path, tree)]
     if not isinstance(base, str):
         raise ConfigError(f"{path}: {BASE_KEY} must be the path of one YAML file, got {base!r}.")
     beside = path.parent / Path(base).expanduser()
     if not beside.is_file():
         raise ConfigError(f"{path}: {BASE_KEY} names {beside}, which does not exist.")
-    return _over(_read_with_bases(beside, (*chain, path)), tree)
+    return [*_read_with_bases(beside, (*chain, path)), (path, tree)]
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -148,19 +159,12 @@ def _one_line(error: BaseException) -> str:
     return " ".join(str(error).split())
 
 
-def _over(base: dict[str, Any], tree: dict[str, Any]) -> dict[str, Any]:
-    """`base` with the values of `tree` laid over it, mapping by mapping."""
-    result = dict(base)
-    for key, value in tree.items():
-        both = isinstance(value, dict) and isinstance(result.get(key), dict)
-        result[key] = _over(result[key], value) if both else value
-    return result
-
-
-def _merge(cfg: CfgNode, tree: Mapping[str, Any], source: str) -> None:
+def _merge(cfg: CfgNode, tree: Mapping[str, Any], source: str, *, shipped: Mapping[str, Any] | None = None) -> None:
     for key, value in leaves(tree):
         node, name = _find(cfg, key, source)
         node[name] = _coerce(value, node[name], key, source)
+        ours = shipped is not None and key in shipped and shipped[key] == value
+        origins.record(cfg, key, node[name], None if ours else source)
 
 
 def leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

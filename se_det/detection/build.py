@@ -7,7 +7,6 @@ from itertools import pairwise
 from fvcore.common.config import CfgNode
 
 from ..backbones.fpn import FPN
-from ..backbones.resnet import ResNet
 from ..config import check_values
 from ..config.loading import get_value
 from ..errors import ConfigError
@@ -18,6 +17,7 @@ from .pooler import Pooler
 from .rcnn import RCNN
 from .roi_heads import RoIHeads
 from .rpn import RPN, RPNHead
+from .trunk import build_trunk, check_backbone
 
 # Keys that choose among Detectron2's classes, and the only choice the builtin engine has.
 ONLY = {
@@ -33,9 +33,7 @@ ONLY = {
     "MODEL.ROI_BOX_HEAD.BBOX_REG_LOSS_TYPE": "smooth_l1",
     "MODEL.ROI_MASK_HEAD.NAME": "MaskRCNNConvUpsampleHead",
     "MODEL.ROI_MASK_HEAD.POOLER_TYPE": "ROIAlignV2",
-    "MODEL.GATE.PLACEMENT": "standard",
 }
-FPN_BACKBONES = ("build_se_resnet_fpn_backbone", "build_resnet_fpn_backbone")
 
 
 def check_model(cfg: CfgNode) -> None:
@@ -52,51 +50,16 @@ def check_model(cfg: CfgNode) -> None:
                 f"{key} is '{given}', and the builtin engine has only '{value}'. If it is one of Detectron2's, run "
                 "with --engine detectron2."
             )
-    if cfg.MODEL.BACKBONE.NAME not in FPN_BACKBONES:
-        raise ConfigError(
-            f"MODEL.BACKBONE.NAME is '{cfg.MODEL.BACKBONE.NAME}', and the builtin engine has only "
-            f"{' and '.join(FPN_BACKBONES)}. If it is one of Detectron2's, run with --engine detectron2."
-        )
+    check_backbone(cfg)
     if cfg.MODEL.ROI_BOX_HEAD.NUM_FC < 1:
         raise ConfigError(f"MODEL.ROI_BOX_HEAD.NUM_FC must be at least 1, got {cfg.MODEL.ROI_BOX_HEAD.NUM_FC}.")
 
 
-def build_trunk(cfg: CfgNode) -> ResNet:
-    """The trunk, frozen as MODEL.BACKBONE.FREEZE_AT says."""
-    resnets, gate = cfg.MODEL.RESNETS, cfg.MODEL.GATE
-    trunk = ResNet(
-        depth=resnets.DEPTH,
-        groups=resnets.NUM_GROUPS,
-        width_per_group=resnets.WIDTH_PER_GROUP,
-        norm=resnets.NORM,
-        stride_in_1x1=resnets.STRIDE_IN_1X1,
-        stem_channels=resnets.STEM_OUT_CHANNELS,
-        stem_pool=resnets.STEM_POOL,
-        res2_channels=resnets.RES2_OUT_CHANNELS,
-        res5_dilation=resnets.RES5_DILATION,
-        gate=gate.NAME,
-        reduction=gate.REDUCTION,
-        gate_bias=gate.BIAS,
-        gate_norm=gate.NORM,
-        gate_stages=gate.STAGES,
-        gate_init=gate.INIT or "paper",
-        padding=gate.PADDING,
-        out_features=resnets.OUT_FEATURES,
-    )
-    trunk.freeze(cfg.MODEL.BACKBONE.FREEZE_AT)
-    return trunk
-
-
 def build_backbone(cfg: CfgNode) -> FPN:
     """The pyramid on its trunk."""
+    trunk = build_trunk(cfg)
     fpn = cfg.MODEL.FPN
-    return FPN(
-        build_trunk(cfg),
-        in_features=fpn.IN_FEATURES,
-        out_channels=fpn.OUT_CHANNELS,
-        norm=fpn.NORM,
-        fuse=fpn.FUSE_TYPE,
-    )
+    return FPN(trunk, in_features=fpn.IN_FEATURES, out_channels=fpn.OUT_CHANNELS, norm=fpn.NORM, fuse=fpn.FUSE_TYPE)
 
 
 def build_detector(cfg: CfgNode) -> RCNN:

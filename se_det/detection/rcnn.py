@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..backbones.resnet import image_area
+from ..backbones.trunk import image_area
 from ..layers.area import ValidArea
 from . import boxes as box_ops
 from .masks import paste_masks

@@ -13,7 +13,7 @@ from ..data.transforms import resize_image, short_side_size, to_tensor
 from ..detection import build_detector
 from ..device import pick_device
 from ..errors import ConfigError, DataError
-from ..weights import load_weights, read_weights
+from ..weights import load_weights, settle_weights
 
 
 class Predictor:
@@ -25,19 +25,20 @@ class Predictor:
         class_names: names of the classes in order; None takes those kept in the checkpoint, else their numbers.
 
     Raises:
-        ConfigError: no weights were given.
+        ConfigError: no weights were given, or the config contradicts the one they were trained with.
         WeightsError: the weights do not fit the config.
     """
 
     def __init__(
         self, cfg: CfgNode, weights: str | Path | None = None, *, class_names: list[str] | None = None
     ) -> None:  # fmt: skip
-        path = weights or cfg.MODEL.WEIGHTS
-        if not path:
-            raise ConfigError("No weights were given: pass a checkpoint, or set MODEL.WEIGHTS.")
-        file = read_weights(path)
-        categories = file.extra.get("categories") or []
         cfg = cfg.clone()
+        cfg.defrost()
+        cfg.MODEL.WEIGHTS = str(weights or cfg.MODEL.WEIGHTS)
+        file = settle_weights(cfg, trained=True)
+        if file is None:
+            raise ConfigError("No weights were given: pass a checkpoint, or set MODEL.WEIGHTS.")
+        categories = file.extra.get("categories") or []
         if categories:
             cfg.MODEL.ROI_HEADS.NUM_CLASSES = len(categories)
         if cfg.INPUT.FORMAT not in FORMATS:

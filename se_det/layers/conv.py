@@ -10,25 +10,29 @@ from .norms import FrozenBatchNorm2d, GroupNorm, apply_frozen, get_norm
 
 
 class Conv2d(nn.Conv2d):
-    """Square convolution, then a norm kept as `.norm`.
+    """Convolution, then a norm kept as `.norm`.
 
     Args:
-        norm: name of the norm, "" for none. Without a norm the convolution has a bias.
+        kernel_size, padding: one number for both sides, or (height, width) of a convolution that keeps the map's size.
+        norm: name of the norm, "" for none.
+        bias: whether the convolution has a bias; None: where it has no norm.
     """
 
     def __init__(
         self,
         in_channels: int,
         out_channels: int,
-        kernel_size: int,
+        kernel_size: int | tuple[int, int],
         *,
         stride: int = 1,
-        padding: int = 0,
+        padding: int | tuple[int, int] = 0,
         dilation: int = 1,
         groups: int = 1,
         norm: str = "",
+        bias: bool | None = None,
     ) -> None:
-        super().__init__(in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias=norm == "")
+        bias = norm == "" if bias is None else bias
+        super().__init__(in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias=bias)
         self.norm = get_norm(norm, out_channels)
 
     def area_after(self, area: ValidArea | None) -> ValidArea | None:
@@ -40,7 +44,7 @@ class Conv2d(nn.Conv2d):
     def forward(self, x: torch.Tensor, area: ValidArea | None = None) -> torch.Tensor:
         """(N, C_in, H, W) to (N, C_out, H', W'); `area` is that of `x`."""
         exact = area is not None and area.exact
-        if exact and self.kernel_size[0] > 1:
+        if exact and max(self.kernel_size) > 1:
             x = area.zero_outside(x)
         if isinstance(self.norm, FrozenBatchNorm2d):
             return apply_frozen(self, self.norm, x)

@@ -38,9 +38,8 @@ class SE(nn.Module):
             raise ConfigError(
                 f"MODEL.GATE.REDUCTION {reduction} leaves no hidden unit for {channels} channels: give 1 to {channels}."
             )
-        hidden = channels // reduction
-        self.fc1 = nn.Linear(channels, hidden, bias=bias)
-        self.fc2 = nn.Linear(hidden, channels, bias=bias)
+        self.fc1 = nn.Linear(channels, channels // reduction, bias=bias)
+        self.fc2 = nn.Linear(channels // reduction, channels, bias=bias)
 
     def squeeze(self, u: torch.Tensor, area: ValidArea | None = None) -> list[torch.Tensor]:
         """The averages over each grid, (N, C, k, k) each; with `area`, over each image's own cells."""
@@ -58,6 +57,20 @@ class SE(nn.Module):
     def forward(self, u: torch.Tensor, area: ValidArea | None = None) -> torch.Tensor:
         """(N, C, H, W) to the same shape."""
         return u * self.scale(self.squeeze(u, area))
+
+    @property
+    def hidden(self) -> int:
+        """Width of the hidden layer."""
+        return self.fc1.out_features
+
+    def set_hidden(self, hidden: int) -> None:
+        """Change the width of the hidden layer: both layers are new, with initial values."""
+        old = self.fc1.weight
+        with torch.device(old.device):
+            self.fc1 = nn.Linear(self.fc1.in_features, hidden, bias=self.fc1.bias is not None)
+            self.fc2 = nn.Linear(hidden, self.fc2.out_features, bias=self.fc2.bias is not None)
+        for layer in (self.fc1, self.fc2):
+            layer.to(old.dtype).requires_grad_(old.requires_grad)
 
     def leave_unchanged(self) -> None:
         """Zero FC2, so that every factor is exactly 0.5."""

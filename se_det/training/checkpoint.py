@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import re
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ import torch
 
 from ..errors import CheckpointError
 from ..files import write_atomically, write_text
+from ..weights.reading import read_plain
 
 ENGINE = "se_det"
 LAST = "last_checkpoint"
@@ -89,20 +89,9 @@ def load_checkpoint(path: str | os.PathLike) -> dict[str, Any]:
         CheckpointError: there is no such file, it is damaged, or it holds more than tensors and plain containers.
     """
     path = Path(path)
-    try:
-        if zipfile.is_zipfile(path):  # whose checksums torch.load does not look at
-            with zipfile.ZipFile(path) as archive:
-                broken = archive.testzip()
-            if broken:
-                raise CheckpointError(f"{path} is damaged: the checksum of {broken} is wrong.")
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except CheckpointError:
-        raise
-    except FileNotFoundError as error:
-        raise CheckpointError(f"There is no checkpoint {path}.") from error
-    except Exception as error:  # a torn file fails in as many ways as there are bytes to be missing
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise CheckpointError(f"{path} is damaged or is not a checkpoint: {reason.rstrip('.')}.") from error
+    if not path.is_file():
+        raise CheckpointError(f"There is no checkpoint {path}.")
+    state = read_plain(path, what="a checkpoint", error=CheckpointError)
     if not isinstance(state, dict):
         raise CheckpointError(f"{path} is not a checkpoint: it holds a {type(state).__name__}, not a dict.")
     return state

@@ -7,6 +7,7 @@ import logging
 from fvcore.common.config import CfgNode
 
 from ..config.limits import check_ranges, check_values
+from ..detection.trunk import gate_name
 from ..errors import ConfigError
 from .optimizer import CLIP_TYPES
 
@@ -83,15 +84,16 @@ def _check_frozen(cfg: CfgNode) -> None:
     wrong = []
     if cfg.MODEL.RESNETS.NORM == "FrozenBN":
         wrong.append("MODEL.RESNETS.NORM FrozenBN")
-    if cfg.MODEL.GATE.NORM == "FrozenBN" and cfg.MODEL.GATE.NAME in GATES_WITH_NORM:
+    if cfg.MODEL.GATE.NORM == "FrozenBN" and gate_name(cfg) in GATES_WITH_NORM:
         wrong.append("MODEL.GATE.NORM FrozenBN")
     if cfg.MODEL.BACKBONE.FREEZE_AT >= 1:
         wrong.append(f"MODEL.BACKBONE.FREEZE_AT {cfg.MODEL.BACKBONE.FREEZE_AT}")
     if wrong:
         raise ConfigError(
-            f"{' and '.join(wrong)} would keep random weights as they are, as MODEL.WEIGHTS is empty: give pretrained "
-            "weights with MODEL.WEIGHTS <path>, or, to train from scratch, MODEL.RESNETS.NORM GN (or BN) and "
-            f"MODEL.BACKBONE.FREEZE_AT 0{' and MODEL.GATE.NORM GN' if 'MODEL.GATE.NORM FrozenBN' in wrong else ''}."
+            f"{' and '.join(wrong)} would keep random weights as they are, as MODEL.WEIGHTS is empty: give "
+            "pretrained weights with MODEL.WEIGHTS <path or zoo://name>, or, to train from scratch, MODEL.RESNETS.NORM "
+            "GN (or BN) and MODEL.BACKBONE.FREEZE_AT "
+            f"0{' and MODEL.GATE.NORM GN' if 'MODEL.GATE.NORM FrozenBN' in wrong else ''}."
         )
 
 
@@ -99,7 +101,7 @@ def _check_sync_bn(cfg: CfgNode) -> None:
     if cfg.MODEL.DEVICE != "cpu":
         return
     sections = ["RESNETS", "FPN", "ROI_BOX_HEAD"] + ["ROI_MASK_HEAD"] * cfg.MODEL.MASK_ON
-    sections += ["GATE"] * (cfg.MODEL.GATE.NAME in GATES_WITH_NORM)
+    sections += ["GATE"] * (gate_name(cfg) in GATES_WITH_NORM)
     keys = [f"MODEL.{section}.NORM" for section in sections if cfg.MODEL[section].NORM == "SyncBN"]
     if keys:
         raise ConfigError(
@@ -108,15 +110,16 @@ def _check_sync_bn(cfg: CfgNode) -> None:
 
 
 def _check_gate_norm(cfg: CfgNode, world_size: int) -> None:
-    gate = cfg.MODEL.GATE.NAME
+    gate = gate_name(cfg)
     norm = gate_norm(cfg)
     if gate not in GATES_WITH_NORM_OF_ONE_CELL or norm not in ("BN", "SyncBN"):
         return
     # SyncBN's statistics are over all processes' images.
     images = cfg.SOLVER.IMS_PER_BATCH // cfg.SOLVER.ACCUMULATE // (world_size if norm == "BN" else 1)
     key = "MODEL.GATE.NORM" if cfg.MODEL.GATE.NORM else "MODEL.GATE.NORM (empty, so MODEL.RESNETS.NORM)"
+    named = "MODEL.GATE.NAME" if gate == cfg.MODEL.GATE.NAME else f"the gate of {cfg.MODEL.BACKBONE.NAME}"
     told = (
-        f"{key} is {norm} and MODEL.GATE.NAME is {gate}, whose norm sees one cell per image: with "
+        f"{key} is {norm} and {named} is {gate}, whose norm sees one cell per image: with "
         f"SOLVER.IMS_PER_BATCH {cfg.SOLVER.IMS_PER_BATCH} on {world_size} process{'es' if world_size > 1 else ''} in "
         f"{cfg.SOLVER.ACCUMULATE} part{'s' if cfg.SOLVER.ACCUMULATE > 1 else ''} it has {images} "
         f"image{'s' if images > 1 else ''} at a time"

@@ -19,7 +19,7 @@ from ..evaluation.coco_eval import CocoEvaluator
 from ..evaluation.coco_metrics import SUMMARY
 from ..evaluation.runner import evaluate
 from ..files import check_writable, write_text
-from ..weights import load_weights
+from ..weights import fit_gates, load_weights, settle_as_saved, settle_weights
 from . import data_sets, settings
 from .checkpoint import Checkpointer
 from .checks import check_training
@@ -66,6 +66,7 @@ def run_training(
         check_training(cfg, comm.world_size())
         if comm.is_main():
             check_folder(cfg.OUTPUT_DIR, resume=resume, overwrite=overwrite)
+        weights = None if resume else settle_weights(cfg)
         train_sets, test_sets = data_sets.training_sets(cfg), data_sets.test_sets(cfg)
         data_sets.check_categories(train_sets, test_sets)
         data_sets.settle_num_classes(cfg, train_sets[0])
@@ -79,9 +80,10 @@ def run_training(
         torch.manual_seed(seed)
         model = build_detector(cfg)
         if saved:
+            fit_gates(model, saved["model"])
             freeze_as_saved(model, saved)
-        elif cfg.MODEL.WEIGHTS:
-            load_weights(model, cfg.MODEL.WEIGHTS, allow_partial=allow_partial, gate_init=cfg.MODEL.GATE.INIT)
+        elif weights is not None:
+            load_weights(model, weights, allow_partial=allow_partial, gate_init=cfg.MODEL.GATE.INIT)
         model.to(device)
         start = int(saved["iteration"]) if saved else 0
         loader = build_train_loader(
@@ -172,8 +174,9 @@ def run_evaluation(cfg: CfgNode) -> Metrics:
                 "DATASETS.VAL_IMAGES), or name a data set in DATASETS.TEST."
             )
         data_sets.settle_num_classes(cfg, next(iter(test_sets.values())))
+        weights = settle_weights(cfg, trained=True)
         model = build_detector(cfg)
-        load_weights(model, cfg.MODEL.WEIGHTS, whole=True)
+        load_weights(model, weights, whole=True)
         if comm.is_main():
             check_writable(cfg.OUTPUT_DIR)
         return Evaluation(cfg, test_sets)(model.to(device))
@@ -247,8 +250,11 @@ def _saved_run(cfg: CfgNode, categories: list[dict[str, Any]]) -> tuple[Path, di
         found = Checkpointer(cfg.OUTPUT_DIR).newest()
         path, saved = found
         check_engine(saved, path)
+        settle_as_saved(cfg, saved["config"])
         check_same_run(saved, cfg, categories, path)
-    return comm.broadcast_object(found)
+    path, saved = comm.broadcast_object(found)
+    settle_as_saved(cfg, saved["config"])
+    return path, saved
 
 
 def _tell_size(model: nn.Module, images: int) -> None:

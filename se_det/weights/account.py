@@ -17,6 +17,8 @@ class Account:
         resized: the file has them in another shape, which is left out; those of the predictors, when the number of
             classes differs. They also stand in `missing`.
         fresh_gates: blocks whose gate has no weights in the file.
+        resized_gates: blocks whose gate took the hidden width that the file has.
+        notes: sentences about what was left out on purpose.
     """
 
     source: str
@@ -26,6 +28,8 @@ class Account:
     reshaped: list[str] = field(default_factory=list)
     resized: list[str] = field(default_factory=list)
     fresh_gates: list[str] = field(default_factory=list)
+    resized_gates: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
     def summary(self) -> str:
         """A few lines to log."""
@@ -39,9 +43,11 @@ class Account:
             ("reshaped", self.reshaped),
             ("of another shape, so not loaded", self.resized),
             ("gates without weights, which keep their initial values and are trained", self.fresh_gates),
+            ("gates that took the file's hidden width", self.resized_gates),
         ):
             if keys:
                 lines.append(f"  {title}: {shorten(keys)}")
+        lines += [f"  {note}" for note in self.notes]
         return "\n".join(lines)
 
 

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import torch
 from torch import nn
 
-from ..backbones.blocks import ResidualBlock
+from ..backbones.blocks import GatedBlock
 from ..errors import WeightsError
 from ..layers.norms import FrozenBatchNorm2d
 from .account import Account, shorten
-from .reading import WeightFile, read_weights
+from .identity import identify
+from .network import check_network, fit_gates
+from .reading import WeightFile
+from .source import open_weights
 
 logger = logging.getLogger(__name__)
 
 # A trunk is recognised by its first convolution, in the network and in the file.
 TRUNK_MARK = "stem.conv1.weight"
+TRUNK_PARTS = ("stem.", "res2.", "res3.", "res4.", "res5.")
 # Layers whose shape follows the number of classes: a detector of other classes may start from the rest.
 PREDICTORS = (
     "roi_heads.box_predictor.cls_score.",
@@ -32,6 +36,8 @@ def load_weights(
     model: nn.Module,
     source: str | Path | WeightFile,
     *,
+    family: str = "",
+    class_order: str | Path | None = None,
     allow_partial: bool = False,
     whole: bool = False,
     gate_init: str = "",
@@ -41,8 +47,9 @@ def load_weights(
     The trunk's weights are found under any prefix, so those of a classifier start a detector and the other way round.
 
     Args:
-        source: a `.pth` or `.safetensors` file, or one that was read.
-        allow_partial: accept a file that does not hold the whole trunk.
+        source: a path (see `read_weights` for the formats), `zoo://name`, a URL, or a file that was read.
+        family, class_order: see `identify`.
+        allow_partial: accept a file that does not hold the whole trunk, or more than it.
         whole: refuse a file that does not hold every weight of `model`; for evaluation.
         gate_init: MODEL.GATE.INIT, for gates that the file has nothing for; "" is "identity" when the file has no
             gate at all (plain weights start a gated network).
@@ -51,10 +58,13 @@ def load_weights(
         the account, which is also logged.
 
     Raises:
-        WeightsError: the file cannot be read; it lacks part of the trunk; a shape differs; a gate would be frozen
-            without weights.
+        WeightsError: the file cannot be read; its weights need another network than `model`, or are of another
+            family than `family`; it lacks part of the trunk; a shape differs; a gate would be frozen without weights.
     """
-    file = source if isinstance(source, WeightFile) else read_weights(source)
+    if not isinstance(source, WeightFile):
+        source, _ = open_weights(source, family=family, class_order=class_order)
+    file = identify(source, family, class_order)
+    check_network(model, file)
     account = fill(model, file, allow_partial=allow_partial, whole=whole)
     _settle_fresh_gates(model, file, account, gate_init)
     for line in account.summary().splitlines():
@@ -64,11 +74,16 @@ def load_weights(
 
 def fill(model: nn.Module, file: WeightFile, *, allow_partial: bool = False, whole: bool = False) -> Account:
     """Copy the tensors of `file` into `model` by name; see `load_weights`."""
-    source = f"{file.path} (averaged weights)" if file.averaged else str(file.path)
+    what = "averaged weights" if file.averaged else file.family
+    source = f"{file.path} ({what})" if what != "se_det" else str(file.path)
     account = Account(source)
+    model_prefix = _trunk_prefix(model.state_dict())
+    renamed = _renaming(file.tensors, model_prefix)
+    tensors = {renamed(name): tensor for name, tensor in file.tensors.items()}
+    account.resized_gates = fit_gates(model, tensors)
+    _check_classifier(model, file, account, allow_partial=allow_partial, whole=whole)
     targets = model.state_dict()
-    model_prefix = _trunk_prefix(targets)
-    tensors = _with_prefix(file, model_prefix)
+    changed = {renamed(name) for name in file.reshaped}
     fitting = {}
     for name, target in targets.items():
         if name.endswith("num_batches_tracked"):
@@ -81,6 +96,8 @@ def fill(model: nn.Module, file: WeightFile, *, allow_partial: bool = False, who
         elif tensor.shape == target.shape:
             fitting[name] = tensor
             account.loaded.append(name)
+            if name in changed:
+                account.reshaped.append(name)
         elif _squeezed(tensor.shape) == _squeezed(target.shape):
             fitting[name] = tensor.reshape(target.shape)
             account.loaded.append(name)
@@ -91,10 +108,12 @@ def fill(model: nn.Module, file: WeightFile, *, allow_partial: bool = False, who
         else:
             raise WeightsError(
                 f"{source}: {name} has the shape {tuple(tensor.shape)}, and this network's is {tuple(target.shape)}. "
-                "The file is of another architecture (MODEL.RESNETS, MODEL.GATE, MODEL.FPN) or number of classes."
+                f"{_remedy(name, tensor)}"
             )
     account.unexpected = [name for name in tensors if name not in targets and not name.endswith("num_batches_tracked")]
     _check_complete(account, model_prefix, allow_partial=allow_partial, whole=whole)
+    if not allow_partial:
+        _check_surplus(account, file, model_prefix)
     model.load_state_dict(fitting, strict=False)
     return account
 
@@ -106,18 +125,13 @@ def _trunk_prefix(names: Iterable[str]) -> str | None:
     return None
 
 
-def _with_prefix(file: WeightFile, prefix: str | None) -> dict[str, torch.Tensor]:
-    """The file's tensors, with its trunk under the network's prefix."""
-    own = _trunk_prefix(file.tensors)
+def _renaming(names: Iterable[str], prefix: str | None) -> Callable[[str], str]:
+    """What puts a file's trunk under the network's prefix."""
+    own = _trunk_prefix(names)
     if own is None or prefix is None or own == prefix:
-        return file.tensors
-    if own:
-        return {
-            prefix + name.removeprefix(own) if name.startswith(own) else name: tensor
-            for name, tensor in file.tensors.items()
-        }
-    stages = ("stem.", "res2.", "res3.", "res4.", "res5.")
-    return {prefix + name if name.startswith(stages) else name: tensor for name, tensor in file.tensors.items()}
+        return lambda name: name
+    inside = own or TRUNK_PARTS
+    return lambda name: prefix + name.removeprefix(own) if name.startswith(inside) else name
 
 
 def _squeezed(shape: torch.Size) -> list[int]:
@@ -149,11 +163,49 @@ def _check_complete(account: Account, prefix: str | None, *, allow_partial: bool
         )
 
 
+def _check_surplus(account: Account, file: WeightFile, prefix: str | None) -> None:
+    """Refuse weights of parts that this network's trunk lacks: without them the others are of no use."""
+    parts = list(file.strangers)
+    if prefix is not None:
+        parts += [name for name in account.unexpected if name.startswith(tuple(prefix + part for part in TRUNK_PARTS))]
+    # MSRA's stem convolution has a bias that Detectron2 does not load either.
+    parts = [name for name in parts if not name.endswith("stem.conv1.bias")]
+    if parts:
+        raise WeightsError(
+            f"{account.source} has weights of the backbone that this network has no place for: {shorten(parts)}. Check "
+            "MODEL.RESNETS and MODEL.GATE against the file, or allow it with --allow-partial."
+        )
+
+
+def _check_classifier(
+    model: nn.Module, file: WeightFile, account: Account, *, allow_partial: bool, whole: bool
+) -> None:
+    """A classifier whose classes are in an unknown order is not loaded, and not passed over in silence."""
+    if not file.unordered:
+        return
+    account.notes.append(
+        f"The file's classifier is left out: the order of its {file.unordered} classes is not the standard one."
+    )
+    width = next((len(weight) for name, weight in model.state_dict().items() if name == "linear.weight"), 0)
+    if width == file.unordered and (whole or not allow_partial):
+        raise WeightsError(
+            f"{account.source} has its {width} classes in the order of the SENet authors, not the standard one: "
+            "convert it with `se-det convert-weights --class-order FILE` (one synset a line, in the file's order), or "
+            "load the backbone only with --allow-partial."
+        )
+
+
+def _remedy(name: str, tensor: torch.Tensor) -> str:
+    if name.endswith("gate.fc1.weight") and len(tensor):
+        return f"The gates have another hidden width: set MODEL.GATE.REDUCTION {tensor.shape[1] // len(tensor)}."
+    return "The file is of another architecture (MODEL.RESNETS, MODEL.GATE, MODEL.FPN) or number of classes."
+
+
 def _settle_fresh_gates(model: nn.Module, file: WeightFile, account: Account, gate_init: str) -> None:
     """Gates without weights are trained, and leave the network's function as it is unless told otherwise."""
     missing = set(account.missing)
     for name, block in model.named_modules():
-        if not isinstance(block, ResidualBlock) or block.gate is None:
+        if not isinstance(block, GatedBlock) or block.gate is None:
             continue
         if f"{name}.gate.fc1.weight" not in missing:
             continue
@@ -163,7 +215,8 @@ def _settle_fresh_gates(model: nn.Module, file: WeightFile, account: Account, ga
                 f"{file.path} has no weights for the gate of {name}, whose norm would be frozen at its initial "
                 "values: set MODEL.GATE.NORM GN (or BN) and, if that block is frozen, MODEL.BACKBONE.FREEZE_AT 0."
             )
-        plain = f"{name}.conv1.weight" not in missing and not any(".gate." in key for key in file.tensors)
-        if gate_init == "identity" or (gate_init == "" and plain and block.gate.one_factor):
+        own = next(key for key in block.state_dict() if not key.startswith("gate."))
+        plain = f"{name}.{own}" not in missing and not any(".gate." in key for key in file.tensors)
+        if gate_init == "identity" or (gate_init == "" and plain and block.can_keep_function):
             block.keep_function()
         block.gate.requires_grad_(True)

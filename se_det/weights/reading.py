@@ -2,96 +2,151 @@
 
 from __future__ import annotations
 
-import pickle
-from collections.abc import Mapping
+import json
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 
 from ..errors import WeightsError
+from .families.facts import Facts
+from .formats.mat import read_mat
+from .formats.npz import read_npz
+from .formats.numpy_pickle import read_numpy_pickle
+from .formats.torch_file import read_plain
 
-SUFFIXES = (".pth", ".pt", ".bin", ".safetensors")
+# What a file says of its weights, beside them: checkpoints of ours, converted files, Detectron2's pickles.
+EXTRA = ("config", "categories", "iteration", "engine", "facts", "family", "__author__")
+CONTAINERS = ("model", "state_dict", "blobs")  # under which programs keep the tensors
 
 
 @dataclass(frozen=True)
 class WeightFile:
-    """What a file holds: `tensors` by name, and what else a checkpoint of ours says of them."""
+    """What a file holds: `tensors` by name, and in `extra` what it says of them. `identify` adds the rest.
+
+    Attributes:
+        averaged: they are a checkpoint's averaged weights.
+        family: whose names the tensors had; "" as long as that was not looked into, and they still have them.
+        facts: what they need of the network and the input.
+        reshaped: names of tensors whose shape was changed.
+        strangers: keys of parts of the trunk that no network here has.
+        unordered: classes of a classifier that was left out, as the order of its classes is not known.
+    """
 
     path: Path
     tensors: dict[str, torch.Tensor]
     extra: dict[str, Any] = field(default_factory=dict)
     averaged: bool = False
+    family: str = ""
+    facts: Facts = field(default_factory=Facts)
+    reshaped: tuple[str, ...] = ()
+    strangers: tuple[str, ...] = ()
+    unordered: int = 0
 
 
-def read_plain(path: str | Path) -> Any:
-    """The content of a `torch.save` file, of tensors and plain containers only.
+def read_weights(path: str | Path) -> WeightFile:
+    """The weights in a file: a bare state dict, or one under `model`, `state_dict` or `blobs`.
+
+    The ending says what it is: `.pth`, `.pt`, `.bin`, `.tar` (`torch.save`), `.safetensors`, `.pkl` (Detectron2),
+    `.npz` (Caffe's blobs), `.mat` (MatConvNet). Nothing in the file is run. Where a checkpoint of ours has averaged
+    weights (`ema`), those are given.
 
     Raises:
-        WeightsError: the file is missing, damaged, or asks for anything else; the sentence names what it asked for.
+        WeightsError: the file is missing, damaged, holds no tensors, or asks for anything but tensors and plain
+            containers; the sentence names what it asked for.
     """
     path = Path(path)
+    if path.suffix not in READERS:
+        raise WeightsError(f"MODEL.WEIGHTS {path} has an unknown ending: use one of {', '.join(READERS)}.")
     if not path.is_file():
         raise WeightsError(f"There is no weight file {path}: check MODEL.WEIGHTS.")
     try:
         path.open("rb").close()
     except OSError as error:
         raise WeightsError(f"{path} cannot be read: {error.strerror or error}.") from error
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        wanted = _refused_global(str(error))
-        if wanted:
-            raise WeightsError(
-                f"{path} is refused: it asks for {wanted}, and weight files may hold tensors and plain containers only."
-            ) from error
-        raise WeightsError(f"{path} is damaged or not a file of PyTorch weights.") from error
-    # What a damaged file does to torch.load is not foreseeable: a seek before its start is an OSError, too.
-    except Exception as error:
-        raise WeightsError(f"{path} is damaged or not a file of PyTorch weights.") from error
-
-
-def _refused_global(message: str) -> str:
-    for marker in ("Unsupported global: GLOBAL ", "Unsupported class ", "Trying to call "):
-        if marker in message:
-            return message.split(marker, 1)[1].split()[0].rstrip(".,")
-    return ""
-
-
-def read_weights(path: str | Path) -> WeightFile:
-    """The weights in a `.pth` or `.safetensors` file: a bare state dict, or one under `model` or `state_dict`.
-
-    Where a checkpoint of ours has averaged weights (`ema`), those are given.
-
-    Raises:
-        WeightsError: as `read_plain`; or there are no tensors in it.
-    """
-    path = Path(path)
-    if path.suffix not in SUFFIXES:
-        raise WeightsError(f"MODEL.WEIGHTS {path} has an unknown ending: use one of {', '.join(SUFFIXES)}.")
-    if path.suffix == ".safetensors":
-        if not path.is_file():
-            raise WeightsError(f"There is no weight file {path}: check MODEL.WEIGHTS.")
-        try:
-            return WeightFile(path, load_file(path))
-        except (SafetensorError, OSError) as error:
-            raise WeightsError(f"{path} is damaged or not a safetensors file: {error}.") from error
-    content = read_plain(path)
+    content = READERS[path.suffix](path)
     extra: dict[str, Any] = {}
     averaged = False
     if isinstance(content, Mapping):
-        for key in ("model", "state_dict"):
+        for key in CONTAINERS:
             if isinstance(content.get(key), Mapping):
-                extra = {k: v for k, v in content.items() if k in ("config", "categories", "iteration", "engine")}
+                extra = {k: v for k, v in content.items() if k in EXTRA}
                 averaged = isinstance(content.get("ema"), Mapping) and bool(content["ema"])
                 content = {**content[key], **(content["ema"] if averaged else {})}
                 break
     if not isinstance(content, Mapping):
         raise WeightsError(f"{path} holds no state dict, but a {type(content).__name__}.")
-    tensors = {str(name).removeprefix("module."): t for name, t in content.items() if isinstance(t, torch.Tensor)}
+    tensors = {}
+    for name, value in content.items():
+        tensor = _as_tensor(path, name, value)
+        if tensor is not None:
+            tensors[str(name).removeprefix("module.")] = tensor
     if not tensors:
         raise WeightsError(f"{path} holds no tensors under their names.")
+    _check_size(path, tensors)
     return WeightFile(path, tensors, extra, averaged)
+
+
+def _as_tensor(path: Path, name: object, value: object) -> torch.Tensor | None:
+    """`value` as a tensor, None for what is none."""
+    if isinstance(value, np.ndarray):
+        # Loading copies; what is not written in this machine's order, or not at all writable, is copied here.
+        return torch.from_numpy(np.array(value, dtype=value.dtype.newbyteorder("="), order="C"))
+    if not isinstance(value, torch.Tensor):
+        return None
+    if value.layout != torch.strided or value.device.type != "cpu" or value.is_nested:
+        raise WeightsError(f"{path} is refused: {name} is no ordinary tensor, but {value.layout} on {value.device}.")
+    return value.detach()
+
+
+def _check_size(path: Path, tensors: Mapping[str, torch.Tensor]) -> None:
+    """Refuse tensors that repeat a few numbers without end: whoever copies them runs out of memory."""
+    for name, tensor in tensors.items():
+        if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
+            raise WeightsError(f"{path} is refused: {name} is larger than the numbers it is made of.")
+    storages = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors.values()}
+    # Only archives of NumPy and MATLAB are compressed, and their readers have a limit of their own.
+    if path.suffix not in (".npz", ".mat") and sum(storages.values()) > path.stat().st_size:
+        raise WeightsError(f"{path} is refused: its tensors are larger than the file.")
+
+
+def _read_safetensors(path: Path) -> dict[str, Any]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+        tensors = load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise WeightsError(f"{path} is damaged or not a safetensors file: {error}.") from error
+    if "facts" not in metadata:
+        return tensors
+    try:
+        return {"model": tensors, "family": metadata.get("family", ""), "facts": json.loads(metadata["facts"])}
+    except ValueError as error:
+        raise WeightsError(f"{path} is damaged: its metadata 'facts' is no JSON.") from error
+
+
+def _read_parameters(path: Path) -> dict[str, Any]:
+    """The parameters of a MatConvNet network: `params` is one struct with a name and a value for each."""
+    params = read_mat(path).get("params")
+    if not isinstance(params, list) or not all(isinstance(p, dict) and {"name", "value"} <= set(p) for p in params):
+        raise WeightsError(
+            f"{path} is no MatConvNet network in the DagNN form: it has no struct 'params' of names and values."
+        )
+    return {str(p["name"]): p["value"] for p in params}
+
+
+READERS: dict[str, Callable[[Path], Any]] = {
+    ".pth": read_plain,
+    ".pt": read_plain,
+    ".bin": read_plain,
+    ".tar": read_plain,
+    ".safetensors": _read_safetensors,
+    ".pkl": read_numpy_pickle,
+    ".npz": read_npz,
+    ".mat": _read_parameters,
+}

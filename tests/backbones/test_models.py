@@ -18,13 +18,14 @@ PARAMETERS = {
     "resnext101_32x4d": (44_177_704, 48_955_416, 49_800_728, 49_184_280),
     "resnet18": (11_689_512, 11_778_592),
     "resnet34": (21_797_672, 21_958_868),
+    "senet154": (115_088_984,),
 }
 GATES = ("", "se_", "sp_se_", "rg_se_", "cbam_")
 
 
 @pytest.mark.parametrize("host", PARAMETERS)
 def test_parameter_counts(host):
-    for gate, expected in zip(GATES, PARAMETERS[host]):
+    for gate, expected in zip(GATES, PARAMETERS[host]):  # senet154's bare name has SE
         with torch.device("meta"):
             model = create_model(gate + host)
         assert sum(p.numel() for p in model.parameters()) == expected, gate + host
@@ -32,13 +33,36 @@ def test_parameter_counts(host):
 
 def to_timm(name: str) -> str:
     """Our key to timm's of its ResNet."""
-    name = name.removeprefix("trunk.").replace("stem.conv1.norm", "bn1").replace("stem.conv1", "conv1")
+    name = name.removeprefix("trunk.")
+    name = name.replace("stem.conv1.norm", "bn1").replace("stem.conv1", "conv1")
     for stage in range(2, 6):
         name = name.replace(f"res{stage}.", f"layer{stage - 1}.")
     for k in (1, 2, 3):
         name = name.replace(f"conv{k}.norm", f"bn{k}")
     name = name.replace("shortcut.norm", "downsample.1").replace("shortcut", "downsample.0")
     return name.replace("gate.", "se.").replace("linear.", "fc.")
+
+
+def to_legacy(name: str) -> str:
+    """Our key to that of timm's legacy SENets."""
+    name = name.removeprefix("trunk.").replace("stem.", "layer0.")
+    for stage in range(2, 6):
+        name = name.replace(f"res{stage}.", f"layer{stage - 1}.")
+    for k in (1, 2, 3):
+        name = name.replace(f"conv{k}.norm", f"bn{k}")
+    name = name.replace("shortcut.norm", "downsample.1").replace("shortcut", "downsample.0")
+    return name.replace("gate.", "se_module.").replace("linear.", "last_linear.")
+
+
+def as_if_trained(peer: torch.nn.Module) -> torch.Generator:
+    """Give every batch norm statistics and scales that a mistake shows in."""
+    generator = torch.Generator().manual_seed(1)
+    for module in peer.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.running_mean.normal_(0, 0.1, generator=generator)
+            module.running_var.uniform_(0.5, 1.5, generator=generator)
+            module.weight.data.uniform_(0.5, 1.0, generator=generator)
+    return generator
 
 
 @pytest.mark.parametrize(
@@ -55,12 +79,7 @@ def test_forward_equals_timms_on_the_same_weights(ours, theirs):
     timm = pytest.importorskip("timm", reason="timm is the peer that outputs are compared with")
     torch.manual_seed(0)
     peer = timm.create_model(theirs).eval()
-    generator = torch.Generator().manual_seed(1)
-    for module in peer.modules():
-        if isinstance(module, torch.nn.BatchNorm2d):  # statistics as if trained
-            module.running_mean.normal_(0, 0.1, generator=generator)
-            module.running_var.uniform_(0.5, 1.5, generator=generator)
-            module.weight.data.uniform_(0.5, 1.0, generator=generator)
+    generator = as_if_trained(peer)
     weights = peer.state_dict()
     model = create_model(ours).eval()
     model.load_state_dict({name: weights[to_timm(name)].reshape(t.shape) for name, t in model.state_dict().items()})
@@ -69,6 +88,20 @@ def test_forward_equals_timms_on_the_same_weights(ours, theirs):
         with torch.no_grad():
             expected, result = peer(x), model(x)
         assert (result - expected).abs().max() / expected.abs().max() < 1e-5
+
+
+def test_senet154_equals_timms_on_the_same_weights():
+    timm = pytest.importorskip("timm", reason="timm is the peer that outputs are compared with")
+    torch.manual_seed(0)
+    peer = timm.create_model("legacy_senet154").eval()
+    generator = as_if_trained(peer)
+    weights = peer.state_dict()
+    model = create_model("senet154").eval()
+    model.load_state_dict({name: weights[to_legacy(name)].reshape(t.shape) for name, t in model.state_dict().items()})
+    x = torch.randn(1, 3, 99, 140, generator=generator)  # at 99 the two ways to pool the stem differ
+    with torch.no_grad():
+        expected, result = peer(x), model(x)
+    assert (result - expected).abs().max() / expected.abs().max() < 1e-5
 
 
 def test_backbone_returns_its_stages_with_their_strides():
@@ -143,6 +176,7 @@ def test_padding_other_than_keep_needs_sizes():
 
 
 def test_names():
+    assert list_models("*senet154") == ["senet154", "sp_se_senet154", "rg_se_senet154", "cbam_senet154"]
     assert "rg_se_resnext101_32x4d" in list_models("rg_se_*")
     assert all(name.startswith("rg_se_") for name in list_models("rg_se_*"))
     with pytest.raises(ConfigError, match="Did you mean 'se_resnet50'"):

@@ -1,0 +1,120 @@
+"""From a config to the trunk below the pyramid: here MODEL.BACKBONE, MODEL.RESNETS and MODEL.GATE are read."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fvcore.common.config import CfgNode
+
+from ..backbones.catalog import HOSTS, create_backbone, is_model, list_models, parse_name
+from ..backbones.resnet import ResNet
+from ..backbones.trunk import Trunk
+from ..config import get_cfg
+from ..errors import ConfigError, did_you_mean
+
+# Detectron2's builder names: a ResNet of which MODEL.RESNETS and MODEL.GATE say everything.
+RESNET_BUILDERS = ("build_se_resnet_fpn_backbone", "build_resnet_fpn_backbone")
+# Keys that a catalog name decides, so that another value would be ignored.
+DECIDED_BY_NAME = ("DEPTH", "NUM_GROUPS", "WIDTH_PER_GROUP", "RES2_OUT_CHANNELS", "STEM_OUT_CHANNELS")
+# Keys that only the ResNets among the catalog's names read. STRIDE_IN_1X1 is refused nowhere: it says where a
+# bottleneck has its stride, and the other hosts have no bottleneck.
+ONLY_IN_RESNETS = ("STEM_POOL", "RES5_DILATION", "BRANCH_RELU")
+
+
+def build_trunk(cfg: CfgNode) -> Trunk:
+    """The trunk that MODEL.BACKBONE.NAME names, frozen as MODEL.BACKBONE.FREEZE_AT says.
+
+    The name is one of Detectron2's builders, or a model of the catalog (`se_bn_inception`), whose name has the gate.
+
+    Raises:
+        ConfigError: the name is unknown, or a key contradicts it or would be ignored.
+    """
+    check_backbone(cfg)
+    trunk = _from_keys(cfg) if cfg.MODEL.BACKBONE.NAME in RESNET_BUILDERS else _from_catalog(cfg)
+    trunk.freeze(cfg.MODEL.BACKBONE.FREEZE_AT)
+    return trunk
+
+
+def gate_name(cfg: CfgNode) -> str:
+    """The gate of the network: the one in a catalog name, else MODEL.GATE.NAME."""
+    name = cfg.MODEL.BACKBONE.NAME
+    return parse_name(name)[0] if is_model(name) else cfg.MODEL.GATE.NAME
+
+
+def check_backbone(cfg: CfgNode) -> None:
+    """Refuse a name that there is not, and keys that contradict it or that it would ignore.
+
+    Raises:
+        ConfigError: naming the key, its value and the remedy.
+    """
+    name, given = cfg.MODEL.BACKBONE.NAME, cfg.MODEL.GATE.NAME
+    if name in RESNET_BUILDERS:
+        return
+    if not is_model(name):
+        raise ConfigError(
+            f"MODEL.BACKBONE.NAME '{name}' is unknown: use {' or '.join(RESNET_BUILDERS)}, or a model's name such as "
+            f"se_bn_inception.{did_you_mean(name, [*RESNET_BUILDERS, *list_models()])} If it is one of Detectron2's, "
+            "run with --engine detectron2."
+        )
+    if given not in ("", "none", gate_name(cfg)):
+        raise ConfigError(
+            f"MODEL.BACKBONE.NAME {name} has the gate '{gate_name(cfg)}', and MODEL.GATE.NAME is '{given}': leave "
+            "MODEL.GATE.NAME at none, or name the model with that gate."
+        )
+    resnets, defaults = cfg.MODEL.RESNETS, get_cfg().MODEL.RESNETS
+    for key in (*DECIDED_BY_NAME, *(() if _is_resnet(name) else ONLY_IN_RESNETS)):
+        if resnets[key] != defaults[key]:
+            raise ConfigError(
+                f"MODEL.BACKBONE.NAME {name} does not read MODEL.RESNETS.{key}, which is {resnets[key]}: leave it at "
+                f"its default, {defaults[key]}."
+            )
+
+
+def _is_resnet(name: str) -> bool:
+    return HOSTS[parse_name(name)[1]].build is ResNet
+
+
+def _common(cfg: CfgNode) -> dict[str, Any]:
+    """The arguments that every trunk has."""
+    resnets, gate = cfg.MODEL.RESNETS, cfg.MODEL.GATE
+    return {
+        "norm": resnets.NORM,
+        "reduction": gate.REDUCTION,
+        "gate_bias": gate.BIAS,
+        "gate_norm": gate.NORM,
+        "gate_stages": gate.STAGES,
+        "gate_init": gate.INIT or "paper",
+        "gate_placement": gate.PLACEMENT,
+        "padding": gate.PADDING,
+        "out_features": resnets.OUT_FEATURES,
+    }
+
+
+def _from_keys(cfg: CfgNode) -> ResNet:
+    resnets = cfg.MODEL.RESNETS
+    return ResNet(
+        depth=resnets.DEPTH,
+        groups=resnets.NUM_GROUPS,
+        width_per_group=resnets.WIDTH_PER_GROUP,
+        stride_in_1x1=resnets.STRIDE_IN_1X1,
+        stem_channels=resnets.STEM_OUT_CHANNELS,
+        stem_pool=resnets.STEM_POOL,
+        res2_channels=resnets.RES2_OUT_CHANNELS,
+        res5_dilation=resnets.RES5_DILATION,
+        branch_relu=resnets.BRANCH_RELU,
+        gate=cfg.MODEL.GATE.NAME,
+        **_common(cfg),
+    )
+
+
+def _from_catalog(cfg: CfgNode) -> Trunk:
+    name, resnets = cfg.MODEL.BACKBONE.NAME, cfg.MODEL.RESNETS
+    options = _common(cfg)
+    if _is_resnet(name):
+        options |= {
+            "stride_in_1x1": resnets.STRIDE_IN_1X1,
+            "stem_pool": resnets.STEM_POOL,
+            "res5_dilation": resnets.RES5_DILATION,
+            "branch_relu": resnets.BRANCH_RELU,
+        }
+    return create_backbone(name, **options)

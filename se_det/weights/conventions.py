@@ -1,0 +1,88 @@
+"""The config keys that weights decide: set where nobody chose, refused where the user says otherwise."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+import yaml
+from fvcore.common.config import CfgNode
+
+from ..config.loading import get_value, leaves
+from ..config.origins import record, set_by
+from ..errors import ConfigError
+from .families.facts import Facts, near
+
+logger = logging.getLogger(__name__)
+
+# Config key to the attribute of `Facts`.
+KEYS = {
+    "MODEL.RESNETS.STRIDE_IN_1X1": "stride_in_1x1",
+    "MODEL.RESNETS.STEM_POOL": "stem_pool",
+    "MODEL.RESNETS.BRANCH_RELU": "branch_relu",
+    "INPUT.FORMAT": "input_format",
+    "MODEL.PIXEL_MEAN": "pixel_mean",
+    "MODEL.PIXEL_STD": "pixel_std",
+}
+
+
+def keys_of(facts: Facts) -> dict[str, Any]:
+    """Config key to value, of the facts that are known."""
+    values = {key: getattr(facts, name) for key, name in KEYS.items()}
+    return {key: _plain(value) for key, value in values.items() if value is not None}
+
+
+def saved_keys(config: Any) -> dict[str, Any]:
+    """These keys' values in the YAML config that a checkpoint of ours carries; {} when `config` is none."""
+    try:
+        tree = yaml.safe_load(config) if isinstance(config, str) else None
+    except yaml.YAMLError:
+        return {}
+    said = dict(leaves(tree)) if isinstance(tree, Mapping) else {}
+    return {key: said[key] for key in KEYS if key in said}
+
+
+def set_keys(cfg: CfgNode, wanted: Mapping[str, Any], source: str) -> None:
+    """Set in `cfg` what the weights of `source` need; log what changed.
+
+    Raises:
+        ConfigError: the user set one of the keys to something else.
+    """
+    changes, refused = [], []
+    for key, value in wanted.items():
+        now = get_value(cfg, key)
+        if _plain(now) == _plain(value):
+            continue
+        who = set_by(cfg, key)
+        if who is None:
+            changes.append((key, value, f"{key} {_show(value)} (was {_show(now)})"))
+        elif not (isinstance(value, list) and near(tuple(now), tuple(value))):
+            refused.append(f"{key} is {_show(now)} ({who}), and they need {_show(value)}")
+    if refused:
+        raise ConfigError(
+            f"The weights of {source} do not fit the config: {'; '.join(refused)}. Leave "
+            f"{'that key' if len(refused) == 1 else 'those keys'} out, or give other weights with MODEL.WEIGHTS."
+        )
+    for key, value, _ in changes:
+        assign(cfg, key, value)
+    if changes:
+        logger.info("%s sets %s.", source, ", ".join(text for _, _, text in changes))
+
+
+def assign(cfg: CfgNode, key: str, value: Any) -> None:
+    """Give a key a value that is not the user's choice."""
+    *parents, name = key.split(".")
+    node = cfg
+    for part in parents:
+        node = node[part]
+    node[name] = value
+    record(cfg, key, value, None)
+
+
+def _plain(value: Any) -> Any:
+    return [_plain(v) for v in value] if isinstance(value, (list, tuple)) else value
+
+
+def _show(value: Any) -> str:
+    return str(_plain(value)).replace("'", "")

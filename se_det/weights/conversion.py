@@ -1,0 +1,163 @@
+"""From a weight file of one family to a file of ours, or of another family."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+
+from ..backbones import create_backbone, list_models
+from ..errors import WeightsError
+from ..files import write_atomically
+from .account import shorten
+from .families import SE_DET, Facts, differences, family_named
+from .families.class_order import read_class_order
+from .families.conversion import bare, to_theirs
+from .families.facts import is_grouped
+from .identity import HEAD, identify
+from .reading import WeightFile
+
+WRITTEN = (".safetensors", ".pth")
+
+
+@dataclass
+class Conversion:
+    """Tensors to be written, and what is known of them.
+
+    Attributes:
+        family: whose names they have now.
+        origin: whose weights they were.
+        architecture: the model they are of, "" if it is none of ours.
+        left_out: keys of the source that the new family has no name for.
+        notes: sentences on what was left out on purpose.
+    """
+
+    tensors: dict[str, torch.Tensor]
+    family: str
+    origin: str
+    facts: Facts
+    architecture: str
+    left_out: list[str]
+    notes: list[str]
+
+    def summary(self) -> str:
+        """A few lines to log."""
+        what = self.architecture or "an architecture that is not in the catalog"
+        lines = [f"{self.origin} ({what}) to {self.family}: {len(self.tensors)} tensors."]
+        if self.left_out:
+            lines.append(f"  left out, without a name in {self.family}: {shorten(self.left_out)}")
+        return "\n".join([*lines, *(f"  {note}" for note in self.notes)])
+
+
+def convert(
+    source: str | Path | WeightFile, *, family: str = "", to: str = SE_DET.name, class_order: str | Path | None = None
+) -> Conversion:
+    """The weights of a file under the names of the family `to`.
+
+    Args:
+        family: the family the file is of; "" finds out.
+        class_order: the order of the classes of whichever family does not have the standard one.
+
+    Raises:
+        WeightsError: the file cannot be read or is of another family; the networks of `to` have other strides, stem
+            pooling or input, so that whoever reads the new file would take the weights for what they are not.
+    """
+    target = family_named(to)
+    ordered = target.facts(None).class_order == "caffe"
+    file = identify(source, family, None if ordered else class_order)
+    if file.strangers:
+        raise WeightsError(f"{file.path} has parts that no network here has: {shorten(list(file.strangers))}.")
+    tensors, left_out = bare(file.tensors)
+    notes = []
+    if file.unordered:
+        notes.append(f"The classifier is left out: give --class-order with the order of its {file.unordered} classes.")
+    _check_facts(file, target.name, replace(target.facts(is_grouped(tensors)), class_order=None))
+    facts = file.facts
+    if ordered and HEAD[0] in tensors:
+        tensors, facts = _in_order_of(tensors, facts, class_order, notes)
+    result = to_theirs(tensors, target)
+    lost = [name for name in result.unknown if not name.endswith("num_batches_tracked")]
+    if lost:
+        raise WeightsError(
+            f"{file.path} ({file.family}) cannot become a file of {to}, which has no keys for {shorten(lost)}."
+        )
+    if target.rules and not file.facts.plain():
+        notes.append(f"Nothing tells what network these weights need: see that it is what everybody expects of {to}.")
+    return Conversion(
+        tensors=result.tensors,
+        family=target.name,
+        origin=file.family,
+        facts=facts,
+        architecture=architecture_of(tensors),
+        left_out=left_out + result.unknown,
+        notes=notes,
+    )
+
+
+def write_weights(path: str | Path, conversion: Conversion) -> None:
+    """Write a `.safetensors` or `.pth` file, whole or not at all, with what is known of the weights.
+
+    Raises:
+        WeightsError: the ending is another one.
+        CheckpointError: the file cannot be written.
+    """
+    path = Path(path)
+    tensors = {name: tensor.clone().contiguous() for name, tensor in conversion.tensors.items()}
+    known = {"family": conversion.family, "origin": conversion.origin, "architecture": conversion.architecture}
+    facts = conversion.facts.plain()
+    if path.suffix == ".safetensors":
+        data = safetensors.torch.save(tensors, {**known, "facts": json.dumps(facts), "format": "pt"})
+        write_atomically(path, lambda file: file.write(data))
+    elif path.suffix == ".pth":
+        content: dict[str, Any] = {"model": tensors, **known, "facts": facts}
+        write_atomically(path, lambda file: torch.save(content, file))
+    else:
+        raise WeightsError(f"{path} has an unknown ending: converted weights are {' or '.join(WRITTEN)}.")
+
+
+def architecture_of(tensors: Mapping[str, torch.Tensor]) -> str:
+    """The model whose trunk has these tensors, "" if there is none.
+
+    Args:
+        tensors: under our names, without a prefix.
+    """
+    shapes = {name: tensor.shape for name, tensor in tensors.items() if not name.endswith("num_batches_tracked")}
+    shapes = {name: shape for name, shape in shapes.items() if name not in HEAD}
+    for name in list_models():
+        with torch.device("meta"):
+            state = create_backbone(name).state_dict()
+        if shapes == {key: t.shape for key, t in state.items() if not key.endswith("num_batches_tracked")}:
+            return name
+    return ""
+
+
+def _check_facts(file: WeightFile, to: str, facts: Facts) -> None:
+    wrong = differences(file.facts, facts)
+    if wrong:
+        told = ", ".join(f"{name} {getattr(file.facts, name)} and not {getattr(facts, name)}" for name in wrong)
+        raise WeightsError(
+            f"{file.path} ({file.family}) cannot become a file of {to}: under its keys everybody expects other "
+            f"networks, and these weights have {told}. Convert to se_det, which keeps what they need beside them."
+        )
+
+
+def _in_order_of(
+    tensors: dict[str, torch.Tensor], facts: Facts, class_order: str | Path | None, notes: list[str]
+) -> tuple[dict[str, torch.Tensor], Facts]:
+    """The classifier in the order of the SENet authors, or left out where that order is not given."""
+    if class_order is None:
+        notes.append("The classifier is left out: give --class-order with the order of its classes in the new file.")
+        return {name: tensor for name, tensor in tensors.items() if name not in HEAD}, facts
+    order = read_class_order(class_order)
+    if len(order) != len(tensors[HEAD[0]]):
+        raise WeightsError(
+            f"The class order {class_order} has {len(order)} classes, and the classifier {len(tensors[HEAD[0]])}."
+        )
+    back = torch.argsort(order)
+    moved = {name: tensor[back] if name in HEAD else tensor for name, tensor in tensors.items()}
+    return moved, replace(facts, class_order="caffe")

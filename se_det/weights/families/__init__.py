@@ -1,0 +1,57 @@
+"""Who wrote a weight file, and how its keys become ours and back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+
+from ...errors import WeightsError, did_you_mean
+from .caffe import CAFFE, MATCONVNET
+from .detectron2 import CAFFE2, DETECTRON2, SE_DET
+from .facts import Facts, differences
+from .family import Family
+from .torch_like import CADENE, MMPRETRAIN, PYTORCHINSIGHT, SP_RG, TIMM, TIMM_LEGACY, TORCHVISION
+
+__all__ = ["FAMILIES", "SE_DET", "Facts", "Family", "differences", "family_named", "recognise"]
+
+FAMILIES = {
+    family.name: family
+    for family in (
+        CAFFE, MATCONVNET, CADENE, TIMM_LEGACY, TIMM, MMPRETRAIN, PYTORCHINSIGHT, SP_RG, TORCHVISION, DETECTRON2,
+        CAFFE2, SE_DET,
+    )
+}  # fmt: skip
+
+
+def family_named(name: str) -> Family:
+    """The family of this name.
+
+    Raises:
+        WeightsError: there is none.
+    """
+    if name not in FAMILIES:
+        raise WeightsError(
+            f"There is no family '{name}' of weights: use one of {', '.join(FAMILIES)}.{did_you_mean(name, FAMILIES)}"
+        )
+    return FAMILIES[name]
+
+
+def recognise(source: str, tensors: Mapping[str, torch.Tensor], *, pickled: bool = False) -> Family | None:
+    """The family whose keys these are, None when they are nobody's.
+
+    Args:
+        source: the file, for the sentence.
+        pickled: the file is one of Detectron2's pickles, whose names are ours as well.
+
+    Raises:
+        WeightsError: they are the keys of several families.
+    """
+    other = SE_DET if pickled else DETECTRON2
+    found = [family for family in FAMILIES.values() if family is not other and family.recognises(tensors)]
+    if len(found) > 1:
+        raise WeightsError(
+            f"{source} has keys of several families: name the one it is of with --family "
+            f"{' or --family '.join(family.name for family in found)}."
+        )
+    return found[0] if found else None

@@ -1,0 +1,55 @@
+"""Detectron2's own names, which are ours too, and those of Caffe2, under which it keeps MSRA's weights (`R-50.pkl`)."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from .facts import RGB_MEAN, Facts
+from .family import Family
+from .rules import Rule
+
+BGR_MEAN = RGB_MEAN[::-1]
+
+
+def _msra(grouped: bool | None) -> Facts:
+    facts = Facts(None, "pad1", False, "BGR", BGR_MEAN, (1.0, 1.0, 1.0), "standard")
+    if grouped:  # FAIR's ResNeXts
+        return replace(facts, stride_in_1x1=False, pixel_std=(57.375, 57.12, 58.395))
+    return facts if grouped is None else replace(facts, stride_in_1x1=True)
+
+
+_BRANCHES = (("conv1", "branch2a"), ("conv2", "branch2b"), ("conv3", "branch2c"), ("shortcut", "branch1"))
+_NORM = (("weight", "gamma"), ("bias", "beta"), ("running_mean", "running_mean"), ("running_var", "running_var"))
+_LAYERS = (
+    ("stem.conv1", "conv1", "res_conv1"),
+    *((f"res{{s}}.{{b}}.{ours}", f"res{{s}}_{{b}}_{theirs}", f"res{{s}}_{{b}}_{theirs}") for ours, theirs in _BRANCHES),
+)
+
+CAFFE2 = Family(
+    name="caffe2",
+    about="weights of Detectron2's model zoo under Caffe2's names (MSRA's R-50.pkl, FAIR's X-101)",
+    marks=(r"^conv1_w$", r"^res2_0_branch2a_w$"),
+    rules=(
+        *(Rule(f"{ours}.weight", f"{theirs}_w") for ours, theirs, _ in _LAYERS),
+        *(Rule(f"{ours}.norm.{mine}", f"{theirs}_bn_{yours}") for ours, _, theirs in _LAYERS for mine, yours in _NORM),
+        Rule("linear.weight", "fc1000_w"),
+        Rule("linear.bias", "fc1000_b"),
+    ),
+    facts=_msra,
+    trunk=r"res\d",  # conv1_b is in MSRA's files; Detectron2 leaves it out as well
+)
+
+DETECTRON2 = Family(
+    name="detectron2",
+    about="Detectron2: a backbone converted for it, or a detector trained with it",
+    marks=(r"(^|\.)stem\.conv1\.weight$",),
+    # Its converter puts "stem." before the classifier of torchvision's networks, too.
+    rules=(Rule("linear.{wb}", "stem.fc.{wb}"),),
+    like=("caffe2", "se_det"),
+)
+
+SE_DET = Family(
+    name="se_det",
+    about="this project: backbones, classifiers, detectors, and converted files",
+    marks=(r"(^|\.)stem\.conv1\.weight$",),
+)

@@ -1,0 +1,1 @@
+"""File formats of weights, each read without running anything that a file could bring along."""

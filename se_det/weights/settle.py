@@ -1,0 +1,121 @@
+"""Before a network is built: the file that MODEL.WEIGHTS names, and the keys that its weights decide."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from fvcore.common.config import CfgNode
+
+from ..backbones.catalog import HOSTS, list_models, parse_name
+from ..backbones.resnet import ResNet
+from ..config.loading import get_value
+from ..config.origins import set_by
+from ..errors import ConfigError
+from .conventions import assign, keys_of, saved_keys, set_keys
+from .families import SE_DET
+from .reading import WeightFile
+from .source import open_weights
+from .zoo import SCHEME, Entry, get_entry
+
+logger = logging.getLogger(__name__)
+
+
+def settle_weights(cfg: CfgNode, *, trained: bool = False) -> WeightFile | None:
+    """Fetch and read the file of MODEL.WEIGHTS, and set in `cfg` what its weights need of network and input.
+
+    An entry of the zoo tells that; so does the family that a file's keys show, and a checkpoint of ours by the config
+    that it carries. Of a file of which nothing is known, the config stands.
+
+    Args:
+        cfg: changed in place.
+        trained: a whole detector is needed, for evaluation; entries of the zoo are classifiers.
+
+    Returns:
+        the file, for `load_weights`; None where MODEL.WEIGHTS is empty.
+
+    Raises:
+        ConfigError: the config says otherwise than the weights need; the sentence names the keys. Or the entry's
+            network is not the config's.
+        WeightsError: the file cannot be had or read.
+    """
+    source = str(cfg.MODEL.WEIGHTS)
+    if not source:
+        return None
+    # What is known of an entry is checked before a hundred megabytes are fetched.
+    if source.startswith(SCHEME):
+        _settle_entry(cfg, get_entry(source), trained)
+    file, entry = open_weights(source)
+    if entry is not None:
+        _settle_entry(cfg, entry, trained)
+    wanted = keys_of(file.facts)
+    if file.family == SE_DET.name and not trained:
+        # Fine-tuning may feed other images on purpose; where the stride is belongs to the weights.
+        wanted = {key: x for key, x in wanted.items() if key.startswith("MODEL.RESNETS.") or set_by(cfg, key) is None}
+    set_keys(cfg, wanted, f"{SCHEME}{entry.name}" if entry else str(file.path))
+    return file
+
+
+def settle_as_saved(cfg: CfgNode, config: str) -> None:
+    """Give these keys the values of the run that `config` is of, where the user set none: to resume needs no file."""
+    for key, value in saved_keys(config).items():
+        if set_by(cfg, key) is None:
+            assign(cfg, key, value)
+
+
+def _settle_entry(cfg: CfgNode, entry: Entry, trained: bool) -> None:
+    if trained:
+        raise ConfigError(
+            f"MODEL.WEIGHTS {SCHEME}{entry.name} is a pretrained backbone, and no weights of a trained detector were "
+            "given: set MODEL.WEIGHTS <path> to a checkpoint."
+        )
+    if entry.facts is None:
+        return  # nobody published it, which is said when the file is asked for
+    _check_architecture(cfg, entry)
+    set_keys(cfg, keys_of(entry.facts), f"{SCHEME}{entry.name}")
+
+
+def _check_architecture(cfg: CfgNode, entry: Entry) -> None:
+    """Refuse an entry whose network is not the config's; a plain network's weights may start a gated one.
+
+    Raises:
+        ConfigError: naming the key.
+    """
+    try:
+        gate, host = parse_name(entry.architecture)
+    except ConfigError:
+        raise ConfigError(
+            f"MODEL.WEIGHTS {SCHEME}{entry.name} is a {entry.architecture}, which this version has no network for."
+        ) from None
+    name, needed = cfg.MODEL.BACKBONE.NAME, {}
+    if name in list_models():
+        own_gate, own_host = parse_name(name)
+        fits = own_host == host
+    else:
+        own_gate, fits = cfg.MODEL.GATE.NAME, name.startswith("build_") and _in_keys(host)
+    if not fits:
+        needed["MODEL.BACKBONE.NAME"] = entry.architecture
+    elif name not in list_models():
+        needed = _in_keys(host)
+    if fits and gate != "none" and own_gate == "none":
+        needed["MODEL.GATE.NAME"] = gate
+    wrong = [f"{key} is {get_value(cfg, key)}, not {x}" for key, x in needed.items() if get_value(cfg, key) != x]
+    if wrong:
+        raise ConfigError(
+            f"MODEL.WEIGHTS {SCHEME}{entry.name} is a {entry.architecture}, and the config's network is another: "
+            f"{'; '.join(wrong)}. Give a config of {entry.architecture}, or other weights."
+        )
+    if gate == "none" and own_gate != "none":
+        logger.info("%s is a plain %s: the %s gates start fresh.", entry.name, host, own_gate)
+
+
+def _in_keys(host: str) -> dict[str, Any]:
+    """The keys that make Detectron2's ResNet builders build `host`; {} where they cannot."""
+    arguments = HOSTS[host].arguments
+    if HOSTS[host].build is not ResNet or set(arguments) - {"depth", "groups", "width_per_group"}:
+        return {}
+    return {
+        "MODEL.RESNETS.DEPTH": arguments["depth"],
+        "MODEL.RESNETS.NUM_GROUPS": arguments.get("groups", 1),
+        "MODEL.RESNETS.WIDTH_PER_GROUP": arguments.get("width_per_group", 64),
+    }

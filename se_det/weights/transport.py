@@ -1,0 +1,181 @@
+"""Opening a URL for reading from some byte on, with failures sorted by what can be done about them."""
+
+from __future__ import annotations
+
+import http.client
+import os
+import re
+import socket
+import ssl
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import IO, Any
+from urllib.parse import urlsplit
+
+from .. import __version__
+
+TIMEOUT = 30.0  # seconds without an answer, or without a byte
+
+
+class Refused(Exception):
+    """The address or the answer is wrong, and another try would not help. A predicate of the URL: "is gone"."""
+
+
+class Gone(Exception):
+    """There is no way to the host: no network, or no such name."""
+
+
+class Unreachable(Exception):
+    """It broke off, or the server had a bad moment: another try may help."""
+
+
+class Answer:
+    """An open URL.
+
+    Attributes:
+        start: the byte of the file that the body starts with.
+        total: bytes of the whole file; None when the server does not say.
+        validator: what identifies this version of the file, to be given with the next request; None without.
+    """
+
+    def __init__(self, body: IO[bytes], *, start: int, total: int | None, validator: dict[str, str] | None) -> None:
+        self._body = body
+        self.start, self.total, self.validator = start, total, validator
+
+    def chunks(self, size: int) -> Iterator[bytes]:
+        """The body in pieces.
+
+        Raises:
+            Unreachable: the connection broke or fell silent.
+        """
+        while True:
+            try:
+                chunk = self._body.read(size)
+            except (OSError, http.client.HTTPException) as error:
+                raise Unreachable(_reason(error)) from error
+            if not chunk:
+                return
+            yield chunk
+
+    def __enter__(self) -> Answer:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._body.close()
+
+
+class _Redirects(urllib.request.HTTPRedirectHandler):
+    """Redirects stay on http(s): none leads to a local file or another protocol."""
+
+    def redirect_request(
+        self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str
+    ) -> urllib.request.Request | None:
+        if urlsplit(newurl).scheme not in ("http", "https"):
+            raise Refused(f"leads to {newurl}, and only http and https are followed")
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+
+def local_path(url: str) -> Path:
+    """The path of a `file://` URL.
+
+    Raises:
+        Refused: it is on another host, or no URL.
+    """
+    try:
+        parts = urlsplit(url)
+    except ValueError as error:
+        raise Refused(f"is not a valid address ({error})") from error
+    if parts.netloc not in ("", "localhost"):
+        raise Refused(f"names the host '{parts.netloc}', and file:// reads this machine's files: write file:///path")
+    return Path(urllib.request.url2pathname(parts.path))
+
+
+def open_url(url: str, *, start: int = 0, validator: Mapping[str, str] | None = None) -> Answer:
+    """Ask for `url` from byte `start` on, if it still is the version of `validator`; else for the whole.
+
+    Proxies are those of the environment (`https_proxy` and its like).
+
+    Raises:
+        Refused, Gone, Unreachable: see there.
+    """
+    scheme = urlsplit(url).scheme
+    if scheme == "file":
+        return _open_file(local_path(url), start)
+    if scheme not in ("http", "https"):
+        raise Refused(f"starts with '{scheme}:', and only http, https and file are read")
+    headers = {"User-Agent": f"se_det/{__version__}", "Accept-Encoding": "identity"}
+    if start:
+        headers["Range"] = f"bytes={start}-"
+        version = (validator or {}).get("version")
+        if version:
+            headers["If-Range"] = version
+    # Only these two handlers' schemes can be opened.
+    opener = urllib.request.build_opener(_Redirects)
+    try:
+        response = opener.open(urllib.request.Request(url, headers=headers), timeout=TIMEOUT)
+    except urllib.error.HTTPError as error:
+        error.close()
+        if error.code == 416 and start:  # what is there is longer than the file
+            return open_url(url)
+        if error.code in (408, 425, 429) or error.code >= 500:
+            raise Unreachable(f"the server answered {error.code} {error.reason}") from error
+        raise Refused(f"was answered with {error.code} {error.reason}") from error
+    except urllib.error.URLError as error:
+        raise _sorted(error.reason if isinstance(error.reason, Exception) else error) from error
+    except (http.client.InvalidURL, ValueError, UnicodeError) as error:
+        raise Refused(f"is not a valid address ({error})") from error
+    except (OSError, http.client.HTTPException) as error:
+        raise _sorted(error) from error
+    if response.headers.get_content_type() == "text/html":
+        response.close()
+        raise Refused("was answered with a web page, not a file (a login page of the network?)")
+    return _answer(response, start)
+
+
+def _answer(response: Any, start: int) -> Answer:
+    length = response.headers.get("Content-Length")
+    total = int(length) if length and length.isdigit() else None
+    tag = response.headers.get("ETag", "")
+    version = tag if tag and not tag.startswith("W/") else response.headers.get("Last-Modified")
+    first = 0
+    if response.status == 206:
+        span = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", response.headers.get("Content-Range", ""))
+        if span is None or int(span[1]) != start:
+            response.close()
+            raise Unreachable("the server sent another part than was asked for")
+        first = start
+        total = int(span[2]) if span[2] != "*" else None
+    return Answer(response, start=first, total=total, validator={"version": version} if version else None)
+
+
+def _open_file(path: Path, start: int) -> Answer:
+    try:
+        body = open(path, "rb")  # noqa: SIM115 - the answer closes it
+        status = os.fstat(body.fileno())
+    except OSError as error:
+        raise Refused(f"cannot be read ({error.strerror})") from error
+    start = start if start <= status.st_size else 0
+    body.seek(start)
+    version = {"version": f"{status.st_size}-{status.st_mtime_ns}"}
+    return Answer(body, start=start, total=status.st_size, validator=version)
+
+
+def _sorted(error: Exception) -> Exception:
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return Refused(f"has no valid certificate ({error.verify_message})")
+    if isinstance(error, (socket.gaierror, ConnectionRefusedError)) or "Tunnel connection failed" in str(error):
+        return Gone(_reason(error))
+    if isinstance(error, OSError) and error.strerror and "unreachable" in error.strerror.lower():
+        return Gone(_reason(error))
+    return Unreachable(_reason(error))
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, TimeoutError):
+        return f"no answer within {TIMEOUT:.0f} s"
+    if isinstance(error, http.client.IncompleteRead):
+        return "the connection broke off"
+    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return text or type(error).__name__

@@ -1,0 +1,45 @@
+"""The zoo as a Markdown table; `python -m se_det.weights.zoo_table model_zoo/README.md` brings that file up to date."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from ..files import write_text
+from .zoo import Entry, get_entry, list_weights
+
+BEGIN, END = "<!-- made by se_det.weights.zoo_table -->\n", "<!-- end -->\n"
+HEAD = (
+    "| `zoo://` name | top-1 / top-5 % | stride in | stem pool | input | sha256 | family | licence |\n"
+    "|---|---|---|---|---|---|---|---|\n"
+)
+
+
+def zoo_table() -> str:
+    """A row for each entry with a file, sorted by architecture, the best first."""
+    published = [entry for entry in map(get_entry, list_weights()) if entry.url]
+    published.sort(key=lambda entry: (entry.architecture, -entry.reports[0].top1, entry.name))
+    return HEAD + "".join(map(_row, published))
+
+
+def with_table(text: str) -> str:
+    """`text` with what is between the marks replaced by the table."""
+    before, rest = text.split(BEGIN, 1)
+    return f"{before}{BEGIN}{zoo_table()}{END}{rest.split(END, 1)[1]}"
+
+
+def _row(entry: Entry) -> str:
+    facts, report = entry.facts, entry.reports[0]
+    stride = {True: "1x1", False: "3x3", None: "-"}[facts.stride_in_1x1]
+    scale = "" if set(facts.pixel_std) != {1.0} else ", mean only"
+    crop = "" if report.crop == 224 else f" at {report.crop}"
+    return (
+        f"| [{entry.name}]({entry.url}) | {report.top1:.2f} / {report.top5:.2f}{crop} | {stride} "
+        f"| {facts.stem_pool or '-'} | {facts.input_format}{scale} | {entry.sha256 or 'unknown'} "
+        f"| {entry.family} | {entry.license} |\n"
+    )
+
+
+if __name__ == "__main__":
+    readme = Path(sys.argv[1])
+    write_text(readme, with_table(readme.read_text(encoding="utf-8")))
