@@ -14,6 +14,8 @@ from ..errors import ConfigError, did_you_mean
 
 # Detectron2's builder names: a ResNet of which MODEL.RESNETS and MODEL.GATE say everything.
 RESNET_BUILDERS = ("build_se_resnet_fpn_backbone", "build_resnet_fpn_backbone")
+# The same without the pyramid that the builtin detector needs, or with another on top.
+DETECTRON2_BUILDERS = ("build_se_resnet_backbone", "build_se_resnet_retinanet_fpn_backbone")
 # Keys that a catalog name decides, so that another value would be ignored.
 DECIDED_BY_NAME = ("DEPTH", "NUM_GROUPS", "WIDTH_PER_GROUP", "RES2_OUT_CHANNELS", "STEM_OUT_CHANNELS")
 # Keys that only the ResNets among the catalog's names read. STRIDE_IN_1X1 is refused nowhere: it says where a
@@ -29,8 +31,11 @@ def build_trunk(cfg: CfgNode) -> Trunk:
     Raises:
         ConfigError: the name is unknown, or a key contradicts it or would be ignored.
     """
-    check_backbone(cfg)
-    trunk = _from_keys(cfg) if cfg.MODEL.BACKBONE.NAME in RESNET_BUILDERS else _from_catalog(cfg)
+    if cfg.MODEL.BACKBONE.NAME in (*RESNET_BUILDERS, *DETECTRON2_BUILDERS):
+        trunk: Trunk = _from_keys(cfg)
+    else:
+        check_backbone(cfg)
+        trunk = _from_catalog(cfg)
     trunk.freeze(cfg.MODEL.BACKBONE.FREEZE_AT)
     return trunk
 

@@ -33,7 +33,7 @@ from detectron2.modeling.backbone.fpn import LastLevelMaxPool, LastLevelP6P7  # 
 __all__ = ["add_se_det_config", "as_backbone", "create_backbone", "follow_image_sizes"]
 
 
-class _TrunkBackbone(Backbone):
+class _TrunkBackbone:
     """What Detectron2 asks of a backbone, mixed into the class of one of our trunks."""
 
     image_sizes: list[tuple[int, int]] | None = None

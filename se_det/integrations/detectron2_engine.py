@@ -44,7 +44,7 @@ from ..training.checks import check_training
 from ..training.folder import check_folder, claim_folder
 from ..training.logs import run_log
 from ..training.same_run import check_same_run
-from ..weights import load_weights
+from ..weights import fit_gates, load_weights, settle_as_saved, settle_weights
 from .detectron2 import add_se_det_config, follow_image_sizes
 from .detectron2_data import settle_data
 from .detectron2_version import check_detectron2
@@ -86,6 +86,7 @@ def run_training(
         check_training(cfg, comm.world_size())
         if comm.is_main():
             check_folder(cfg.OUTPUT_DIR, resume=resume, overwrite=overwrite)
+        weights = None if resume else settle_weights(cfg)
         categories = settle_data(cfg, training=True)
         path, saved = _saved_run(cfg) if resume else (None, None)
         settings.settle_seed(cfg, saved["seed"] if saved else None)
@@ -94,8 +95,10 @@ def run_training(
             check_same_run(saved, cfg, categories, path)
         torch.manual_seed(cfg.SEED)
         model = follow_image_sizes(build_model(cfg))
-        if not saved and cfg.MODEL.WEIGHTS:
-            load_weights(model, cfg.MODEL.WEIGHTS, allow_partial=allow_partial, gate_init=cfg.MODEL.GATE.INIT)
+        if saved:
+            fit_gates(model, saved["model"])
+        elif weights is not None:
+            load_weights(model, weights, allow_partial=allow_partial, gate_init=cfg.MODEL.GATE.INIT)
         if comm.is_main():
             claim_folder(cfg.OUTPUT_DIR, overwrite=overwrite)
             log.write_to(cfg.OUTPUT_DIR)
@@ -129,6 +132,7 @@ def run_evaluation(cfg: CfgNode) -> Metrics:
         settings.settle_backends(cfg)
         if not cfg.MODEL.WEIGHTS:
             raise ConfigError("MODEL.WEIGHTS is empty: no weights were given to evaluate. Set MODEL.WEIGHTS <path>.")
+        weights = settle_weights(cfg, trained=True)
         settle_data(cfg, training=False)
         if not cfg.DATASETS.TEST:
             raise ConfigError(
@@ -136,7 +140,7 @@ def run_evaluation(cfg: CfgNode) -> Metrics:
                 "DATASETS.VAL_IMAGES), or name a data set in DATASETS.TEST."
             )
         model = follow_image_sizes(build_model(cfg))
-        load_weights(model, cfg.MODEL.WEIGHTS, whole=True)
+        load_weights(model, weights, whole=True)
         if comm.is_main():
             check_writable(cfg.OUTPUT_DIR)
         _log_to(None)
@@ -311,7 +315,8 @@ def _settle_learning_rate(cfg: CfgNode) -> None:
 def _saved_run(cfg: CfgNode) -> tuple[Path, dict[str, Any]]:
     path, saved = Checkpointer(cfg.OUTPUT_DIR).newest()
     if saved.get("engine") == ENGINE and {"model", "trainer", "config"} <= saved.keys():
-        return path, {key: saved[key] for key in ("config", "categories", "seed")}
+        settle_as_saved(cfg, saved["config"])
+        return path, saved
     writer = "the builtin engine" if saved.get("engine") else "another program"
     raise CheckpointError(
         f"{path} was written by {writer}, and Detectron2's trainer would start from its weights as if no step had been "

@@ -49,6 +49,8 @@ def settle_backends(cfg: CfgNode) -> None:
 def base_learning_rate(cfg: CfgNode) -> float:
     """SOLVER.BASE_LR scaled to the number of images per step (logged)."""
     solver = cfg.SOLVER
+    if not solver.BASE_LR > 0:
+        raise ConfigError(f"SOLVER.BASE_LR must be above 0, got {solver.BASE_LR}.")
     base_lr = scaled_base_lr(solver.BASE_LR, solver.IMS_PER_BATCH, solver.REFERENCE_BATCH)
     if base_lr != solver.BASE_LR:
         logger.info(

@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+from se_det.backbones.trunk import image_area
 from se_det.config import load_config
 from se_det.detection.build import build_detector
 from tests.integrations.known_weights import SAMPLE_ALL, fill
@@ -94,7 +95,6 @@ def compare_inference(ours: nn.Module, theirs: nn.Module, samples: Sequence[dict
     images = theirs.preprocess_image(inputs)  # again: a backbone uses the sizes once
     pyramid = theirs.backbone(images.tensor)
     x, sizes = ours.batch([s["image"] for s in samples])
-    from se_det.backbones.resnet import image_area
 
     area = image_area(ours.backbone.padding, sizes)
     our_bottom_up, _ = ours.backbone.bottom_up.features(x, area)
