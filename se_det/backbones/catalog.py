@@ -13,6 +13,7 @@ from ..errors import ConfigError, did_you_mean
 from ..layers.gates import GATES
 from .classifier import Classifier
 from .resnet import STAGES, ResNet
+from .timm_trunk import PREFIX, TimmTrunk
 
 
 @dataclass(frozen=True)
@@ -59,13 +60,15 @@ def create_backbone(name: str, *, out_features: Sequence[str] = STAGES, **option
     """A trunk with random weights.
 
     Args:
-        name: such as "rg_se_resnet50"; see `list_models`.
+        name: such as "rg_se_resnet50", see `list_models`; or "timm/<name>" for a network of timm's.
         out_features: the stages it returns.
-        options: arguments of the host, such as `norm`, `padding`, `stride_in_1x1` (see `ResNet`).
+        options: arguments of the host, such as `norm`, `padding`, `stride_in_1x1` (see `ResNet` and `TimmTrunk`).
 
     Raises:
         ConfigError: the name or an option's value is unknown.
     """
+    if name.startswith(PREFIX):
+        return TimmTrunk(name=name.removeprefix(PREFIX), out_features=out_features, **options)
     gate, host = parse_name(name)
     entry = HOSTS[host]
     return entry.build(**{**entry.arguments, "gate": gate, "out_features": out_features, **options})

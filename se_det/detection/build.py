@@ -8,6 +8,7 @@ from fvcore.common.config import CfgNode
 
 from ..backbones.fpn import FPN
 from ..backbones.resnet import ResNet
+from ..backbones.timm_trunk import PREFIX, TimmTrunk
 from ..config import check_values
 from ..config.loading import get_value
 from ..errors import ConfigError
@@ -52,10 +53,11 @@ def check_model(cfg: CfgNode) -> None:
                 f"{key} is '{given}', and the builtin engine has only '{value}'. If it is one of Detectron2's, run "
                 "with --engine detectron2."
             )
-    if cfg.MODEL.BACKBONE.NAME not in FPN_BACKBONES:
+    if cfg.MODEL.BACKBONE.NAME not in FPN_BACKBONES and not cfg.MODEL.BACKBONE.NAME.startswith(PREFIX):
         raise ConfigError(
             f"MODEL.BACKBONE.NAME is '{cfg.MODEL.BACKBONE.NAME}', and the builtin engine has only "
-            f"{' and '.join(FPN_BACKBONES)}. If it is one of Detectron2's, run with --engine detectron2."
+            f"{', '.join(FPN_BACKBONES)} and {PREFIX}<name>. If it is one of Detectron2's, run with "
+            "--engine detectron2."
         )
     if cfg.MODEL.ROI_BOX_HEAD.NUM_FC < 1:
         raise ConfigError(f"MODEL.ROI_BOX_HEAD.NUM_FC must be at least 1, got {cfg.MODEL.ROI_BOX_HEAD.NUM_FC}.")
@@ -63,8 +65,18 @@ def check_model(cfg: CfgNode) -> None:
 
 def build_backbone(cfg: CfgNode) -> FPN:
     """The pyramid on its trunk, frozen as MODEL.BACKBONE.FREEZE_AT says."""
+    trunk = build_trunk(cfg)
+    trunk.freeze(cfg.MODEL.BACKBONE.FREEZE_AT)
+    fpn = cfg.MODEL.FPN
+    return FPN(trunk, in_features=fpn.IN_FEATURES, out_channels=fpn.OUT_CHANNELS, norm=fpn.NORM, fuse=fpn.FUSE_TYPE)
+
+
+def build_trunk(cfg: CfgNode) -> ResNet | TimmTrunk:
+    """The network that MODEL.BACKBONE.NAME names."""
+    if cfg.MODEL.BACKBONE.NAME.startswith(PREFIX):
+        return _timm_trunk(cfg)
     resnets, gate = cfg.MODEL.RESNETS, cfg.MODEL.GATE
-    trunk = ResNet(
+    return ResNet(
         depth=resnets.DEPTH,
         groups=resnets.NUM_GROUPS,
         width_per_group=resnets.WIDTH_PER_GROUP,
@@ -83,9 +95,33 @@ def build_backbone(cfg: CfgNode) -> FPN:
         padding=gate.PADDING,
         out_features=resnets.OUT_FEATURES,
     )
-    trunk.freeze(cfg.MODEL.BACKBONE.FREEZE_AT)
-    fpn = cfg.MODEL.FPN
-    return FPN(trunk, in_features=fpn.IN_FEATURES, out_channels=fpn.OUT_CHANNELS, norm=fpn.NORM, fuse=fpn.FUSE_TYPE)
+
+
+def _timm_trunk(cfg: CfgNode) -> TimmTrunk:
+    """A network of timm's. Of MODEL.RESNETS it follows NORM and OUT_FEATURES; the other keys describe a ResNet."""
+    resnets, gate = cfg.MODEL.RESNETS, cfg.MODEL.GATE
+    for key, only in (("STEM_POOL", "pad1"), ("RES5_DILATION", 1)):
+        if resnets[key] != only:
+            raise ConfigError(
+                f"MODEL.RESNETS.{key} is {resnets[key]}, and MODEL.BACKBONE.NAME {cfg.MODEL.BACKBONE.NAME} has layers "
+                f"of its own there: leave it at {only}."
+            )
+    trunk = TimmTrunk(
+        name=cfg.MODEL.BACKBONE.NAME.removeprefix(PREFIX),
+        out_features=resnets.OUT_FEATURES,
+        norm=resnets.NORM,
+        gate=gate.NAME,
+        reduction=gate.REDUCTION,
+        gate_bias=gate.BIAS,
+        gate_norm=gate.NORM,
+        gate_stages=gate.STAGES,
+        gate_init=gate.INIT or "paper",
+        padding=gate.PADDING,
+    )
+    trunk.wrong_input = trunk.input_mismatch(
+        mean=cfg.MODEL.PIXEL_MEAN, std=cfg.MODEL.PIXEL_STD, channels=cfg.INPUT.FORMAT
+    )
+    return trunk
 
 
 def build_detector(cfg: CfgNode) -> RCNN:

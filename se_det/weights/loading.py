@@ -9,7 +9,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from ..backbones.blocks import ResidualBlock
+from ..backbones.insertion import gated_branches
+from ..backbones.timm_trunk import TimmTrunk
 from ..errors import WeightsError
 from ..layers.norms import FrozenBatchNorm2d
 from .account import Account, shorten
@@ -67,8 +68,13 @@ def fill(model: nn.Module, file: WeightFile, *, allow_partial: bool = False, who
     source = f"{file.path} (averaged weights)" if file.averaged else str(file.path)
     account = Account(source)
     targets = model.state_dict()
-    model_prefix = _trunk_prefix(targets)
-    tensors = _with_prefix(file, model_prefix)
+    timm_trunk = _timm_trunk(model)
+    if timm_trunk is None:
+        model_prefix = _trunk_prefix(targets)
+        tensors = _with_prefix(file, model_prefix)
+    else:
+        model_prefix, trunk = timm_trunk
+        tensors = _timm_tensors(file, trunk, model_prefix)
     fitting = {}
     for name, target in targets.items():
         if name.endswith("num_batches_tracked"):
@@ -120,6 +126,31 @@ def _with_prefix(file: WeightFile, prefix: str | None) -> dict[str, torch.Tensor
     return {prefix + name if name.startswith(stages) else name: tensor for name, tensor in file.tensors.items()}
 
 
+def _timm_trunk(model: nn.Module) -> tuple[str, TimmTrunk] | None:
+    """The prefix of the parameters of timm's network in `model`, and its trunk, if it has one."""
+    for name, module in model.named_modules():
+        if isinstance(module, TimmTrunk):
+            return f"{name}.net." if name else "net.", module
+    return None
+
+
+def _timm_tensors(file: WeightFile, trunk: TimmTrunk, prefix: str) -> dict[str, torch.Tensor]:
+    """The file's tensors, with timm's network under the network's prefix, wherever the file has it."""
+    if any(name.startswith(prefix) for name in file.tensors):
+        return file.tensors
+    mark = trunk.weights_mark()
+    found = [name.removesuffix(mark) for name in file.tensors if name == mark or name.endswith(f".{mark}")]
+    if not found:
+        return file.tensors
+    own = min(found, key=len)
+    if own == "" and trunk.wrong_input:  # a file of timm's own; a checkpoint of ours has met this check
+        raise WeightsError(f"{file.path}: {trunk.wrong_input}: change those keys.")
+    return {
+        prefix + name.removeprefix(own) if name.startswith(own) else name: tensor
+        for name, tensor in file.tensors.items()
+    }
+
+
 def _squeezed(shape: torch.Size) -> list[int]:
     return [side for side in shape if side != 1]
 
@@ -152,18 +183,18 @@ def _check_complete(account: Account, prefix: str | None, *, allow_partial: bool
 def _settle_fresh_gates(model: nn.Module, file: WeightFile, account: Account, gate_init: str) -> None:
     """Gates without weights are trained, and leave the network's function as it is unless told otherwise."""
     missing = set(account.missing)
-    for name, block in model.named_modules():
-        if not isinstance(block, ResidualBlock) or block.gate is None:
-            continue
-        if f"{name}.gate.fc1.weight" not in missing:
+    for branch in gated_branches(model):
+        name, gate = branch.name, branch.gate
+        if f"{branch.gate_name}.fc1.weight" not in missing:
             continue
         account.fresh_gates.append(name)
-        if any(isinstance(m, FrozenBatchNorm2d) for m in block.gate.modules()):
+        if any(isinstance(m, FrozenBatchNorm2d) for m in gate.modules()):
             raise WeightsError(
                 f"{file.path} has no weights for the gate of {name}, whose norm would be frozen at its initial "
                 "values: set MODEL.GATE.NORM GN (or BN) and, if that block is frozen, MODEL.BACKBONE.FREEZE_AT 0."
             )
-        plain = f"{name}.conv1.weight" not in missing and not any(".gate." in key for key in file.tensors)
-        if gate_init == "identity" or (gate_init == "" and plain and block.gate.one_factor):
-            block.keep_function()
-        block.gate.requires_grad_(True)
+        own = next(key for key in branch.block.state_dict() if "gate." not in key)
+        plain = f"{name}.{own}" not in missing and not any(".gate." in key for key in file.tensors)
+        if gate_init == "identity" or (gate_init == "" and plain and branch.can_keep_function):
+            branch.keep_function()
+        gate.requires_grad_(True)
