@@ -253,9 +253,13 @@ def _build(name: str) -> nn.Module:
             f"timm {timm.__version__} has no network '{architecture}'.{did_you_mean(architecture, timm.list_models())} "
             "timm.list_models() lists all."
         )
-    published = timm.get_pretrained_cfg(name, allow_unregistered=True)
-    if published is None or (tag and published.tag != tag):
-        raise ConfigError(f"timm {timm.__version__} has no weights '{tag}' of '{architecture}': name the network only.")
+    try:
+        published = timm.get_pretrained_cfg(name)
+    except RuntimeError as error:
+        raise ConfigError(
+            f"timm {timm.__version__} has no weights '{tag}' of '{architecture}': leave out what follows the dot, or "
+            f"use one of {', '.join(timm.list_pretrained(f'{architecture}.*')) or 'none'}."
+        ) from error
     options: tuple[dict[str, Any], ...] = ANY_SIZE if published.fixed_input_size else ({},)
     for option in options:
         try:
