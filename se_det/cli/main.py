@@ -16,6 +16,7 @@ from ..errors import SeDetError
 COMMANDS = {
     "train": ("train", "train and evaluate a detector"),
     "predict": ("predict", "detect objects in images and draw them"),
+    "analyze-model": ("analyze_model", "count what networks cost, and look at what their gates do"),
     "benchmark": ("benchmark", "measure time and memory"),
 }
 
