@@ -61,7 +61,7 @@ def draw_lines(
         _line(canvas, [(x, bottom), (x, bottom + 5)], BLACK, 1)
         _text(canvas, str(position) if x_names is None else x_names[position], (x, bottom + 19), align="middle")
     for number, (name, values) in enumerate(series):
-        colour, thickness = (BLACK, 2.0) if name == bold else (COLOURS[number % len(COLOURS)], 1.0)
+        colour, thickness = (BLACK, 1.5) if name == bold else (COLOURS[number % len(COLOURS)], 1.0)
         points = [at(x, min(max(y, low), high)) for x, y in enumerate(values)]
         _line(canvas, points, colour, thickness)
         y = TOP + 10 + 20 * number

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from ..backbones import create_model, list_models
-from .cost import measure
+from .cost import count_multiply_adds
 
 SE_PAPER = "Hu et al., arXiv 1709.01507"
 SP_RG_PAPER = "Jin et al., Pattern Recognition 121 (2022) 108159"
@@ -86,33 +86,35 @@ PUBLISHED = _table()
 def compare(pattern: str = "*") -> list[dict[str, Any]]:
     """A row for each reported network of the catalog whose name matches: its cost here, there, and the difference.
 
-    Columns: model, options, parameters and multiply_adds (here), *_published, *_difference (here less published, in
-    the published unit and with its digits: M where millions were printed, G for multiply-adds) and source.
+    Columns: model, options, parameters and multiply_adds (here), *_published, *_difference (of parameters: here less
+    published, in M to the digit printed where millions were printed; of multiply-adds: in percent) and source.
     """
     rows = []
-    costs: dict[tuple, Any] = {}
     for entry in PUBLISHED:
         if entry.model not in list_models(pattern):
             continue
-        key = (entry.model, tuple(sorted(entry.options.items())))
-        if key not in costs:
-            with torch.device("meta"):
-                model = create_model(entry.model, **entry.options)
-            costs[key] = measure(model, (3, 224, 224))
-        cost = costs[key]
+        parameters, multiply_adds = _count(entry)
+        published = entry.multiply_adds
         rows.append({
             "model": entry.model,
             "options": " ".join(f"{name}={value}" for name, value in entry.options.items()),
-            "parameters": cost.parameters,
+            "parameters": parameters,
             "parameters_published": entry.parameters,
-            "parameters_difference": _difference(cost.parameters, entry.parameters),
-            "multiply_adds": cost.multiply_adds,
-            "multiply_adds_published": None if entry.multiply_adds is None else round(entry.multiply_adds * 1e9),
-            "multiply_adds_difference": None if entry.multiply_adds is None
-            else f"{100 * (cost.multiply_adds / entry.multiply_adds / 1e9 - 1):+.1f} %",
+            "parameters_difference": _difference(parameters, entry.parameters),
+            "multiply_adds": multiply_adds,
+            "multiply_adds_published": None if published is None else round(published * 1e9),
+            "multiply_adds_difference": None if published is None
+            else f"{100 * (multiply_adds / published / 1e9 - 1):+.1f} %",
             "source": entry.source,
         })  # fmt: skip
     return rows
+
+
+def _count(entry: Published) -> tuple[int, int]:
+    with torch.device("meta"), torch.no_grad():
+        model = create_model(entry.model, **entry.options).eval()
+        multiply_adds = count_multiply_adds(model, torch.empty(1, 3, 224, 224))
+    return sum(p.numel() for p in model.parameters()), multiply_adds
 
 
 def _difference(here: int, published: int | float | None) -> int | float | None:

@@ -158,12 +158,16 @@ def _gates(args: argparse.Namespace) -> int:
         write_atomically(output / f"{name}.png", lambda file: file.write(data))
 
     for name, mean in found.mean.items():
-        order = [*zip(found.classes, mean), ("all", mean.mean(0))]
-        save(name, order, title=name, x_label="channel", bold="all")
+        # In the order of the mean: by index, hundreds of channels would only be noise to the eye.
+        mean = mean[:, mean.mean(0).argsort()]
+        save(name, [*zip(found.classes, mean), ("all", mean.mean(0))], title=name,
+             x_label="channels, sorted by their mean over all classes", bold="all")  # fmt: skip
     depth = [mean.mean(1) for mean in found.mean.values()]
     series = [(label, [d[i] for d in depth]) for i, label in enumerate(found.classes)]
+    low, high = min(map(min, depth)), max(map(max, depth))
     save("all_gates", [*series, ("all", [d.mean() for d in depth])], title="mean over the channels of each gate",
-         x_label="gate, first to last", bold="all")  # fmt: skip
+         x_label="gate, first to last", bold="all",
+         y_range=(max(0.0, low - (high - low) / 8 - 0.01), min(1.0, high + (high - low) / 8 + 0.01)))  # fmt: skip
     stages = found.by_stage()
     rows = [{"class": label, "images": found.images[i], **{s: f"{stages[s][i]:.4f}" for s in stages}}
             for i, label in enumerate(found.classes)]  # fmt: skip
