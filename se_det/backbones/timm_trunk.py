@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,6 +18,8 @@ from .resnet import STAGES
 
 PREFIX = "timm/"
 NORMS = ("FrozenBN", "BN", "SyncBN")
+# Older ones leave parts of the classifier in what they prune, and give maps of fewer networks.
+OLDEST = (1, 0, 31)
 # Arguments by which timm's transformers take images of any size; a network knows one of them or none.
 ANY_SIZE = ({"dynamic_img_size": True}, {"strict_img_size": False}, {})
 PROBE = (64, 96)  # height and width in px of an image that every backbone must take
@@ -247,6 +250,11 @@ def _build(name: str) -> nn.Module:
         import timm
     except ImportError as error:
         raise ConfigError(f"{PREFIX}{name} needs timm, which is not installed: pip install timm.") from error
+    if tuple(map(int, re.findall(r"\d+", timm.__version__)[:3])) < OLDEST:
+        raise ConfigError(
+            f"{PREFIX}{name} needs timm {'.'.join(map(str, OLDEST))} or newer, and {timm.__version__} is installed: "
+            "pip install --upgrade timm."
+        )
     architecture, _, tag = name.partition(".")
     if not timm.is_model(architecture):
         raise ConfigError(
@@ -271,7 +279,7 @@ def _build(name: str) -> nn.Module:
     if not hasattr(net, "forward_intermediates") or not hasattr(net, "feature_info"):
         raise ConfigError(
             f"timm {timm.__version__} gives no feature maps of '{architecture}' (forward_intermediates): choose "
-            "another network, or a newer timm."
+            "another network."
         )
     return net
 

@@ -40,8 +40,10 @@ def test_memory_is_given_back_where_nothing_refers_to_it():
 
 
 @pytest.mark.parametrize(
-    "name", ["resnet18", "se_resnet50", "rg_se_resnext50_32x4d", "sp_se_resnet18", "cbam_resnet18"]
-)
+    "name",
+    ["resnet18", "rg_se_resnet18", "sp_se_resnet18", "cbam_resnet18",
+     *(pytest.param(f"{gate}resnext50_32x4d", marks=pytest.mark.slow) for gate in ("", "se_", "rg_se_"))],
+)  # fmt: skip
 def test_multiply_adds_are_fvcores(name):
     x = torch.zeros(1, 3, 96, 64)
     model = create_model(name).eval()

@@ -142,6 +142,19 @@ def test_without_timm_a_sentence_says_so(monkeypatch):
         create_backbone("timm/convnext_atto")
 
 
+def test_an_old_timm_is_refused(monkeypatch):
+    monkeypatch.setattr(timm, "__version__", "1.0.9")
+    with pytest.raises(ConfigError, match="needs timm 1.0.31 or newer, and 1.0.9 is installed"):
+        create_backbone("timm/convnext_atto")
+
+
+def test_a_training_step_reaches_every_parameter():
+    for name in ("convnext_atto", "regnety_002", "efficientnet_b0"):
+        trunk = create_backbone(f"timm/{name}").train()
+        sum(x.square().mean() for x in trunk(torch.randn(2, 3, 64, 64)).values()).backward()
+        assert [n for n, p in trunk.named_parameters() if p.grad is None] == []
+
+
 def test_a_single_coarse_map_can_be_asked_for_and_a_classifier_sits_on_it():
     trunk = create_backbone("timm/vit_tiny_patch16_224", out_features=("res4",)).eval()
     assert trunk(torch.randn(1, 3, 64, 96))["res4"].shape == (1, 192, 4, 6)

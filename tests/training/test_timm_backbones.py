@@ -56,4 +56,4 @@ def test_a_tiny_convnext_learns(shared_data, tmp_path):
 def test_backbones_of_timms_learn(name, gate, shared_data, tmp_path):
     first, last = losses(name, shared_data / "coco", tmp_path / "run", size=128, gate=gate)
     print(f"timm/{name}, gate {gate}: total loss {first:.3f} -> {last:.3f}")
-    assert last < 0.6 * first
+    assert last < 0.75 * first
