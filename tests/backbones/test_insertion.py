@@ -118,6 +118,18 @@ def test_our_own_plain_network_becomes_the_gated_one_of_the_catalog():
     assert (model(x) - expected).abs().max() / expected.abs().max() < 1e-5
 
 
+def test_plain_weights_loaded_after_the_insertion_keep_their_function(tmp_path):
+    plain = make(torchvision.models, "resnet18")
+    torch.save(plain.state_dict(), tmp_path / "plain.pth")
+    model = torchvision.models.resnet18().eval()
+    insert_gates(model, "se")
+    account = se_det.load_weights(model, tmp_path / "plain.pth")
+    assert len(account.fresh_gates) == 8 and not account.unexpected
+    x = torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        assert (model(x) - plain(x)).abs().max() / plain(x).abs().max() < 1e-5
+
+
 def test_modes_and_types_are_kept():
     model = timm.create_model("test_resnet").double()
     model.layer1.eval()
