@@ -35,14 +35,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "names", nargs="*", metavar="MODEL",
-        help="models or shell patterns, such as 'se_*'; also timm/<name>. Default: all. With --config-file: KEY VALUE",
+        help="models or shell patterns, such as 'se_*' or '*'; also timm/<name>. With --config-file: KEY VALUE",
     )  # fmt: skip
+    parser.set_defaults(wrong_usage=parser.error)
 
 
 def run(args: argparse.Namespace) -> int:
     """Print or write the figures."""
     from ..errors import ConfigError
 
+    if not (args.names or args.papers or args.config_file or args.gates):
+        args.wrong_usage("name models ('*' is all), or give --papers, --config-file or --gates")
     for flag, value in (("--size", min(args.size or (1,))), ("--limit", 1 if args.limit is None else args.limit)):
         if value < 1:
             raise ConfigError(f"{flag} must be at least 1, got {value}.")
@@ -70,7 +73,7 @@ def _names(patterns: Sequence[str]) -> list[str]:
     from ..backbones.timm_trunk import PREFIX
 
     found: dict[str, None] = {}
-    for pattern in patterns or ["*"]:
+    for pattern in patterns:
         matching = [pattern] if pattern.startswith(PREFIX) else list_models(pattern)
         if not matching:
             parse_name(pattern)  # refuses it with the nearest name
