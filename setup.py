@@ -36,7 +36,7 @@ setup(
         "tensorboard",
         "tqdm",
     ],
-    extras_require={"test": ["pytest", "ruff==0.17.5", "timm"]},
+    extras_require={"test": ["pytest", "ruff==0.17.5", "timm>=1.0.31"], "timm": ["timm>=1.0.31"]},
     classifiers=[
         "Programming Language :: Python :: 3",
         "Programming Language :: Python :: 3.10",

@@ -12,6 +12,7 @@ _PUBLIC = {
     "list_models": "backbones",
     "create_model": "weights",
     "create_backbone": "backbones",
+    "insert_gates": "backbones",
     "load_config": "config",
     "get_cfg": "config",
     "add_se_det_config": "config",

@@ -14,7 +14,7 @@ FLOORS = [
     {"backbones"},
     {"weights"},
     {"data", "detection"},
-    {"evaluation"},
+    {"analysis", "evaluation"},
     {"training"},
     {"integrations"},
     {"cli"},

@@ -22,6 +22,7 @@ from .inception_resnet import InceptionResNetV2
 from .mobilenet import MobileNet
 from .resnet import ResNet
 from .shufflenet import ShuffleNet
+from .timm_trunk import PREFIX, TimmTrunk
 from .trunk import STAGES, Trunk
 from .vgg import VGG, VGGClassifier
 
@@ -98,17 +99,19 @@ def parse_name(name: str) -> tuple[str, str]:
     raise ConfigError(f"There is no model '{name}'.{did_you_mean(name, list_models())} list_models() lists all.")
 
 
-def create_backbone(name: str, *, out_features: Sequence[str] = STAGES, **options: Any) -> Trunk:
+def create_backbone(name: str, *, out_features: Sequence[str] = STAGES, **options: Any) -> Trunk | TimmTrunk:
     """A trunk with random weights.
 
     Args:
-        name: such as "rg_se_resnet50"; see `list_models`.
+        name: such as "rg_se_resnet50", see `list_models`; or "timm/<name>" for a network of timm's.
         out_features: the stages it returns.
-        options: arguments of the host, such as `norm`, `padding`, `stride_in_1x1` (see `ResNet`).
+        options: arguments of the host, such as `norm`, `padding`, `stride_in_1x1` (see `ResNet` and `TimmTrunk`).
 
     Raises:
         ConfigError: the name or an option's value is unknown.
     """
+    if name.startswith(PREFIX):
+        return TimmTrunk(name=name.removeprefix(PREFIX), out_features=out_features, **options)
     gate, host = parse_name(name)
     entry = HOSTS[host]
     return entry.build(**{**entry.arguments, "gate": gate, "out_features": out_features, **options})
@@ -116,6 +119,8 @@ def create_backbone(name: str, *, out_features: Sequence[str] = STAGES, **option
 
 def create_model(name: str, *, num_classes: int = 1000, **options: Any) -> nn.Module:
     """A classifier with random weights; the arguments are those of `create_backbone`."""
+    if name.startswith(PREFIX):
+        return Classifier(create_backbone(name, out_features=(STAGES[-1],), **options), num_classes=num_classes)
     entry = HOSTS[parse_name(name)[1]]
     trunk = create_backbone(name, **{**entry.in_classifier, "out_features": (STAGES[-1],), **options})
     return entry.classifier(trunk, num_classes=num_classes)

@@ -16,6 +16,7 @@ from ..errors import SeDetError
 COMMANDS = {
     "train": ("train", "train and evaluate a detector"),
     "predict": ("predict", "detect objects in images and draw them"),
+    "analyze-model": ("analyze_model", "count what networks cost, and look at what their gates do"),
     "convert-weights": ("convert_weights", "convert a weight file of another program, or to another program's names"),
     "benchmark": ("benchmark", "measure time and memory"),
 }

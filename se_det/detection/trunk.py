@@ -8,6 +8,7 @@ from fvcore.common.config import CfgNode
 
 from ..backbones.catalog import HOSTS, create_backbone, is_model, list_models, parse_name
 from ..backbones.resnet import ResNet
+from ..backbones.timm_trunk import PREFIX, TimmTrunk
 from ..backbones.trunk import Trunk
 from ..config import get_cfg
 from ..errors import ConfigError, did_you_mean
@@ -23,19 +24,20 @@ DECIDED_BY_NAME = ("DEPTH", "NUM_GROUPS", "WIDTH_PER_GROUP", "RES2_OUT_CHANNELS"
 ONLY_IN_RESNETS = ("STEM_POOL", "RES5_DILATION", "BRANCH_RELU")
 
 
-def build_trunk(cfg: CfgNode) -> Trunk:
+def build_trunk(cfg: CfgNode) -> Trunk | TimmTrunk:
     """The trunk that MODEL.BACKBONE.NAME names, frozen as MODEL.BACKBONE.FREEZE_AT says.
 
-    The name is one of Detectron2's builders, or a model of the catalog (`se_bn_inception`), whose name has the gate.
+    The name is one of Detectron2's builders, a model of the catalog (`se_bn_inception`), whose name has the gate, or a
+    network of timm's (`timm/convnext_atto`).
 
     Raises:
         ConfigError: the name is unknown, or a key contradicts it or would be ignored.
     """
     if cfg.MODEL.BACKBONE.NAME in (*RESNET_BUILDERS, *DETECTRON2_BUILDERS):
-        trunk: Trunk = _from_keys(cfg)
+        trunk: Trunk | TimmTrunk = _from_keys(cfg)
     else:
         check_backbone(cfg)
-        trunk = _from_catalog(cfg)
+        trunk = _from_timm(cfg) if cfg.MODEL.BACKBONE.NAME.startswith(PREFIX) else _from_catalog(cfg)
     trunk.freeze(cfg.MODEL.BACKBONE.FREEZE_AT)
     return trunk
 
@@ -55,11 +57,17 @@ def check_backbone(cfg: CfgNode) -> None:
     name, given = cfg.MODEL.BACKBONE.NAME, cfg.MODEL.GATE.NAME
     if name in RESNET_BUILDERS:
         return
-    if not is_model(name):
+    of_timm = name.startswith(PREFIX)
+    if not (of_timm or is_model(name)):
         raise ConfigError(
-            f"MODEL.BACKBONE.NAME '{name}' is unknown: use {' or '.join(RESNET_BUILDERS)}, or a model's name such as "
-            f"se_bn_inception.{did_you_mean(name, [*RESNET_BUILDERS, *list_models()])} If it is one of Detectron2's, "
+            f"MODEL.BACKBONE.NAME '{name}' is unknown: use {' or '.join(RESNET_BUILDERS)}, a model's name such as "
+            f"se_bn_inception, or {PREFIX}<name>.{did_you_mean(name, [*RESNET_BUILDERS, *list_models()])} If it is one of Detectron2's, "
             "run with --engine detectron2."
+        )
+    if of_timm and cfg.MODEL.GATE.PLACEMENT != "standard":
+        raise ConfigError(
+            f"MODEL.GATE.PLACEMENT is {cfg.MODEL.GATE.PLACEMENT}, and in MODEL.BACKBONE.NAME {name} a gate can only be "
+            "at the end of a residual branch: leave it at standard."
         )
     if given not in ("", "none", gate_name(cfg)):
         raise ConfigError(
@@ -67,7 +75,7 @@ def check_backbone(cfg: CfgNode) -> None:
             "MODEL.GATE.NAME at none, or name the model with that gate."
         )
     resnets, defaults = cfg.MODEL.RESNETS, get_cfg().MODEL.RESNETS
-    for key in (*DECIDED_BY_NAME, *(() if _is_resnet(name) else ONLY_IN_RESNETS)):
+    for key in (*DECIDED_BY_NAME, *(() if not of_timm and _is_resnet(name) else ONLY_IN_RESNETS)):
         if resnets[key] != defaults[key]:
             raise ConfigError(
                 f"MODEL.BACKBONE.NAME {name} does not read MODEL.RESNETS.{key}, which is {resnets[key]}: leave it at "
@@ -123,3 +131,13 @@ def _from_catalog(cfg: CfgNode) -> Trunk:
             "branch_relu": resnets.BRANCH_RELU,
         }
     return create_backbone(name, **options)
+
+
+def _from_timm(cfg: CfgNode) -> TimmTrunk:
+    options = _common(cfg)
+    del options["gate_placement"]
+    trunk = TimmTrunk(name=cfg.MODEL.BACKBONE.NAME.removeprefix(PREFIX), gate=cfg.MODEL.GATE.NAME or "none", **options)
+    trunk.wrong_input = trunk.input_mismatch(
+        mean=cfg.MODEL.PIXEL_MEAN, std=cfg.MODEL.PIXEL_STD, channels=cfg.INPUT.FORMAT
+    )
+    return trunk

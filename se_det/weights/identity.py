@@ -42,6 +42,7 @@ def identify(source: str | Path | WeightFile, family: str = "", class_order: str
     file = replace(
         file,
         tensors=tensors,
+        own=file.tensors,
         family=kind.name,
         facts=_facts(file, kind, tensors),
         reshaped=tuple(converted.reshaped) if converted else (),

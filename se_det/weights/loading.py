@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import torch
 from torch import nn
 
-from ..backbones.blocks import GatedBlock
+from ..backbones.insertion import gated_branches
+from ..backbones.timm_trunk import TimmTrunk
 from ..errors import WeightsError
 from ..layers.norms import FrozenBatchNorm2d
 from .account import Account, shorten
@@ -77,9 +78,14 @@ def fill(model: nn.Module, file: WeightFile, *, allow_partial: bool = False, who
     what = "averaged weights" if file.averaged else file.family
     source = f"{file.path} ({what})" if what != "se_det" else str(file.path)
     account = Account(source)
-    model_prefix = _trunk_prefix(model.state_dict())
-    renamed = _renaming(file.tensors, model_prefix)
-    tensors = {renamed(name): tensor for name, tensor in file.tensors.items()}
+    timm_trunk = _timm_trunk(model)
+    if timm_trunk is None:
+        model_prefix = _trunk_prefix(model.state_dict())
+        found, renamed = file.tensors, _renaming(file.tensors, model_prefix)
+    else:
+        model_prefix, trunk = timm_trunk
+        found, renamed = _timm_tensors(file, trunk, model_prefix)
+    tensors = {renamed(name): tensor for name, tensor in found.items()}
     account.resized_gates = fit_gates(model, tensors)
     _check_classifier(model, file, account, allow_partial=allow_partial, whole=whole)
     targets = model.state_dict()
@@ -132,6 +138,31 @@ def _renaming(names: Iterable[str], prefix: str | None) -> Callable[[str], str]:
         return lambda name: name
     inside = own or TRUNK_PARTS
     return lambda name: prefix + name.removeprefix(own) if name.startswith(inside) else name
+
+
+def _timm_trunk(model: nn.Module) -> tuple[str, TimmTrunk] | None:
+    """The prefix of the parameters of timm's network in `model`, and its trunk, if it has one."""
+    for name, module in model.named_modules():
+        if isinstance(module, TimmTrunk):
+            return f"{name}.net." if name else "net.", module
+    return None
+
+
+def _timm_tensors(
+    file: WeightFile, trunk: TimmTrunk, prefix: str
+) -> tuple[Mapping[str, torch.Tensor], Callable[[str], str]]:
+    """The file's tensors by their own names, and what puts timm's network under the network's prefix."""
+    tensors = file.own or file.tensors
+    if any(name.startswith(prefix) for name in tensors):
+        return tensors, lambda name: name
+    mark = trunk.weights_mark()
+    marks = [name.removesuffix(mark) for name in tensors if name == mark or name.endswith(f".{mark}")]
+    if not marks:
+        return tensors, lambda name: name
+    own = min(marks, key=len)
+    if own == "" and trunk.wrong_input:  # a file of timm's own; a checkpoint of ours has met this check
+        raise WeightsError(f"{file.path}: {trunk.wrong_input}: change those keys.")
+    return tensors, lambda name: prefix + name.removeprefix(own) if name.startswith(own) else name
 
 
 def _squeezed(shape: torch.Size) -> list[int]:
@@ -204,19 +235,18 @@ def _remedy(name: str, tensor: torch.Tensor) -> str:
 def _settle_fresh_gates(model: nn.Module, file: WeightFile, account: Account, gate_init: str) -> None:
     """Gates without weights are trained, and leave the network's function as it is unless told otherwise."""
     missing = set(account.missing)
-    for name, block in model.named_modules():
-        if not isinstance(block, GatedBlock) or block.gate is None:
-            continue
-        if f"{name}.gate.fc1.weight" not in missing:
+    for branch in gated_branches(model):
+        name, gate = branch.name, branch.gate
+        if f"{branch.gate_name}.fc1.weight" not in missing:
             continue
         account.fresh_gates.append(name)
-        if any(isinstance(m, FrozenBatchNorm2d) for m in block.gate.modules()):
+        if any(isinstance(m, FrozenBatchNorm2d) for m in gate.modules()):
             raise WeightsError(
                 f"{file.path} has no weights for the gate of {name}, whose norm would be frozen at its initial "
                 "values: set MODEL.GATE.NORM GN (or BN) and, if that block is frozen, MODEL.BACKBONE.FREEZE_AT 0."
             )
-        own = next(key for key in block.state_dict() if not key.startswith("gate."))
+        own = next(key for key in branch.block.state_dict() if "gate." not in key)
         plain = f"{name}.{own}" not in missing and not any(".gate." in key for key in file.tensors)
-        if gate_init == "identity" or (gate_init == "" and plain and block.can_keep_function):
-            block.keep_function()
-        block.gate.requires_grad_(True)
+        if gate_init == "identity" or (gate_init == "" and plain and branch.can_keep_function):
+            branch.keep_function()
+        gate.requires_grad_(True)

@@ -9,6 +9,7 @@ from torch import nn
 
 from ..backbones import catalog
 from ..backbones.resnet import ResNet
+from ..backbones.timm_trunk import PREFIX
 from ..errors import WeightsError
 from .loading import load_weights
 from .source import open_weights
@@ -34,14 +35,16 @@ def create_model(name: str, *, num_classes: int = 1000, weights: str | Path | No
     """
     if weights is None:
         return catalog.create_model(name, num_classes=num_classes, **options)
-    catalog.parse_name(name)
+    of_timm = name.startswith(PREFIX)
+    if not of_timm:
+        catalog.parse_name(name)
     source = str(weights)
     if source in list_weights():
         source = SCHEME + source
     file, entry = open_weights(source)
     if entry is not None and entry.architecture != name:
         raise WeightsError(f"The weights of {SCHEME}{entry.name} are a {entry.architecture}'s, not a {name}'s.")
-    if catalog.HOSTS[catalog.parse_name(name)[1]].build is ResNet:
+    if not of_timm and catalog.HOSTS[catalog.parse_name(name)[1]].build is ResNet:
         needs = {fact: getattr(file.facts, fact) for fact in ("stride_in_1x1", "stem_pool", "branch_relu")}
         options = {**{fact: value for fact, value in needs.items() if value is not None}, **options}
     model = catalog.create_model(name, num_classes=num_classes, **options)

@@ -9,6 +9,7 @@ from fvcore.common.config import CfgNode
 
 from ..backbones.catalog import HOSTS, list_models, parse_name
 from ..backbones.resnet import ResNet
+from ..backbones.timm_trunk import PREFIX
 from ..config.loading import get_value
 from ..config.origins import set_by
 from ..errors import ConfigError
@@ -49,6 +50,8 @@ def settle_weights(cfg: CfgNode, *, trained: bool = False) -> WeightFile | None:
     if entry is not None:
         _settle_entry(cfg, entry, trained)
     wanted = keys_of(file.facts)
+    if cfg.MODEL.BACKBONE.NAME.startswith(PREFIX):  # its layers are timm's own, whatever these keys say
+        wanted = {key: value for key, value in wanted.items() if not key.startswith("MODEL.RESNETS.")}
     if file.family == SE_DET.name and not trained:
         # Fine-tuning may feed other images on purpose; where the stride is belongs to the weights.
         wanted = {key: x for key, x in wanted.items() if key.startswith("MODEL.RESNETS.") or set_by(cfg, key) is None}

@@ -1,0 +1,143 @@
+"""Parameters, multiply-adds and memory of a network, without computing anything: on PyTorch's meta device.
+
+Conventions:
+
+- Multiply-adds: one for each multiplication with a weight in convolutions and linear layers, and in matrix products
+  and attention; for one image. Norms, activations, pooling, additions, the gates' scaling and biases are not counted,
+  as in the papers.
+- Parameter memory: parameters and buffers, in their own types.
+- Training memory: what automatic differentiation keeps of one image's forward pass, each tensor once, without
+  weights. It grows with the batch; gradients, optimiser and workspaces come on top.
+- Inference memory: the most that exists at one moment of a forward pass of one image, without weights and workspaces.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from torch.autograd.graph import saved_tensors_hooks
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import FlopCounterMode
+
+Forward = Callable[[torch.Tensor], Any]
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Of one image; bytes are bytes."""
+
+    parameters: int
+    multiply_adds: int
+    parameter_bytes: int
+    training_bytes: int
+    inference_bytes: int
+
+    def as_dict(self) -> dict[str, int]:
+        """Its fields by name."""
+        return asdict(self)
+
+
+def measure(model: nn.Module, shape: tuple[int, ...], *, forward: Forward | None = None) -> Cost:
+    """The cost of `model`, which is moved to the meta device (its values are lost).
+
+    Args:
+        model: any network; left in evaluation mode.
+        shape: of the input of one image, without the batch: (3, H, W).
+        forward: what is run on a batch (N, *shape); by default the model.
+    """
+    model.to("meta")
+    forward = forward or model
+    model.train()
+    # Batch norms refuse one value per channel, and what is kept once per batch is not an image's: so 3 less 2.
+    training = saved_bytes(forward, _blank(3, shape), model) - saved_bytes(forward, _blank(2, shape), model)
+    model.eval()
+    with torch.no_grad():
+        inference = peak_bytes(forward, _blank(1, shape))
+        multiply_adds = count_multiply_adds(forward, _blank(1, shape))
+    tensors = [*model.parameters(), *model.buffers()]
+    return Cost(
+        parameters=sum(p.numel() for p in model.parameters()),
+        multiply_adds=multiply_adds,
+        parameter_bytes=sum(t.numel() * t.element_size() for t in tensors),
+        training_bytes=training,
+        inference_bytes=inference,
+    )
+
+
+def _blank(images: int, shape: tuple[int, ...]) -> torch.Tensor:
+    return torch.empty(images, *shape, device="meta")
+
+
+def count_multiply_adds(forward: Forward, x: torch.Tensor) -> int:
+    """Multiply-adds of `forward(x)`."""
+    counter = FlopCounterMode(display=False)
+    with counter:
+        forward(x)
+    return counter.get_total_flops() // 2  # PyTorch counts a multiplication and an addition
+
+
+def saved_bytes(forward: Forward, x: torch.Tensor, model: nn.Module) -> int:
+    """Bytes that automatic differentiation keeps of `forward(x)`, without the weights of `model`."""
+    weights = {_storage(t) for t in (*model.parameters(), *model.buffers())}
+    kept: dict[int, torch.Tensor] = {}  # the tensors themselves, so that no storage's number is used again
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        if _storage(tensor) not in weights:
+            kept.setdefault(_storage(tensor), tensor)
+        return tensor
+
+    with saved_tensors_hooks(keep, lambda tensor: tensor):
+        forward(x)
+    return sum(t.untyped_storage().nbytes() for t in kept.values())
+
+
+def peak_bytes(forward: Forward, x: torch.Tensor) -> int:
+    """The most bytes of tensors that exist at once in `forward(x)`, `x` among them."""
+    tracker = _LiveTensors()
+    tracker.note(x)
+    with tracker:
+        forward(x)
+    return tracker.peak
+
+
+def _storage(tensor: torch.Tensor) -> int:
+    return tensor.untyped_storage()._cdata
+
+
+class _LiveTensors(TorchDispatchMode):
+    """Adds up the storages that operations make, for as long as a tensor refers to them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.peak = 0
+        self._now = 0
+        self._references: dict[int, int] = {}
+
+    def note(self, tensor: torch.Tensor) -> None:
+        """Count a tensor until it is gone."""
+        key, size = _storage(tensor), tensor.untyped_storage().nbytes()
+        if key not in self._references:
+            self._references[key] = 0
+            self._now += size
+            self.peak = max(self.peak, self._now)
+        self._references[key] += 1
+        weakref.finalize(tensor, self._forget, key, size)
+
+    def _forget(self, key: int, size: int) -> None:
+        self._references[key] -= 1
+        if self._references[key] == 0:
+            del self._references[key]
+            self._now -= size
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        for leaf in tree_leaves(result):
+            if isinstance(leaf, torch.Tensor):
+                self.note(leaf)
+        return result

@@ -1,0 +1,182 @@
+"""What gates do on real images: the mean of every factor by class (Hu et al., arXiv 1709.01507, section 6.4)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import nn
+
+from ..data.images import read_image
+from ..errors import ConfigError, DataError
+from ..layers.gates import SE
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+
+
+@dataclass(frozen=True)
+class GateStatistics:
+    """Of every gate and channel, over the images of each class.
+
+    Args:
+        classes: names of the folders, sorted.
+        images: how many each had.
+        mean, std: gate's name to (classes, channels): mean and standard deviation of its factor over the images. For
+            CBAM the factors are those of its channel gate.
+    """
+
+    classes: list[str]
+    images: list[int]
+    mean: dict[str, np.ndarray]
+    std: dict[str, np.ndarray]
+
+    def by_stage(self) -> dict[str, list[float]]:
+        """Stage ("res2", or what a gate's name begins with) to its mean for each class, over blocks and channels."""
+        stages: dict[str, list[np.ndarray]] = {}
+        for name, mean in self.mean.items():
+            stages.setdefault(stage_of(name), []).append(mean.mean(1))
+        return {stage: np.mean(rows, 0).tolist() for stage, rows in stages.items()}
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {
+            "classes": self.classes,
+            "images": self.images,
+            "stages": self.by_stage(),
+            "gates": {
+                name: {"mean": self.mean[name].tolist(), "std": self.std[name].tolist()} for name in self.mean
+            },
+        }  # fmt: skip
+
+    def rows(self) -> Iterator[dict[str, Any]]:
+        """For CSV: one row for each gate, class and channel."""
+        for name, mean in self.mean.items():
+            for c, label in enumerate(self.classes):
+                for channel in range(mean.shape[1]):
+                    yield {
+                        "gate": name, "class": label, "channel": channel, "mean": float(mean[c, channel]),
+                        "std": float(self.std[name][c, channel]),
+                    }  # fmt: skip
+
+
+def stage_of(gate: str) -> str:
+    """The stage in a gate's name, "res2" of "res2.0.gate"; the first part of a name without one."""
+    parts = gate.split(".")
+    return next((part for part in parts if part.startswith("res") and part[3:].isdigit()), parts[0])
+
+
+def collect(
+    trunk: nn.Module,
+    folder: str | Path,
+    *,
+    size: int = 224,
+    mean: Sequence[float],
+    std: Sequence[float],
+    channels: str = "RGB",
+    batch: int = 16,
+    limit: int | None = None,
+) -> GateStatistics:
+    """Run the images of class folders through a network and gather its gates' factors.
+
+    An image is resized so that its short side is `size` * 256 / 224, and its centre of `size` x `size` px is taken.
+
+    Args:
+        trunk: takes (N, 3, size, size); put into evaluation mode.
+        folder: holds a folder of images for each class.
+        mean, std: of the three channels on the 0..255 scale, in the order of `channels`.
+        batch: images at a time.
+        limit: images of each class, by name; None takes all.
+
+    Raises:
+        ConfigError: the network has no gates.
+        DataError: there are no class folders with images, or an image cannot be read.
+    """
+    gates = {name: module for name, module in trunk.named_modules() if isinstance(module, SE)}
+    if not gates:
+        raise ConfigError("This network has no gates to look at: choose one with a gate, such as se_resnet50.")
+    classes = class_folders(folder, limit)
+    trunk.eval()
+    shift = torch.tensor(mean).view(3, 1, 1)
+    scale = torch.tensor(std).view(3, 1, 1)
+    means: dict[str, list[np.ndarray]] = {name: [] for name in gates}
+    deviations: dict[str, list[np.ndarray]] = {name: [] for name in gates}
+    for files in classes.values():
+        seen: dict[str, list[torch.Tensor]] = {name: [] for name in gates}
+        for start in range(0, len(files), batch):
+            images = [_read(path, size, channels) for path in files[start : start + batch]]
+            x = (torch.stack(images).float() - shift) / scale
+            with torch.no_grad(), _recording(gates, lambda name, s, seen=seen: seen[name].append(s)):
+                trunk(x.to(next(trunk.parameters()).device))
+        for name in gates:
+            # A gate that the network does not reach (a stage after the last map wanted) has nothing to say.
+            if seen[name]:
+                factors = torch.cat(seen[name]).double()
+                means[name].append(factors.mean(0).numpy())
+                deviations[name].append(factors.std(0, correction=0).numpy())
+    return GateStatistics(
+        classes=list(classes),
+        images=[len(files) for files in classes.values()],
+        mean={name: np.stack(rows) for name, rows in means.items() if rows},
+        std={name: np.stack(rows) for name, rows in deviations.items() if rows},
+    )
+
+
+@contextmanager
+def _recording(gates: dict[str, SE], note: Callable[[str, torch.Tensor], None]) -> Iterator[None]:
+    """Hand every gate's factors (N, C) to `note`, wherever in a network its `scale` is called."""
+
+    def recorder(name: str, scale: Callable) -> Callable:
+        def record(grids: Sequence[torch.Tensor]) -> torch.Tensor:
+            factors = scale(grids)
+            note(name, factors.flatten(1).cpu())
+            return factors
+
+        return record
+
+    try:
+        for name, gate in gates.items():
+            gate.scale = recorder(name, gate.scale)
+        yield
+    finally:
+        for gate in gates.values():
+            gate.__dict__.pop("scale", None)
+
+
+def class_folders(folder: str | Path, limit: int | None = None) -> dict[str, list[Path]]:
+    """Class name to its images, sorted; at most `limit` each.
+
+    Raises:
+        DataError: there is no such folder, or a class without images.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise DataError(f"There is no folder {folder}: give one with a folder of images for each class.")
+    classes = {
+        path.name: sorted(p for p in path.iterdir() if p.suffix.lower() in SUFFIXES)[:limit]
+        for path in sorted(folder.iterdir())
+        if path.is_dir()
+    }
+    empty = [name for name, files in classes.items() if not files]
+    if not classes or empty:
+        what = f"the class folder {folder / empty[0]} has no images" if empty else f"{folder} has no class folders"
+        raise DataError(f"{what[0].upper()}{what[1:]}: give a folder of images (.jpg, .png, ...) for each class.")
+    return classes
+
+
+def _read(path: Path, size: int, channels: str) -> torch.Tensor:
+    """(3, size, size) uint8."""
+    pixels = Image.fromarray(np.ascontiguousarray(read_image(path, "RGB")))
+    short = round(size * 256 / 224)
+    ratio = short / min(pixels.size)
+    width, height = (max(round(side * ratio), size) for side in pixels.size)
+    pixels = pixels.resize((width, height), Image.Resampling.BILINEAR)
+    left, top = (width - size) // 2, (height - size) // 2
+    array = np.asarray(pixels.crop((left, top, left + size, top + size)))
+    array = array if channels == "RGB" else array[:, :, ::-1]
+    return torch.from_numpy(np.ascontiguousarray(array.transpose(2, 0, 1)))
