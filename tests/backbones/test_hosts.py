@@ -17,6 +17,8 @@ from se_det.layers.pool import Pool
 from se_det.weights import load_weights
 
 HOSTS = ("bn_inception", "vgg16_bn", "mobilenet_v1", "shufflenet_v1", "inception_resnet_v2")
+# The largest, for the tests that need a forward pass of several variants.
+SLOW_LARGEST = [*HOSTS[:-1], pytest.param(HOSTS[-1], marks=pytest.mark.slow)]
 STRIDES = {"res2": 4, "res3": 8, "res4": 16, "res5": 32}
 
 
@@ -191,7 +193,7 @@ def test_names_and_strides(host):
             assert x.shape == (2, trunk.channels[name], 96 // STRIDES[name], 128 // STRIDES[name])
 
 
-@pytest.mark.parametrize("host", HOSTS)
+@pytest.mark.parametrize("host", SLOW_LARGEST)
 def test_padding(host):
     """`squeeze`: what a gate sees are the image's own cells. `exact`: the features are those of the image alone."""
     torch.manual_seed(0)
@@ -232,7 +234,7 @@ def test_averages_that_leave_padding_out_know_the_image():
     assert area.sizes == ((5, 7),)
 
 
-@pytest.mark.parametrize("host", HOSTS)
+@pytest.mark.parametrize("host", SLOW_LARGEST)
 def test_plain_weights_start_a_gated_network_whose_function_they_keep(host, tmp_path):
     torch.manual_seed(0)
     plain = create_backbone(host).eval()
