@@ -38,8 +38,10 @@ def multiply_adds(name: str, size: int) -> float:
 
 
 def as_if_trained(model: nn.Module) -> None:
-    """Statistics, scales and shifts that a mistake shows in."""
+    """Weights that let the image through to the output, and statistics, scales and shifts that a mistake shows in."""
     for module in model.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
         if isinstance(module, nn.BatchNorm2d):
             module.running_mean.normal_(0, 0.1)
             module.running_var.uniform_(0.5, 1.5)
@@ -146,6 +148,7 @@ def test_vgg16_equals_torchvisions_and_timms():
         for size in ((224, 224), (231, 245)):
             x = torch.randn(1, 3, *size)
             expected, result = [peer(x) for peer in peers], model(x)
+            assert result.std() > 0.05  # not the biases alone
             for logits in expected:
                 assert (result - logits).abs().max() / logits.abs().max() < 1e-5
 
@@ -177,7 +180,9 @@ def test_inception_resnet_equals_timms():
     with torch.no_grad():
         for size in ((224, 224), (155, 203)):
             x = torch.randn(1, 3, *size)
-            expected, result = peer(x), model(x)
+            expected, result, of_another = peer(x), model(x), model(torch.randn(1, 3, *size))
+            # What is compared depends on the image.
+            assert (of_another - expected).abs().max() / expected.abs().max() > 0.01
             assert (result - expected).abs().max() / expected.abs().max() < 1e-5
 
 
