@@ -46,10 +46,10 @@ class Host:
 
 
 # Hu et al., arXiv 1709.01507, appendix: a ResNeXt-152 64x4d whose first 1 x 1s have half the channels, with 3 x 3
-# projections and stem. All its published weights pool the stem in ceil mode.
+# projections and stem. Its weights have the stride in the 3 x 3 and pool the stem in ceil mode.
 SENET154 = {
     "depth": 152, "groups": 64, "width_per_group": 4, "reduce_factor": 2, "projection_kernel": 3,
-    "stem": "deep", "stem_channels": 128, "stem_pool": "ceil",
+    "stem": "deep", "stem_channels": 128, "stem_pool": "ceil", "stride_in_1x1": False,
 }  # fmt: skip
 
 

@@ -22,7 +22,8 @@ PADDINGS = ("keep", "squeeze", "exact")
 class Trunk(nn.Module):
     """A stem and four stages, `res2` to `res5`, each a module that takes and returns (map, area).
 
-    A host calls this constructor, sets `self.stem`, adds its stages with `add_stage`, and ends with `initialise`.
+    A host calls this constructor, sets `self.stem`, adds its stages with `add_stage`, and ends with `initialise`. Key
+    `stem.conv1.weight` is in every host: by it a trunk is found in a weight file.
 
     Args:
         norm: "BN", "SyncBN", "FrozenBN" or "GN".
@@ -87,7 +88,16 @@ class Trunk(nn.Module):
         self.channels[stage], self.strides[stage] = channels, stride
 
     def initialise(self) -> None:
-        """The initial values of the SP/RG authors' code."""
+        """The initial values of the SP/RG authors' code.
+
+        Raises:
+            ConfigError: none of `gate_stages` has a block that takes a gate.
+        """
+        if self._gate_stages and all(block.gate is None for block in self.blocks()):
+            raise ConfigError(
+                f"MODEL.GATE.STAGES {list(self._gate_stages)} has no block that takes a gate in "
+                f"{type(self).__name__}: name a later stage."
+            )
         for module in self.modules():
             if isinstance(module, Conv2d):  # the trunk's; a gate's own layers keep PyTorch's values
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")

@@ -19,9 +19,13 @@ RESNET_BUILDERS = ("build_se_resnet_fpn_backbone", "build_resnet_fpn_backbone")
 DETECTRON2_BUILDERS = ("build_se_resnet_backbone", "build_se_resnet_retinanet_fpn_backbone")
 # Keys that a catalog name decides, so that another value would be ignored.
 DECIDED_BY_NAME = ("DEPTH", "NUM_GROUPS", "WIDTH_PER_GROUP", "RES2_OUT_CHANNELS", "STEM_OUT_CHANNELS")
-# Keys that only the ResNets among the catalog's names read. STRIDE_IN_1X1 is refused nowhere: it says where a
-# bottleneck has its stride, and the other hosts have no bottleneck.
-ONLY_IN_RESNETS = ("STEM_POOL", "RES5_DILATION", "BRANCH_RELU")
+# Keys that only the ResNets among the catalog's names read, and the arguments that they are.
+RESNET_OPTIONS = {
+    "STRIDE_IN_1X1": "stride_in_1x1",
+    "STEM_POOL": "stem_pool",
+    "RES5_DILATION": "res5_dilation",
+    "BRANCH_RELU": "branch_relu",
+}
 
 
 def build_trunk(cfg: CfgNode) -> Trunk | TimmTrunk:
@@ -75,11 +79,20 @@ def check_backbone(cfg: CfgNode) -> None:
             "MODEL.GATE.NAME at none, or name the model with that gate."
         )
     resnets, defaults = cfg.MODEL.RESNETS, get_cfg().MODEL.RESNETS
-    for key in (*DECIDED_BY_NAME, *(() if not of_timm and _is_resnet(name) else ONLY_IN_RESNETS)):
+    # Hosts without bottlenecks take either STRIDE_IN_1X1: it says something of bottlenecks only.
+    unread = () if not of_timm and _is_resnet(name) else ("STEM_POOL", "RES5_DILATION", "BRANCH_RELU")
+    for key in (*DECIDED_BY_NAME, *unread):
         if resnets[key] != defaults[key]:
             raise ConfigError(
                 f"MODEL.BACKBONE.NAME {name} does not read MODEL.RESNETS.{key}, which is {resnets[key]}: leave it at "
                 f"its default, {defaults[key]}."
+            )
+    fixed = HOSTS[parse_name(name)[1]].arguments
+    for key, argument in RESNET_OPTIONS.items():
+        if resnets[key] != fixed.get(argument, resnets[key]):
+            raise ConfigError(
+                f"MODEL.BACKBONE.NAME {name} has MODEL.RESNETS.{key} {fixed[argument]}, and the config says "
+                f"{resnets[key]}: set it to {fixed[argument]}."
             )
 
 
@@ -121,15 +134,9 @@ def _from_keys(cfg: CfgNode) -> ResNet:
 
 
 def _from_catalog(cfg: CfgNode) -> Trunk:
-    name, resnets = cfg.MODEL.BACKBONE.NAME, cfg.MODEL.RESNETS
-    options = _common(cfg)
+    name, options = cfg.MODEL.BACKBONE.NAME, _common(cfg)
     if _is_resnet(name):
-        options |= {
-            "stride_in_1x1": resnets.STRIDE_IN_1X1,
-            "stem_pool": resnets.STEM_POOL,
-            "res5_dilation": resnets.RES5_DILATION,
-            "branch_relu": resnets.BRANCH_RELU,
-        }
+        options |= {argument: cfg.MODEL.RESNETS[key] for key, argument in RESNET_OPTIONS.items()}
     return create_backbone(name, **options)
 
 

@@ -109,7 +109,9 @@ def test_unknown_placements_are_refused():
 @pytest.mark.parametrize("placement", PLACEMENTS)
 def test_exact_padding_works_wherever_the_gate_sits(placement):
     torch.manual_seed(0)
-    trunk = create_backbone("se_resnet18", gate_placement=placement, padding="exact", norm="FrozenBN")
+    trunk = create_backbone("se_resnet18", gate_placement=placement, padding="exact").eval()
+    for norm in (module for module in trunk.modules() if isinstance(module, torch.nn.BatchNorm2d)):
+        torch.nn.init.normal_(norm.bias, 0, 0.1)
     alone = torch.randn(1, 3, 70, 101)
     batch = torch.zeros(1, 3, 128, 128)
     batch[..., :70, :101] = alone

@@ -31,6 +31,8 @@ REFUSED = [
     ({**SP_BN, "SOLVER.IMS_PER_BATCH": 16, "SOLVER.ACCUMULATE": 4}, 4, r"1 image at a time"),
     ({**SCRATCH, "MODEL.GATE.NAME": "rg_se", "MODEL.GATE.NORM": "BN", "SOLVER.IMS_PER_BATCH": 2}, 2,
      r"MODEL.GATE.NORM is BN and MODEL.GATE.NAME is rg_se"),
+    ({**SCRATCH, "MODEL.BACKBONE.NAME": "rg_se_vgg16_bn", "MODEL.RESNETS.NORM": "BN", "SOLVER.IMS_PER_BATCH": 1}, 1,
+     r"the gate of rg_se_vgg16_bn is rg_se, .*1 image at a time"),
     ({**SCRATCH, "SOLVER.IMS_PER_BATCH": 10, "SOLVER.ACCUMULATE": 2}, 2,
      r"SOLVER.IMS_PER_BATCH 10 .* 2 processes times SOLVER.ACCUMULATE 2: give a multiple of 4, such as 8"),
     ({**SCRATCH, "SOLVER.IMS_PER_BATCH": 1}, 2, r"such as 2"),
