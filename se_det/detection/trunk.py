@@ -65,8 +65,8 @@ def check_backbone(cfg: CfgNode) -> None:
     if not (of_timm or is_model(name)):
         raise ConfigError(
             f"MODEL.BACKBONE.NAME '{name}' is unknown: use {' or '.join(RESNET_BUILDERS)}, a model's name such as "
-            f"se_bn_inception, or {PREFIX}<name>.{did_you_mean(name, [*RESNET_BUILDERS, *list_models()])} If it is one of Detectron2's, "
-            "run with --engine detectron2."
+            f"se_bn_inception, or {PREFIX}<name>.{did_you_mean(name, [*RESNET_BUILDERS, *list_models()])} If it is one "
+            "of Detectron2's, run with --engine detectron2."
         )
     if of_timm and cfg.MODEL.GATE.PLACEMENT != "standard":
         raise ConfigError(

@@ -81,7 +81,9 @@ def fill(model: nn.Module, file: WeightFile, *, allow_partial: bool = False, who
     timm_trunk = _timm_trunk(model)
     if timm_trunk is None:
         model_prefix = _trunk_prefix(model.state_dict())
-        found, renamed = file.tensors, _renaming(file.tensors, model_prefix)
+        # A network of another library's has its own names, which are the file's.
+        found = file.tensors if model_prefix is not None else file.own or file.tensors
+        renamed = _renaming(found, model_prefix)
     else:
         model_prefix, trunk = timm_trunk
         found, renamed = _timm_tensors(file, trunk, model_prefix)
