@@ -365,3 +365,15 @@ def test_a_checkpoint_of_ours_says_what_it_needs():
 @pytest.mark.parametrize("name", ["se_resnet18", "resnet50", "sp_se_resnet18", "rg_se_resnet18"])
 def test_the_architecture_is_recognised(name):
     assert architecture_of(create_backbone(name).state_dict()) == name
+
+
+@pytest.mark.parametrize("name", ["caffe", "matconvnet"])
+def test_se_bn_inception_there_and_back(name):
+    shapes = {key: tensor.shape for key, tensor in create_backbone("se_bn_inception").state_dict().items()}
+    ours = drawn(shapes, seed=6)
+    theirs = convert(as_file(ours), to=name).tensors
+    assert {"caffe": "inception_4e/double3x3b.0", "matconvnet": "inception_4e_double3x3b_filter"}[name] in theirs
+    assert {"caffe": "inception_3a_1x1_up.1", "matconvnet": "inception_3a_1x1_up_bias"}[name] in theirs
+    account = load_weights(create_backbone("se_bn_inception"), as_file(theirs))
+    assert not account.missing and not account.unexpected
+    assert identify(as_file(theirs)).tensors["res4.inception_4d.3x3.weight"].equal(ours["res4.inception_4d.3x3.weight"])
