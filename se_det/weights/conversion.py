@@ -131,7 +131,11 @@ def architecture_of(tensors: Mapping[str, torch.Tensor]) -> str:
     Args:
         tensors: under our names, without a prefix.
     """
-    shapes = {name: tuple(t.shape) for name, t in tensors.items() if name not in HEAD and not name.endswith(COUNTER)}
+    shapes = {
+        name: tuple(tensor.shape)
+        for name, tensor in tensors.items()
+        if not name.startswith(("linear.", "hidden")) and not name.endswith(COUNTER)
+    }
     gate = next((gate for gate, part in GATE_PARTS.items() if any(f".gate.{part}." in name for name in shapes)), "none")
     for name in list_models():
         if parse_name(name)[0] == gate and _shapes(name) == shapes:
