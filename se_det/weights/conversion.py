@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import safetensors.torch
 import torch
 
 from ..backbones import create_backbone, list_models
+from ..backbones.catalog import parse_name
 from ..errors import WeightsError
 from ..files import write_atomically
 from .account import shorten
@@ -23,6 +25,9 @@ from .identity import HEAD, identify
 from .reading import WeightFile
 
 WRITTEN = (".safetensors", ".pth")
+# What tells the gates apart; those after SE have its part as well.
+GATE_PARTS = {"sp_se": "dw1", "rg_se": "dw", "cbam": "spatial", "se": "fc1"}
+COUNTER = "num_batches_tracked"  # of a batch norm, which not every program keeps
 
 
 @dataclass
@@ -81,7 +86,7 @@ def convert(
     if ordered and HEAD[0] in tensors:
         tensors, facts = _in_order_of(tensors, facts, class_order, notes)
     result = to_theirs(tensors, target)
-    lost = [name for name in result.unknown if not name.endswith("num_batches_tracked")]
+    lost = [name for name in result.unknown if not name.endswith(COUNTER)]
     if lost:
         raise WeightsError(
             f"{file.path} ({file.family}) cannot become a file of {to}, which has no keys for {shorten(lost)}."
@@ -126,14 +131,23 @@ def architecture_of(tensors: Mapping[str, torch.Tensor]) -> str:
     Args:
         tensors: under our names, without a prefix.
     """
-    shapes = {name: tensor.shape for name, tensor in tensors.items() if not name.endswith("num_batches_tracked")}
-    shapes = {name: shape for name, shape in shapes.items() if name not in HEAD}
+    shapes = {
+        name: tuple(tensor.shape)
+        for name, tensor in tensors.items()
+        if not name.startswith(("linear.", "hidden")) and not name.endswith(COUNTER)
+    }
+    gate = next((gate for gate, part in GATE_PARTS.items() if any(f".gate.{part}." in name for name in shapes)), "none")
     for name in list_models():
-        with torch.device("meta"):
-            state = create_backbone(name).state_dict()
-        if shapes == {key: t.shape for key, t in state.items() if not key.endswith("num_batches_tracked")}:
+        if parse_name(name)[0] == gate and _shapes(name) == shapes:
             return name
     return ""
+
+
+@cache
+def _shapes(name: str) -> dict[str, tuple[int, ...]]:
+    with torch.device("meta"):
+        state = create_backbone(name).state_dict()
+    return {key: tuple(tensor.shape) for key, tensor in state.items() if not key.endswith(COUNTER)}
 
 
 def _check_facts(file: WeightFile, to: str, facts: Facts) -> None:

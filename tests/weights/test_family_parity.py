@@ -22,11 +22,11 @@ slow = pytest.mark.slow
 TIMM = [
     ("legacy_seresnet18", "se_resnet18", CAFFE_BASIC),
     ("seresnet18", "se_resnet18", {}),
-    ("seresnet34", "se_resnet34", {}),
+    pytest.param("seresnet34", "se_resnet34", {}, marks=slow),
     pytest.param("legacy_seresnet34", "se_resnet34", CAFFE_BASIC, marks=slow),
     ("legacy_seresnet50", "se_resnet50", CAFFE),
-    ("legacy_seresnext50_32x4d", "se_resnext50_32x4d", CAFFE_NEXT),
-    ("seresnet50", "se_resnet50", {}),
+    pytest.param("legacy_seresnext50_32x4d", "se_resnext50_32x4d", CAFFE_NEXT, marks=slow),
+    pytest.param("seresnet50", "se_resnet50", {}, marks=slow),
     ("seresnext50_32x4d", "se_resnext50_32x4d", {}),
     pytest.param("legacy_seresnet101", "se_resnet101", CAFFE, marks=slow),
     pytest.param("legacy_seresnet152", "se_resnet152", CAFFE, marks=slow),
@@ -34,6 +34,7 @@ TIMM = [
     pytest.param("legacy_senet154", "senet154", {}, marks=slow),
     pytest.param("seresnext101_32x4d", "se_resnext101_32x4d", {}, marks=slow),
     pytest.param("seresnet152", "se_resnet152", {}, marks=slow),
+    pytest.param("vgg16_bn", "vgg16_bn", {}, marks=slow),
     pytest.param("resnext50_32x4d", "resnext50_32x4d", {}, marks=slow),
 ]
 
@@ -58,3 +59,13 @@ def test_torchvision():
         difference = largest_difference(ours, network, size)
         print(f"torchvision resnet50 {size}: {difference:.1e}")
         assert difference < 1e-5
+
+
+@pytest.mark.slow
+def test_torchvision_vgg():
+    torch.manual_seed(0)
+    network = with_random_statistics(torchvision.models.vgg16_bn())
+    ours = ours_with(as_file(network.state_dict()), "vgg16_bn")
+    difference = largest_difference(ours, network, (224, 224))
+    print(f"torchvision vgg16_bn (224, 224): {difference:.1e}")
+    assert difference < 1e-5

@@ -27,12 +27,12 @@ MATCONVNET_FACTS = replace(CAFFE_FACTS, input_format="RGB", pixel_mean=(123.0, 1
 # SE-BN-Inception's modules, by the stage of ours that they are in.
 MODULES = (("res3", "{m3}"), ("res4", "{m4}"), ("res5", "{m5}"))
 
-# (layer of ours, layer of theirs, whether a norm follows, only for a stem of three (True) or one (False) convolution)
+# (layer of ours, layer of theirs, only for a stem of so many convolutions)
 LAYERS = (
-    ("stem.conv1", "conv1/7x7_s2", False),
-    ("stem.conv1", "conv1_1/3x3_s2", True),
-    ("stem.conv2", "conv1_2/3x3", True),
-    ("stem.conv3", "conv1_3/3x3", True),
+    ("stem.conv1", "conv1/7x7_s2", 1),
+    ("stem.conv1", "conv1_1/3x3_s2", 3),
+    ("stem.conv2", "conv1_2/3x3", 3),
+    ("stem.conv3", "conv1_3/3x3", 3),
     ("res{s}.{b}.conv1", "conv{s}_{n}_1x1_reduce", None),
     ("res{s}.{b}.conv2", "conv{s}_{n}_3x3", None),
     ("res{s}.{b}.conv3", "conv{s}_{n}_1x1_increase", None),
@@ -53,10 +53,10 @@ GATES = tuple(
 def _rules(separator: str, weight: str, bias: str, kernel: Change | None, gate: Change, head: Change | None) -> tuple:
     """The key map; `weight` and `bias` are the ends of the keys of a convolution."""
     rules = []
-    for ours, theirs, deep in LAYERS:
+    for ours, theirs, stem in LAYERS:
         theirs = theirs.replace("/", separator)
-        rules.append(Rule(f"{ours}.weight", theirs + weight, kernel, deep))
-        rules.append(Rule(f"{ours}.norm.{{stat}}", f"{theirs}{separator}bn.{{stat}}", None, deep))
+        rules.append(Rule(f"{ours}.weight", theirs + weight, kernel, stem))
+        rules.append(Rule(f"{ours}.norm.{{stat}}", f"{theirs}{separator}bn.{{stat}}", None, stem))
     for ours, theirs, change in (*((*pair, gate) for pair in GATES), ("linear", "classifier", head)):
         rules.append(Rule(f"{ours}.weight", theirs + weight, change))
         rules.append(Rule(f"{ours}.bias", theirs + bias, _COLUMN if bias == "_bias" else None))

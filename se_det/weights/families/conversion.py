@@ -12,6 +12,9 @@ from ...errors import WeightsError
 from .family import Family, Tensors
 from .rules import find
 
+# What tells stems of more than one convolution in the keys of other programs, by their number.
+STEMS = {3: r"^conv1\.6\.|^conv1_3[/_]", 4: r"^features\.0\."}
+
 
 @dataclass
 class Converted:
@@ -44,10 +47,10 @@ def to_ours(source: str, tensors: Mapping[str, torch.Tensor], family: Family) ->
         theirs = family.unpack(dict(tensors))
     except (WeightsError, RuntimeError) as error:
         raise WeightsError(f"{source}: {error}") from error
-    deep = any(re.search(r"^conv1\.6\.|^conv1_3/|^conv1_3_", key) for key in theirs)
+    stem = next((count for count, pattern in STEMS.items() if any(re.search(pattern, key) for key in theirs)), 1)
     result = Converted()
     for key, tensor in theirs.items():
-        found = find((rule for rule in family.rules if rule.deep in (None, deep)), key, ours=False)
+        found = find((rule for rule in family.rules if rule.stem in (None, stem)), key, ours=False)
         if found is None:
             result.tensors[key] = tensor
             if family.rules and re.match(family.trunk, key):
@@ -65,11 +68,11 @@ def to_theirs(tensors: Mapping[str, torch.Tensor], family: Family) -> Converted:
     """Our tensors under the names of `family`; what it has no name for is left out, and listed in `unknown`."""
     if not family.rules:
         return Converted(dict(tensors))
-    deep = "stem.conv3.weight" in tensors
+    stem = sum(re.fullmatch(r"stem\.conv\d\.weight", name) is not None for name in tensors)
     result = Converted()
     own = family.name == "detectron2"  # whose names are ours but for the classifier's
     for name, tensor in tensors.items():
-        found = find((rule for rule in family.rules if rule.deep in (None, deep)), name, ours=True)
+        found = find((rule for rule in family.rules if rule.stem in (None, stem)), name, ours=True)
         if found is None:
             if own:
                 result.tensors[name] = tensor
@@ -95,5 +98,5 @@ def bare(tensors: Mapping[str, torch.Tensor]) -> tuple[Tensors, list[str]]:
     mark = next((name for name in tensors if name.endswith("stem.conv1.weight")), "stem.conv1.weight")
     prefix = mark.removesuffix("stem.conv1.weight")
     inside = tuple(prefix + part for part in ("stem.", "res2.", "res3.", "res4.", "res5."))
-    kept = {name: name.removeprefix(prefix) for name in tensors if name.startswith((*inside, "linear."))}
+    kept = {name: name.removeprefix(prefix) for name in tensors if name.startswith((*inside, "linear.", "hidden"))}
     return {new: tensors[old] for old, new in kept.items()}, [name for name in tensors if name not in kept]

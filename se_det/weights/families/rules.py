@@ -51,13 +51,13 @@ class Rule:
 
     Attributes:
         ours, theirs: templates with the same placeholders.
-        deep: only for networks whose stem has three convolutions (True) or one (False).
+        stem: only for networks whose stem has this many convolutions.
     """
 
     ours: str
     theirs: str
     change: Change | None = None
-    deep: bool | None = None
+    stem: int | None = None
 
 
 def find(rules: Iterable[Rule], key: str, *, ours: bool) -> tuple[Rule, str] | None:

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from .facts import RGB_MEAN, RGB_STD, Facts
 from .family import Family, Tensors
-from .rules import AS_CONVOLUTION, Rule
+from .rules import AS_CONVOLUTION, Change, Rule
 
 MODERN = Facts(False, "pad1", False, "RGB", RGB_MEAN, RGB_STD, "standard")
 
@@ -43,42 +43,77 @@ def _gate(first: str, second: str, *, convolutions: bool) -> tuple[Rule, ...]:
     )
 
 
+TRUNK = r"(conv1|bn1|layer\d|features)\b"
 STEM = (
-    Rule("stem.conv1.weight", "conv1.weight", deep=False),
-    Rule("stem.conv1.norm.{stat}", "bn1.{stat}", deep=False),
+    Rule("stem.conv1.weight", "conv1.weight", stem=1),
+    Rule("stem.conv1.norm.{stat}", "bn1.{stat}", stem=1),
 )
 HEAD = Rule("linear.{wb}", "fc.{wb}")
+
+
+def _vgg() -> tuple[Rule, ...]:
+    """The convolutions of VGG-16 with their biases and norms, as torchvision and timm number them."""
+    layers = [f"stem.conv{k}" for k in (1, 2, 3, 4)] + [f"{stage}.conv{k}" for stage in VGG_STAGES for k in (1, 2, 3)]
+    rules = []
+    for ours, place in zip(layers, (0, 3, 7, 10, 14, 17, 20, 24, 27, 30, 34, 37, 40)):
+        rules.append(Rule(f"{ours}.{{wb}}", f"features.{place}.{{wb}}", stem=4))
+        rules.append(Rule(f"{ours}.norm.{{stat}}", f"features.{place + 1}.{{stat}}", stem=4))
+    return tuple(rules)
+
+
+VGG_STAGES = ("res2", "res3", "res4")
+VGG_TRUNK = _vgg()
+SEVEN_BY_SEVEN = Change(lambda t: t.flatten(1), lambda t: t.reshape(len(t), -1, 7, 7))
 AVERAGED_SHORTCUT = (r"\.downsample\.2\.", "shortcuts with an average pooling (ResNet-D)")
 # Whatever a block of a plain network does not have.
 PLAIN_ONLY = (r"^layer\d\.\d+\.(?!conv[123]\.|bn[123]\.|downsample\.)",)
 
 TORCHVISION = Family(
     name="torchvision",
-    about="torchvision's ResNet and ResNeXt, and whatever has their keys (timm's plain ones)",
-    marks=(r"^conv1\.weight$", r"^layer1\.0\.conv1\.weight$"),
+    about="torchvision's ResNet, ResNeXt and VGG-16, and whatever has their keys (timm's plain ones)",
+    marks=(r"^(conv1|features\.0)\.weight$", r"^layer1\.0\.conv1\.weight$|^classifier\.6\.weight$"),
     without=(*PLAIN_ONLY, r"\.downsample\.2\."),
-    rules=(*STEM, *_trunk(), HEAD),
+    rules=(
+        *STEM,
+        *_trunk(),
+        *VGG_TRUNK,
+        Rule("hidden1.{wb}", "classifier.0.{wb}", stem=4),
+        Rule("hidden2.{wb}", "classifier.3.{wb}", stem=4),
+        Rule("linear.{wb}", "classifier.6.{wb}", stem=4),
+        HEAD,
+    ),
     facts=_modern,
+    trunk=TRUNK,
 )
 
 TIMM = Family(
     name="timm",
-    about="timm's ResNet, ResNeXt, SE-ResNet and SE-ResNeXt (resnet.py)",
-    marks=(r"^layer1\.0\.conv1\.weight$", r"\.se\.fc1\.|^conv1\.0\.weight$|\.downsample\.2\."),
+    about="timm's ResNet, ResNeXt, SE-ResNet and SE-ResNeXt (resnet.py), and VGG-16",
+    marks=(
+        r"^layer1\.0\.conv1\.weight$|^features\.0\.weight$",
+        r"\.se\.fc1\.|^conv1\.0\.weight$|\.downsample\.2\.|^pre_logits\.fc1\.weight$",
+    ),
     without=(r"\.se\.fc\.0\.", r"^layer0\."),
     rules=(
         *STEM,
-        Rule("stem.conv1.weight", "conv1.0.weight", deep=True),
-        Rule("stem.conv1.norm.{stat}", "conv1.1.{stat}", deep=True),
-        Rule("stem.conv2.weight", "conv1.3.weight", deep=True),
-        Rule("stem.conv2.norm.{stat}", "conv1.4.{stat}", deep=True),
-        Rule("stem.conv3.weight", "conv1.6.weight", deep=True),
-        Rule("stem.conv3.norm.{stat}", "bn1.{stat}", deep=True),
+        Rule("stem.conv1.weight", "conv1.0.weight", stem=3),
+        Rule("stem.conv1.norm.{stat}", "conv1.1.{stat}", stem=3),
+        Rule("stem.conv2.weight", "conv1.3.weight", stem=3),
+        Rule("stem.conv2.norm.{stat}", "conv1.4.{stat}", stem=3),
+        Rule("stem.conv3.weight", "conv1.6.weight", stem=3),
+        Rule("stem.conv3.norm.{stat}", "bn1.{stat}", stem=3),
         *_trunk(),
         *_gate("layer{i}.{b}.se.fc1", "layer{i}.{b}.se.fc2", convolutions=True),
+        *VGG_TRUNK,
+        Rule("hidden1.weight", "pre_logits.fc1.weight", SEVEN_BY_SEVEN, 4),
+        Rule("hidden1.bias", "pre_logits.fc1.bias", stem=4),
+        Rule("hidden2.weight", "pre_logits.fc2.weight", AS_CONVOLUTION, 4),
+        Rule("hidden2.bias", "pre_logits.fc2.bias", stem=4),
+        Rule("linear.{wb}", "head.fc.{wb}", stem=4),
         HEAD,
     ),
     facts=_modern,
+    trunk=TRUNK,
     foreign=(AVERAGED_SHORTCUT,),
     like=("torchvision",),
 )
