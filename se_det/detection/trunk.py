@@ -87,7 +87,7 @@ def check_backbone(cfg: CfgNode) -> None:
                 f"MODEL.BACKBONE.NAME {name} does not read MODEL.RESNETS.{key}, which is {resnets[key]}: leave it at "
                 f"its default, {defaults[key]}."
             )
-    fixed = HOSTS[parse_name(name)[1]].arguments
+    fixed = {} if of_timm else HOSTS[parse_name(name)[1]].arguments
     for key, argument in RESNET_OPTIONS.items():
         if resnets[key] != fixed.get(argument, resnets[key]):
             raise ConfigError(

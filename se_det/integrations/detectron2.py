@@ -19,6 +19,7 @@ from fvcore.common.config import CfgNode
 from torch import nn
 
 from ..backbones import catalog
+from ..backbones.timm_trunk import PREFIX as TIMM
 from ..config.defaults import add_se_det_config
 from ..detection.build import build_trunk
 from ..errors import ConfigError
@@ -30,7 +31,7 @@ from detectron2.layers import ShapeSpec  # noqa: E402  (after the check, whose s
 from detectron2.modeling import BACKBONE_REGISTRY, FPN, Backbone  # noqa: E402
 from detectron2.modeling.backbone.fpn import LastLevelMaxPool, LastLevelP6P7  # noqa: E402
 
-__all__ = ["add_se_det_config", "as_backbone", "create_backbone", "follow_image_sizes"]
+__all__ = ["add_se_det_config", "as_backbone", "create_backbone", "follow_image_sizes", "register_backbone"]
 
 
 class _TrunkBackbone:
@@ -117,6 +118,15 @@ def _preprocess_image(model: nn.Module, batched_inputs: list[dict[str, Any]]) ->
 def _before_forward(model: nn.Module, args: tuple) -> None:
     for trunk in _trunks(model):
         trunk.image_sizes = [tuple(sample["image"].shape[-2:]) for sample in args[0]]
+
+
+def register_backbone(name: str) -> None:
+    """Let MODEL.BACKBONE.NAME be `name`, a model of the catalog or "timm/<name>": that trunk with Detectron2's FPN.
+
+    A name that is registered, or is nobody's, is left to Detectron2.
+    """
+    if name not in BACKBONE_REGISTRY and (name.startswith(TIMM) or catalog.is_model(name)):
+        BACKBONE_REGISTRY._do_register(name, build_se_resnet_fpn_backbone)
 
 
 # Detectron2 calls a builder with the config and the shape of its input, which for our trunks is three channels.

@@ -26,7 +26,7 @@ from detectron2.evaluation import (
     LVISEvaluator,
     SemSegEvaluator,
 )
-from detectron2.modeling import GeneralizedRCNNWithTTA, build_model
+from detectron2.modeling import BACKBONE_REGISTRY, GeneralizedRCNNWithTTA, build_model
 from detectron2.solver.build import get_default_optimizer_params, maybe_add_gradient_clipping
 from detectron2.utils import comm as detectron2_comm
 from detectron2.utils.env import seed_all_rng
@@ -36,7 +36,7 @@ from torch import nn
 
 from .. import __version__, comm
 from ..config.loading import get_value
-from ..errors import CheckpointError, ConfigError, DataError, SeDetError, TrainingError
+from ..errors import CheckpointError, ConfigError, DataError, SeDetError, TrainingError, did_you_mean
 from ..files import check_writable, write_json, write_text
 from ..training import settings
 from ..training.checkpoint import Checkpointer, load_checkpoint
@@ -45,7 +45,7 @@ from ..training.folder import check_folder, claim_folder
 from ..training.logs import run_log
 from ..training.same_run import check_same_run
 from ..weights import fit_gates, load_weights, settle_as_saved, settle_weights
-from .detectron2 import add_se_det_config, follow_image_sizes
+from .detectron2 import add_se_det_config, follow_image_sizes, register_backbone
 from .detectron2_data import settle_data
 from .detectron2_version import check_detectron2
 
@@ -287,7 +287,12 @@ def _log_to(folder: str | None) -> None:
 
 
 def _check(cfg: CfgNode) -> None:
-    """Refuse our own keys where Detectron2 has nothing for them."""
+    """Refuse our own keys where Detectron2 has nothing for them, and backbones that neither has."""
+    name = cfg.MODEL.BACKBONE.NAME
+    register_backbone(name)
+    if name not in BACKBONE_REGISTRY:
+        known = [known for known, _ in BACKBONE_REGISTRY]
+        raise ConfigError(f"MODEL.BACKBONE.NAME '{name}' is registered by nobody.{did_you_mean(name, known)}")
     for key, value, why in BUILTIN_ONLY:
         given = get_value(cfg, key)
         if given != value:

@@ -15,9 +15,10 @@ from detectron2.modeling.backbone.fpn import LastLevelMaxPool
 from se_det import create_backbone as create_plain
 from se_det.config import get_cfg, load_config
 from se_det.config.loading import get_value, leaves
+from se_det.detection.build import build_detector
 from se_det.errors import ConfigError
 from se_det.integrations import detectron2_version
-from se_det.integrations.detectron2 import as_backbone, create_backbone, follow_image_sizes
+from se_det.integrations.detectron2 import as_backbone, create_backbone, follow_image_sizes, register_backbone
 from se_det.integrations.detectron2_engine import default_config
 
 from .detectron2_pair import compare_inference, make_pair
@@ -131,6 +132,19 @@ def test_squeeze_reaches_the_gates_of_every_meta_architecture(config: str, overr
     assert [list(area.sizes) for area in seen] == [[(32, 40), (24, 48)]] * 2
     with pytest.raises(ConfigError, match="follow_image_sizes"):  # the sizes of one batch are not those of the next
         model.backbone(torch.zeros(1, 3, 64, 64))
+
+
+@pytest.mark.parametrize("name", ["se_bn_inception", "rg_se_mobilenet_v1", "timm/resnet18"])
+def test_models_of_the_catalog_and_of_timm_are_backbones_by_their_name(name: str):
+    register_backbone(name)
+    keys = ["MODEL.DEVICE", "cpu", "MODEL.BACKBONE.NAME", name, "MODEL.ROI_BOX_HEAD.FC_DIM", 32, "MODEL.WEIGHTS", "",
+            "MODEL.ROI_HEADS.NUM_CLASSES", 5]  # fmt: skip
+    ours = fill(build_detector(load_config("configs/faster_rcnn_r50_fpn.yaml", keys))).eval()
+    other = build_model(load_config("configs/faster_rcnn_r50_fpn.yaml", keys, defaults=default_config())).eval()
+    other.load_state_dict(ours.state_dict())
+    found = compare_inference(ours, other, samples())
+    assert found["FPN"] < 1e-5
+    assert found["boxes px"] < 1e-2
 
 
 def test_squeeze_holds_under_test_time_augmentation():
