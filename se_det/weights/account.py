@@ -16,7 +16,7 @@ class Account:
         reshaped: loaded after a change of shape that loses nothing, such as (n, m) and (n, m, 1, 1).
         resized: the file has them in another shape, which is left out; those of the predictors, when the number of
             classes differs. They also stand in `missing`.
-        fresh_gates: blocks whose gate has no weights in the file.
+        fresh_gates: blocks of whose gate the file has nothing, or a part.
         resized_gates: blocks whose gate took the hidden width that the file has.
         notes: sentences about what was left out on purpose.
     """
@@ -42,7 +42,7 @@ class Account:
             ("unexpected", self.unexpected),
             ("reshaped", self.reshaped),
             ("of another shape, so not loaded", self.resized),
-            ("gates without weights, which keep their initial values and are trained", self.fresh_gates),
+            ("gates without weights or with a part, which are trained from initial values", self.fresh_gates),
             ("gates that took the file's hidden width", self.resized_gates),
         ):
             if keys:

@@ -239,16 +239,21 @@ def _settle_fresh_gates(model: nn.Module, file: WeightFile, account: Account, ga
     missing = set(account.missing)
     for branch in gated_branches(model):
         name, gate = branch.name, branch.gate
-        if f"{branch.gate_name}.fc1.weight" not in missing:
+        lacking = {key for key in gate.state_dict() if f"{branch.gate_name}.{key}" in missing}
+        if not lacking:
             continue
         account.fresh_gates.append(name)
-        if any(isinstance(m, FrozenBatchNorm2d) for m in gate.modules()):
+        frozen = [path for path, m in gate.named_modules() if isinstance(m, FrozenBatchNorm2d)]
+        if any(key.startswith(f"{path}.") for path in frozen for key in lacking):
+            what = "the gate" if "fc1.weight" in lacking else "parts of the gate"
             raise WeightsError(
-                f"{file.path} has no weights for the gate of {name}, whose norm would be frozen at its initial "
-                "values: set MODEL.GATE.NORM GN (or BN) and, if that block is frozen, MODEL.BACKBONE.FREEZE_AT 0."
+                f"{file.path} has no weights for {what} of {name}, whose norm would be frozen at its initial values: "
+                "set MODEL.GATE.NORM GN (or BN) and, if that block is frozen, MODEL.BACKBONE.FREEZE_AT 0."
             )
+        gate.requires_grad_(True)
+        if "fc1.weight" not in lacking:  # an SE gate's weights start an SP or RG one: the rest keeps its initial values
+            continue
         own = next(key for key in branch.block.state_dict() if "gate." not in key)
         plain = f"{name}.{own}" not in missing and not any(".gate." in key for key in file.tensors)
         if gate_init == "identity" or (gate_init == "" and plain and branch.can_keep_function):
             branch.keep_function()
-        gate.requires_grad_(True)

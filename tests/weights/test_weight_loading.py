@@ -54,6 +54,22 @@ def test_a_detectors_trunk_starts_a_classifier_and_safetensors_are_read(tmp_path
     assert torch.equal(weight, model.backbone.bottom_up.res5[1].gate.fc2.weight)
 
 
+@pytest.mark.parametrize("norm", ["BN", "GN"])
+def test_se_weights_under_another_gate_train_the_rest_of_it(tmp_path, norm):
+    path = save(tmp_path / "se.pth", {"state_dict": create_backbone("se_resnet18").state_dict()})
+    frozen = ("MODEL.BACKBONE.FREEZE_AT", 2, "MODEL.GATE.NORM", norm)
+    model = detector("rg_se", overrides=frozen)
+    if norm == "BN":  # whose frozen copy has nothing to train
+        with pytest.raises(WeightsError, match="parts of the gate of backbone.bottom_up.res2.0, .*MODEL.GATE.NORM GN"):
+            load_weights(model, path, allow_partial=True)
+        return
+    account = load_weights(model, path, allow_partial=True)
+    assert len(account.fresh_gates) == 6  # in res5 an RG gate has what an SE gate has
+    trunk = model.backbone.bottom_up
+    assert all(p.requires_grad for block in trunk.blocks() for p in block.gate.parameters())
+    assert not any(p.requires_grad for p in trunk.res2[0].conv1.parameters())
+
+
 def test_half_a_backbone_is_an_error_unless_allowed(tmp_path):
     weights = {k: v for k, v in create_backbone("se_resnet18").state_dict().items() if not k.startswith("res4")}
     path = save(tmp_path / "half.pth", weights)
