@@ -89,7 +89,7 @@ def gap_in_order(a: torch.Tensor, b: torch.Tensor, scores: torch.Tensor, tie: fl
 @torch.no_grad()
 def compare_inference(ours: nn.Module, theirs: nn.Module, samples: Sequence[dict[str, Any]]) -> dict[str, float]:
     """Differences of features (relative), proposals and boxes (px), scores, and 1 - IoU of masks."""
-    inputs = [to_detectron2(s) for s in samples]
+    inputs = [to_detectron2(s) if "instances" in s else s for s in samples]
     images = theirs.preprocess_image(inputs)
     bottom_up = theirs.backbone.bottom_up(images.tensor)
     images = theirs.preprocess_image(inputs)  # again: a backbone uses the sizes once
@@ -167,12 +167,19 @@ def main() -> None:
     parser.add_argument("--short-sides", type=int, nargs="+", default=[224, 800])
     parser.add_argument("--gates", nargs="+", default=GATES)
     parser.add_argument("--number", type=int, default=2)
+    parser.add_argument("--config-file")
+    parser.add_argument("--weights", help="trained weights of --config-file, compared on every image instead")
     parser.add_argument("overrides", nargs="*")
     args = parser.parse_intermixed_args()
     from se_det.data import read_coco
     from se_det.data.samples import TrainingSamples
     from se_det.data.transforms import ResizeAndFlip
 
+    if args.weights:
+        for short_side in args.short_sides:
+            dataset = read_coco(args.json, args.images)
+            compare_trained(args.config_file, args.weights, dataset, short_side, args.overrides)
+        return
     dataset = read_coco(args.json, args.images).without_empty()
     print("| gate | model | short side | " + " | ".join(COLUMNS) + " |\n|" + "---|" * (3 + len(COLUMNS)))
     for short_side in args.short_sides:
@@ -184,14 +191,39 @@ def main() -> None:
                 overrides = [*SAMPLE_ALL, *args.overrides]
                 ours, theirs = make_pair(gate, masks=masks, overrides=overrides, own_resnet=gate == "none")
                 found = compare_inference(ours, theirs, samples) | compare_training(ours, theirs, samples)
-                values = " | ".join(f"{found[c]:.1e}" if c != "detections" else str(found[c]) for c in COLUMNS)
-                print(f"| {gate} | {'Mask' if masks else 'Faster'} | {short_side} | {values} |", flush=True)
+                _print_row(f"{gate} | {'Mask' if masks else 'Faster'} | {short_side}", found)
 
 
 def _tensors(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _tensors(item) for key, item in value.items()}
     return torch.from_numpy(value) if isinstance(value, np.ndarray) else value
+
+
+def _print_row(title: str, found: dict[str, float]) -> None:
+    values = " | ".join(str(found[c]) if c == "detections" else f"{found[c]:.1e}" for c in COLUMNS if c in found)
+    print(f"| {title} | {values} |", flush=True)
+
+
+def compare_trained(config: str, weights: str, dataset: Any, short_side: int, overrides: Sequence[Any]) -> None:
+    """Print a row for trained weights, over all images of a data set, each alone."""
+    from detectron2.modeling import build_model
+
+    from se_det.data.samples import TestSamples
+    from se_det.integrations import detectron2_engine
+    from se_det.weights import load_weights
+
+    keys = ["MODEL.DEVICE", "cpu", "MODEL.WEIGHTS", "", *overrides]
+    ours = build_detector(load_config(config, keys)).eval()
+    theirs = build_model(load_config(config, keys, defaults=detectron2_engine.default_config())).eval()
+    for model in (ours, theirs):
+        load_weights(model, weights, whole=True)
+    source = TestSamples(dataset, short_side=short_side, max_size=1333, format="RGB", method="pil")
+    worst: dict[str, float] = {}
+    for i in range(len(source)):
+        for name, value in compare_inference(ours, theirs, [_tensors(source[i])]).items():
+            worst[name] = worst.get(name, 0) + value if name == "detections" else max(worst.get(name, 0), value)
+    _print_row(f"{config}, trained, {len(source)} images at {short_side}", worst)
 
 
 COLUMNS = ("features", "FPN", "proposals px", "boxes px", "scores", "masks 1-IoU", "detections", "losses", "gradients")
