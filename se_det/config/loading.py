@@ -17,18 +17,21 @@ from .defaults import DETECTRON2_ONLY, get_cfg
 BASE_KEY = "_BASE_"
 
 
-def load_config(path: str | Path | None = None, overrides: Sequence[Any] = ()) -> CfgNode:
+def load_config(
+    path: str | Path | None = None, overrides: Sequence[Any] = (), *, defaults: CfgNode | None = None
+) -> CfgNode:
     """The defaults, then the YAML file with its bases, then `KEY VALUE` pairs.
 
     Args:
         path: a file, or one of the shipped configs by the name it has in the repository (`configs/x.yaml`).
         overrides: `[key, value, key, value, ...]`; values are Python literals or words.
+        defaults: of another kind of run; the detector's when left out.
 
     Raises:
         ConfigError: the file is missing, is not YAML or asks for Python objects; a key is unknown or has a value of
             the wrong type. The sentence names file, key and value.
     """
-    cfg = get_cfg()
+    cfg = get_cfg() if defaults is None else defaults.clone()
     if path is not None:
         file = find_config(path)
         _merge(cfg, _read_with_bases(file), str(file))
@@ -48,7 +51,7 @@ def find_config(path: str | Path) -> Path:
         packaged = shipped.joinpath(*path.parts[1:]) if path.parts[0] == "configs" else shipped / path
         if packaged.is_file():
             return packaged
-    names = [p.name for p in shipped.glob("*.yaml")]
+    names = [p.name for p in (shipped / Path(*path.parts[1:-1])).glob("*.yaml")]
     raise ConfigError(
         f"There is no config file {path}, nor a shipped one of that name.{did_you_mean(path.name, names)}"
     )
