@@ -19,6 +19,8 @@ _PUBLIC = {
     "load_weights": "weights",
     "register_dataset": "data",
     "Predictor": "evaluation",
+    "classify": "classification",
+    "load_classifier": "classification",
     "SeDetError": "errors",
 }
 __all__ = sorted(_PUBLIC)

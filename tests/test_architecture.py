@@ -16,6 +16,7 @@ FLOORS = [
     {"data", "detection"},
     {"evaluation"},
     {"training"},
+    {"classification"},
     {"cli"},
 ]
 LEVEL = {room: level for level, rooms in enumerate(FLOORS) for room in rooms}

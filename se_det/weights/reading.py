@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -9,11 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 
 from ..errors import WeightsError
 
+# What a checkpoint of ours says besides its tensors.
+EXTRA = ("config", "categories", "iteration", "engine", "architecture")
 SUFFIXES = (".pth", ".pt", ".bin", ".safetensors")
 
 
@@ -76,7 +79,9 @@ def read_weights(path: str | Path) -> WeightFile:
         if not path.is_file():
             raise WeightsError(f"There is no weight file {path}: check MODEL.WEIGHTS.")
         try:
-            return WeightFile(path, load_file(path))
+            with safe_open(path, "pt") as file:
+                metadata = file.metadata() or {}
+            return WeightFile(path, load_file(path), _extra_of(metadata))
         except (SafetensorError, OSError) as error:
             raise WeightsError(f"{path} is damaged or not a safetensors file: {error}.") from error
     content = read_plain(path)
@@ -85,7 +90,7 @@ def read_weights(path: str | Path) -> WeightFile:
     if isinstance(content, Mapping):
         for key in ("model", "state_dict"):
             if isinstance(content.get(key), Mapping):
-                extra = {k: v for k, v in content.items() if k in ("config", "categories", "iteration", "engine")}
+                extra = {k: v for k, v in content.items() if k in EXTRA}
                 averaged = isinstance(content.get("ema"), Mapping) and bool(content["ema"])
                 content = {**content[key], **(content["ema"] if averaged else {})}
                 break
@@ -95,3 +100,12 @@ def read_weights(path: str | Path) -> WeightFile:
     if not tensors:
         raise WeightsError(f"{path} holds no tensors under their names.")
     return WeightFile(path, tensors, extra, averaged)
+
+
+def _extra_of(metadata: Mapping[str, str]) -> dict[str, Any]:
+    """What an exported checkpoint of ours says in the header of its safetensors file; nothing of others' files."""
+    try:
+        said = json.loads(metadata.get("se_det", "{}"))
+    except ValueError:
+        return {}
+    return {k: v for k, v in said.items() if k in EXTRA} if isinstance(said, dict) else {}
