@@ -119,7 +119,7 @@ def _index(path: Path, bound: int) -> list[tuple[str, int, int, int]]:
     for key in labels:
         if key not in images:
             raise DataError(
-                f"{path}: {key}{LABEL_SUFFIX} is the label of no image: there is none with the key '{key}'."
+                f"{path}: {key}{LABEL_SUFFIX} is a label without an image: there is none of the key '{key}'."
             )
     return [(name, offset, size, labels[key]) for key, (name, offset, size) in images.items()]
 
