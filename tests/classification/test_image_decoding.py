@@ -9,8 +9,8 @@ import zlib
 import cv2
 import numpy as np
 import pytest
-from PIL import Image
 from picture_sets import picture
+from PIL import Image
 
 from se_det.classification.decoding import decode_image
 from se_det.errors import DataError

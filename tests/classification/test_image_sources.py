@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from PIL import Image
 from picture_sets import CLASSES, class_folders
+from PIL import Image
 
 from se_det.classification.batches import Batch, TrainingView, test_loader, train_loader
 from se_det.classification.sources import LabelledImages, open_images, read_class_names

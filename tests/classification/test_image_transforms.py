@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 from picture_sets import picture
+from PIL import Image
 from torchvision.transforms import v2
 from torchvision.transforms._presets import ImageClassification
 
@@ -38,7 +38,7 @@ def test_evaluation_is_torchvisions_preset() -> None:
         shown = Image.fromarray(picture(0, 0, height=height, width=width))
         for theirs in (preset(shown), preset(image(height, width))):
             assert (theirs - ours).abs().max() < 1.01 / 57.12  # a grey level, as their resizings differ by
-            assert (theirs - ours).abs().mean() < 0.2 / 57.12
+            assert (theirs - ours).abs().mean() < 0.3 / 57.12
     assert centre_crop(image(), 50, 1.0).shape == (3, 50, 50)
     assert centre_crop(image(90, 130), 56, 0.95).shape == (3, 56, 56)
 

@@ -13,11 +13,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tiny_pretraining import STEPS, _at_step, tiny_pretraining
+from tiny_pretraining import STEPS, at_step, tiny_pretraining
 
 from se_det.classification import run as run_module
 from se_det.classification.order import ImageBatches
 from se_det.errors import CheckpointError, TrainingError
+from se_det.training import loop
 from se_det.training.checkpoint import load_checkpoint
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -91,8 +92,8 @@ def test_sigterm_saves_at_that_step_and_leaves(
     pictures: Path, uninterrupted: Path, tmp_path: Path, monkeypatch
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(ImageBatches, "part", ImageBatches.part)
-        _at_step(6, signal.SIGTERM)
+        patch.setattr(loop, "seed_step", loop.seed_step)
+        at_step(6, signal.SIGTERM)
         with pytest.raises(TrainingError, match="SIGTERM ended the run after 7 of 14 steps.*--resume goes on"):
             tiny_pretraining(pictures, tmp_path)
     assert (tmp_path / "last_checkpoint").read_text() == "model_0000007.pth"

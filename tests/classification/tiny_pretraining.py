@@ -1,7 +1,7 @@
 """A pretraining run small enough for a test.
 
-As a script, `tiny_pretraining.py DATA FOLDER [resume] [KEY VALUE ...]`, it is a run that a test can kill: with KILL_AT it
-ends itself by SIGKILL, and with TERMINATE_AT it gets a SIGTERM, while the images of that step are asked for.
+As a script, `tiny_pretraining.py DATA FOLDER [resume] [KEY VALUE ...]`, it is a run that a test can kill: with KILL_AT
+it ends itself by SIGKILL, and with TERMINATE_AT it gets a SIGTERM, in the middle of that step.
 """
 
 from __future__ import annotations
@@ -17,8 +17,9 @@ import torch
 from picture_sets import add_tiny_host
 
 from se_det.classification.defaults import load_recipe
-from se_det.classification.order import ImageBatches
 from se_det.classification.run import run_pretraining
+from se_det.training import loop
+from se_det.training.launch import launch
 
 STEPS = 14
 BATCH = 6
@@ -31,8 +32,9 @@ def recipe(data: Path, folder: Path, *overrides: Any):
         [
             "MODEL.NAME", "se_tiny", "MODEL.DEVICE", "cpu", "OUTPUT_DIR", str(folder), "SEED", 3,
             "DATASETS.TRAIN", str(data / "train"), "DATASETS.TEST", str(data / "val"), "DATALOADER.NUM_WORKERS", 0,
-            "INPUT.IMAGE_SIZE", 32, "INPUT.SIZES", [[0, 32], [2, 40]], "SOLVER.MAX_ITER", STEPS, "SOLVER.IMS_PER_BATCH", BATCH,
-            "SOLVER.ACCUMULATE", 2, "SOLVER.REFERENCE_BATCH", 0, "SOLVER.BASE_LR", 0.05, "SOLVER.WARMUP_ITERS", 3,
+            "INPUT.IMAGE_SIZE", 32, "INPUT.SIZES", [[0, 32], [2, 40]], "SOLVER.MAX_ITER", STEPS,
+            "SOLVER.IMS_PER_BATCH", BATCH, "SOLVER.ACCUMULATE", 2, "SOLVER.REFERENCE_BATCH", 0,
+            "SOLVER.BASE_LR", 0.05, "SOLVER.WARMUP_ITERS", 3,
             "SOLVER.AMP.ENABLED", False, "SOLVER.EMA.DECAY", 0.9, "SOLVER.CHECKPOINT_PERIOD", 4, "TEST.EVAL_PERIOD", 5,
             "TEST.IMS_PER_BATCH", 4, *overrides,
         ],
@@ -46,24 +48,27 @@ def tiny_pretraining(data: Path, folder: Path, *overrides: Any, **how: Any) -> d
     return run_pretraining(recipe(data, folder, *overrides), **how)
 
 
-def _at_step(number: int, what: signal.Signals) -> None:
-    """This process gets a signal while it asks for the images of a step."""
-    plain = ImageBatches.part
+def at_step(number: int, what: signal.Signals) -> None:
+    """This process gets a signal in the middle of a step."""
+    plain = loop.seed_step
 
-    def part(self: ImageBatches, *, accumulate: int = 1, **how: Any):
-        for place, items in enumerate(plain(self, accumulate=accumulate, **how)):
-            if self.start + place // accumulate == number:
-                os.kill(os.getpid(), what)
-            yield items
+    def seed_step(seed: int, step: int, part: int = 0) -> None:
+        plain(seed, step, part)
+        if step == number and part == 1:
+            os.kill(os.getpid(), what)
 
-    ImageBatches.part = part
+    loop.seed_step = seed_step
 
 
 def main(arguments: Sequence[str]) -> None:
     if "KILL_AT" in os.environ:
-        _at_step(int(os.environ["KILL_AT"]), signal.SIGKILL)
+        at_step(int(os.environ["KILL_AT"]), signal.SIGKILL)
     if "TERMINATE_AT" in os.environ:
-        _at_step(int(os.environ["TERMINATE_AT"]), signal.SIGTERM)
+        at_step(int(os.environ["TERMINATE_AT"]), signal.SIGTERM)
+    launch(_run, (list(arguments),), device="cpu")
+
+
+def _run(arguments: list[str]) -> None:
     data, folder, *rest = arguments
     resume = "resume" in rest
     tiny_pretraining(Path(data), Path(folder), *[word for word in rest if word != "resume"], resume=resume)
