@@ -101,7 +101,7 @@ def _config(args: argparse.Namespace, checkpoint: str | None) -> CfgNode:
         folder = Path(checkpoint) if Path(checkpoint).is_dir() else Path(checkpoint).parent
         if args.output and Path(args.output).resolve() != folder.resolve():
             raise ConfigError(
-                f"--resume {checkpoint} goes on in its own folder, and --output is {args.output}: leave it out."
+                f"--resume {checkpoint} goes on in its own folder, and --output is {args.output}: leave --output out."
             )
         cfg.OUTPUT_DIR = str(folder)
     if args.num_gpus == 0:

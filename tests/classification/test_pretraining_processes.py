@@ -19,7 +19,7 @@ from se_det.training.checkpoint import load_checkpoint
 from se_det.training.launch import free_port, spawn
 
 ROOT = Path(__file__).resolve().parents[2]
-# Group norm, as batch norm's statistics are each process's own (SyncBN, whose are not, works on GPUs only); and no mixing
+# Group norm, as batch norm's statistics are each process's own (SyncBN, whose are not, works on GPUs only); no mixing
 # of images, whose partners and shares each process draws for its own part of the batch.
 KEYS = (
     "MODEL.RESNETS.NORM", "GN", "INPUT.MIXUP", 0.0, "INPUT.CUTMIX", 0.0, "SOLVER.MAX_ITER", 6,
