@@ -66,7 +66,7 @@ def main() -> int:
     args = parser.parse_args()
     try:
         shards = make_shards(args.root, args.out, name=args.name, shard_images=args.shard_images)
-    except (SeDetError, OSError) as error:
+    except (SeDetError, OSError, UnicodeEncodeError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     print(f"{args.out / args.name}.txt, classes.txt and {len(shards)} shards in {args.out}")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import glob
+import os
 import re
+import stat
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
@@ -64,7 +66,10 @@ def read_file(path: Path) -> bytes:
         DataError: it is missing, cannot be read, or is far too large for an image.
     """
     try:
-        with open(path, "rb") as file:
+        # Without waiting, as it may be a pipe that nobody writes to.
+        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise DataError(f"The image {path} is no file: take it out.")
             data = file.read(MOST_BYTES + 1)
     except OSError as error:
         raise DataError(f"The image {path} cannot be read: {error.strerror}. Add the file or take it out.") from error

@@ -6,6 +6,7 @@ The options of the SP-SE and RG-SE authors' script keep their names and meanings
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -140,7 +141,12 @@ def _given(args: argparse.Namespace) -> list[Any]:
         count = min(int(last / args.schedule), 1000)
         steps = [args.schedule * n for n in range(1, count + 1) if args.schedule * n < last]
         pairs |= {"SOLVER.LR_SCHEDULER_NAME": "WarmupMultiStepLR", "SOLVER.EPOCH_STEPS": steps, "SOLVER.GAMMA": 0.1}
-    return [part for key, value in pairs.items() if value is not None for part in (key, value)]
+    return _overrides({key: value for key, value in pairs.items() if value is not None})
+
+
+def _overrides(values: Mapping[str, Any]) -> list[Any]:
+    """Keys and values as `merge_overrides` takes them; words in quotes, as a folder called 2012 is no number."""
+    return [part for key, x in values.items() for part in (key, repr(x) if isinstance(x, str) else x)]
 
 
 def _weights(place: str) -> Path:
@@ -174,5 +180,5 @@ def _saved_config(path: Path) -> CfgNode | None:
     if "architecture" not in file.extra:
         return None
     cfg = get_pretrain_cfg()
-    merge_overrides(cfg, [part for leaf in leaves(yaml.safe_load(file.extra["config"])) for part in leaf])
+    merge_overrides(cfg, _overrides(dict(leaves(yaml.safe_load(file.extra["config"])))))
     return cfg

@@ -170,6 +170,14 @@ def test_lists_are_read(tmp_path: Path) -> None:
     refused("The root .*nowhere of the list .* is no folder", tmp_path / "list.txt", root=str(tmp_path / "nowhere"))
 
 
+def test_a_pipe_is_no_image_and_nobody_waits_for_it(tmp_path: Path) -> None:
+    root = class_folders(tmp_path / "train", per_class=1)
+    (root / "ash" / "0.jpg").unlink()
+    os.mkfifo(root / "ash" / "0.jpg")
+    with pytest.raises(DataError, match="ash/0.jpg is no file"):
+        open_images(str(root)).read(0)
+
+
 def test_class_names_are_refused(tmp_path: Path) -> None:
     (tmp_path / "classes.txt").write_text("a\nb\na\n")
     with pytest.raises(DataError, match="names 'a' twice"):

@@ -54,6 +54,7 @@ def test_the_authors_other_options() -> None:
     assert (list(cfg.SOLVER.EPOCH_STEPS), cfg.DATALOADER.NUM_WORKERS, cfg.SOLVER.MOMENTUM) == ([8, 16], 3, 0.8)
     assert (cfg.SOLVER.WEIGHT_DECAY, cfg.SOLVER.WEIGHT_DECAY_NORM) == (0.001, 0.001)
     assert config("--recipe se_paper").SOLVER.BASE_LR == 0.6
+    assert config("--train_data_path 2012 --output 7").DATASETS.TRAIN == "2012"
     assert config("SOLVER.BASE_LR 0.2").SOLVER.REFERENCE_BATCH == 256
 
 

@@ -67,7 +67,7 @@ class Interrupted(Exception):
     pass
 
 
-@pytest.mark.parametrize("at", [2, 7])
+@pytest.mark.parametrize("at", [pytest.param(2, marks=pytest.mark.slow), 7])
 def test_an_interrupted_run_ends_as_if_it_had_not_been(
     pictures: Path, uninterrupted: Path, tmp_path: Path, at: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -102,6 +102,7 @@ def test_sigterm_saves_at_that_step_and_leaves(
     assert_same_run(tmp_path, uninterrupted)
 
 
+@pytest.mark.slow
 def test_the_test_can_fail(pictures: Path, uninterrupted: Path, tmp_path: Path) -> None:
     tiny_pretraining(pictures, tmp_path, "SEED", 4)
     with pytest.raises(AssertionError):

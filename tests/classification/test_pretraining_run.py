@@ -42,11 +42,11 @@ def furthest(a: Path, b: Path) -> float:
     ("keys", "within"),
     [
         (["SOLVER.ACCUMULATE", 3], 1e-5),
-        (["MODEL.CHANNELS_LAST", False], 1e-5),
+        pytest.param(["MODEL.CHANNELS_LAST", False], 1e-5, marks=pytest.mark.slow),
         (["MODEL.CHECKPOINT_ACTIVATIONS", True], 0.0),
         (["INPUT.AUGMENT_ON", "device"], 0.0),
         (["SOLVER.AMP.ENABLED", True], 5e-2),
-        (["SOLVER.AMP.ENABLED", True, "SOLVER.AMP.DTYPE", "float16"], 5e-2),
+        pytest.param(["SOLVER.AMP.ENABLED", True, "SOLVER.AMP.DTYPE", "float16"], 5e-2, marks=pytest.mark.slow),
         pytest.param(["MODEL.COMPILE", True], 1e-4, marks=pytest.mark.slow),
     ],
 )
