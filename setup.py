@@ -19,7 +19,11 @@ setup(
     packages=[*find_packages(include=["se_det", "se_det.*"]), "se_det.configs", "se_det.model_zoo"],
     # The shipped configs and weight entries live at the top of the repository and install inside the package.
     package_dir={"se_det.configs": "configs", "se_det.model_zoo": "model_zoo"},
-    package_data={"se_det": ["py.typed"], "se_det.configs": ["*.yaml"], "se_det.model_zoo": ["*.yaml", "*.md"]},
+    package_data={
+        "se_det": ["py.typed"],
+        "se_det.configs": ["*.yaml", "pretrain/*.yaml"],
+        "se_det.model_zoo": ["*.yaml", "*.md"],
+    },
     entry_points={"console_scripts": ["se-det = se_det.cli.main:main"]},
     install_requires=[
         "torch>=2.6",

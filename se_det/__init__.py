@@ -21,6 +21,8 @@ _PUBLIC = {
     "list_weights": "weights",
     "register_dataset": "data",
     "Predictor": "evaluation",
+    "classify": "classification",
+    "load_classifier": "classification",
     "SeDetError": "errors",
 }
 __all__ = sorted(_PUBLIC)

@@ -1,4 +1,4 @@
-"""`se-det benchmark`: time and memory of the product's own training step and inference."""
+"""`se-det benchmark`: time and memory of the product's own training step and inference, and pretraining's speed."""
 
 from __future__ import annotations
 
@@ -21,9 +21,62 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     step.add_argument("--repeat", type=int, default=5, metavar="R", help="times, of which the median; default: 5")
     step.add_argument("--json", metavar="FILE", help="write the figures there too")
     step.add_argument("overrides", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="config keys and their values")
+    step.set_defaults(measure=_run_step)
+    pretrain = what.add_parser("pretrain", help="images a second of pretraining's loader and network, beside timm's")
+    pretrain.add_argument("--data", required=True, metavar="P", help="class folders, a list or shards")
+    pretrain.add_argument("--root", default="", metavar="D", help="what the names in a list are relative to")
+    pretrain.add_argument("--model", default="se_resnet50", metavar="M", help="default: se_resnet50")
+    pretrain.add_argument("--size", type=int, default=224, metavar="S", help="px; default: 224")
+    pretrain.add_argument("--batch", type=int, default=64, metavar="N", help="images per step; default: 64")
+    pretrain.add_argument("--batches", type=int, default=20, metavar="N", help="of each measurement; default: 20")
+    pretrain.add_argument("--workers", type=int, default=4, metavar="N", help="processes that load; default: 4")
+    pretrain.add_argument("--repeat", type=int, default=5, metavar="R", help="times, of which the median; default: 5")
+    pretrain.add_argument("--bfloat16", action="store_true", help="mixed precision")
+    pretrain.add_argument("--device", default="cuda", metavar="D", help="default: cuda where there is one")
+    pretrain.add_argument("--json", metavar="FILE", help="write the figures there too")
+    pretrain.set_defaults(measure=_run_pretrain)
 
 
 def run(args: argparse.Namespace) -> int:
+    """Measure what was asked for."""
+    return args.measure(args)
+
+
+def _run_pretrain(args: argparse.Namespace) -> int:
+    """Measure pretraining's loader, its network, and both."""
+    import torch
+
+    from ..backbones import create_model
+    from ..classification.throughput import measure, table
+    from ..device import pick_device
+    from ..errors import ConfigError
+    from ..files import write_json
+
+    for flag in ("batch", "batches", "repeat", "size"):
+        least = 32 if flag == "size" else 1
+        if getattr(args, flag) < least:
+            raise ConfigError(f"--{flag} must be at least {least}, got {getattr(args, flag)}.")
+    if args.workers < 0:
+        raise ConfigError(f"--workers must not be negative, got {args.workers}.")
+    device = pick_device(args.device)
+    threads = torch.get_num_threads()
+    logger.info(
+        "%s at %d px, %d images a step, %d workers, %s, PyTorch %s", args.model, args.size, args.batch, args.workers,
+        torch.cuda.get_device_name() if device.type == "cuda" else f"CPU, {threads} thread{'s' if threads > 1 else ''}",
+        torch.__version__,
+    )  # fmt: skip
+    speeds = measure(
+        args.data, create_model(args.model), size=args.size, batch=args.batch, workers=args.workers,
+        batches=args.batches, repeat=args.repeat, device=device, bfloat16=args.bfloat16, root=args.root,
+    )  # fmt: skip
+    for line in table(speeds):
+        logger.info(line)
+    if args.json:
+        write_json(args.json, speeds, indent=1)
+    return 0
+
+
+def _run_step(args: argparse.Namespace) -> int:
     """Measure, each in a process of its own, so that a peak is that measurement's."""
     import multiprocessing
 

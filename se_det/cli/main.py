@@ -15,6 +15,7 @@ from ..errors import SeDetError
 # command: (module with `add_arguments(parser)` and `run(args)`, what it is for)
 COMMANDS = {
     "train": ("train", "train and evaluate a detector"),
+    "pretrain": ("pretrain", "train and evaluate a classifier, whose backbone starts a detector"),
     "predict": ("predict", "detect objects in images and draw them"),
     "analyze-model": ("analyze_model", "count what networks cost, and look at what their gates do"),
     "convert-weights": ("convert_weights", "convert a weight file of another program, or to another program's names"),

@@ -26,7 +26,8 @@ def load_config(
     Args:
         path: a file, or one of the shipped configs by the name it has in the repository (`configs/x.yaml`).
         overrides: `[key, value, key, value, ...]`; values are Python literals or words.
-        defaults: every key there is, with its default; None is those of the builtin engine. They are not changed.
+        defaults: every key there is, with its default; None is those of a detector in the builtin engine. They are not
+            changed.
 
     Raises:
         ConfigError: the file is missing, is not YAML or asks for Python objects; a key is unknown or has a value of
@@ -50,7 +51,7 @@ def find_config(path: str | Path) -> Path:
         packaged = shipped.joinpath(*path.parts[1:]) if path.parts[0] == "configs" else shipped / path
         if packaged.is_file():
             return packaged
-    names = [p.name for p in shipped.glob("*.yaml")]
+    names = [p.name for p in (shipped / Path(*path.parts[1:-1])).glob("*.yaml")]
     raise ConfigError(
         f"There is no config file {path}, nor a shipped one of that name.{did_you_mean(path.name, names)}"
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
+from typing import IO
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
@@ -41,29 +42,42 @@ def read_image(path: str | os.PathLike, format: str = "BGR") -> np.ndarray:
     """
     try:
         # From open() rather than the path, so that Pillow cannot leave it open.
-        with open(path, "rb") as file, warnings.catch_warnings():
-            # Of a palette with transparency and the like: alpha is left out on purpose.
-            warnings.filterwarnings("ignore", category=UserWarning, module="PIL")
-            image = Image.open(file)
-            upright = _UPRIGHT.get(_orientation(image))
-            image = _to_rgb(image)
-            if upright is not None:
-                image = image.transpose(upright)
-            pixels = np.asarray(image)
+        with open(path, "rb") as file:
+            pixels = decode(file)
     except FileNotFoundError as error:
         raise DataError(f"The image {path} is not there: add the file, or take it out of the annotations.") from error
     # Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error and more on files that are not sound.
     except Exception as error:
-        if os.path.isfile(path) and os.path.getsize(path) == 0:
-            error_text = "the file is empty"
-        elif isinstance(error, UnidentifiedImageError):
-            error_text = "it is no image of a known format"
-        else:
-            error_text = str(getattr(error, "strerror", None) or error) or type(error).__name__
+        empty = os.path.isfile(path) and os.path.getsize(path) == 0
         raise DataError(
-            f"The image {path} cannot be read: {error_text}. Replace the file, or take it out of the annotations."
+            f"The image {path} cannot be read: {what_is_wrong(error, empty=empty)}. Replace the file, or take it out "
+            "of the annotations."
         ) from error
     return pixels if format == "RGB" else pixels[:, :, ::-1]
+
+
+def decode(file: IO[bytes]) -> np.ndarray:
+    """The pixels of an open image file, as `read_image` gives them: uint8 (height, width, 3), RGB.
+
+    Raises:
+        Exception: of many kinds, as Pillow does on files that are not sound; see `what_is_wrong`.
+    """
+    with warnings.catch_warnings():
+        # Of a palette with transparency and the like: alpha is left out on purpose.
+        warnings.filterwarnings("ignore", category=UserWarning, module="PIL")
+        image = Image.open(file)
+        upright = _UPRIGHT.get(_orientation(image))
+        image = _to_rgb(image)
+        return np.asarray(image if upright is None else image.transpose(upright))
+
+
+def what_is_wrong(error: Exception, *, empty: bool) -> str:
+    """What `decode` failed with, in words."""
+    if empty:
+        return "the file is empty"
+    if isinstance(error, UnidentifiedImageError):
+        return "it is no image of a known format"
+    return str(getattr(error, "strerror", None) or error) or type(error).__name__
 
 
 def _orientation(image: Image.Image) -> int | None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import signal
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,17 +17,20 @@ Sample = dict[str, Any]
 
 
 class Loader:
-    """Iterates over lists of samples; each `iter` starts anew.
+    """Iterates over lists of samples, or what is made of each list; each `iter` starts anew.
 
     Attributes:
         num_images: how many different images there are.
     """
 
     def __init__(
-        self, samples: Any, batches: Any, *, num_images: int, num_workers: int, length: int | None = None
+        self, samples: Any, batches: Any, *, num_images: int, num_workers: int, length: int | None = None,
+        collate: Callable[[list[Any]], Any] | None = None, pin_memory: bool = False,
     ) -> None:  # fmt: skip
-        """`samples`: map-style; `batches()`: an iterator of lists of its keys; `length`: how many, when they end."""
+        """`samples`: map-style; `batches()`: an iterator of lists of its keys; `length`: how many, when they end.
+        `collate` makes one thing of a list of samples, in the worker; without it lists are yielded."""
         self.num_images = num_images
+        self._collate, self._pin_memory = collate, pin_memory
         self._samples, self._batches, self._num_workers, self._length = samples, batches, num_workers, length
 
     def __len__(self) -> int:
@@ -43,13 +47,15 @@ class Loader:
                     _Guarded(self._samples),
                     batch_sampler=_Batches(self._batches),
                     num_workers=self._num_workers,
-                    collate_fn=_as_they_are,
+                    collate_fn=_as_they_are if self._collate is None else _Together(self._collate),
+                    worker_init_fn=_ignore_termination,
+                    pin_memory=self._pin_memory,
                     generator=torch.Generator(),  # it draws a number that nothing uses: not from the run's own
                 )
             )
         try:
             for batch in loader:
-                yield [_received(sample) for sample in batch]
+                yield [_received(sample) for sample in batch] if self._collate is None else _checked(batch)
         except RuntimeError as error:
             if "DataLoader worker" not in str(error):
                 raise
@@ -94,6 +100,26 @@ class _Guarded:
 
 def _as_they_are(samples: list[Any]) -> list[Any]:
     return samples
+
+
+class _Together:
+    def __init__(self, collate: Callable[[list[Any]], Any]) -> None:
+        self._collate = collate
+
+    def __call__(self, samples: list[Any]) -> Any:
+        failure = next((sample for sample in samples if isinstance(sample, _Failure)), None)
+        return self._collate(samples) if failure is None else failure
+
+
+def _ignore_termination(number: int) -> None:
+    """A SIGTERM to all processes of a run is for the one that saves; this one ends when that one does."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+
+def _checked(batch: Any) -> Any:
+    if isinstance(batch, _Failure):
+        raise DataError(batch.sentence)
+    return batch
 
 
 def _received(sample: Sample | _Failure) -> Sample:

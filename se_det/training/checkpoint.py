@@ -31,12 +31,16 @@ def step_name(step: int) -> str:
 class Checkpointer:
     """The checkpoints of one output folder.
 
-    `last_checkpoint` holds the name of the newest, as in Detectron2. All are kept, so that a torn one leaves the one
-    before it.
+    `last_checkpoint` holds the name of the newest, as in Detectron2.
+
+    Args:
+        keep: how many of the newest numbered ones are kept, at least 2, so that a torn one leaves the one before it;
+            None keeps all.
     """
 
-    def __init__(self, folder: str | os.PathLike) -> None:
+    def __init__(self, folder: str | os.PathLike, *, keep: int | None = None) -> None:
         self.folder = Path(folder)
+        self.keep = keep
 
     def save(self, name: str, state: Mapping[str, Any], *, mark_last: bool = True) -> Path:
         """Write `state` as `<name>.pth`; with `mark_last` it becomes the one to resume from.
@@ -50,7 +54,15 @@ class Checkpointer:
         write_atomically(path, lambda file: torch.save(state, file))
         if mark_last:
             write_text(self.folder / LAST, path.name)
+            self._remove_old()
         return path
+
+    def _remove_old(self) -> None:
+        if self.keep is None:
+            return
+        numbered = sorted(self.folder.glob("model_" + "[0-9]" * 7 + ".pth"))
+        for path in numbered[: max(len(numbered) - self.keep, 0)]:
+            path.unlink(missing_ok=True)
 
     def newest(self) -> tuple[Path, dict[str, Any]] | None:
         """The newest checkpoint that can be read, and its content; None where there is none at all.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import logging
 import os
+import signal
 import socket
 import sys
 from collections.abc import Callable, Sequence
@@ -16,6 +17,7 @@ import torch.multiprocessing as mp
 
 from .. import errors
 from ..errors import ConfigError, SeDetError, TrainingError
+from .stopping import passed_on
 
 # The others wait this long while the first process evaluates.
 TIMEOUT = datetime.timedelta(hours=1)
@@ -100,7 +102,10 @@ def spawn(
     failures = mp.get_context("spawn").SimpleQueue()
     job = (function, tuple(args), first, processes, world or processes, url, device, failures)
     try:
-        mp.start_processes(_spawned, job, nprocs=processes, start_method="spawn")
+        context = mp.start_processes(_spawned, job, nprocs=processes, join=False, start_method="spawn")
+        with passed_on(signal.SIGTERM, context.pids()):  # each saves what it has to and leaves
+            while not context.join():
+                pass
     except (mp.ProcessRaisedException, mp.ProcessExitedException) as error:
         if not failures.empty():
             name, message = failures.get()

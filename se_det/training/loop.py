@@ -13,11 +13,12 @@ from torch import nn
 
 from .. import comm
 from .ema import EMA
-from .losses import LossReader
+from .losses import LossReader, is_loss
 from .milestones import Milestones
 from .optimizer import set_learning_rate
 from .precision import Precision
 from .progress import Progress
+from .stopping import Stop
 
 logger = logging.getLogger(__name__)
 
@@ -40,17 +41,20 @@ def train(
     clip: Callable[[], None] | None = None,
     ema: EMA | None = None,
     read_every_step: bool = True,
+    stop: Stop | None = None,
 ) -> int:
     """Train from step `start` until `max_iter` steps are done or `milestones` ends the run.
 
     Args:
-        model: takes a list of samples and returns a dict of 0-d losses; may be wrapped for several processes.
+        model: takes a list of samples and returns a dict of 0-d terms, of which those called `loss...` are added up and
+            the others are only told; may be wrapped for several processes.
         batches: micro-batches, `accumulate` of them for each step.
         learning_rate: of a step, from 0.
         seed: with the step and the process it decides every random number of the step.
         milestones: called with the number of steps done; True ends the run.
         clip: limits the gradients, once they are unscaled.
         read_every_step: look at the losses at once, which stops a GPU's queue; else when a line is due.
+        stop: asked after every step whether to save and leave before the end.
 
     Returns:
         The number of steps done.
@@ -74,7 +78,7 @@ def train(
             with _gradients_shared(model, part == accumulate - 1):
                 with precision.autocast():
                     losses = _losses(model, samples, reader)
-                precision.backward(sum(losses.values()) / accumulate)
+                precision.backward(sum(v for name, v in losses.items() if is_loss(name)) / accumulate)
             parts.append(losses)
         precision.step(optimizer, clip)
         if ema is not None:
@@ -90,6 +94,9 @@ def train(
             with progress.pause():
                 if milestones(done):
                     return done
+        if stop is not None and done < max_iter and stop.requested(done):
+            milestones.save(done)
+            return done
     return max_iter
 
 

@@ -12,6 +12,13 @@ import torch
 from .. import comm
 from ..errors import TrainingError
 
+MOST_IDS = 16  # images named in a sentence
+
+
+def is_loss(name: str) -> bool:
+    """Whether a term is part of what is minimised, and not only told."""
+    return name.startswith("loss")
+
 
 @dataclass(frozen=True)
 class StepLosses:
@@ -23,7 +30,7 @@ class StepLosses:
 
     @property
     def total(self) -> float:
-        return sum(self.losses.values())
+        return sum(value for name, value in self.losses.items() if is_loss(name))
 
 
 @dataclass(frozen=True)
@@ -84,7 +91,7 @@ def _told(pending: _Pending) -> tuple[dict[str, float], list[Any]]:
 def _sentence(step: int, lr: float, told: Sequence[tuple[Mapping[str, float], Sequence[Any]]]) -> str:
     where = "; ".join(
         f"{', '.join(f'{name} {_number(value)}' for name, value in losses.items())} on image ids "
-        f"{', '.join(map(str, ids))}"
+        f"{', '.join(map(str, ids[:MOST_IDS]))}{f', ... ({len(ids)} in all)' if len(ids) > MOST_IDS else ''}"
         for losses, ids in told
     )
     return (

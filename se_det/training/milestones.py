@@ -73,6 +73,11 @@ class Milestones:
             self._save(FINAL if final else step_name(step), step)
         return self.evaluate_if_due(step) or final
 
+    def save(self, step: int) -> None:
+        """A checkpoint after `step` steps though none is due, for a run that has to leave."""
+        if not self._owes_checkpoint(step):
+            self._save(step_name(step), step)
+
     def _owes_checkpoint(self, step: int) -> bool:
         return step >= self._max_iter or (self._checkpoint_period > 0 and step % self._checkpoint_period == 0)
 

@@ -27,10 +27,11 @@ class Progress:
         start: steps done before.
         max_iter: steps of the whole run.
         writer: where the numbers go besides the log; None on all processes but the first.
+        images: per step; given, images per second are told too.
     """
 
-    def __init__(self, *, start: int, max_iter: int, writer: MetricsWriter | None = None) -> None:
-        self._start, self._max_iter, self._writer = start, max_iter, writer
+    def __init__(self, *, start: int, max_iter: int, writer: MetricsWriter | None = None, images: int = 0) -> None:
+        self._start, self._max_iter, self._writer, self._images = start, max_iter, writer, images
         self._rows: list[StepLosses] = []
         self._waited = 0.0
         self._lap = time.perf_counter()
@@ -72,10 +73,12 @@ class Progress:
             return
         losses = {name: statistics.median(row.losses[name] for row in rows) for name in rows[-1].losses}
         total = statistics.median(row.total for row in rows)
+        speed = {"images/s": self._images / seconds} if self._images else {}
         terms = "  ".join(f"{name}: {value:.4g}" for name, value in losses.items())
         logger.info(
-            "eta: %s  iter: %d/%d  total_loss: %.4g  %s  time: %.4f  data_time: %.4f  lr: %.5g  max_mem: %.0fM",
-            clock(eta), step, self._max_iter, total, terms, seconds, waited, rows[-1].lr, peak_memory_mib(),
+            "eta: %s  iter: %d/%d  total_loss: %.4g  %s  time: %.4f  data_time: %.4f%s  lr: %.5g  max_mem: %.0fM",
+            clock(eta), step, self._max_iter, total, terms, seconds, waited,
+            "".join(f"  {name}: {value:.1f}" for name, value in speed.items()), rows[-1].lr, peak_memory_mib(),
         )  # fmt: skip
         self._writer.write(
             step,
@@ -85,6 +88,7 @@ class Progress:
                 "lr": rows[-1].lr,
                 "time": seconds,
                 "data_time": waited,
+                **{name.replace("/", "_per_"): value for name, value in speed.items()},
                 "eta_seconds": eta,
                 "max_mem_mib": peak_memory_mib(),
             },

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import yaml
@@ -48,26 +48,32 @@ def check_engine(state: Mapping[str, Any], path: str | os.PathLike) -> None:
     )
 
 
-def changed_keys(saved: str, cfg: CfgNode) -> list[str]:
-    """The keys, besides those that may change, in which `cfg` differs from the `saved` YAML, with both values."""
+def changed_keys(saved: str, cfg: CfgNode, may_change: Collection[str] = MAY_CHANGE) -> list[str]:
+    """The keys, besides those that `may_change`, in which `cfg` differs from the `saved` YAML, with both values."""
     before = dict(leaves(yaml.safe_load(saved)))
     now = dict(leaves(yaml.safe_load(cfg.dump())))
     changed = []
     for key in sorted(before.keys() | now.keys()):
-        if key in MAY_CHANGE or (key == "SEED" and now.get(key, -1) < 0):  # a negative one asks for no certain seed
+        if key in may_change or (key == "SEED" and now.get(key, -1) < 0):  # a negative one asks for no certain seed
             continue
         if _plain(before.get(key)) != _plain(now.get(key)):
             changed.append(f"{key} (was {before.get(key)!r}, now {now.get(key)!r})")
     return changed
 
 
-def check_same_run(state: Mapping[str, Any], cfg: CfgNode, categories: Sequence[Mapping[str, Any]], path: Any) -> None:
+def check_same_run(
+    state: Mapping[str, Any],
+    cfg: CfgNode,
+    categories: Sequence[Mapping[str, Any]],
+    path: Any,
+    may_change: Collection[str] = MAY_CHANGE,
+) -> None:
     """Refuse to resume `state` with a config or data that would compute something else.
 
     Raises:
         CheckpointError: naming the keys, or the categories.
     """
-    changed = changed_keys(state["config"], cfg)
+    changed = changed_keys(state["config"], cfg, may_change)
     if changed:
         raise CheckpointError(
             f"{path} cannot be resumed with another configuration: {'; '.join(changed)}. Give the values it was "

@@ -21,7 +21,7 @@ from .formats.numpy_pickle import read_numpy_pickle
 from .formats.torch_file import read_plain
 
 # What a file says of its weights, beside them: checkpoints of ours, converted files, Detectron2's pickles.
-EXTRA = ("config", "categories", "iteration", "engine", "facts", "family", "__author__")
+EXTRA = ("config", "categories", "iteration", "engine", "architecture", "facts", "family", "__author__")
 CONTAINERS = ("model", "state_dict", "blobs")  # under which programs keep the tensors
 
 
@@ -124,12 +124,13 @@ def _read_safetensors(path: Path) -> dict[str, Any]:
         tensors = load_file(path)
     except (SafetensorError, OSError) as error:
         raise WeightsError(f"{path} is damaged or not a safetensors file: {error}.") from error
-    if "facts" not in metadata:
-        return tensors
     try:
-        return {"model": tensors, "family": metadata.get("family", ""), "facts": json.loads(metadata["facts"])}
+        said = json.loads(metadata.get("se_det", "{}"))  # an exported checkpoint of ours
+        if "facts" in metadata:  # a converted file
+            said = {"family": metadata.get("family", ""), "facts": json.loads(metadata["facts"])}
     except ValueError as error:
-        raise WeightsError(f"{path} is damaged: its metadata 'facts' is no JSON.") from error
+        raise WeightsError(f"{path} is damaged: its metadata is no JSON.") from error
+    return {"model": tensors, **{k: v for k, v in said.items() if k in EXTRA}} if isinstance(said, dict) else tensors
 
 
 def _read_parameters(path: Path) -> dict[str, Any]:

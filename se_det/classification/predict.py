@@ -1,0 +1,89 @@
+"""Using a pretrained classifier: its class for an image."""
+
+from __future__ import annotations
+
+import os
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from ..backbones.catalog import create_model
+from ..backbones.classifier import Classifier
+from ..data.images import read_image
+from ..errors import WeightsError
+from ..weights import load_weights, read_weights
+from .preprocessing import Preprocessing
+
+
+def load_classifier(path: str | Path) -> Classifier:
+    """The network of a pretraining checkpoint, in evaluation mode, with `preprocessing` and `class_names`.
+
+    Raises:
+        WeightsError: the file cannot be read, or is of no pretraining run, so that nobody knows what images it wants.
+    """
+    file = read_weights(path)
+    said = file.extra.get("architecture")
+    if not isinstance(said, dict):
+        raise WeightsError(
+            f"{path} does not say of what network it is and what images it wants: only checkpoints of pretraining do. "
+            "Build the model with create_model, load the weights, and give classify a preprocessing."
+        )
+    model = create_model(said["name"], num_classes=said["num_classes"], **said["options"])
+    load_weights(model, file, whole=True)
+    model.preprocessing = Preprocessing(
+        size=said["image_size"],
+        crop_ratio=said["crop_ratio"],
+        format=said["input_format"],
+        mean=tuple(said["pixel_mean"]),
+        std=tuple(said["pixel_std"]),
+    )
+    model.class_names = [str(c["name"]) for c in file.extra["categories"]]
+    return model.eval()
+
+
+@torch.no_grad()
+def classify(
+    model: nn.Module | str | os.PathLike, image: str | os.PathLike | np.ndarray, *,
+    preprocessing: Preprocessing | None = None, class_names: list[str] | None = None,
+) -> tuple[str, float]:  # fmt: skip
+    """The class of an image and its score, the softmax's probability.
+
+    Args:
+        model: of `load_classifier`, or the path of a pretraining checkpoint; or any classifier with `preprocessing`.
+        image: a file, or uint8 (H, W, 3) in RGB.
+        preprocessing: what the model wants; its own where it has one.
+        class_names: of the model's outputs; its own, or their numbers.
+
+    Raises:
+        WeightsError: the model does not say what images it wants, and `preprocessing` is not given.
+        DataError: the image cannot be read.
+    """
+    if not isinstance(model, nn.Module):
+        path = Path(model)
+        model = _loaded(str(path.resolve()), path.stat().st_mtime_ns) if path.is_file() else load_classifier(path)
+    view = preprocessing or getattr(model, "preprocessing", None)
+    if view is None:
+        raise WeightsError(
+            "This model does not say what images it wants: load it with load_classifier, or give a preprocessing."
+        )
+    names = class_names or getattr(model, "class_names", None)
+    pixels = image if isinstance(image, np.ndarray) else read_image(image, "RGB")
+    tensor = torch.from_numpy(np.array(pixels, copy=True)).permute(2, 0, 1)
+    was_training = model.training
+    model.eval()
+    try:
+        device = next(model.parameters()).device
+        scores = model(view(tensor.to(device)))[0].float().softmax(0)
+    finally:
+        model.train(was_training)
+    best = int(scores.argmax())
+    return (names[best] if names else str(best)), float(scores[best])
+
+
+@lru_cache(maxsize=1)
+def _loaded(path: str, changed: int) -> Classifier:
+    """The last checkpoint asked for by its path, as long as its file does not change."""
+    return load_classifier(path)

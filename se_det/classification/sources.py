@@ -1,0 +1,188 @@
+"""Labelled images wherever they lie: what every way of storing them offers, and which one a path is."""
+
+from __future__ import annotations
+
+import glob
+import os
+import re
+import stat
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from ..data.text_column import TextColumn
+from ..errors import DataError, did_you_mean
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+MOST_BYTES = 256 * 2**20  # of one encoded image; a larger one is no photo
+
+
+class LabelledImages(ABC):
+    """Images with a class each, in an order that does not change; reading one is a function of its index alone.
+
+    Attributes:
+        source: where they are from, for sentences.
+        labels: int64 (n,), the class of each image.
+        class_names: the name of every class.
+        names: of the images, within their source.
+    """
+
+    def __init__(
+        self, source: str, names: Sequence[str] | TextColumn, labels: Sequence[int] | np.ndarray,
+        class_names: Sequence[str],
+    ) -> None:  # fmt: skip
+        self.source = source
+        self.labels = np.asarray(labels, np.int64)
+        self.class_names = list(class_names)
+        # One block of bytes, not a million objects that every worker process would copy by counting references.
+        self.names = names if isinstance(names, TextColumn) else TextColumn(names)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @abstractmethod
+    def read(self, index: int) -> bytes:
+        """The encoded image.
+
+        Raises:
+            DataError: it cannot be read.
+        """
+
+    def where(self, index: int) -> str:
+        """What a sentence calls the image."""
+        return f"{self.names[index]} ({self.source})"
+
+    def counts(self) -> np.ndarray:
+        """Images of every class, int64 (classes,)."""
+        return np.bincount(self.labels, minlength=len(self.class_names))
+
+
+def read_file(path: Path) -> bytes:
+    """The bytes of an image file.
+
+    Raises:
+        DataError: it is missing, cannot be read, or is far too large for an image.
+    """
+    try:
+        # Without waiting, as it may be a pipe that nobody writes to.
+        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise DataError(f"The image {path} is no file: take it out.")
+            data = file.read(MOST_BYTES + 1)
+    except OSError as error:
+        raise DataError(f"The image {path} cannot be read: {error.strerror}. Add the file or take it out.") from error
+    if len(data) > MOST_BYTES:
+        raise DataError(f"The image {path} has more than {MOST_BYTES >> 20} MiB: that is no photo, take it out.")
+    return data
+
+
+def open_images(
+    path: str, *, root: str = "", classes: Sequence[str] | None = None, num_classes: int = 0
+) -> LabelledImages:
+    """The images at `path`: a folder of class folders; a text list; a tar file, a folder of them or a pattern such as
+    `shards/train-{000..099}.tar` or `shards/train-*.tar`.
+
+    Args:
+        root: what the names in a list are relative to; "" is the list's folder.
+        classes: names of the classes, where they are known; labels are then theirs.
+        num_classes: how many classes there are; 0 takes what the images have.
+
+    Raises:
+        DataError: there is nothing there, or it cannot be used; the sentence names file and line.
+    """
+    from .folders import ClassFolders
+    from .lists import ImageList
+    from .shards import Shards
+
+    if not path:
+        raise DataError("There is no path to images: give --train_data_path and --test_data_path.")
+    place = Path(path).expanduser()
+    shards = _shard_files(place)
+    if shards:
+        _no_root(root, path)
+        return Shards(shards, source=path, classes=classes, num_classes=num_classes)
+    if place.is_dir():
+        _no_root(root, path)
+        return ClassFolders(place, classes=classes, num_classes=num_classes)
+    if place.is_file():
+        return ImageList(place, root=Path(root).expanduser() if root else place.parent, classes=classes,
+                         num_classes=num_classes)  # fmt: skip
+    near = did_you_mean(place.name, [p.name for p in place.parent.iterdir()]) if place.parent.is_dir() else ""
+    raise DataError(
+        f"There is nothing at {path}: give a folder of class folders, a list of `imagename label` lines, or tar shards."
+        f"{near}"
+    )
+
+
+def read_class_names(path: str) -> list[str] | None:
+    """The lines of a text file, the names of class 0, 1, ...; None for "".
+
+    Raises:
+        DataError: it cannot be read, is empty, or names a class twice.
+    """
+    if not path:
+        return None
+    try:
+        names = [line.strip() for line in Path(path).read_text(encoding="utf-8").splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"The class names in {path} (DATASETS.CLASSES) cannot be read: {error}.") from error
+    twice = next((name for number, name in enumerate(names) if name in names[:number]), None)
+    if not names or twice:
+        raise DataError(f"{path} (DATASETS.CLASSES) {f'names {twice!r} twice' if twice else 'is empty'}.")
+    return names
+
+
+def settle_classes(
+    source: str, labels: Sequence[int], classes: Sequence[str] | None, num_classes: int
+) -> list[str]:  # fmt: skip
+    """Names of the classes of numbered labels: `classes`, or the numbers themselves.
+
+    Raises:
+        DataError: there are no images, or names and number disagree.
+    """
+    if not len(labels):
+        raise DataError(f"There are no images in {source}.")
+    if classes is not None and num_classes and len(classes) != num_classes:
+        raise DataError(
+            f"There are {len(classes)} class names, and MODEL.NUM_CLASSES is {num_classes}: make them agree."
+        )
+    return list(classes) if classes is not None else [str(n) for n in range(num_classes or int(max(labels)) + 1)]
+
+
+def _shard_files(path: Path) -> list[Path]:
+    text = str(path)
+    if path.is_dir():
+        found = sorted(path.glob("*.tar"))
+        packed = [p for p in path.iterdir() if p.name.endswith((".tar.gz", ".tgz"))]
+        if packed and not found:
+            _refuse_packed(packed[0])
+        return found
+    if text.endswith((".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")):
+        _refuse_packed(path)
+    if not text.endswith(".tar"):
+        return []
+    span = re.search(r"\{(\d+)\.\.(\d+)\}", text)
+    if span:
+        first, last = span[1], span[2]
+        texts = [
+            f"{text[: span.start()]}{n:0{len(first)}d}{text[span.end() :]}" for n in range(int(first), int(last) + 1)
+        ]
+    else:
+        texts = sorted(glob.glob(text)) or [text]
+    missing = next((t for t in texts if not Path(t).is_file()), None)
+    if missing or not texts:
+        raise DataError(f"There is no shard {missing or text}.")
+    return [Path(t) for t in texts]
+
+
+def _refuse_packed(path: Path) -> None:
+    raise DataError(f"{path} is compressed, so its images cannot be read one by one: unpack it to a plain .tar first.")
+
+
+def _no_root(root: str, path: str) -> None:
+    if root:
+        raise DataError(
+            f"{path} is no list, so no root ({root}) goes with it: leave DATASETS.TRAIN_ROOT/TEST_ROOT out."
+        )
