@@ -34,6 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--image-size", type=int, metavar="N", help="side of the crops, px")
     add("-j", "--workers", type=int, metavar="N", help="processes that load images, for each training process")
     add("-e", "--evaluate", action="store_true", help="evaluate --resume, or MODEL.WEIGHTS, and stop")
+    add("--zoo", nargs="?", const="*", metavar="PATTERN", help="with --evaluate: the zoo's classifiers on this machine")
     add("--resume", nargs="?", const=NEWEST, metavar="PATH", help="go on from the newest checkpoint, or from this one")
     add("--overwrite", action="store_true", help="remove the earlier run in the output folder first")
     add("--output", metavar="DIR", help="the output folder (OUTPUT_DIR)")
@@ -53,6 +54,8 @@ def run(args: argparse.Namespace) -> int:
 
     if args.evaluate and args.overwrite:
         raise ConfigError("--evaluate trains nothing: it does not go with --overwrite.")
+    if args.zoo is not None:
+        return _evaluate_zoo(args)
     checkpoint = args.resume if args.resume not in (None, NEWEST) else None
     if args.export:
         return _export(args, checkpoint)
@@ -65,6 +68,26 @@ def run(args: argparse.Namespace) -> int:
     options = (args.resume is not None, file, args.overwrite)
     launch(_train, (cfg, *options), num_gpus=args.num_gpus, device=cfg.MODEL.DEVICE, **how)
     return 0
+
+
+def _evaluate_zoo(args: argparse.Namespace) -> int:
+    from ..classification.sources import open_images
+    from ..classification.zoo import CLASSES, evaluate_zoo
+    from ..device import pick_device
+    from ..errors import ConfigError
+    from ..files import write_json
+
+    if not args.evaluate or args.resume is not None:
+        raise ConfigError("--zoo goes with --evaluate, and without --resume: it evaluates published weights.")
+    cfg = _config(args, None)
+    # Folders tell how many classes there are; a list may hold images of a few.
+    number = 0 if Path(cfg.DATASETS.TEST).is_dir() else CLASSES
+    images = open_images(cfg.DATASETS.TEST, root=cfg.DATASETS.TEST_ROOT, num_classes=number)
+    rows = evaluate_zoo(args.zoo, images, batch_size=cfg.TEST.IMS_PER_BATCH, num_workers=cfg.DATALOADER.NUM_WORKERS,
+                        device=pick_device(cfg.MODEL.DEVICE))  # fmt: skip
+    if args.output:
+        write_json(Path(args.output) / "zoo.json", rows, indent=2)
+    return 1 if any("refused" in row for row in rows) else 0
 
 
 def _train(cfg: CfgNode, resume: bool, checkpoint: str | None, overwrite: bool) -> None:

@@ -14,9 +14,7 @@ from torch import nn
 from se_det.classification.batches import Batch
 from se_det.classification.evaluation import evaluate_classifier
 from se_det.classification.preprocessing import Preprocessing
-from se_det.classification.published import Published, evaluate_published
 from se_det.classification.run import run_classifier_evaluation
-from se_det.classification.sources import open_images
 from se_det.errors import ConfigError, DataError, WeightsError
 
 CPU = torch.device("cpu")
@@ -99,20 +97,3 @@ def test_evaluation_is_refused(pictures: Path, trained: Path, tmp_path: Path) ->
     with pytest.raises(WeightsError, match="of another architecture|lacks"):
         weights = str(trained / "model_final.pth")
         run_classifier_evaluation(recipe(pictures, tmp_path, "MODEL.NAME", "rg_se_tiny", "MODEL.WEIGHTS", weights))
-
-
-def test_published_errors_stand_beside_ours(pictures: Path, caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level("INFO")
-    images = open_images(str(pictures / "val"))
-    always = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 3))
-    nn.init.zeros_(always[2].weight)
-    always[2].bias.data = torch.tensor([0.0, 1.0, 0.5])
-    view = Preprocessing(size=32)
-    rows = evaluate_published(
-        [Published(name="always birch", load=lambda: always, preprocessing=view, top1_error=22.37),
-         Published(name="again", load=lambda: always, preprocessing=view)], images,
-    )  # fmt: skip
-    assert rows[0]["top1_error"] == pytest.approx(200 / 3)
-    assert rows[0]["published_top1_error"] == 22.37
-    assert rows[1]["published_top1_error"] is None
-    assert "66.67 (  22.37)" in caplog.text
