@@ -42,13 +42,22 @@ def identify(source: str | Path | WeightFile, family: str = "", class_order: str
     file = replace(
         file,
         tensors=tensors,
-        own=file.tensors,
         family=kind.name,
         facts=_facts(file, kind, tensors),
         reshaped=tuple(converted.reshaped) if converted else (),
         strangers=tuple(converted.unknown) if converted else (),
     )
     return _in_standard_order(file, class_order)
+
+
+def as_it_is(source: str | Path) -> WeightFile:
+    """Read a file for a network of another library's, which has the names that the file has.
+
+    Raises:
+        WeightsError: the file cannot be read.
+    """
+    file = read_weights(source)
+    return replace(file, family=SE_DET.name, facts=_facts_of_config(file.extra.get("config")))
 
 
 def _family(file: WeightFile, name: str) -> Family:

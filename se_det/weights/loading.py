@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import torch
@@ -63,7 +63,8 @@ def load_weights(
             family than `family`; it lacks part of the trunk; a shape differs; a gate would be frozen without weights.
     """
     if not isinstance(source, WeightFile):
-        source, _ = open_weights(source, family=family, class_order=class_order)
+        foreign = _timm_trunk(model) is not None or _trunk_prefix(model.state_dict()) is None
+        source, _ = open_weights(source, family=family, class_order=class_order, foreign=foreign)
     file = identify(source, family, class_order)
     check_network(model, file)
     account = fill(model, file, allow_partial=allow_partial, whole=whole)
@@ -81,13 +82,11 @@ def fill(model: nn.Module, file: WeightFile, *, allow_partial: bool = False, who
     timm_trunk = _timm_trunk(model)
     if timm_trunk is None:
         model_prefix = _trunk_prefix(model.state_dict())
-        # A network of another library's has its own names, which are the file's.
-        found = file.tensors if model_prefix is not None else file.own or file.tensors
-        renamed = _renaming(found, model_prefix)
+        renamed = _renaming(file.tensors, model_prefix)
     else:
         model_prefix, trunk = timm_trunk
-        found, renamed = _timm_tensors(file, trunk, model_prefix)
-    tensors = {renamed(name): tensor for name, tensor in found.items()}
+        renamed = _timm_renaming(file, trunk, model_prefix)
+    tensors = {renamed(name): tensor for name, tensor in file.tensors.items()}
     account.resized_gates = fit_gates(model, tensors)
     _check_classifier(model, file, account, allow_partial=allow_partial, whole=whole)
     targets = model.state_dict()
@@ -150,21 +149,19 @@ def _timm_trunk(model: nn.Module) -> tuple[str, TimmTrunk] | None:
     return None
 
 
-def _timm_tensors(
-    file: WeightFile, trunk: TimmTrunk, prefix: str
-) -> tuple[Mapping[str, torch.Tensor], Callable[[str], str]]:
-    """The file's tensors by their own names, and what puts timm's network under the network's prefix."""
-    tensors = file.own or file.tensors
+def _timm_renaming(file: WeightFile, trunk: TimmTrunk, prefix: str) -> Callable[[str], str]:
+    """What puts a file's network of timm's under the network's prefix."""
+    tensors = file.tensors
     if any(name.startswith(prefix) for name in tensors):
-        return tensors, lambda name: name
+        return lambda name: name
     mark = trunk.weights_mark()
     marks = [name.removesuffix(mark) for name in tensors if name == mark or name.endswith(f".{mark}")]
     if not marks:
-        return tensors, lambda name: name
+        return lambda name: name
     own = min(marks, key=len)
     if own == "" and trunk.wrong_input:  # a file of timm's own; a checkpoint of ours has met this check
         raise WeightsError(f"{file.path}: {trunk.wrong_input}: change those keys.")
-    return tensors, lambda name: prefix + name.removeprefix(own) if name.startswith(own) else name
+    return lambda name: prefix + name.removeprefix(own) if name.startswith(own) else name
 
 
 def _squeezed(shape: torch.Size) -> list[int]:

@@ -41,7 +41,7 @@ def create_model(name: str, *, num_classes: int = 1000, weights: str | Path | No
     source = str(weights)
     if source in list_weights():
         source = SCHEME + source
-    file, entry = open_weights(source)
+    file, entry = open_weights(source, foreign=of_timm)
     if entry is not None and entry.architecture != name:
         raise WeightsError(f"The weights of {SCHEME}{entry.name} are a {entry.architecture}'s, not a {name}'s.")
     if not of_timm and catalog.HOSTS[catalog.parse_name(name)[1]].build is ResNet:

@@ -32,7 +32,6 @@ class WeightFile:
     Attributes:
         averaged: they are a checkpoint's averaged weights.
         family: whose names the tensors had; "" as long as that was not looked into, and they still have them.
-        own: the tensors under the names they have in the file, once `identify` gave them ours.
         facts: what they need of the network and the input.
         reshaped: names of tensors whose shape was changed.
         strangers: keys of parts of the trunk that no network here has.
@@ -44,7 +43,6 @@ class WeightFile:
     extra: dict[str, Any] = field(default_factory=dict)
     averaged: bool = False
     family: str = ""
-    own: Mapping[str, torch.Tensor] = field(default_factory=dict)
     facts: Facts = field(default_factory=Facts)
     reshaped: tuple[str, ...] = ()
     strangers: tuple[str, ...] = ()

@@ -46,11 +46,12 @@ def settle_weights(cfg: CfgNode, *, trained: bool = False) -> WeightFile | None:
     # What is known of an entry is checked before a hundred megabytes are fetched.
     if source.startswith(SCHEME):
         _settle_entry(cfg, get_entry(source), trained)
-    file, entry = open_weights(source)
+    of_timm = cfg.MODEL.BACKBONE.NAME.startswith(PREFIX)
+    file, entry = open_weights(source, foreign=of_timm)
     if entry is not None:
         _settle_entry(cfg, entry, trained)
     wanted = keys_of(file.facts)
-    if cfg.MODEL.BACKBONE.NAME.startswith(PREFIX):  # its layers are timm's own, whatever these keys say
+    if of_timm:  # its layers are timm's own, whatever these keys say
         wanted = {key: value for key, value in wanted.items() if not key.startswith("MODEL.RESNETS.")}
     if file.family == SE_DET.name and not trained:
         # Fine-tuning may feed other images on purpose; where the stride is belongs to the weights.

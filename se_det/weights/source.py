@@ -8,7 +8,7 @@ from pathlib import Path
 from ..errors import WeightsError
 from .download import fetch, hash_in_name, verify
 from .families import Facts
-from .identity import identify
+from .identity import as_it_is, identify
 from .reading import WeightFile
 from .transport import Refused, local_path
 from .zoo import SCHEME, Entry, entry_of_file, get_entry, list_weights
@@ -51,18 +51,21 @@ def resolve_weights(source: str | Path) -> tuple[Path, Entry | None]:
 
 
 def open_weights(
-    source: str | Path, *, family: str = "", class_order: str | Path | None = None
+    source: str | Path, *, family: str = "", class_order: str | Path | None = None, foreign: bool = False
 ) -> tuple[WeightFile, Entry | None]:
     """Fetch and read a file, under our names; and its entry in the zoo, whose facts it then has.
 
     Args:
         source: see `resolve_weights`.
         family, class_order: see `identify`; an entry knows its family.
+        foreign: leave the names as they are, for a network of another library's.
 
     Raises:
         WeightsError: see `resolve_weights` and `identify`.
     """
     path, entry = resolve_weights(source)
+    if foreign:
+        return as_it_is(path), entry
     file = identify(path, family or (entry.family if entry else ""), class_order)
     if entry is not None and entry.facts is not None:
         file = replace(file, facts=Facts.of({**file.facts.plain(), **entry.facts.plain()}))

@@ -130,7 +130,7 @@ def test_refusals_name_what_is_wrong():
         create_backbone("timm/convnext_atto", norm="GN")
     with pytest.raises(ConfigError, match="MODEL.BACKBONE.FREEZE_AT 1 is not possible for timm/hrnet_w18_small"):
         create_backbone("timm/hrnet_w18_small").freeze(1)
-    with pytest.raises(ConfigError, match="MODEL.RESNETS.STEM_POOL is ceil"):
+    with pytest.raises(ConfigError, match="does not read MODEL.RESNETS.STEM_POOL, which is ceil"):
         build_detector(config("test_resnet", "MODEL.RESNETS.STEM_POOL", "ceil"))
     with pytest.raises(ConfigError, match="has a gate on its residual branches already"):
         create_backbone("timm/seresnet50", gate="se")
