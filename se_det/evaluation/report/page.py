@@ -46,7 +46,9 @@ def write_report(
         body.append("<p class='note'>Nothing was evaluated in this run.</p>")
     charts = training_charts(read_history(folder / "metrics.json"))
     body.append("<h2>Training</h2>")
-    body.append(f"<div class='charts'>{''.join(charts)}</div>" if charts else "<p class='note'>No metrics.json here.</p>")
+    body.append(
+        f"<div class='charts'>{''.join(charts)}</div>" if charts else "<p class='note'>No metrics.json here.</p>"
+    )
     body.append("<h2>Data and config</h2>")
     body.append(_data_table(outcomes))
     body.append(f"<details><summary>Config</summary><pre>{escape(config)}</pre></details>")
@@ -88,5 +90,3 @@ def _data_table(outcomes: Mapping[str, Outcome]) -> str:
         for name, outcome in outcomes.items()
     ]
     return sections.table(("set", "annotations", "images", "objects", "crowds", "classes", "detections"), rows, texts=2)
-
-

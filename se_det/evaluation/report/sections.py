@@ -128,9 +128,7 @@ def _errors(outcome: Outcome, overlaps: dict[str, list[ImageOverlaps]]) -> list[
     return parts
 
 
-def _confusion(
-    outcome: Outcome, images: list[ImageOverlaps], objects: np.ndarray, score_threshold: float
-) -> list[str]:
+def _confusion(outcome: Outcome, images: list[ImageOverlaps], objects: np.ndarray, score_threshold: float) -> list[str]:
     labels = outcome.truth.class_labels
     matrix = confusion_matrix(images, len(labels), score_threshold=score_threshold)
     shown = sorted(np.argsort(-objects, kind="stable")[:SHOWN_CLASSES].tolist())
