@@ -1,4 +1,4 @@
-"""How detections and ground truth overlap, image by image: what error kinds, confusion and the best images start from."""
+"""How detections and ground truth overlap, image by image: what error kinds, confusion and ranking start from."""
 
 from __future__ import annotations
 
