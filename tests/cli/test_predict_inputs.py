@@ -90,7 +90,9 @@ def test_what_cannot_be_read_is_passed_over_and_told(tmp_path: Path, detector, c
     code = main([*detector, "--score-threshold", "0", "--output", str(out), str(tmp_path / "in"), str(tmp_path / "no")])
     said = capsys.readouterr()
     assert code == 1 and "3 inputs could not be read" in said.err
-    assert all(name in said.err for name in ("bad.jpg", "bad.mp4", str(tmp_path / "no"))) and "Traceback" not in said.err
+    assert (
+        all(name in said.err for name in ("bad.jpg", "bad.mp4", str(tmp_path / "no"))) and "Traceback" not in said.err
+    )
     assert "image/s" not in said.err  # no progress bar where nobody watches
     assert {p.name for p in out.iterdir()} == {"a.jpg", "z.png", "film.avi.mp4", "detections.json"}
     found = json.loads((out / "detections.json").read_text())

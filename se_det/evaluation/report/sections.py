@@ -96,7 +96,7 @@ def _curves(outcome: Outcome, task: str, objects: np.ndarray) -> list[str]:
     overall = {name: list(zip(recalls, curve.tolist())) for name, curve in curves.overall.items()}
     labels = outcome.truth.class_labels
     per_class = {labels[c]: list(zip(recalls, curves.per_class[c].tolist())) for c in common}
-    note = f"Left: mean over classes. Right: at IoU 0.50, the {len(common)} classes with the most objects."
+    note = f"First the mean over classes, then at IoU 0.50 the {len(common)} classes with the most objects."
     return [
         f"<h3>Precision over recall, {TASK_NAMES[task]}</h3><p class='note'>{note}</p>",
         f"<div class='charts'>{line_chart(overall, **axes)}{line_chart(per_class, **axes)}</div>",
@@ -140,7 +140,7 @@ def _confusion(outcome: Outcome, images: list[ImageOverlaps], objects: np.ndarra
     small = np.array([[matrix[np.ix_(rows, columns)].sum() for columns in groups] for rows in groups])
     names = [labels[c] for c in shown] + (["other classes"] if others else [])
     per_row = np.maximum(small.sum(axis=1), 1)
-    lines = ["".join(f"<th>{escape(name)}</th>" for name in ("", *names, "not found"))]
+    lines = ["".join(f"<th><span>{escape(name)}</span></th>" for name in ("", *names, "not found"))]
     for row, name in enumerate((*names, "nothing")):
         cells = []
         for column, count in enumerate(small[row].tolist()):
@@ -148,7 +148,7 @@ def _confusion(outcome: Outcome, images: list[ImageOverlaps], objects: np.ndarra
             colour = "31,111,180" if row == column else "217,95,2"
             style = f" style='background:rgba({colour},{0.1 + 0.7 * share:.2f})'" if count else ""
             cells.append(f"<td{style}>{count or ''}</td>")
-        lines.append(f"<th class=t>{escape(name)}</th>{''.join(cells)}")
+        lines.append(f"<th>{escape(name)}</th>{''.join(cells)}")
     body = "".join(f"<tr>{line}</tr>" for line in lines[1:])
     parts = [
         "<h3>Confusion matrix</h3><p class='note'>Row: what is annotated; column: what was detected, by boxes of IoU "

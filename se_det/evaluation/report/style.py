@@ -18,15 +18,19 @@ p{margin:6px 0 10px;max-width:80ch}
 table{border-collapse:collapse;font-size:14px;min-width:100%}
 th,td{padding:4px 10px;text-align:right;border-bottom:1px solid #eceff2;white-space:nowrap}
 th{background:#eef1f4;font-weight:600;position:sticky;top:0}
-th.t,td.t{text-align:left;max-width:340px;white-space:normal;overflow-wrap:anywhere;min-width:90px}
-.matrix td,.matrix th{padding:3px 6px;text-align:center;min-width:34px}
-.matrix th.t{text-align:left;min-width:80px;max-width:160px}
-.matrix thead th{vertical-align:bottom;max-width:110px;white-space:normal;overflow-wrap:anywhere;font-size:12px}
+th.t,td.t{text-align:left;max-width:340px;white-space:normal;overflow-wrap:anywhere;min-width:110px}
+.scroll.matrix{max-height:none}
+.matrix td,.matrix th{padding:3px 6px;text-align:center;min-width:30px}
+.matrix tbody th{text-align:left;min-width:70px;max-width:160px;white-space:normal;overflow-wrap:break-word;left:0;z-index:1}
+.matrix thead th{vertical-align:bottom;text-align:left;font-size:12px;position:static}
+.matrix thead span{writing-mode:vertical-rl;transform:rotate(180deg);max-height:150px;overflow:hidden;
+text-overflow:ellipsis}
 .bar{display:inline-block;height:10px;background:#d95f02;border-radius:2px;vertical-align:middle}
 .charts{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,420px),1fr));gap:14px}
 figure{margin:0;background:#fff;border:1px solid #dde1e6;border-radius:8px;padding:10px}
 svg{width:100%;height:auto;display:block}
 svg text{font-size:12.5px;fill:#3c4654}
+@media (max-width:600px){svg text{font-size:16px}th,td{padding:4px 7px}}
 svg .grid{stroke:#e3e7eb}
 svg polyline{fill:none;stroke-width:2;stroke-linejoin:round}
 figcaption{font-size:13px;display:flex;flex-wrap:wrap;gap:2px 14px;overflow-wrap:anywhere}
