@@ -21,7 +21,7 @@ th{background:#eef1f4;font-weight:600;position:sticky;top:0}
 th.t,td.t{text-align:left;max-width:340px;white-space:normal;overflow-wrap:anywhere;min-width:110px}
 .scroll.matrix{max-height:none}
 .matrix td,.matrix th{padding:3px 6px;text-align:center;min-width:30px}
-.matrix tbody th{text-align:left;min-width:70px;max-width:160px;white-space:normal;overflow-wrap:break-word;left:0;z-index:1}
+.matrix tbody th{text-align:left;min-width:70px;max-width:160px;white-space:normal;overflow-wrap:break-word}
 .matrix thead th{vertical-align:bottom;text-align:left;font-size:12px;position:static}
 .matrix thead span{writing-mode:vertical-rl;transform:rotate(180deg);max-height:150px;overflow:hidden;
 text-overflow:ellipsis}
