@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from ..errors import CheckpointError
+from ..files import temporary_beside
 
 
 class JsonList:
@@ -26,13 +26,7 @@ class JsonList:
         """
         self.path = Path(path)
         self.count = 0
-        try:
-            handle, self._temporary = tempfile.mkstemp(
-                prefix=f".{self.path.name}.", suffix=".tmp", dir=self.path.parent
-            )
-        except OSError as error:
-            raise CheckpointError(f"{self.path} could not be written: {error.strerror or error}.") from error
-        os.fchmod(handle, 0o644)
+        handle, self._temporary = temporary_beside(self.path)
         self._file = os.fdopen(handle, "w", encoding="utf-8")
         self._file.write("[")
 

@@ -80,9 +80,9 @@ def _search(text: str, output: Path) -> list[tuple[Path, Path]]:
         return []
     if path.is_dir():
         return [(file, file.relative_to(path)) for file in _known(path.rglob("*"), path, output)]
-    if path.exists():
+    if path.is_file():
         return [(path, Path(path.name))]
-    if not glob.has_magic(text):
+    if path.exists() or not glob.has_magic(text):
         return []
     found = []
     # Names below the first part of the pattern that is not a plain folder.
@@ -90,7 +90,9 @@ def _search(text: str, output: Path) -> list[tuple[Path, Path]]:
     plain = next(number for number, part in enumerate(parts) if glob.has_magic(part))
     root = Path(*parts[:plain])
     for file in _known(map(Path, glob.iglob(text, recursive=True)), root, output):
-        found.append((file, file.relative_to(root)))
+        name = file.relative_to(root)
+        # A pattern such as */../../a.jpg must not lead out of the output folder.
+        found.append((file, Path(file.name) if ".." in name.parts else name))
     return found
 
 
@@ -108,6 +110,8 @@ def _known(files: Iterable[Path], root: Path, output: Path) -> list[Path]:
 def _nothing(text: str) -> str:
     if not text:
         return "One of the inputs is an empty word: name an image, a video, a folder or a pattern."
+    if Path(text).exists() and not Path(text).is_dir():
+        return f"{text} is neither a file nor a folder."
     if Path(text).is_dir() or glob.has_magic(text):
         kinds = ", ".join(IMAGE_SUFFIXES + VIDEO_SUFFIXES)
         return f"There are no images or videos in {text} (looked for {kinds})."

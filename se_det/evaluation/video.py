@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import cv2
 import numpy as np
 
 from ..errors import CheckpointError, DataError
+from ..files import temporary_beside
 
 USUAL_RATE = 25.0  # frames a second, for a file that does not say
 
@@ -91,14 +91,7 @@ class VideoWriter:
         self._writer.write(frame)
 
     def _open(self, width: int, height: int) -> None:
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            handle, self._temporary = tempfile.mkstemp(
-                prefix=f".{self.path.name}.", suffix=".tmp.mp4", dir=self.path.parent
-            )
-        except OSError as error:
-            raise CheckpointError(f"{self.path} could not be written: {error.strerror or error}.") from error
-        os.fchmod(handle, 0o644)
+        handle, self._temporary = temporary_beside(self.path, ".tmp.mp4")  # the suffix says the format
         os.close(handle)
         self._size = (width, height)
         self._writer = cv2.VideoWriter(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import resource
 from pathlib import Path
 
@@ -66,6 +67,16 @@ def test_files_of_inputs(tmp_path: Path) -> None:
     )
     assert [str(s.target) for s in sources] == ["[1].jpg", "a.jpg", "b/c.jpg"]
     assert len(failures) == 3 and "*.gif" in failures[0] and "no" in failures[1]
+
+
+def test_what_is_drawn_stays_in_the_output_folder(tmp_path: Path) -> None:
+    picture(tmp_path / "a.jpg")
+    (tmp_path / "in" / "deep").mkdir(parents=True)
+    os.mkfifo(tmp_path / "pipe.jpg")
+    pattern = str(tmp_path / "in" / "*" / ".." / ".." / "*.jpg")
+    sources, failures = find_sources([pattern, str(tmp_path / "pipe.jpg")], tmp_path / "out")
+    assert [str(s.target) for s in sources] == ["a.jpg"]
+    assert len(failures) == 1 and "neither a file nor a folder" in failures[0]  # reading it would wait for ever
 
 
 @pytest.mark.parametrize("link", [False, True], ids=["itself", "a link to it"])
