@@ -118,7 +118,7 @@ def _errors(outcome: Outcome, overlaps: dict[str, list[ImageOverlaps]]) -> list[
             bar = f"<span class='bar' style='width:{width}px'></span>"
             rows.append(
                 f"<tr><td class=t>{kind}</td><td>{kinds.counts[kind]}</td><td>{_text(loss)}</td>"
-                f"<td class=t>{bar}</td><td class=t>{escape(meaning)}</td></tr>"
+                f"<td class=t>{bar}</td><td class='t line'>{escape(meaning)}</td></tr>"
             )
         parts.append(
             f"<p>{TASK_NAMES[task]}: AP50 {_text(kinds.ap50)}</p><div class='scroll'><table><thead><tr>"

@@ -8,7 +8,7 @@ h1{font-size:24px;margin:8px 0 16px;overflow-wrap:anywhere}
 h2{font-size:20px;margin:32px 0 8px;overflow-wrap:anywhere}
 h2.set{border-top:3px solid #1f6fb4;padding-top:12px}
 h3{font-size:16px;margin:24px 0 6px}
-p{margin:6px 0 10px;max-width:80ch}
+p{margin:10px 0;max-width:80ch}
 .note{color:#5a6472}
 .tiles{display:flex;flex-wrap:wrap;gap:10px}
 .tiles div{background:#fff;border:1px solid #dde1e6;border-radius:8px;padding:8px 14px;min-width:96px}
@@ -19,6 +19,7 @@ table{border-collapse:collapse;font-size:14px;min-width:100%}
 th,td{padding:4px 10px;text-align:right;border-bottom:1px solid #eceff2;white-space:nowrap}
 th{background:#eef1f4;font-weight:600;position:sticky;top:0}
 th.t,td.t{text-align:left;max-width:340px;white-space:normal;overflow-wrap:anywhere;min-width:110px}
+td.line{white-space:nowrap;max-width:none}
 .scroll.matrix{max-height:none}
 .matrix td,.matrix th{padding:3px 6px;text-align:center;min-width:30px}
 .matrix tbody th{text-align:left;min-width:70px;max-width:160px;white-space:normal;overflow-wrap:break-word}
