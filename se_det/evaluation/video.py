@@ -70,7 +70,8 @@ class VideoReader:
 class VideoWriter:
     """An MP4 (MPEG-4 part 2) that is at its place once it is whole; a context manager.
 
-    It is opened by the first frame, whose size the others are given; without frames there is no file.
+    It is opened by the first frame, whose size the others are given; without frames there is no file. The format has
+    even sizes: an odd last row or column is doubled.
     """
 
     def __init__(self, path: str | os.PathLike, rate: float) -> None:
@@ -84,6 +85,8 @@ class VideoWriter:
         Raises:
             CheckpointError: the file cannot be written.
         """
+        # OpenCV would cut a last odd row and column off.
+        frame = cv2.copyMakeBorder(frame, 0, frame.shape[0] % 2, 0, frame.shape[1] % 2, cv2.BORDER_REPLICATE)
         if self._writer is None:
             self._open(frame.shape[1], frame.shape[0])
         if frame.shape[1::-1] != self._size:

@@ -131,6 +131,15 @@ def test_a_video_that_breaks_off(tmp_path: Path) -> None:
         list(reader)
 
 
+def test_odd_sizes_lose_nothing_and_the_rate_is_kept(tmp_path: Path) -> None:
+    with VideoWriter(tmp_path / "a.mp4", 29.97) as drawn:
+        for _ in range(3):
+            drawn.write(np.full((33, 47, 3), 200, np.uint8))
+    with VideoReader(tmp_path / "a.mp4") as reader:
+        assert reader.rate == pytest.approx(29.97) and reader.declared == 3
+        assert [frame.shape for frame in reader] == [(34, 48, 3)] * 3
+
+
 def test_an_interrupted_result_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt), VideoWriter(tmp_path / "a.mp4", 10) as drawn:
         drawn.write(np.zeros((48, 64, 3), np.uint8))
