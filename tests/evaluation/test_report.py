@@ -133,6 +133,8 @@ def test_the_size_is_bounded(tmp_path: Path) -> None:
     many = {"loss": [(float(i), 1.0 + i % 7) for i in range(100_000)]}
     chart = line_chart(many, x="step", y="loss")
     assert len(re.search(r"points='([^']*)'", chart)[1].split()) <= POINTS
+    small = line_chart({"lr": [(0.0, 0.0), (90_000.0, 0.001)]}, x="step", y="learning rate")
+    assert {">0<", ">2.5e-4<", ">1e-3<", ">80000<"} <= set(re.findall(r">[\d.e-]+<", small))
     assert "Nothing to draw" in line_chart({"a": [(0.0, float("nan"))]}, x="x", y="y")
     assert "<circle" in line_chart({"a": [(1.0, 0.0)]}, x="x", y="y")
 

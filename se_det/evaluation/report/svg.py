@@ -8,7 +8,7 @@ from html import escape
 
 COLOURS = ("#1f6fb4", "#d95f02", "#1b8a5a", "#a6399b", "#b8860b", "#c0392b", "#4b5bd6", "#5d6d7e", "#00838f", "#7b4b2a")
 WIDTH, HEIGHT = 480, 300
-LEFT, RIGHT, TOP, BOTTOM = 58, 12, 10, 40
+LEFT, RIGHT, TOP, BOTTOM = 66, 12, 10, 40
 POINTS = 300  # per line: what a screen shows
 
 Line = Sequence[tuple[float, float]]
@@ -86,4 +86,8 @@ def _ticks(low: float, high: float) -> list[float]:
 
 
 def _number(value: float) -> str:
-    return f"{value:.4g}" if abs(value) < 1e5 else f"{value / 1000:g}k"
+    """About six characters, which is what there is room for: 0.75, 7.5e-4, 2e5."""
+    if value == 0 or 0.01 <= abs(value) < 1e5:
+        return f"{value:.5g}"
+    digits, power = f"{value:.1e}".split("e")
+    return f"{float(digits):g}e{int(power)}"
