@@ -23,11 +23,8 @@ def write_atomically(path: str | os.PathLike, write: Callable[[IO[bytes]], None]
     path = Path(path)
     temporary = None
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+        handle, temporary = _temporary_beside(path, ".tmp")
         with os.fdopen(handle, "wb") as file:
-            # mkstemp makes the file private; give it the permissions an ordinary open() would.
-            os.fchmod(file.fileno(), 0o666 & ~_umask())
             write(file)
             file.flush()
             os.fsync(file.fileno())
@@ -39,6 +36,18 @@ def write_atomically(path: str | os.PathLike, write: Callable[[IO[bytes]], None]
     finally:
         if temporary is not None and os.path.exists(temporary):
             os.unlink(temporary)
+
+
+def temporary_beside(path: str | os.PathLike, suffix: str = ".tmp") -> tuple[int, str]:
+    """An open, empty file in the folder of `path`, to be renamed to it: its descriptor and name.
+
+    Raises:
+        CheckpointError: the folder cannot be made or written.
+    """
+    try:
+        return _temporary_beside(Path(path), suffix)
+    except OSError as error:
+        raise CheckpointError(f"{path} could not be written: {error.strerror or error}.") from error
 
 
 def check_writable(folder: str | os.PathLike) -> None:
@@ -66,6 +75,14 @@ def write_text(path: str | os.PathLike, text: str) -> None:
 def write_json(path: str | os.PathLike, value: Any, *, indent: int | None = None) -> None:
     """Write `value` as JSON, atomically."""
     write_text(path, json.dumps(value, indent=indent) + "\n")
+
+
+def _temporary_beside(path: Path, suffix: str) -> tuple[int, str]:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=suffix, dir=path.parent)
+    # mkstemp makes the file private; give it the permissions an ordinary open() would.
+    os.fchmod(handle, 0o666 & ~_umask())
+    return handle, name
 
 
 def _umask() -> int:

@@ -5,13 +5,16 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from .. import comm
 from ..errors import ConfigError, DataError
 from ..files import write_json
-from .coco_metrics import SUMMARY, TASKS, coco_metrics
+from .coco_metrics import SUMMARY, TASKS, coco_scores
 from .coco_results import to_coco_results
 from .ground_truth import GroundTruth
 
@@ -23,11 +26,28 @@ IMAGES_PER_PIECE = 200  # of one process per gather: about 10 MB with masks, far
 logger = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True)
+class Outcome:
+    """What an evaluation found, for a report: see `coco_scores` for `precision`, which is per task, as `metrics` are.
+
+    `results` are COCO results with the file's own ids, in the order of the data set.
+    """
+
+    dataset: CocoDataset
+    truth: GroundTruth
+    results: list[dict[str, Any]]
+    metrics: dict[str, dict[str, float]]
+    precision: dict[str, np.ndarray]
+
+
 class CocoEvaluator:
     """Box and mask AP on a data set, as the COCO protocol defines them.
 
     Every process gives its part to `process`; `evaluate` gathers the parts. One evaluator serves many evaluations,
     with `reset` before each.
+
+    Attributes:
+        outcome: of the last evaluation, on the first process; None before it, after `reset`, and elsewhere.
     """
 
     def __init__(
@@ -64,6 +84,7 @@ class CocoEvaluator:
         """Forget the detections."""
         self._found: dict[Hashable, list[dict[str, Any]]] = {}
         self._not_finite = 0
+        self.outcome: Outcome | None = None
 
     def process(self, samples: Sequence[Mapping[str, Any]], outputs: Sequence[Mapping[str, Any]]) -> None:
         """Take the detector's `outputs` for `samples`. An image seen before is passed over.
@@ -119,12 +140,13 @@ class CocoEvaluator:
             write_json(self.output_folder / "inference" / "coco_instances_results.json", results)
         if self._truth is None:  # the process group was started after this evaluator was made
             self._truth = self._read_truth()
-        metrics = {}
+        metrics, precision = {}, {}
         for task in self.tasks:
-            metrics[task] = coco_metrics(self._truth, results, task)
+            metrics[task], precision[task] = coco_scores(self._truth, results, task)
             _log(task, metrics[task])
         if self.output_folder is not None:
             write_json(self.output_folder / "inference" / "metrics.json", _without_nan(metrics), indent=2)
+        self.outcome = Outcome(self.dataset, self._truth, results, metrics, precision)
         return metrics
 
     def _read_truth(self) -> GroundTruth:

@@ -36,6 +36,21 @@ def coco_metrics(truth: GroundTruth, results: Iterable[dict[str, Any]], task: st
     Raises:
         ValueError: an unknown task.
     """
+    return coco_scores(truth, results, task)[0]
+
+
+def coco_scores(
+    truth: GroundTruth, results: Iterable[dict[str, Any]], task: str
+) -> tuple[dict[str, float], np.ndarray]:
+    """The metrics of `coco_metrics`, and what they are means of.
+
+    Returns:
+        The metrics, and the precision (10 IoU thresholds, 101 recalls, classes) for objects of every size with 100
+        detections per class and image; -1 for a class without objects.
+
+    Raises:
+        ValueError: an unknown task.
+    """
     if task not in TASKS:
         raise ValueError(f"The task '{task}' is unknown; it must be one of {', '.join(TASKS)}.")
     detections = COCO(
@@ -50,12 +65,13 @@ def coco_metrics(truth: GroundTruth, results: Iterable[dict[str, Any]], task: st
     protocol.accumulate()
     protocol.summarize()
     metrics = {name: _percent(value) for name, value in zip(SUMMARY, protocol.stats)}
-    precision = protocol.eval["precision"]  # (IoU thresholds, recall thresholds, classes, area ranges, detections)
+    # Of (IoU thresholds, recall thresholds, classes, area ranges, detections): all sizes, most detections.
+    precision = protocol.eval["precision"][:, :, :, 0, -1]
     for index, label in enumerate(truth.class_labels):
-        known = precision[:, :, index, 0, -1]
+        known = precision[:, :, index]
         known = known[known > -1]
         metrics[f"AP-{label}"] = _percent(known.mean()) if known.size else float("nan")
-    return metrics
+    return metrics, precision
 
 
 def _detection(truth: GroundTruth, result: dict[str, Any], number: int, task: str) -> dict[str, Any]:

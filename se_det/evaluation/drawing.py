@@ -44,7 +44,7 @@ def draw_detections(
     Args:
         image: uint8 (H, W, 3), BGR.
         instances: `pred_boxes` (m, 4) XYXY px of `image`, `scores` (m,), `pred_classes` (m,), and where there are
-            masks `pred_masks` bool (m, H, W).
+            masks `pred_masks` bool (m, H, W). Without `scores`, as for annotations, labels are names alone.
         class_names: a name per class index.
         score_threshold: detections that score less are left out.
         enlarge_below: an image whose long side has fewer pixels is enlarged by the smallest whole factor that
@@ -58,7 +58,8 @@ def draw_detections(
     """
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
         raise ValueError(f"The image must be uint8 (H, W, 3), but it is {image.dtype} {image.shape}.")
-    scores = _array(instances["scores"])
+    scored = "scores" in instances
+    scores = _array(instances["scores"]) if scored else np.ones(len(instances["pred_boxes"]))
     shown = np.flatnonzero(scores >= score_threshold)
     scores = scores[shown]
     boxes = _array(instances["pred_boxes"])[shown].astype(np.float64).reshape(-1, 4)
@@ -91,7 +92,8 @@ def draw_detections(
 
     taken: list[tuple[int, int, int, int]] = []
     for index in np.argsort(-scores, kind="stable"):  # the surest detections get the best places
-        label = _fitting_label(class_names[classes[index]], classes[index], scores[index], (height, width))
+        score = scores[index] if scored else None
+        label = _fitting_label(class_names[classes[index]], classes[index], score, (height, width))
         place = label and _place(label, boxes[index], taken, (height, width), line)
         if place:
             x, y = place
@@ -129,7 +131,7 @@ def _text_size(image_size: tuple[int, int]) -> tuple[float, int, int]:
     return tall / 21, max(1, round(tall / 10)), max(1, round(tall / 5))  # a capital is 21 units high in this font
 
 
-def _fitting_label(name: str, index: int, score: float, image_size: tuple[int, int]) -> _Label | None:
+def _fitting_label(name: str, index: int, score: float | None, image_size: tuple[int, int]) -> _Label | None:
     """The longest form of the label that the image has room for; None when it has room for none."""
     scale, thickness, margin = _text_size(image_size)
     for text in _forms(_printable(name, index), score):
@@ -140,8 +142,9 @@ def _fitting_label(name: str, index: int, score: float, image_size: tuple[int, i
     return None
 
 
-def _forms(name: str, score: float) -> Iterator[str]:
-    yield f"{name} {score:.0%}"
+def _forms(name: str, score: float | None) -> Iterator[str]:
+    if score is not None:
+        yield f"{name} {score:.0%}"
     yield name
     for length in range(len(name) - 1, 0, -1):
         yield f"{name[:length]}."

@@ -11,7 +11,7 @@ from ..errors import CheckpointError
 
 # What a run writes; a folder that holds any of these holds a run.
 TRACES = ("config.yaml", "metrics.json", "log.txt", "last_checkpoint", "*.pth", "events.out.tfevents.*")
-RESULTS = ("inference/coco_instances_results.json", "inference/metrics.json")
+RESULTS = ("inference/coco_instances_results.json", "inference/metrics.json", "report.html")
 UNFINISHED = re.compile(r"\..+\.tmp")  # of a write that was killed
 
 

@@ -15,8 +15,9 @@ from ..data.coco import CocoDataset
 from ..data.loader import build_test_loader, build_train_loader
 from ..detection.build import build_detector, check_model
 from ..errors import ConfigError, did_you_mean
-from ..evaluation.coco_eval import CocoEvaluator
+from ..evaluation.coco_eval import CocoEvaluator, Outcome
 from ..evaluation.coco_metrics import SUMMARY
+from ..evaluation.report import write_report
 from ..evaluation.runner import evaluate
 from ..files import check_writable, write_text
 from ..weights import fit_gates, load_weights, settle_as_saved, settle_weights
@@ -149,12 +150,14 @@ def run_training(
         finally:
             if writer is not None:
                 writer.close()
+        if comm.is_main():
+            write_report(cfg.OUTPUT_DIR, evaluation.outcomes if evaluation else {}, config=run.config)
         comm.barrier()
         return milestones.last_metrics
 
 
 def run_evaluation(cfg: CfgNode) -> Metrics:
-    """Evaluate MODEL.WEIGHTS on the test data; the results are written to `inference/` in OUTPUT_DIR.
+    """Evaluate MODEL.WEIGHTS on the test data; the results go to `inference/` and `report.html` in OUTPUT_DIR.
 
     Returns:
         The metrics on the first process, `{}` elsewhere.
@@ -179,7 +182,11 @@ def run_evaluation(cfg: CfgNode) -> Metrics:
         load_weights(model, weights, whole=True)
         if comm.is_main():
             check_writable(cfg.OUTPUT_DIR)
-        return Evaluation(cfg, test_sets)(model.to(device))
+        evaluation = Evaluation(cfg, test_sets)
+        metrics = evaluation(model.to(device))
+        if comm.is_main():
+            write_report(cfg.OUTPUT_DIR, evaluation.outcomes, config=cfg.dump())
+        return metrics
 
 
 class Evaluation:
@@ -194,6 +201,11 @@ class Evaluation:
             name: (dataset, CocoEvaluator(dataset, tasks, folder if len(test_sets) == 1 else folder / name))
             for name, dataset in test_sets.items()
         }
+
+    @property
+    def outcomes(self) -> dict[str, Outcome]:
+        """What the last evaluation found per data set, on the first process."""
+        return {name: e.outcome for name, (_, e) in self._parts.items() if e.outcome is not None}
 
     def __call__(self, model: nn.Module, ema: EMA | None = None) -> Metrics:
         """Evaluate `model`, with its averaged weights where there are any."""

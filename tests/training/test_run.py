@@ -81,7 +81,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory, data: list[Any]) -> Path:
 def test_a_run_leaves_what_it_should(trained: Path, data: list[Any]) -> None:
     assert {p.name for p in trained.iterdir() if "tfevents" not in p.name} >= {
         "config.yaml", "log.txt", "metrics.json", "last_checkpoint", "model_0000002.pth", "model_0000004.pth",
-        "model_final.pth", "inference",
+        "model_final.pth", "inference", "report.html",
     }  # fmt: skip
     final = load_checkpoint(trained / "model_final.pth")
     assert final["iteration"] == 5 and final["categories"] == CATEGORIES
@@ -154,7 +154,7 @@ def test_evaluation_gives_what_training_gave(trained: Path, data: list[Any], tmp
     lines = [json.loads(line) for line in (trained / "metrics.json").read_text().splitlines()]
     assert metrics["bbox"]["AP"] == lines[-1]["bbox/AP"]
     assert json.loads((tmp_path / "inference" / "metrics.json").read_text())["segm"]["AP"] == metrics["segm"]["AP"]
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["inference"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["inference", "report.html"]
 
 
 def train_and_evaluate(folder: str, *overrides: Any) -> None:

@@ -1,0 +1,46 @@
+"""Which images a detector does best and worst on."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from .overlaps import ImageOverlaps, match, surer_than
+
+
+@dataclass(frozen=True)
+class ImageScore:
+    """Objects found, detections of nothing, and objects not found in an image, at one score threshold and IoU 0.5."""
+
+    image_id: Hashable
+    found: int
+    false: int
+    missed: int
+
+    @property
+    def f1(self) -> float:
+        """Harmonic mean of precision and recall."""
+        return 2 * self.found / (2 * self.found + self.false + self.missed)
+
+
+def rank_images(images: Sequence[ImageOverlaps], *, score_threshold: float = 0.5) -> list[ImageScore]:
+    """The images, worst first: by F1, of equals the one with more errors, then with fewer objects found, is worse.
+
+    Images with neither objects nor detections say nothing and are left out.
+    """
+    scores = []
+    for whole in images:
+        image = surer_than(whole, score_threshold)
+        found, ignored = match(image)
+        right = int((found >= 0).sum())
+        score = ImageScore(
+            image_id=image.image_id,
+            found=right,
+            false=int(np.sum(~ignored)) - right,
+            missed=int(np.sum(~image.crowd)) - right,
+        )
+        if score.found or score.false or score.missed:
+            scores.append(score)
+    return sorted(scores, key=lambda s: (s.f1, -(s.false + s.missed), s.found))

@@ -1,0 +1,43 @@
+"""Training curves of a run's metrics.json."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+from .svg import COLOURS, line_chart
+
+
+def read_history(path: str | Path) -> dict[str, list[tuple[float, float]]]:
+    """Name -> (step, value) of every number in a file of one JSON object a line; lines that are none are left out."""
+    lines: dict[str, list[tuple[float, float]]] = {}
+    try:
+        text = Path(path).read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return lines
+    for line in text.splitlines():
+        try:
+            values = json.loads(line)
+            step = float(values.pop("iteration"))
+        except (ValueError, KeyError, TypeError, AttributeError):
+            continue
+        for name, value in values.items():
+            if isinstance(value, (int, float)) and math.isfinite(value):
+                lines.setdefault(name, []).append((step, float(value)))
+    return lines
+
+
+def training_charts(history: dict[str, list[tuple[float, float]]]) -> list[str]:
+    """Losses, learning rate and AP over steps."""
+    losses = {name: line for name, line in history.items() if "loss" in name and "/" not in name}
+    # With several sets "set/task/AP"; the first names are the first set's.
+    aps = {name: line for name, line in history.items() if name.rsplit("/", 1)[-1] in ("AP", "AP50") and "/" in name}
+    charts = []
+    for lines, label in ((losses, "loss"), (aps, "AP")):
+        chosen = dict(list(lines.items())[: len(COLOURS)])
+        if chosen:
+            charts.append(line_chart(chosen, x="step", y=label))
+    if "lr" in history:
+        charts.append(line_chart({"lr": history["lr"]}, x="step", y="learning rate"))
+    return charts

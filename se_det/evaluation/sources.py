@@ -1,0 +1,118 @@
+"""What a person names on the command line, as files to detect in: images, folders, patterns and videos."""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..errors import DataError
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv")
+
+
+@dataclass(frozen=True)
+class Source:
+    """A file, whether it is a video, and the file below the output folder that it is drawn to, which is its alone."""
+
+    path: Path
+    video: bool
+    target: Path
+
+
+def find_sources(inputs: Sequence[str], output: str | os.PathLike, *, reserved: Sequence[str] = ()) -> tuple[
+    list[Source], list[str]
+]:  # fmt: skip
+    """The files that `inputs` name, in their order, a folder's and a pattern's sorted, each file once.
+
+    Files that would be drawn to one name, such as `a.png` and `a.webp`, get `a.png` and `a-2.png`. What lies in
+    `output` is not searched for when a folder holds it: drawn images of an earlier call.
+
+    Args:
+        inputs: files, folders (with all below), or patterns such as `photos/**/*.jpg`.
+        output: the folder that results are written to.
+        reserved: names there that are taken.
+
+    Returns:
+        The sources, and a sentence for each input that names nothing.
+
+    Raises:
+        DataError: an input would be overwritten by a result.
+    """
+    output = Path(output)
+    pairs: list[tuple[Path, Path]] = []
+    failures = []
+    for text in inputs:
+        found = _search(text, output)
+        if not found:
+            failures.append(_nothing(text))
+        pairs += found
+    taken = {name.casefold() for name in reserved}
+    seen: set[Path] = set()
+    sources = []
+    for path, name in pairs:
+        real = path.resolve()
+        if real in seen:
+            continue
+        seen.add(real)
+        video = path.suffix.lower() in VIDEO_SUFFIXES
+        suffix = ".mp4" if video else name.suffix if name.suffix.lower() in (".jpg", ".jpeg") else ".png"
+        target, number = name.with_suffix(suffix), 1
+        while str(target).casefold() in taken:
+            number += 1
+            target = name.with_name(f"{name.stem}-{number}{suffix}")
+        taken.add(str(target).casefold())
+        sources.append(Source(path=path, video=video, target=target))
+    for written in [*(output / s.target for s in sources), *(output / name for name in reserved)]:
+        # By the file itself, whatever the names: a link to an input counts.
+        if written.exists() and written.resolve() in seen:
+            raise DataError(f"{written} is one of the inputs and would be overwritten: give another output folder.")
+    return sources, failures
+
+
+def _search(text: str, output: Path) -> list[tuple[Path, Path]]:
+    """(file, its name below the output folder) of one input."""
+    path = Path(text)
+    if not text:
+        return []
+    if path.is_dir():
+        return [(file, file.relative_to(path)) for file in _known(path.rglob("*"), path, output)]
+    if path.is_file():
+        return [(path, Path(path.name))]
+    if path.exists() or not glob.has_magic(text):
+        return []
+    found = []
+    # Names below the first part of the pattern that is not a plain folder.
+    parts = Path(text).parts
+    plain = next(number for number, part in enumerate(parts) if glob.has_magic(part))
+    root = Path(*parts[:plain])
+    for file in _known(map(Path, glob.iglob(text, recursive=True)), root, output):
+        name = file.relative_to(root)
+        # A pattern such as */../../a.jpg must not lead out of the output folder.
+        found.append((file, Path(file.name) if ".." in name.parts else name))
+    return found
+
+
+def _known(files: Iterable[Path], root: Path, output: Path) -> list[Path]:
+    inside = output.resolve() if output.resolve() != root.resolve() else None
+    return sorted(
+        file
+        for file in files
+        if file.suffix.lower() in IMAGE_SUFFIXES + VIDEO_SUFFIXES
+        and file.is_file()
+        and (inside is None or inside not in file.resolve().parents)
+    )
+
+
+def _nothing(text: str) -> str:
+    if not text:
+        return "One of the inputs is an empty word: name an image, a video, a folder or a pattern."
+    if Path(text).exists() and not Path(text).is_dir():
+        return f"{text} is neither a file nor a folder."
+    if Path(text).is_dir() or glob.has_magic(text):
+        kinds = ", ".join(IMAGE_SUFFIXES + VIDEO_SUFFIXES)
+        return f"There are no images or videos in {text} (looked for {kinds})."
+    return f"There is no file or folder {text}."
