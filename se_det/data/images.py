@@ -45,7 +45,7 @@ def read_image(path: str | os.PathLike, format: str = "BGR") -> np.ndarray:
             # Of a palette with transparency and the like: alpha is left out on purpose.
             warnings.filterwarnings("ignore", category=UserWarning, module="PIL")
             image = Image.open(file)
-            upright = _UPRIGHT.get(_orientation(image))
+            upright = _UPRIGHT.get(orientation_of(image))
             image = _to_rgb(image)
             if upright is not None:
                 image = image.transpose(upright)
@@ -66,9 +66,11 @@ def read_image(path: str | os.PathLike, format: str = "BGR") -> np.ndarray:
     return pixels if format == "RGB" else pixels[:, :, ::-1]
 
 
-def _orientation(image: Image.Image) -> int | None:
+def orientation_of(image: Image.Image) -> int | None:
+    """EXIF's orientation, 1 to 8; None without a readable one."""
     try:
-        return image.getexif().get(274)
+        value = image.getexif().get(274)
+        return value if isinstance(value, int) else None
     except Exception:  # damaged EXIF data: the picture itself may be sound
         return None
 
