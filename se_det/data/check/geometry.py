@@ -43,16 +43,15 @@ def check_boxes(images: ImageTable, table: AnnotationTable, masks: MaskTable, fi
         apart = judged & _iou(as_corners(xywh), masks.extent).__lt__(DISAGREE) & _off(as_corners(xywh), masks.extent)
     for which, kind, detail in (
         (empty, "box-empty", "bbox {box} has no area"),
-        (corners, "box-xyxy", "bbox {box}, read as [x, y, width, height], does not fit; read as [x0, y0, x1, y1] it does"),
+        (corners, "box-xyxy", "bbox {box}, read as [x, y, width, height], does not fit; as [x0, y0, x1, y1] it does"),
         (fractions, "box-normalised", "bbox {box} lies in the first pixel of an image of {width} x {height}"),
         (outside, "box-outside", "bbox {box} has no part in its image of {width} x {height}"),
         (judged & ~outside & beyond, "box-sticks-out", "bbox {box} reaches beyond its image of {width} x {height}"),
         (apart & ~outside, "box-off-mask", "bbox {box} is not that of its mask, [x0, y0, x1, y1] {extent}"),
     ):  # fmt: skip
         for at in np.flatnonzero(which):
-            text = detail.format(
-                box=_short(xywh[at]), width=_whole(width[at]), height=_whole(height[at]), extent=_short(masks.extent[at])
-            )  # fmt: skip
+            side, extent = (_whole(width[at]), _whole(height[at])), _short(masks.extent[at])
+            text = detail.format(box=_short(xywh[at]), width=side[0], height=side[1], extent=extent)
             findings.add(kind, text, part="annotations", at=at, id=table.ids[at])
     return Conventions(corners, fractions)
 
@@ -92,9 +91,7 @@ def as_boxes(boxes: np.ndarray, corners: np.ndarray) -> np.ndarray:
     return np.concatenate((boxes[:, :2], boxes[:, 2:] - np.where(corners[:, None], boxes[:, :2], 0)), axis=1)
 
 
-def _looks_like_corners(
-    table: AnnotationTable, masks: MaskTable, sizes: np.ndarray, known: np.ndarray
-) -> np.ndarray:
+def _looks_like_corners(table: AnnotationTable, masks: MaskTable, sizes: np.ndarray, known: np.ndarray) -> np.ndarray:
     """Boxes that only make sense as corners: by their own mask or area, or as nearly all boxes of the file do."""
     box = table.xywh
     x0, y0, x1, y1 = box.T

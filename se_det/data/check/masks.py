@@ -180,10 +180,7 @@ def _sound_counts(counts: Any) -> bool:
     if isinstance(counts, str):
         return bool(counts) and counts.isascii()
     return (
-        isinstance(counts, list)
-        and bool(counts)
-        and set(map(type, counts)) <= {int}
-        and max(map(abs, counts)) < 2**40
+        isinstance(counts, list) and bool(counts) and set(map(type, counts)) <= {int} and max(map(abs, counts)) < 2**40
     )
 
 
