@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
-BAR, BAND, GREY, BLACK = (180, 119, 31), (245, 240, 232), (205, 205, 205), (0, 0, 0)  # BGR
+BAR, MARK, GREY, BLACK = (180, 119, 31), (40, 39, 214), (205, 205, 205), (0, 0, 0)  # BGR
 FONT = cv2.FONT_HERSHEY_SIMPLEX
 SCALE = 2  # drawn so much larger and then shrunk, which smooths lines and letters
 WIDTH, LEFT, RIGHT = 960, 190, 60
@@ -41,22 +41,24 @@ def _draw_sizes(canvas: np.ndarray, sides: np.ndarray) -> None:
     # Below 1 px and above the largest edge belong to the outer bars.
     counts, _ = np.histogram(np.clip(sides, EDGES[0], EDGES[-1] * 0.999), EDGES)
     most = max(int(counts.max()), 1)
+    full = most * 1.06  # so that the highest bar keeps off the words above it
 
     def x_of(side: float) -> float:
         return left + (right - left) * (np.log2(side) - np.log2(EDGES[0])) / (np.log2(EDGES[-1]) - np.log2(EDGES[0]))
 
-    _rectangle(canvas, (x_of(32), top), (x_of(96), bottom), BAND)
     for low, high, name in ((1, 32, "small"), (32, 96, "medium"), (96, EDGES[-1], "large")):
         inside = int(((sides >= (low if low > 1 else 0)) & (sides < (high if high < EDGES[-1] else np.inf))).sum())
         _text(canvas, f"{name}: {inside}", ((x_of(low) + x_of(high)) / 2, top - 8), align="middle")
     for tick in _ticks(most):
-        y = bottom - (bottom - top) * tick / most
+        y = bottom - (bottom - top) * tick / full
         _rectangle(canvas, (left, y), (right, y + 0.5), GREY)
         _text(canvas, str(tick), (left - 8, y + 4), align="right")
     for count, low, high in zip(counts, EDGES[:-1], EDGES[1:]):
         if count:
-            y = bottom - max((bottom - top) * count / most, 1)
+            y = bottom - max((bottom - top) * count / full, 1)
             _rectangle(canvas, (x_of(low) + 1, y), (x_of(high) - 1, bottom), BAR)
+    for side in (32, 96):  # COCO's small, medium and large
+        _rectangle(canvas, (x_of(side) - 0.5, top - 20), (x_of(side) + 0.5, bottom), MARK)
     _rectangle(canvas, (left, bottom), (right, bottom + 1), BLACK)
     for side in (1, 2, 4, 8, 16, 32, 64, 96, 128, 256, 512, 1024):
         if side != 96:

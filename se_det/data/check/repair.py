@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import struct
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
@@ -24,6 +25,8 @@ ANNOTATIONS, IMAGES, CHANGES = "annotations.json", "images", "changes.json"
 UNUSABLE_IMAGES = ("file-outside", "missing-file", "unreadable-image", "truncated-image", "size-differs")
 UNUSABLE_ANNOTATIONS = ("dangling-image", "undeclared-category", "box-empty", "box-outside", "annotation-twice")
 BAD_RLE = ("rle-size", "rle-damaged")
+
+ORIENTATION = 274  # EXIF's tag
 
 Change = dict[str, Any]
 
@@ -150,15 +153,33 @@ def _leave_out_repeat(report: Report, at: int, kind: str, why: str, reasons: dic
 
 
 def _store_unturned(source: Path, target: Path) -> str | None:
-    """Write the stored pixels without the EXIF orientation; a reason when that cannot be done without loss of more than
-    a JPEG's rounding."""
+    """Write the stored pixels, without loss, with the EXIF orientation set to upright; a reason when that cannot be."""
     with Image.open(source) as image:
-        exif = image.getexif()
-        exif[274] = 1
-        how: dict[str, Any] = {"JPEG": {"quality": "keep"}, "PNG": {}, "WEBP": {"lossless": True}}.get(image.format)
-        if how is None:
-            return f"its EXIF rotation cannot be taken out of a {image.format} file"
-        image.save(target, format=image.format, exif=exif, **how)
+        if image.format in ("PNG", "WEBP"):
+            exif = image.getexif()
+            exif[ORIENTATION] = 1
+            image.save(target, format=image.format, exif=exif, lossless=True)
+            return None
+        stored = image.info.get("exif", b"") if image.format == "JPEG" else b""
+    data, upright = source.read_bytes(), _upright(stored)
+    if upright is None or data.count(stored) != 1:
+        return f"its EXIF rotation cannot be taken out of this {image.format} file"
+    target.write_bytes(data.replace(stored, upright))
+    return None
+
+
+def _upright(exif: bytes) -> bytes | None:
+    """EXIF data of a JPEG with the one number changed that says how the picture is turned; None without one."""
+    order = {b"II": "<", b"MM": ">"}.get(exif[6:8])
+    if exif[:6] != b"Exif\0\0" or order is None:
+        return None
+    try:
+        first = 6 + struct.unpack_from(f"{order}I", exif, 10)[0]
+        for place in range(first + 2, first + 2 + 12 * struct.unpack_from(f"{order}H", exif, first)[0], 12):
+            if struct.unpack_from(f"{order}HHI", exif, place) == (ORIENTATION, 3, 1):  # one 16-bit number
+                return exif[: place + 8] + struct.pack(f"{order}H", 1) + exif[place + 10 :]
+    except struct.error:
+        pass
     return None
 
 

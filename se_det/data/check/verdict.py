@@ -74,10 +74,10 @@ def announce(verdict: Verdict | None, json_path: Path, folder: Path) -> None:
         return
     if verdict.stopping_count:
         more = verdict.stopping_count - len(verdict.stopping)
+        first = "; ".join(verdict.stopping) + (f"; and {more} more" if more else "")
         raise DataError(
-            f"{verdict.stopping_count} images of {json_path} (in {folder}) cannot be used: "
-            f"{'; '.join(verdict.stopping)}{f'; and {more} more' if more else ''}. `{command}` lists all that is wrong; with --fix OUT it writes a "
-            "cleaned copy."
+            f"{verdict.stopping_count} images of {json_path} (in {folder}) cannot be used: {first}. `{command}` lists "
+            "all that is wrong; with --fix OUT it writes a cleaned copy."
         )
     found = [f"{n} {kind}" for severity in ("error", "warning") for kind, n in verdict.counts[severity].items()]
     if found:
