@@ -57,7 +57,7 @@ def test_errors_are_exit_code_1_and_listed(it, capsys, tmp_path):
     out = capsys.readouterr().out
     assert "b.png" in out and "annotation 80" in out and "2 errors" in out
     found = json.loads((tmp_path / "r.json").read_text())["findings"]
-    assert {(f["kind"], f["severity"]) for f in found} == {("truncated-image", "error"), ("box-outside", "error")}
+    assert {f["kind"] for f in found if f["severity"] == "error"} == {"truncated-image", "box-outside"}
     fixed = tmp_path / "out"
     assert main(["check-data", "--json", str(fixed / "annotations.json"), "--images", str(fixed / "images")]) == 0
     assert len(json.loads((fixed / "changes.json").read_text())) == 2
@@ -101,7 +101,7 @@ def test_refusals(it, capsys, options, named):
 
 def test_training_refuses_images_it_would_end_at(it):
     BROKEN["another size"][0](it)
-    with pytest.raises(DataError, match=r"1 images .*image 2 \('b.png'\).*check-data"):
+    with pytest.raises(DataError, match=r"1 images .*image 2 .*images/b.png.*check-data"):
         training_sets(config(it))
 
 

@@ -37,7 +37,10 @@ class Verdict:
 
 def keep_verdict(report: Report) -> Verdict:
     """Make the verdict of a check that decoded the images, and write it to the cache where that can be done."""
-    stopping = [finding.sentence() for finding in report.findings.of(*STOPPING)]
+    stopping = [
+        f"image {finding.id!r} ({report.images_folder / (finding.file or '')}): {finding.detail}"
+        for finding in report.findings.of(*STOPPING)
+    ]
     counts = {severity: report.findings.counts(severity) for severity in SEVERITIES}
     verdict = Verdict(counts, stopping[:EXAMPLES], len(stopping))
     if len(report.images.ids) > NOT_KEPT:
