@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -61,6 +62,13 @@ def check_ids(
         if value is not None and position.setdefault(value, at) != at:
             findings.add(twice, f"entry {at} has the id of entry {position[value]}", part=part, at=at, id=value)
     return ids, position
+
+
+def odd_ids(ids: Sequence[int | str | None]) -> set[int]:
+    """Positions of ids that `check_ids` refuses as such: none, too large, or a text among numbers or the reverse."""
+    kinds = Counter(map(type, ids))
+    usual = int if kinds[int] >= kinds[str] else str
+    return {at for at, value in enumerate(ids) if type(value) is not usual or (usual is int and abs(value) >= 2**63)}
 
 
 def _sides(images: list[dict], ids: list[Any], key: str, findings: Findings) -> np.ndarray:

@@ -27,11 +27,13 @@ class MaskTable:
         area: float64 (n,) px^2: the sum of the polygons', or the set pixels of the RLE; nan without a sound mask.
         extent: float64 (n, 4) x0, y0, x1, y1 of the polygons; nan without sound ones.
         bad_polygons: bool (P,) which polygons of the file are faulty.
+        unusable: positions of annotations whose segmentation is neither polygons nor a sound RLE.
     """
 
     area: np.ndarray
     extent: np.ndarray
     bad_polygons: np.ndarray
+    unusable: set[int]
 
 
 def check_masks(document: Document, images: ImageTable, table: AnnotationTable, findings: Findings) -> MaskTable:
@@ -40,7 +42,7 @@ def check_masks(document: Document, images: ImageTable, table: AnnotationTable, 
     sizes = np.full((number, 2), np.nan)
     owned = table.owner >= 0
     sizes[owned] = images.sizes[table.owner[owned]]
-    masks = MaskTable(np.full(number, np.nan), np.full((number, 4), np.nan), np.zeros(0, bool))
+    masks = MaskTable(np.full(number, np.nan), np.full((number, 4), np.nan), np.zeros(0, bool), set())
     _check_polygons(document, table, sizes, masks, findings)
     _check_runs(document, table, sizes, masks, findings)
     return masks
@@ -130,12 +132,14 @@ def _check_runs(
             continue
         counts = found.get("counts") if isinstance(found, dict) else None
         if not isinstance(found, dict) or not _sound_counts(counts):
+            masks.unusable.add(at)
             what = f"the RLE counts are {shorten(counts)}" if isinstance(found, dict) else f"{shorten(found)}"
             findings.add("wrong-type", f"segmentation: {what}, neither polygons of numbers nor an RLE",
                          part="annotations", at=at, id=table.ids[at])  # fmt: skip
             continue
         size = sizes[at]
         if not _is_size(found.get("size")) or (np.isfinite(size).all() and found["size"] != size.tolist()):
+            masks.unusable.add(at)
             findings.add("rle-size", f"the RLE is of the size {shorten(found.get('size'))}, its image of "
                          f"{_shown(size)} (height, width)", part="annotations", at=at, id=table.ids[at])  # fmt: skip
             continue
@@ -170,6 +174,7 @@ def _settle(
     pixels = np.array([np.prod([float(v) for v in document.annotations[at]["segmentation"]["size"]]) for at in owners])
     sound = valid & fits & (total == pixels)
     masks.area[owners[sound]] = ones[sound]
+    masks.unusable.update(owners[~sound].tolist())
     for at in owners[~sound]:
         size = document.annotations[at]["segmentation"]["size"]
         findings.add("rle-damaged", f"the RLE counts do not sum up to its size, {size} (height, width)",

@@ -17,6 +17,7 @@ from ...errors import CheckpointError, DataError
 from ...files import write_atomically, write_json
 from ..coco_json import PACKED, as_numpy
 from .geometry import as_boxes
+from .image_entries import odd_ids
 from .masks import polygon_rows
 from .report import Report
 
@@ -24,7 +25,6 @@ ANNOTATIONS, IMAGES, CHANGES = "annotations.json", "images", "changes.json"
 
 UNUSABLE_IMAGES = ("file-outside", "missing-file", "unreadable-image", "truncated-image", "size-differs")
 UNUSABLE_ANNOTATIONS = ("dangling-image", "undeclared-category", "box-empty", "box-outside", "annotation-twice")
-BAD_RLE = ("rle-size", "rle-damaged")
 
 ORIENTATION = 274  # EXIF's tag
 
@@ -59,7 +59,10 @@ def write_cleaned(report: Report, out: Path) -> list[Change]:
     """
     check_target(out, report.json_path, report.images_folder)
     _check_mendable(report)
-    changes: list[Change] = []
+    changes: list[Change] = [
+        {"part": "file", "id": None, "change": "left out", "why": finding.detail}
+        for finding in report.findings.of("format")
+    ]
     try:
         kept_images = _images(report, out, changes)
     except OSError as error:
@@ -97,11 +100,12 @@ def _images(report: Report, out: Path, changes: list[Change]) -> list[tuple[int,
     for finding in findings.of("image-id-twice", "duplicate-image", "file-twice"):
         _leave_out_repeat(report, finding.at, finding.kind, finding.detail, reasons)
     swapped = findings.positions("images", "exif-swapped")
+    odd = odd_ids(table.ids)
     kept = []
     for at, entry in enumerate(report.document.images):
         place = {"part": "images", "id": table.ids[at], "file_name": table.names[at]}
         picture = report.pictures[at]
-        if table.ids[at] is None or picture is None:
+        if at in odd or picture is None:
             reasons.setdefault(at, "it has no usable id or file_name")
         entry = dict(entry)
         if at not in reasons and not np.isfinite(table.sizes[at]).all():
@@ -201,11 +205,13 @@ def _annotations(report: Report, images: set[int], changes: list[Change]) -> Ite
     reasons: dict[int, str] = {}
     for finding in findings.of(*UNUSABLE_ANNOTATIONS):
         reasons.setdefault(finding.at, finding.detail)
-    new_id = max((i for i in table.ids if type(i) is int), default=0)
-    fresh = findings.positions("annotations", "annotation-id-twice")
-    bad_rle = findings.positions("annotations", *BAD_RLE)
+    fresh = odd_ids(table.ids)
+    texts = any(type(value) is str for at, value in enumerate(table.ids) if at not in fresh)
+    new_id = 0 if texts else max((value for at, value in enumerate(table.ids) if at not in fresh), default=0)
+    fresh |= findings.positions("annotations", "annotation-id-twice")
     recomputed = findings.positions("annotations", "area-off")
     boxes = as_boxes(table.xywh, report.conventions.corners)
+    outlying = findings.positions("annotations", "box-sticks-out")
     polygons = _Polygons(report)
     for at, entry in enumerate(report.document.annotations):
         owner = int(table.owner[at])
@@ -217,9 +223,9 @@ def _annotations(report: Report, images: set[int], changes: list[Change]) -> Ite
         size = report.images.sizes[owner]
         height, width = size if np.isfinite(size).all() else report.pictures[owner].size
         entry, done = dict(entry), []
-        if at in fresh or table.ids[at] is None:
+        if at in fresh:
             new_id += 1
-            entry["id"] = new_id if not any(type(i) is str for i in table.ids) else f"new {new_id}"
+            entry["id"] = f"new {new_id}" if texts else new_id
             done.append(f"id {entry['id']} given")
         box = boxes[at]
         if report.conventions.fractions[at]:
@@ -231,15 +237,13 @@ def _annotations(report: Report, images: set[int], changes: list[Change]) -> Ite
             changes.append({"part": "annotations", "id": table.ids[at], "change": "left out",
                             "why": "its box is outside of its image"})  # fmt: skip
             continue
-        if at in polygons.outlying or not np.array_equal(box, table.xywh[at]) or \
-                (np.concatenate((low, high)) != np.concatenate((box[:2], box[:2] + box[2:]))).any():  # fmt: skip
-            clipped = np.concatenate((low, high - low))
-            if not np.allclose(clipped, box, rtol=0, atol=1e-6):
-                done.append("box clipped to its image")
-                box = clipped
-        if done:
+        clipped = np.concatenate((low, high - low))
+        if at in outlying and not np.allclose(clipped, box, rtol=0, atol=1e-6):
+            done.append("box clipped to its image")
+            box = clipped
+        if not np.array_equal(box, table.xywh[at]):
             entry["bbox"] = [round(float(value), 6) for value in box]
-        _mend_mask(entry, at, at in bad_rle, polygons, done)
+        _mend_mask(entry, at, at in report.masks.unusable, polygons, done)
         if type(entry.get("iscrowd", 0)) not in (int, bool) or entry.get("iscrowd", 0) not in (0, 1):
             entry["iscrowd"] = int(str(entry["iscrowd"]) in ("1", "1.0"))
             done.append(f"iscrowd set to {entry['iscrowd']}")
@@ -267,7 +271,6 @@ class _Polygons:
         self._last = np.cumsum(as_numpy(packed.counts))
         self._counts = as_numpy(packed.counts)
         self._bad = report.masks.bad_polygons
-        self.outlying = report.findings.positions("annotations", "box-sticks-out")
 
     def of(self, number: int) -> tuple[list[list[float]], int]:
         """The sound polygons, and how many are left out."""
@@ -276,18 +279,14 @@ class _Polygons:
         return sound, len(rows) - len(sound)
 
 
-def _mend_mask(entry: dict, at: int, bad_rle: bool, polygons: _Polygons, done: list[str]) -> None:
+def _mend_mask(entry: dict, at: int, unusable: bool, polygons: _Polygons, done: list[str]) -> None:
     number = entry.pop(PACKED, None)
     if number is not None:
         sound, left_out = polygons.of(number)
         entry["segmentation"] = sound
         if left_out:
             done.append(f"{left_out} polygons removed")
-    elif bad_rle or not (entry.get("segmentation") is None or isinstance(entry["segmentation"], dict)):
-        if entry["segmentation"]:
-            done.append("segmentation removed")
-        entry["segmentation"] = []
-    elif isinstance(entry.get("segmentation"), dict) and "counts" not in entry["segmentation"]:
+    elif unusable:
         entry["segmentation"] = []
         done.append("segmentation removed")
 
