@@ -199,7 +199,8 @@ def test_histograms():
     assert many.shape[0] < 2300
 
 
-NASTY = [None, True, -1, 1.5, 1e308, float("nan"), float("inf"), 10**400, 2**63, "", "\ud800", "a\0b", [], {}, [[]], [1],
+NASTY = [None, True, -1, 1.5, 1e308, float("nan"), float("inf"), 10**400, 2**63, "",
+         "\ud800", "a\0b", [], {}, [[]], [1],
          {"counts": "", "size": [1, 2]}, {"counts": [10**30], "size": [HEIGHT, WIDTH]}, "../x", [1, 2, 3, 4],
          [["1"] * 6], [None] * 4, "sub", "."]  # fmt: skip
 

@@ -88,8 +88,10 @@ def _check_mendable(report: Report) -> None:
             f"{report.json_path}: category ids stand for several categories (one of them {names[0]!a}), and which one "
             "an annotation means cannot be known. Correct 'categories' by hand, then give --fix again."
         )
-    if any(type(entry.get("id")) is not int for entry in document.categories):
-        raise DataError(f"{report.json_path}: a category has no id that is a whole number. Correct it by hand first.")
+    if any(type(i) is not int or abs(i) >= 2**63 for i in (entry.get("id") for entry in document.categories)):
+        raise DataError(
+            f"{report.json_path}: a category has no id that is a whole number below 2^63. Correct it by hand first."
+        )
 
 
 def _images(report: Report, out: Path, changes: list[Change]) -> list[tuple[int, dict]]:
