@@ -41,14 +41,14 @@ def run(args: argparse.Namespace) -> int:
     if args.fix:
         check_target(Path(args.fix), Path(args.json), Path(args.images))
     report = check_dataset(args.json, args.images, decode=not args.json_only)
+    if not args.json_only:
+        keep_verdict(report)  # of this set alone
     if args.against:
         other = check_dataset(args.against, args.against_images or args.images, title="images of the other split")
         compare_splits(report, other)
     # Names from a data set may hold what a terminal cannot show.
     encoding = sys.stdout.encoding or "utf-8"
     print(report.text().encode(encoding, "backslashreplace").decode(encoding))
-    if not args.json_only:
-        keep_verdict(report)
     if args.output:
         write_json(args.output, report.as_dict(), indent=1)
         logger.info("Wrote %s.", args.output)
