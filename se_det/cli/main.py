@@ -17,9 +17,11 @@ COMMANDS = {
     "train": ("train", "train and evaluate a detector"),
     "pretrain": ("pretrain", "train and evaluate a classifier, whose backbone starts a detector"),
     "predict": ("predict", "detect objects in images and draw them"),
+    "check-data": ("check_data", "find everything that is wrong with a data set, before training"),
     "analyze-model": ("analyze_model", "count what networks cost, and look at what their gates do"),
     "convert-weights": ("convert_weights", "convert a weight file of another program, or to another program's names"),
     "benchmark": ("benchmark", "measure time and memory"),
+    "doctor": ("doctor", "say what is installed and there, and what is missing and for what"),
 }
 
 

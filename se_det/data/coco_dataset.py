@@ -130,6 +130,11 @@ class CocoDataset:
         """int64 (n, 2): height and width px of each image."""
         return self._columns["sizes"][self._columns["index"]]
 
+    @property
+    def file_names(self) -> list[str]:
+        """The name of each image's file, below `images_folder`."""
+        return [self._file_names[at] for at in self._columns["index"].tolist()]
+
     def without_empty(self) -> CocoDataset:
         """The images with an annotation that is not a crowd; how many others there are is logged."""
         counts = self._not_crowd(torch.ones(len(self._columns["crowd"]), dtype=torch.bool))
@@ -172,8 +177,7 @@ class CocoDataset:
         Raises:
             DataError: naming the first files missing and their number.
         """
-        names = (self._file_names[at] for at in self._columns["index"].tolist())
-        check_files(self.json_path, self.images_folder, names)
+        check_files(self.json_path, self.images_folder, self.file_names)
 
     def _not_crowd(self, which: torch.Tensor) -> torch.Tensor:
         """int64 (len(self),): how many annotations of each image are in `which` and no crowds."""

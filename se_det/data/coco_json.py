@@ -71,10 +71,10 @@ def parse_coco(path: Path) -> CocoContent:
         DataError: the file is missing or not JSON, or is not an object with images, annotations and categories.
     """
     polygons = PackedPolygons()
-    content = _load(path, polygons)
+    content = load_json(path, polygons)
     if not isinstance(content, dict):
         hint = " COCO results (detections) are such a list; give the ground truth." if isinstance(content, list) else ""
-        raise DataError(f"{path} holds a JSON {_kind(content)}, not an object as COCO annotations are.{hint}")
+        raise DataError(f"{path} holds a JSON {kind_of(content)}, not an object as COCO annotations are.{hint}")
     lacking = [key for key in ("images", "annotations", "categories") if key not in content]
     if lacking:
         raise DataError(
@@ -85,7 +85,7 @@ def parse_coco(path: Path) -> CocoContent:
         values = content[key]
         if not isinstance(values, list):
             raise DataError(
-                f"{path} is not in COCO's format: '{key}' is a JSON {_kind(values)}; it must be a list of objects."
+                f"{path} is not in COCO's format: '{key}' is a JSON {kind_of(values)}; it must be a list of objects."
             )
         if set(map(type, values)) - {dict}:
             at, wrong = next((i, v) for i, v in enumerate(values) if not isinstance(v, dict))
@@ -93,13 +93,12 @@ def parse_coco(path: Path) -> CocoContent:
     return CocoContent(content["images"], content["annotations"], content["categories"], polygons)
 
 
-def shorten(value: Any) -> str:
-    """A value for a message, cut when it is long."""
-    text = repr(value)
-    return text if len(text) <= 80 else text[:77] + "..."
+def load_json(path: Path, polygons: PackedPolygons) -> Any:
+    """What a JSON file holds, whatever it is; polygons of its objects go to `polygons`.
 
-
-def _load(path: Path, polygons: PackedPolygons) -> Any:
+    Raises:
+        DataError: the file is missing, cannot be read, or is not JSON.
+    """
     collecting = gc.isenabled()
     # Millions of new objects and not one cycle: the collector would walk over all of them again and again.
     gc.disable()
@@ -121,7 +120,14 @@ def _load(path: Path, polygons: PackedPolygons) -> Any:
             gc.enable()
 
 
-def _kind(value: Any) -> str:
+def shorten(value: Any) -> str:
+    """A value for a message, cut when it is long."""
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+def kind_of(value: Any) -> str:
+    """JSON's word for the kind of a value."""
     names = {list: "list", dict: "object", str: "string", bool: "true or false", type(None): "null"}
     return names.get(type(value), "number")
 

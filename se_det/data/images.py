@@ -66,7 +66,7 @@ def decode(file: IO[bytes]) -> np.ndarray:
         # Of a palette with transparency and the like: alpha is left out on purpose.
         warnings.filterwarnings("ignore", category=UserWarning, module="PIL")
         image = Image.open(file)
-        upright = _UPRIGHT.get(_orientation(image))
+        upright = _UPRIGHT.get(orientation_of(image))
         image = _to_rgb(image)
         return np.asarray(image if upright is None else image.transpose(upright))
 
@@ -80,9 +80,11 @@ def what_is_wrong(error: Exception, *, empty: bool) -> str:
     return str(getattr(error, "strerror", None) or error) or type(error).__name__
 
 
-def _orientation(image: Image.Image) -> int | None:
+def orientation_of(image: Image.Image) -> int | None:
+    """EXIF's orientation, 1 to 8; None without a readable one."""
     try:
-        return image.getexif().get(274)
+        value = image.getexif().get(274)
+        return value if isinstance(value, int) else None
     except Exception:  # damaged EXIF data: the picture itself may be sound
         return None
 

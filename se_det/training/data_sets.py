@@ -7,9 +7,11 @@ from typing import Any
 
 from fvcore.common.config import CfgNode
 
+from .. import comm
 from ..data.catalog import open_dataset
+from ..data.check.verdict import announce, verdict_at_start
 from ..data.coco import CocoDataset, compare_categories, read_coco
-from ..errors import ConfigError
+from ..errors import ConfigError, DataError, SeDetError
 
 logger = logging.getLogger(__name__)
 
@@ -19,7 +21,7 @@ def training_sets(cfg: CfgNode) -> list[CocoDataset]:
 
     Raises:
         ConfigError: neither is given, or a JSON without its folder.
-        DataError: they cannot be used, or do not agree in their categories.
+        DataError: they cannot be used, images among them, or do not agree in their categories.
     """
     own = _own_set(cfg, "TRAIN")
     sets = [own] if own else [open_dataset(name) for name in cfg.DATASETS.TRAIN]
@@ -31,7 +33,7 @@ def training_sets(cfg: CfgNode) -> list[CocoDataset]:
     for other in sets[1:]:
         compare_categories(sets[0], other)
     for dataset in sets:
-        dataset.check_files_exist()
+        _check_images(dataset)
     return sets
 
 
@@ -53,7 +55,7 @@ def test_sets(cfg: CfgNode) -> dict[str, CocoDataset]:
     else:
         sets = {name: open_dataset(name) for name in cfg.DATASETS.TEST}
     for dataset in sets.values():
-        dataset.check_files_exist()
+        _check_images(dataset)
     return sets
 
 
@@ -81,6 +83,21 @@ def settle_num_classes(cfg: CfgNode, dataset: CocoDataset) -> None:
 def categories(dataset: CocoDataset) -> list[dict[str, Any]]:
     """`[{"id": ..., "name": ...}, ...]` in the order of the classes, as a checkpoint keeps them."""
     return [{"id": int(i), "name": str(n)} for i, n in zip(dataset.category_ids, dataset.category_names)]
+
+
+def _check_images(dataset: CocoDataset) -> None:
+    """Refuse images that a run would end at, where that is known or soon found. One process looks, all hear."""
+    dataset.check_files_exist()
+    place = dataset.json_path, dataset.images_folder
+    fault = None
+    if comm.is_main():
+        try:
+            announce(verdict_at_start(*place, dataset.file_names), *place)
+        except SeDetError as error:
+            fault = str(error)
+    fault = comm.broadcast_object(fault)
+    if fault:
+        raise DataError(fault)
 
 
 def _own_set(cfg: CfgNode, part: str) -> CocoDataset | None:

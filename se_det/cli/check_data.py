@@ -1,0 +1,63 @@
+"""`se-det check-data`: everything that is wrong with a data set, before training."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+
+logger = logging.getLogger(__name__)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The command's arguments."""
+    parser.add_argument("--json", required=True, metavar="J", help="COCO annotations")
+    parser.add_argument("--images", required=True, metavar="D", help="folder that their file names start from")
+    parser.add_argument("--against", metavar="J2", help="another split: its categories must agree, its images differ")
+    parser.add_argument("--against-images", metavar="D2", help="its folder of images; default: that of --images")
+    parser.add_argument("--output", metavar="FILE", help="write the report there as JSON, with every finding")
+    parser.add_argument("--histograms", metavar="PNG", help="draw box sizes and classes there")
+    parser.add_argument("--fix", metavar="OUT", help="write a cleaned copy into this new folder, and what it changed")
+    parser.add_argument("--json-only", action="store_true", help="do not open the images")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Check, report, and write what was asked for; 1 when there are errors."""
+    from pathlib import Path
+
+    import cv2
+
+    from ..data.check import check_dataset, compare_splits
+    from ..data.check.histograms import draw_histograms
+    from ..data.check.repair import check_target, write_cleaned
+    from ..data.check.verdict import keep_verdict
+    from ..errors import ConfigError
+    from ..files import write_atomically, write_json
+
+    if args.against_images and not args.against:
+        raise ConfigError("--against-images goes with --against J2.")
+    if args.json_only and (args.fix or args.against):
+        raise ConfigError("--json-only opens no image, and --fix and --against need them: leave it out.")
+    if args.fix:
+        check_target(Path(args.fix), Path(args.json), Path(args.images))
+    report = check_dataset(args.json, args.images, decode=not args.json_only)
+    if not args.json_only:
+        keep_verdict(report)  # of this set alone
+    if args.against:
+        other = check_dataset(args.against, args.against_images or args.images, title="images of the other split")
+        compare_splits(report, other)
+    # Names from a data set may hold what a terminal cannot show.
+    encoding = sys.stdout.encoding or "utf-8"
+    print(report.text().encode(encoding, "backslashreplace").decode(encoding))
+    if args.output:
+        write_json(args.output, report.as_dict(), indent=1)
+        logger.info("Wrote %s.", args.output)
+    if args.histograms:
+        picture = draw_histograms(report.box_sides(), report.classes, title=str(args.json))
+        data = cv2.imencode(".png", picture)[1].tobytes()
+        write_atomically(args.histograms, lambda file: file.write(data))
+        logger.info("Wrote %s.", args.histograms)
+    if args.fix:
+        changes = write_cleaned(report, Path(args.fix))
+        logger.info("Wrote a cleaned copy to %s: %d changes, listed in its changes.json.", args.fix, len(changes))
+    return 1 if report.errors else 0

@@ -1,0 +1,134 @@
+"""`se-det doctor`: versions, devices, folders, and what is missing and what it is for."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import os
+import platform
+import shutil
+import sys
+from pathlib import Path
+
+REQUIRED = {
+    "torch": "everything", "torchvision": "NMS and RoIAlign", "numpy": "everything", "pillow": "reading images",
+    "fvcore": "configs", "pycocotools": "masks", "faster-coco-eval": "COCO evaluation", "opencv": "drawing",
+    "safetensors": "safetensors weights", "tensorboard": "training curves", "tqdm": "progress bars",
+}  # fmt: skip
+OPTIONAL = {
+    "detectron2": "--engine detectron2", "timm": "timm/<name> backbones", "onnx": "ONNX export",
+    "onnxruntime": "checking an ONNX export",
+}  # fmt: skip
+OPENCVS = ("opencv-python-headless", "opencv-python", "opencv-contrib-python", "opencv-contrib-python-headless")
+# Linux's names of what makes CPUs compute in bfloat16, and of the vectors below it.
+CPU_FLAGS = {"avx2": "AVX2", "avx512f": "AVX512", "avx512_bf16": "AVX512 bf16", "amx_bf16": "AMX bf16", "bf16": "bf16"}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The command takes none."""
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print what there is; a thing that is missing is said and no failure."""
+    lines, missing = [], []
+    _versions(lines, missing)
+    _devices(lines)
+    _data(lines, missing)
+    _cache(lines, missing)
+    for name, value in lines:
+        print(f"{name + ':':22}{value}")
+    print("\nMissing:" if missing else "\nNothing is missing.")
+    for what in missing:
+        print(f"  {what}")
+    return 0
+
+
+def version_of(package: str) -> str | None:
+    """The installed version; OpenCV has several packages."""
+    for name in OPENCVS if package == "opencv" else (package,):
+        try:
+            return importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return None
+
+
+def _versions(lines: list[tuple[str, str]], missing: list[str]) -> None:
+    from .. import __version__
+
+    lines.append(("se_det", f"{__version__} in {Path(__file__).resolve().parents[1]}"))
+    lines.append(("Python", f"{platform.python_version()} ({sys.executable})"))
+    lines.append(("system", platform.platform()))
+    for packages, optional in ((REQUIRED, False), (OPTIONAL, True)):
+        for package, purpose in packages.items():
+            version = version_of(package)
+            lines.append((package, version or "not installed"))
+            if version is None:
+                how = "optional" if optional else "required: pip install se_det's requirements again"
+                missing.append(f"{package}, for {purpose} ({how})")
+
+
+def _devices(lines: list[tuple[str, str]]) -> None:
+    flags = cpu_flags(Path("/proc/cpuinfo"))
+    found = [name for flag, name in CPU_FLAGS.items() if flag in flags]
+    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    lines.append(("CPUs", f"{cpus}; {', '.join(found) or 'none of ' + ', '.join(CPU_FLAGS.values())}"))
+    try:
+        import torch
+    except Exception as error:  # a broken installation is what this command is called for
+        lines.append(("GPUs", f"unknown: torch cannot be imported ({error})"))
+        return
+    lines.append(("torch threads", str(torch.get_num_threads())))
+    lines.append(("CUDA of torch", torch.version.cuda or "none (a CPU build)"))
+    if not torch.cuda.is_available():
+        lines.append(("GPUs", "none: MODEL.DEVICE cuda becomes cpu"))
+        return
+    for number in range(torch.cuda.device_count()):
+        facts = torch.cuda.get_device_properties(number)
+        free, total = torch.cuda.mem_get_info(number)
+        lines.append((f"GPU {number}", f"{facts.name}, {free / 2**30:.1f} of {total / 2**30:.1f} GiB free, "
+                      f"bf16 {'yes' if torch.cuda.is_bf16_supported() else 'no'}"))  # fmt: skip
+
+
+def cpu_flags(path: Path) -> set[str]:
+    """Linux's flags of the first CPU; none elsewhere."""
+    try:
+        for line in path.read_text(errors="replace").splitlines():
+            key, _, value = line.partition(":")
+            if key.strip() in ("flags", "Features"):
+                return set(value.split())
+    except OSError:
+        pass
+    return set()
+
+
+def _data(lines: list[tuple[str, str]], missing: list[str]) -> None:
+    from ..data.catalog import DATASETS, DEFAULT_ROOT, ROOT_VARIABLE, dataset_paths
+
+    root = os.environ.get(ROOT_VARIABLE)
+    folder = Path(root or DEFAULT_ROOT).expanduser().absolute()
+    there = "" if folder.is_dir() else ", which is not there"
+    lines.append(("data sets", f"{folder} ({ROOT_VARIABLE}{'' if root else ' is not set'}){there}"))
+    found = [name for name in DATASETS if all(path.exists() for path in dataset_paths(name))]
+    lines.append(("named data sets", ", ".join(found) or "none"))
+    if not found:
+        missing.append(f"named data sets under {folder}, which configs name (their layout: datasets/README.md)")
+    lines.append(("free disk here", _free(Path.cwd())))
+
+
+def _cache(lines: list[tuple[str, str]], missing: list[str]) -> None:
+    from ..weights.download import CACHE_VARIABLE, cache_folder
+
+    folder = cache_folder().absolute()
+    above = next(path for path in (folder, *folder.parents) if path.exists())
+    writable = above.is_dir() and os.access(above, os.W_OK | os.X_OK)
+    lines.append(("cache", f"{folder} ({_free(above)} free{'' if folder.is_dir() else ', made when needed'})"))
+    if not writable:
+        missing.append(f"a writable cache, for downloaded weights: set {CACHE_VARIABLE} to a folder you may write")
+
+
+def _free(path: Path) -> str:
+    try:
+        return f"{shutil.disk_usage(path).free / 2**30:.1f} GiB"
+    except OSError as error:
+        return f"unknown ({error.strerror})"

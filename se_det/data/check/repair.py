@@ -1,0 +1,302 @@
+"""A cleaned copy of a data set: what can be mended is, what cannot is left out, and each change is listed."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from PIL import Image
+
+from ...errors import CheckpointError, DataError
+from ...files import write_atomically, write_json
+from ..coco_json import PACKED, as_numpy
+from .geometry import as_boxes
+from .image_entries import odd_ids
+from .masks import polygon_rows
+from .report import Report
+
+ANNOTATIONS, IMAGES, CHANGES = "annotations.json", "images", "changes.json"
+
+UNUSABLE_IMAGES = ("file-outside", "missing-file", "unreadable-image", "truncated-image", "size-differs")
+UNUSABLE_ANNOTATIONS = ("dangling-image", "undeclared-category", "box-empty", "box-outside", "annotation-twice")
+
+ORIENTATION = 274  # EXIF's tag
+
+Change = dict[str, Any]
+
+
+def check_target(out: Path, json_path: Path, images_folder: Path) -> None:
+    """Refuse a folder for the copy that is, holds or lies in the input, or has something in it.
+
+    Raises:
+        DataError: naming both.
+    """
+    target = os.path.realpath(out)
+    folder, file = os.path.realpath(images_folder), os.path.realpath(json_path)
+    if os.path.commonpath([target, folder]) in (target, folder) or os.path.commonpath([target, file]) == target:
+        raise DataError(
+            f"--fix {out} and the input ({json_path}, {images_folder}) lie in one another: give a folder apart from it."
+        )
+    if os.path.lexists(target) and not (os.path.isdir(target) and not os.listdir(target)):
+        raise DataError(f"--fix {out} is not an empty folder: nothing is written over. Give a new one.")
+
+
+def write_cleaned(report: Report, out: Path) -> list[Change]:
+    """Write `out`/annotations.json, `out`/images and `out`/changes.json. The input is only read.
+
+    Images are copied as they are, but for those whose annotations were made before their EXIF rotation, which are
+    stored without it.
+
+    Raises:
+        DataError: `out` is not a new folder apart from the input, or the file has faults that only its author can mend.
+        CheckpointError: something cannot be written.
+    """
+    check_target(out, report.json_path, report.images_folder)
+    _check_mendable(report)
+    changes: list[Change] = [
+        {"part": "file", "id": None, "change": "left out", "why": finding.detail}
+        for finding in report.findings.of("format")
+    ]
+    try:
+        kept_images = _images(report, out, changes)
+    except OSError as error:
+        raise CheckpointError(f"The copy in {out} could not be written: {error.strerror or error}.") from error
+    kept = _annotations(report, {at for at, _ in kept_images}, changes)
+    head = {
+        **report.document.rest,
+        "images": [entry for _, entry in kept_images],
+        "categories": _categories(report, changes),
+    }
+    write_atomically(out / ANNOTATIONS, lambda file: _write(file, head, kept))
+    write_json(out / CHANGES, changes, indent=1)
+    return changes
+
+
+def _check_mendable(report: Report) -> None:
+    document, findings = report.document, report.findings
+    if not document.images or not document.categories:
+        raise DataError(f"{report.json_path} has no images or no categories: there is nothing that --fix could clean.")
+    names = [document.categories[finding.at].get("name") for finding in findings.of("category-id-twice")]
+    if names:
+        raise DataError(
+            f"{report.json_path}: category ids stand for several categories (one of them {names[0]!a}), and which one "
+            "an annotation means cannot be known. Correct 'categories' by hand, then give --fix again."
+        )
+    if any(type(i) is not int or abs(i) >= 2**63 for i in (entry.get("id") for entry in document.categories)):
+        raise DataError(
+            f"{report.json_path}: a category has no id that is a whole number below 2^63. Correct it by hand first."
+        )
+
+
+def _images(report: Report, out: Path, changes: list[Change]) -> list[tuple[int, dict]]:
+    findings, table = report.findings, report.images
+    reasons: dict[int, str] = {}
+    for finding in findings.of(*UNUSABLE_IMAGES, "split-duplicate"):
+        reasons.setdefault(finding.at, finding.detail)
+    for finding in findings.of("image-id-twice", "duplicate-image", "file-twice"):
+        _leave_out_repeat(report, finding.at, finding.kind, finding.detail, reasons)
+    swapped = findings.positions("images", "exif-swapped")
+    odd = odd_ids(table.ids)
+    kept = []
+    for at, entry in enumerate(report.document.images):
+        place = {"part": "images", "id": table.ids[at], "file_name": table.names[at]}
+        picture = report.pictures[at]
+        if at in odd or picture is None:
+            reasons.setdefault(at, "it has no usable id or file_name")
+        entry = dict(entry)
+        if at not in reasons and not np.isfinite(table.sizes[at]).all():
+            entry["height"], entry["width"] = picture.size
+            changes.append({**place, "change": "size set", "why": "its declared size was no size"})
+        if at not in reasons:
+            name = table.names[at]
+            target = out / IMAGES / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            if at in swapped:
+                fault = _store_unturned(report.images_folder / name, target)
+                if fault:
+                    reasons[at] = fault
+                else:
+                    changes.append({**place, "change": "stored without EXIF rotation", "why": "its annotations are "
+                                    "of the picture before it"})  # fmt: skip
+            elif not target.exists():
+                shutil.copyfile(report.images_folder / name, target)
+        if at in reasons:
+            changes.append({**place, "change": "left out, with its annotations", "why": reasons[at]})
+        else:
+            kept.append((at, entry))
+    return kept
+
+
+def _leave_out_repeat(report: Report, at: int, kind: str, why: str, reasons: dict[int, str]) -> None:
+    """Of an id twice both go, as whose its annotations are is not known, unless both name one file. Of a picture twice
+    the one with fewer annotations goes."""
+    table = report.images
+    if kind == "image-id-twice":
+        first = table.position[table.ids[at]]
+        reasons.setdefault(at, why)
+        if table.names[first] != table.names[at]:
+            reasons.setdefault(first, f"its id is also that of {table.names[at]!a}")
+        return
+    picture = report.pictures[at]
+    twins = [
+        other
+        for other, p in enumerate(report.pictures)
+        if p is not None and picture is not None and (p.digest, p.size) == (picture.digest, picture.size)
+        and other not in reasons
+    ]  # fmt: skip
+    if len(twins) > 1:
+        used = np.bincount(report.annotations.owner[report.annotations.owner >= 0], minlength=len(table.ids))
+        best = max(twins, key=lambda other: (used[other], -other))
+        for other in twins:
+            if other != best:
+                reasons[other] = f"has the pixels of image {table.ids[best]!r}"
+
+
+def _store_unturned(source: Path, target: Path) -> str | None:
+    """Write the stored pixels, without loss, with the EXIF orientation set to upright; a reason when that cannot be."""
+    with Image.open(source) as image:
+        if image.format in ("PNG", "WEBP"):
+            exif = image.getexif()
+            exif[ORIENTATION] = 1
+            image.save(target, format=image.format, exif=exif, lossless=True)
+            return None
+        stored = image.info.get("exif", b"") if image.format == "JPEG" else b""
+    data, upright = source.read_bytes(), _upright(stored)
+    if upright is None or data.count(stored) != 1:
+        return f"its EXIF rotation cannot be taken out of this {image.format} file"
+    target.write_bytes(data.replace(stored, upright))
+    return None
+
+
+def _upright(exif: bytes) -> bytes | None:
+    """EXIF data of a JPEG with the one number changed that says how the picture is turned; None without one."""
+    order = {b"II": "<", b"MM": ">"}.get(exif[6:8])
+    if exif[:6] != b"Exif\0\0" or order is None:
+        return None
+    try:
+        first = 6 + struct.unpack_from(f"{order}I", exif, 10)[0]
+        for place in range(first + 2, first + 2 + 12 * struct.unpack_from(f"{order}H", exif, first)[0], 12):
+            if struct.unpack_from(f"{order}HHI", exif, place) == (ORIENTATION, 3, 1):  # one 16-bit number
+                return exif[: place + 8] + struct.pack(f"{order}H", 1) + exif[place + 10 :]
+    except struct.error:
+        pass
+    return None
+
+
+def _categories(report: Report, changes: list[Change]) -> list[dict]:
+    wrong = report.findings.positions("categories", "wrong-type")
+    kept = []
+    for at, entry in enumerate(report.document.categories):
+        if at in wrong:
+            entry = {**entry, "name": f"category {entry['id']}"}
+            changes.append({"part": "categories", "id": entry["id"], "change": f"named {entry['name']!r}",
+                            "why": "it had no name"})  # fmt: skip
+        kept.append(entry)
+    return kept
+
+
+def _annotations(report: Report, images: set[int], changes: list[Change]) -> Iterator[dict]:
+    """The annotations that stay, mended. They are made as they are written: a second copy of all would not fit."""
+    findings, table = report.findings, report.annotations
+    reasons: dict[int, str] = {}
+    for finding in findings.of(*UNUSABLE_ANNOTATIONS):
+        reasons.setdefault(finding.at, finding.detail)
+    fresh = odd_ids(table.ids)
+    texts = any(type(value) is str for at, value in enumerate(table.ids) if at not in fresh)
+    new_id = 0 if texts else max((value for at, value in enumerate(table.ids) if at not in fresh), default=0)
+    fresh |= findings.positions("annotations", "annotation-id-twice")
+    recomputed = findings.positions("annotations", "area-off")
+    boxes = as_boxes(table.xywh, report.conventions.corners)
+    outlying = findings.positions("annotations", "box-sticks-out")
+    polygons = _Polygons(report)
+    for at, entry in enumerate(report.document.annotations):
+        owner = int(table.owner[at])
+        why = reasons.get(at) or ("its box, image or category is missing" if _lacking(report, at) else None)
+        if why or owner not in images:
+            if why:  # those of an image that is left out are told of with it
+                changes.append({"part": "annotations", "id": table.ids[at], "change": "left out", "why": why})
+            continue
+        size = report.images.sizes[owner]
+        height, width = size if np.isfinite(size).all() else report.pictures[owner].size
+        entry, done = dict(entry), []
+        if at in fresh:
+            new_id += 1
+            entry["id"] = f"new {new_id}" if texts else new_id
+            done.append(f"id {entry['id']} given")
+        box = boxes[at]
+        if report.conventions.fractions[at]:
+            box = box * [width, height, width, height]
+        if report.conventions.corners[at] or report.conventions.fractions[at]:
+            done.append("box rewritten as [x, y, width, height] px")
+        low, high = np.maximum(box[:2], 0), np.minimum(box[:2] + box[2:], [width, height])
+        if (high <= low).any():
+            changes.append({"part": "annotations", "id": table.ids[at], "change": "left out",
+                            "why": "its box is outside of its image"})  # fmt: skip
+            continue
+        clipped = np.concatenate((low, high - low))
+        if at in outlying and not np.allclose(clipped, box, rtol=0, atol=1e-6):
+            done.append("box clipped to its image")
+            box = clipped
+        if not np.array_equal(box, table.xywh[at]):
+            entry["bbox"] = [round(float(value), 6) for value in box]
+        _mend_mask(entry, at, at in report.masks.unusable, polygons, done)
+        if type(entry.get("iscrowd", 0)) not in (int, bool) or entry.get("iscrowd", 0) not in (0, 1):
+            entry["iscrowd"] = int(str(entry["iscrowd"]) in ("1", "1.0"))
+            done.append(f"iscrowd set to {entry['iscrowd']}")
+        if at in recomputed or ("area" in entry and not np.isfinite(table.area[at])):
+            area = report.expected_area[at] if not report.conventions.fractions[at] else np.nan
+            entry["area"] = float(area if np.isfinite(area) else box[2] * box[3])
+            done.append("area computed again")
+        if done:
+            changes.append({"part": "annotations", "id": table.ids[at], "change": "; ".join(done), "why": "check"})
+        yield entry
+
+
+def _lacking(report: Report, at: int) -> bool:
+    table = report.annotations
+    return table.owner[at] < 0 or table.category[at] < 0 or not np.isfinite(table.xywh[at]).all()
+
+
+class _Polygons:
+    """Each annotation's sound polygons, as lists again."""
+
+    def __init__(self, report: Report) -> None:
+        packed = report.document.polygons
+        _, self._start = polygon_rows(report.document)
+        self._values = as_numpy(packed.values)
+        self._last = np.cumsum(as_numpy(packed.counts))
+        self._counts = as_numpy(packed.counts)
+        self._bad = report.masks.bad_polygons
+
+    def of(self, number: int) -> tuple[list[list[float]], int]:
+        """The sound polygons, and how many are left out."""
+        rows = range(int(self._last[number] - self._counts[number]), int(self._last[number]))
+        sound = [self._values[self._start[row] : self._start[row + 1]].tolist() for row in rows if not self._bad[row]]
+        return sound, len(rows) - len(sound)
+
+
+def _mend_mask(entry: dict, at: int, unusable: bool, polygons: _Polygons, done: list[str]) -> None:
+    number = entry.pop(PACKED, None)
+    if number is not None:
+        sound, left_out = polygons.of(number)
+        entry["segmentation"] = sound
+        if left_out:
+            done.append(f"{left_out} polygons removed")
+    elif unusable:
+        entry["segmentation"] = []
+        done.append("segmentation removed")
+
+
+def _write(file: IO[bytes], head: dict[str, Any], annotations: Iterator[dict]) -> None:
+    """The JSON, an annotation at a time."""
+    text = json.dumps(head)
+    file.write(text[:-1].encode() + (b", " if head else b"") + b'"annotations": [')
+    for number, annotation in enumerate(annotations):
+        file.write((b", " if number else b"") + json.dumps(annotation).encode())
+    file.write(b"]}\n")

@@ -1,0 +1,153 @@
+"""The whole check of a data set, and what it came to: a text for people, a JSON for machines."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ...errors import DataError
+from .annotation_entries import AnnotationTable, check_annotations, check_repeats, class_counts
+from .document import Document, read_document
+from .findings import ERROR, KINDS, SEVERITIES, Finding, Findings
+from .geometry import Conventions, as_boxes, check_areas, check_boxes
+from .image_entries import ImageTable, check_categories, check_images
+from .masks import MaskTable, check_masks
+from .pictures import Picture, check_pictures, decode_all
+
+EXAMPLES = 3  # of each kind in the text
+
+
+@dataclass
+class Report:
+    """What was found in a data set.
+
+    Attributes:
+        pictures: what each image file turned out to be; empty when none was decoded.
+        expected_area: float64 (n,) px^2 of each annotation's mask, or box; nan where unknown.
+    """
+
+    json_path: Path
+    images_folder: Path
+    findings: Findings
+    document: Document
+    images: ImageTable
+    annotations: AnnotationTable
+    masks: MaskTable
+    conventions: Conventions
+    expected_area: np.ndarray
+    pictures: list[Picture | None] = field(default_factory=list)
+
+    @property
+    def errors(self) -> int:
+        """How many errors there are."""
+        return sum(self.findings.counts(ERROR).values())
+
+    @property
+    def classes(self) -> list[tuple[str, int]]:
+        """(name, annotations) of each category."""
+        return class_counts(self.annotations, self.document)
+
+    def box_sides(self) -> np.ndarray:
+        """float64 (n,): the square root of the area of each usable box, px."""
+        xywh = as_boxes(self.annotations.xywh, self.conventions.corners)
+        sides = xywh[np.isfinite(xywh).all(axis=1) & (xywh[:, 2:] > 0).all(axis=1), 2:]
+        return np.sqrt(sides.prod(axis=1))
+
+    def as_dict(self) -> dict[str, Any]:
+        """The report for machines: every finding with its kind, severity, place and detail."""
+        return {
+            "json": str(self.json_path),
+            "images_folder": str(self.images_folder),
+            "images": len(self.images.ids),
+            "images_decoded": sum(p is not None and p.fault is None for p in self.pictures),
+            "annotations": len(self.annotations.ids),
+            "crowds": int(self.annotations.crowd.sum()),
+            "categories": [{"name": name, "annotations": count} for name, count in self.classes],
+            "counts": {severity: self.findings.counts(severity) for severity in SEVERITIES},
+            "findings": [_entry(finding) for finding in self.findings],
+        }
+
+    def text(self) -> str:
+        """The report for people: counts, then each kind of fault with its first places."""
+        decoded = f"{sum(p is not None for p in self.pictures)} files looked at" if self.pictures else "no file opened"
+        sides = self.box_sides()
+        lines = [
+            f"{self.json_path}: {len(self.images.ids)} images ({decoded}), {len(self.annotations.ids)} annotations "
+            f"({int(self.annotations.crowd.sum())} crowds), {len(self.document.categories)} categories.",
+        ]
+        if len(sides):
+            small, middle = int((sides < 32).sum()), int(((sides >= 32) & (sides < 96)).sum())
+            lines.append(
+                f"Boxes (square root of the area, px): {small} below 32, {middle} to 96, {len(sides) - small - middle} "
+                f"above; median {np.median(sides):.1f}."
+            )
+        for severity in SEVERITIES:
+            for kind, count in sorted(self.findings.counts(severity).items(), key=lambda pair: -pair[1]):
+                lines.append(f"{severity:>8}  {count:>7}  {kind}: {KINDS[kind].title}; {KINDS[kind].remedy}")
+                found = self.findings.of(kind)
+                lines += [f"{'':19}{finding.sentence()}" for finding in found[:EXAMPLES]]
+                if count > EXAMPLES:
+                    lines.append(f"{'':19}... and {count - EXAMPLES} more")
+        totals = [f"{sum(self.findings.counts(severity).values())} {severity}s" for severity in SEVERITIES]
+        lines.append(", ".join(totals) + ".")
+        return "\n".join(lines)
+
+
+def check_dataset(
+    json_path: str | os.PathLike, images_folder: str | os.PathLike, *, decode: bool = True, title: str = "images"
+) -> Report:
+    """Find everything that is wrong with a COCO data set.
+
+    Args:
+        json_path: the annotation file.
+        images_folder: the folder that its file names are relative to.
+        decode: read every image file; False looks at the JSON alone.
+        title: of the progress bar.
+
+    Raises:
+        DataError: the folder or the annotation file is not there.
+    """
+    path, folder = Path(json_path), Path(images_folder)
+    if not folder.is_dir():
+        raise DataError(f"The folder of images {folder} (of {path}) is not there: correct the path.")
+    if not path.is_file():
+        raise DataError(f"The annotation file {path} is not there: correct the path.")
+    findings = Findings()
+    document = read_document(path, findings)
+    images = check_images(document, findings)
+    categories = check_categories(document, findings)
+    annotations = check_annotations(document, images, categories, findings)
+    masks = check_masks(document, images, annotations, findings)
+    conventions = check_boxes(images, annotations, masks, findings)
+    expected = check_areas(annotations, masks, conventions, findings)
+    check_repeats(annotations, findings)
+    pictures = decode_all(folder, images.names, title=title) if decode else []
+    check_pictures(images, pictures, findings)
+    return Report(
+        json_path=path,
+        images_folder=folder,
+        findings=findings,
+        document=document,
+        images=images,
+        annotations=annotations,
+        masks=masks,
+        conventions=conventions,
+        expected_area=expected,
+        pictures=pictures,
+    )
+
+
+def _entry(finding: Finding) -> dict[str, Any]:
+    return {
+        "kind": finding.kind,
+        "severity": KINDS[finding.kind].severity,
+        "part": finding.part,
+        "entry": finding.at,
+        "id": finding.id,
+        "file_name": finding.file,
+        "detail": finding.detail,
+    }

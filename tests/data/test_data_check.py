@@ -1,0 +1,235 @@
+"""A sound set is found sound; each of many broken ones is found, named with its place, and mended where it can be."""
+
+from __future__ import annotations
+
+import copy
+import json
+import random
+
+import numpy as np
+import pytest
+from broken_sets import BROKEN, HEIGHT, WIDTH, Set, pixels
+from PIL import Image
+
+from se_det.data import read_coco
+from se_det.data.check import KINDS, check_dataset, compare_splits
+from se_det.data.check.histograms import draw_histograms
+from se_det.data.check.repair import write_cleaned
+from se_det.errors import DataError
+
+UNMENDABLE = {"not JSON", "empty file", "a list", "no categories", "category id twice"}
+
+
+@pytest.fixture
+def it(tmp_path):
+    return Set(tmp_path)
+
+
+def snapshot(folder):
+    return {str(p): (p.read_bytes() if p.is_file() else None, p.stat().st_mtime_ns) for p in sorted(folder.rglob("*"))}
+
+
+def test_a_sound_set_is_found_sound(it):
+    report = check_dataset(*it.save())
+    assert list(report.findings) == [], report.text()
+    assert report.errors == 0
+    assert report.classes == [("cup", 4), ("owl", 4)]
+    assert report.box_sides()[:2].tolist() == [20.0, pytest.approx(360**0.5)]
+    # The fifth mask is an RLE of 8 x 30 px, the sixth a crowd of the whole image; the last two have none.
+    assert np.nan_to_num(report.masks.area, nan=-1).tolist() == [400, 360, 150, 672, 240, 3072, -1, -1]
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_each_fault_is_found_and_named(it, name):
+    spoil, kind, place = BROKEN[name]
+    spoil(it)
+    report = check_dataset(*it.save())
+    found = report.findings.of(kind)
+    assert found, report.text()
+    assert place is None or any(place in (finding.id, finding.file) for finding in found), report.text()
+    assert kind in report.text()
+    json.dumps(report.as_dict(), allow_nan=False)
+    assert bool(report.errors) == any(KINDS[k].severity == "error" for k in report.findings.counts())
+
+
+def test_nothing_else_is_made_of_a_fault(it):
+    """One fault, one error: those that have others in their train are listed here."""
+    more = {
+        "no categories", "annotations no list", "corners, with masks", "corners, boxes only", "normalised",
+        "normalised, boxes only", "image id twice", "category id twice",
+    }  # fmt: skip
+    folder = it.folder
+    for number, (name, (spoil, kind, _)) in enumerate(BROKEN.items()):
+        if name in more or KINDS[kind].severity != "error":
+            continue
+        (folder / str(number)).mkdir()
+        one = Set(folder / str(number))
+        spoil(one)
+        report = check_dataset(*one.save())
+        assert report.findings.counts("error") == {kind: 1}, (name, report.text())
+
+
+def test_whole_files_of_another_convention(it):
+    for name in ("corners, with masks", "corners, boxes only"):
+        one = it.folder / name
+        one.mkdir()
+        broken = Set(one)
+        BROKEN[name][0](broken)
+        report = check_dataset(*broken.save())
+        # All but the box at the origin, which is the same in both.
+        assert {f.id for f in report.findings.of("box-xyxy")} == {10, 20, 30, 40, 50, 70, 80}
+        assert set(report.findings.counts("error")) == {"box-xyxy"}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_the_cleaned_copy_is_sound_and_the_input_untouched(it, tmp_path_factory, name):
+    BROKEN[name][0](it)
+    report = check_dataset(*it.save())
+    before, out = snapshot(it.folder), tmp_path_factory.mktemp("fixed") / "out"
+    if name in UNMENDABLE:
+        with pytest.raises(DataError):
+            write_cleaned(report, out)
+        assert not (out / "annotations.json").exists()
+    else:
+        changes = write_cleaned(report, out)
+        assert json.loads((out / "changes.json").read_text()) == changes
+        again = check_dataset(out / "annotations.json", out / "images")
+        if json.loads((out / "annotations.json").read_text())["images"]:
+            assert again.errors == 0, again.text()
+            dataset = read_coco(out / "annotations.json", out / "images")
+            dataset.check_files_exist()
+        if report.errors:
+            assert changes
+    assert snapshot(it.folder) == before
+
+
+def cleaned(it, out):
+    report = check_dataset(*it.save())
+    changes = write_cleaned(report, out)
+    content = json.loads((out / "annotations.json").read_text())
+    return content, {annotation["id"]: annotation for annotation in content["annotations"]}, changes
+
+
+def test_a_sound_set_is_copied_as_it_is(it, tmp_path):
+    content, _, changes = cleaned(it, tmp_path / "out")
+    assert changes == [] and content == it.content
+    for name in ("a.jpg", "b.png", "sub/c.jpg"):
+        assert (tmp_path / "out" / "images" / name).read_bytes() == (it.images / name).read_bytes()
+
+
+@pytest.mark.parametrize("name", ["corners, with masks", "normalised", "corners, boxes only", "normalised, boxes only"])
+def test_boxes_are_brought_back(it, tmp_path, name):
+    wanted = {a["id"]: a["bbox"] for a in it.content["annotations"]}
+    BROKEN[name][0](it)
+    _, by_id, changes = cleaned(it, tmp_path / "out")
+    assert {i: a["bbox"] for i, a in by_id.items()} == {i: pytest.approx(box, abs=1e-4) for i, box in wanted.items()}
+    assert {c["id"] for c in changes} >= {10, 20, 30}
+
+
+def test_a_picture_turned_after_it_was_annotated_is_stored_as_it_was_annotated(it, tmp_path):
+    BROKEN["EXIF rotation left out"][0](it)
+    _, _, changes = cleaned(it, tmp_path / "out")
+    assert [c["change"] for c in changes] == ["stored without EXIF rotation"]
+    with Image.open(tmp_path / "out" / "images" / "a.jpg") as after, Image.open(it.images / "a.jpg") as before:
+        assert after.size == (WIDTH, HEIGHT) and after.getexif().get(274) == 1
+        assert np.array_equal(np.asarray(after), np.asarray(before))  # as stored: Pillow does not turn
+
+
+def test_what_goes_and_what_stays(it, tmp_path):
+    BROKEN["truncated PNG"][0](it)
+    BROKEN["box sticks out"][0](it)
+    content, by_id, changes = cleaned(it, tmp_path / "out")
+    assert [i["id"] for i in content["images"]] == [1, 3, 4] and set(by_id) == {10, 20, 50, 60, 70, 80}
+    assert by_id[80]["bbox"] == [60, 40, 4, 6]
+    assert [(c["part"], c["id"]) for c in changes] == [("images", 2), ("annotations", 80)]
+    assert not (tmp_path / "out" / "images" / "b.png").exists()
+
+
+def test_the_copy_never_lies_in_the_input(it):
+    report = check_dataset(*it.save())
+    for out in (it.folder, it.images, it.images / "new", it.folder.parent, it.folder / "set.json"):
+        with pytest.raises(DataError, match="--fix"):
+            write_cleaned(report, out)
+    full = it.folder / "full"
+    full.mkdir()
+    (full / "kept.txt").write_text("mine")
+    with pytest.raises(DataError, match="not an empty folder"):
+        write_cleaned(report, full)
+    assert [p.name for p in full.iterdir()] == ["kept.txt"]
+
+
+def test_two_splits(it, tmp_path):
+    (tmp_path / "val").mkdir()
+    val = Set(tmp_path / "val")
+    for seed, name in ((21, "a.jpg"), (22, "b.png"), (23, "sub/c.jpg")):
+        val.put(name, Image.fromarray(pixels(seed)))
+    val.content["categories"] = [{"id": 3, "name": "mug"}, {"id": 9, "name": "owl"}]
+    report = check_dataset(*it.save())
+    compare_splits(report, check_dataset(*val.save()))
+    assert {f.id for f in report.findings.of("split-category")} == {3, 8, 9}
+    assert [(f.id, f.file) for f in report.findings.of("split-duplicate")] == [(4, "d.png")]
+    write_cleaned(report, tmp_path / "out")
+    assert [i["id"] for i in json.loads((tmp_path / "out/annotations.json").read_text())["images"]] == [1, 2, 3]
+
+
+@pytest.mark.shared_data
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_no_false_alarm_on_coco(shared_data, split):
+    """What is truly there: images without annotations, and categories that 50 images do not have."""
+    path = shared_data / "coco" / "annotations" / f"instances_{split}2017.json"
+    report = check_dataset(path, shared_data / "coco" / f"{split}2017")
+    content = json.loads(path.read_text())
+    annotated = {a["image_id"] for a in content["annotations"]}
+    used = {a["category_id"] for a in content["annotations"]}
+    assert report.findings.counts("error") == {} and report.findings.counts("warning") == {}
+    assert {f.id for f in report.findings.of("image-without-annotations")} == {
+        i["id"] for i in content["images"] if i["id"] not in annotated
+    }
+    assert {f.id for f in report.findings.of("unused-category")} == {
+        c["id"] for c in content["categories"] if c["id"] not in used
+    }
+    assert set(report.findings.counts("note")) == {"image-without-annotations", "unused-category"}
+
+
+def test_histograms():
+    picture = draw_histograms(np.array([0.5, 10, 40, 5000]), [("ä" * 40, 3), ("none", 0)], title="t" * 200)
+    assert picture.dtype == np.uint8 and picture.shape[1:] == (960, 3)
+    assert draw_histograms(np.zeros(0), [], title="").shape[1:] == (960, 3)
+    many = draw_histograms(np.ones(3), [(str(i), i) for i in range(1203)], title="")
+    assert many.shape[0] < 2300
+
+
+NASTY = [None, True, -1, 1.5, 1e308, float("nan"), float("inf"), 10**400, 2**63, "",
+         "\ud800", "a\0b", [], {}, [[]], [1],
+         {"counts": "", "size": [1, 2]}, {"counts": [10**30], "size": [HEIGHT, WIDTH]}, "../x", [1, 2, 3, 4],
+         [["1"] * 6], [None] * 4, "sub", "."]  # fmt: skip
+
+
+def places(value, path=()):
+    if path:
+        yield path
+    for key, inner in value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ():
+        yield from places(inner, (*path, key))
+
+
+def test_whatever_stands_in_the_file_the_check_ends_with_a_report(it, tmp_path):
+    """Values replaced at random; a cleaned copy, where one is written, is sound."""
+    rng = random.Random(0)
+    sound = copy.deepcopy(it.content)
+    for number in range(80):
+        it.content = copy.deepcopy(sound)
+        for _ in range(rng.randint(1, 3)):
+            *parents, last = rng.choice(list(places(it.content)))
+            holder = it.content
+            for key in parents:
+                holder = holder[key]
+            holder[last] = copy.deepcopy(rng.choice(NASTY))
+        report = check_dataset(*it.save())
+        json.dumps(report.as_dict(), allow_nan=False).encode()
+        out = tmp_path.with_name(f"{tmp_path.name}_{number}")
+        try:
+            write_cleaned(report, out / "x")
+        except DataError:
+            continue
+        again = check_dataset(out / "x" / "annotations.json", out / "x" / "images")
+        assert set(again.findings.counts("error")) <= {"format"}, again.text()
