@@ -33,7 +33,7 @@ def categories(path: Path, found: list[dict]) -> tuple[tuple[int, ...], tuple[st
     for category_id, name in zip(ids, names):
         if not isinstance(name, str) or not name:
             raise DataError(f"{path}: category {category_id} has the name {shorten(name)}. Give it a text.")
-        if not _encodable(name):
+        if not is_encodable(name):
             raise DataError(f"{path}: category {category_id} has the name {name!a}, which is no text. Correct it.")
     order = sorted(range(len(ids)), key=ids.__getitem__)
     return tuple(ids[i] for i in order), tuple(names[i] for i in order)
@@ -215,7 +215,7 @@ def _file_names(path: Path, found: list[dict], ids: Sequence[Id]) -> list[str]:
                 f"{path}: image {ids[at]!r} has the file_name {shorten(name)}, which leaves the image folder. Make it "
                 "a path below that folder, without a leading slash and without '..'."
             )
-        if "\0" in name or not _encodable(name):
+        if "\0" in name or not is_encodable(name):
             raise DataError(
                 f"{path}: image {ids[at]!r} has the file_name {name[:80]!a}, which no file can have. Correct it."
             )
@@ -247,7 +247,7 @@ def _finite(value: Any) -> bool:
         return False
 
 
-def _encodable(text: str) -> bool:
+def is_encodable(text: str) -> bool:
     """JSON can hold half of a character ("\\ud800"), which can be neither printed nor written."""
     try:
         text.encode()

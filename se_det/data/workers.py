@@ -126,10 +126,11 @@ def _received(sample: Sample | _Failure) -> Sample:
     """Ground truth travels as NumPy arrays, as each tensor on its way would hold a file descriptor open."""
     if isinstance(sample, _Failure):
         raise DataError(sample.sentence)
-    return _tensors(sample)
+    return as_tensors(sample)
 
 
-def _tensors(value: Any) -> Any:
+def as_tensors(value: Any) -> Any:
+    """A sample's NumPy arrays as tensors that share their memory, at any depth of its dicts."""
     if isinstance(value, dict):
-        return {key: _tensors(item) for key, item in value.items()}
+        return {key: as_tensors(item) for key, item in value.items()}
     return torch.from_numpy(value) if isinstance(value, np.ndarray) else value

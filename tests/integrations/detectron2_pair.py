@@ -174,6 +174,7 @@ def main() -> None:
     from se_det.data import read_coco
     from se_det.data.samples import TrainingSamples
     from se_det.data.transforms import ResizeAndFlip
+    from se_det.data.workers import as_tensors
 
     if args.weights:
         for short_side in args.short_sides:
@@ -185,19 +186,13 @@ def main() -> None:
     for short_side in args.short_sides:
         augmentation = ResizeAndFlip(short_sides=(short_side,), max_size=1333, flip="none")
         source = TrainingSamples([dataset], augmentation=augmentation, seed=0, format="RGB", masks=True)
-        samples = [_tensors(source[(0, i)]) for i in range(args.number)]
+        samples = [as_tensors(source[(0, i)]) for i in range(args.number)]
         for gate in args.gates:
             for masks in (False, True):
                 overrides = [*SAMPLE_ALL, *args.overrides]
                 ours, theirs = make_pair(gate, masks=masks, overrides=overrides, own_resnet=gate == "none")
                 found = compare_inference(ours, theirs, samples) | compare_training(ours, theirs, samples)
                 _print_row(f"{gate} | {'Mask' if masks else 'Faster'} | {short_side}", found)
-
-
-def _tensors(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _tensors(item) for key, item in value.items()}
-    return torch.from_numpy(value) if isinstance(value, np.ndarray) else value
 
 
 def _print_row(title: str, found: dict[str, float]) -> None:
@@ -210,6 +205,7 @@ def compare_trained(config: str, weights: str, dataset: Any, short_side: int, ov
     from detectron2.modeling import build_model
 
     from se_det.data.samples import TestSamples
+    from se_det.data.workers import as_tensors
     from se_det.integrations import detectron2_engine
     from se_det.weights import load_weights
 
@@ -221,7 +217,7 @@ def compare_trained(config: str, weights: str, dataset: Any, short_side: int, ov
     source = TestSamples(dataset, short_side=short_side, max_size=1333, format="RGB", method="pil")
     worst: dict[str, float] = {}
     for i in range(len(source)):
-        for name, value in compare_inference(ours, theirs, [_tensors(source[i])]).items():
+        for name, value in compare_inference(ours, theirs, [as_tensors(source[i])]).items():
             worst[name] = worst.get(name, 0) + value if name == "detections" else max(worst.get(name, 0), value)
     _print_row(f"{config}, trained, {len(source)} images at {short_side}", worst)
 

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
-BAR, MARK, GREY, BLACK = (180, 119, 31), (40, 39, 214), (205, 205, 205), (0, 0, 0)  # BGR
-FONT = cv2.FONT_HERSHEY_SIMPLEX
-SCALE = 2  # drawn so much larger and then shrunk, which smooths lines and letters
+from ...canvas import BLACK, GREY, SCALE, draw_text, round_step
+
+BAR, MARK = (180, 119, 31), (40, 39, 214)  # BGR
 WIDTH, LEFT, RIGHT = 960, 190, 60
 SIZES_HEIGHT, ROW = 330, 17
 MOST_CLASSES = 100
@@ -30,7 +30,7 @@ def draw_histograms(sides: np.ndarray, classes: Sequence[tuple[str, int]], *, ti
     shown = sorted(classes, key=lambda pair: -pair[1])[:MOST_CLASSES]
     height = SIZES_HEIGHT + 70 + ROW * len(shown) + (ROW if len(classes) > len(shown) else 0)
     canvas = np.full((height * SCALE, WIDTH * SCALE, 3), 255, np.uint8)
-    _text(canvas, title if len(title) < 110 else f"~{title[-109:]}", (20, 26), scale=0.5)
+    draw_text(canvas, title if len(title) < 110 else f"~{title[-109:]}", (20, 26), scale=0.5)
     _draw_sizes(canvas, sides)
     _draw_classes(canvas, shown, len(classes))
     return cv2.resize(canvas, (WIDTH, height), interpolation=cv2.INTER_AREA)
@@ -48,11 +48,11 @@ def _draw_sizes(canvas: np.ndarray, sides: np.ndarray) -> None:
 
     for low, high, name in ((1, 32, "small"), (32, 96, "medium"), (96, EDGES[-1], "large")):
         inside = int(((sides >= (low if low > 1 else 0)) & (sides < (high if high < EDGES[-1] else np.inf))).sum())
-        _text(canvas, f"{name}: {inside}", ((x_of(low) + x_of(high)) / 2, top - 8), align="middle")
+        draw_text(canvas, f"{name}: {inside}", ((x_of(low) + x_of(high)) / 2, top - 8), align="middle")
     for tick in _ticks(most):
         y = bottom - (bottom - top) * tick / full
         _rectangle(canvas, (left, y), (right, y + 0.5), GREY)
-        _text(canvas, str(tick), (left - 8, y + 4), align="right")
+        draw_text(canvas, str(tick), (left - 8, y + 4), align="right")
     for count, low, high in zip(counts, EDGES[:-1], EDGES[1:]):
         if count:
             y = bottom - max((bottom - top) * count / full, 1)
@@ -62,40 +62,30 @@ def _draw_sizes(canvas: np.ndarray, sides: np.ndarray) -> None:
     _rectangle(canvas, (left, bottom), (right, bottom + 1), BLACK)
     for side in (1, 2, 4, 8, 16, 32, 64, 96, 128, 256, 512, 1024):
         if side != 96:
-            _text(canvas, str(side), (x_of(side), bottom + 18), align="middle")
-    _text(canvas, "boxes: square root of the area, px", ((left + right) / 2, bottom + 38), align="middle")
+            draw_text(canvas, str(side), (x_of(side), bottom + 18), align="middle")
+    draw_text(canvas, "boxes: square root of the area, px", ((left + right) / 2, bottom + 38), align="middle")
 
 
 def _draw_classes(canvas: np.ndarray, shown: Sequence[tuple[str, int]], total: int) -> None:
     top = SIZES_HEIGHT + 40
-    _text(canvas, "annotations of each class", (20, top - 16), scale=0.5)
+    draw_text(canvas, "annotations of each class", (20, top - 16), scale=0.5)
     most = max((count for _, count in shown), default=0) or 1
     for row, (name, count) in enumerate(shown):
         y = top + ROW * row
-        _text(canvas, name if len(name) <= 24 else f"{name[:23]}~", (LEFT - 10, y + 10), align="right")
+        draw_text(canvas, name if len(name) <= 24 else f"{name[:23]}~", (LEFT - 10, y + 10), align="right")
         length = (WIDTH - RIGHT - LEFT) * count / most
         if count:
             _rectangle(canvas, (LEFT, y + 1), (LEFT + max(length, 1), y + ROW - 4), BAR)
-        _text(canvas, str(count), (LEFT + length + 6, y + 10))
+        draw_text(canvas, str(count), (LEFT + length + 6, y + 10))
     if total > len(shown):
-        _text(canvas, f"and {total - len(shown)} more", (LEFT - 10, top + ROW * len(shown) + 10), align="right")
+        draw_text(canvas, f"and {total - len(shown)} more", (LEFT - 10, top + ROW * len(shown) + 10), align="right")
 
 
 def _ticks(most: int) -> list[int]:
     """At most six round numbers from 0 on."""
-    step = next(s * 10**e for e in range(12) for s in (1, 2, 5) if most / (s * 10**e) <= 5)
-    return list(range(0, most + 1, step))
+    return list(range(0, most + 1, round_step(most, 5)))
 
 
 def _rectangle(canvas: np.ndarray, one: tuple[float, float], other: tuple[float, float], colour: tuple) -> None:
     corners = [tuple(round(float(value) * SCALE) for value in point) for point in (one, other)]
     cv2.rectangle(canvas, corners[0], (corners[1][0] - 1, max(corners[1][1] - 1, corners[0][1])), colour, cv2.FILLED)
-
-
-def _text(
-    canvas: np.ndarray, text: str, place: tuple[float, float], *, align: str = "left", scale: float = 0.42
-) -> None:
-    text = text.encode("ascii", "replace").decode()  # the font has no others
-    (width, _), _ = cv2.getTextSize(text, FONT, scale * SCALE, SCALE)
-    x = place[0] * SCALE - {"left": 0, "middle": width / 2, "right": width}[align]
-    cv2.putText(canvas, text, (round(x), round(place[1] * SCALE)), FONT, scale * SCALE, BLACK, SCALE, cv2.LINE_AA)

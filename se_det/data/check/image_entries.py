@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ..coco_checks import LEAVES, MAX_SIDE
+from ..coco_checks import LEAVES, MAX_SIDE, is_encodable
 from ..coco_json import shorten
 from .document import Document
 from .findings import Findings, is_number, numbers, usable_id
@@ -102,7 +102,7 @@ def _names(images: list[dict], ids: list[Any], findings: Findings) -> list[str |
                 "file-outside", f"file_name is {shorten(name)}", part="images", at=at, id=ids[at], file=name
             )  # fmt: skip
             name = None
-        elif "\0" in name or not _encodable(name):
+        elif "\0" in name or not is_encodable(name):
             findings.add("wrong-type", f"file_name is {name[:80]!a}, which no file can have",
                          part="images", at=at, id=ids[at])  # fmt: skip
             name = None
@@ -120,7 +120,7 @@ def check_categories(document: Document, findings: Findings) -> dict[int, int]:
     names: dict[str, int] = {}
     for at, entry in enumerate(entries):
         name = entry.get("name")
-        if not isinstance(name, str) or not name or not _encodable(name):
+        if not isinstance(name, str) or not name or not is_encodable(name):
             findings.add("wrong-type", f"name is {shorten(name)!a}, not a text", part="categories", at=at, id=ids[at])
         elif names.setdefault(name, at) != at and ids[at] != ids[names[name]]:
             findings.add("category-name-twice", f"{name!a} is also the name of category {ids[names[name]]!r}",
@@ -131,11 +131,3 @@ def check_categories(document: Document, findings: Findings) -> dict[int, int]:
 def _shown(image: dict) -> str | None:
     name = image.get("file_name")
     return name if isinstance(name, str) else None
-
-
-def _encodable(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
