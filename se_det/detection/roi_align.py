@@ -42,6 +42,10 @@ def roi_align(x: torch.Tensor, rois: torch.Tensor, size: int, scale: float, samp
     pooled = []
     order = []
     for chosen, tall, wide in _windows(rows, columns):
+        order.append(chosen)
+        if tall == 0 or wide == 0:  # nowhere on the map
+            pooled.append(table.new_zeros(len(chosen) * size**2, channels))
+            continue
         weights = rows[chosen, :, None, :tall, None] * columns[chosen, None, :, None, :wide]
         at_row = first_row[chosen, :, None] + torch.arange(tall)
         at_column = first_column[chosen, :, None] + torch.arange(wide)
@@ -52,7 +56,6 @@ def roi_align(x: torch.Tensor, rois: torch.Tensor, size: int, scale: float, samp
         pooled.append(
             F.embedding_bag(cells[used], table, starts, mode="sum", per_sample_weights=weights[used].to(table.dtype))
         )
-        order.append(chosen)
     if not order:
         return x.new_zeros(0, channels, size, size)
     pooled = torch.cat(pooled) if len(pooled) > 1 else pooled[0]
@@ -86,8 +89,8 @@ def _axis(
     below = position.floor().clamp(max=length - 1)
     share = torch.where(below >= length - 1, 0.0, position - below)
     weight = counts / divisor
-    first = below[..., 0]
-    offset = (below - first[..., None]).long()
+    first = torch.where(counts, below, length - 1.0).amin(2)
+    offset = torch.where(counts, below - first[..., None], 0.0).long()
     weights = low.new_zeros(*first.shape, int(offset.max()) + 2 if len(low) else 2)
     weights.scatter_add_(2, offset, weight * (1 - share))
     weights.scatter_add_(2, offset + 1, weight * share)
