@@ -43,19 +43,17 @@ def roi_align(x: torch.Tensor, rois: torch.Tensor, size: int, scale: float, samp
     order = []
     for chosen, tall, wide in _windows(rows, columns):
         order.append(chosen)
-        if tall == 0 or wide == 0:  # nowhere on the map
-            pooled.append(table.new_zeros(len(chosen) * size**2, channels))
-            continue
         weights = rows[chosen, :, None, :tall, None] * columns[chosen, None, :, None, :wide]
         at_row = first_row[chosen, :, None] + torch.arange(tall)
         at_column = first_column[chosen, :, None] + torch.arange(wide)
         cells = (at_row[:, :, None, :, None] * width + at_column[:, None, :, None, :]).expand(weights.shape)
         used = weights != 0  # beyond the map, too, there is no weight
-        ends = used.flatten(3).sum(3).flatten().cumsum(0)
+        cells, weights, ends = cells[used], weights[used].to(table.dtype), used.flatten(3).sum(3).flatten().cumsum(0)
+        if not len(cells):  # none of these boxes meets the map
+            pooled.append(table.new_zeros(len(ends), channels))
+            continue
         starts = torch.cat([ends.new_zeros(1), ends[:-1]])
-        pooled.append(
-            F.embedding_bag(cells[used], table, starts, mode="sum", per_sample_weights=weights[used].to(table.dtype))
-        )
+        pooled.append(F.embedding_bag(cells, table, starts, mode="sum", per_sample_weights=weights))
     if not order:
         return x.new_zeros(0, channels, size, size)
     pooled = torch.cat(pooled) if len(pooled) > 1 else pooled[0]
