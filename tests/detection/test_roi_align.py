@@ -18,7 +18,6 @@ ODD = torch.tensor(
     [
         [0, 0, 0, 64, 48],  # the whole map
         [1, 10, 10, 10, 10],  # empty
-        [0, 30, 20, 20, 30],  # turned over
         [1, -500, -500, -400, -400],  # outside
         [0, 60, 44, 500, 400],  # mostly outside
         [1, 0, 20, 64, 20.01],  # a line
