@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from .area import ValidArea
 from .gates import SE
-from .norms import fixed_affine
+from .norms import affine_convolution, has_fixed_affine
 
 aten = torch.ops.aten
 
@@ -25,7 +25,7 @@ aten = torch.ops.aten
 def can_fold(conv: nn.Conv2d, gate: SE) -> bool:
     """Whether `gate(conv.norm(conv(x)))` is one multiplication of an affine function of each cell of x."""
     return gate.one_factor and conv.kernel_size == (1, 1) and conv.stride == (1, 1) and conv.padding == (0, 0) and (
-        conv.groups == 1 and fixed_affine(conv) is not None
+        conv.groups == 1 and has_fixed_affine(conv)
     )  # fmt: skip
 
 
@@ -42,10 +42,11 @@ def folded_sum(
     Returns:
         (N, C, H, W); second derivatives are not available.
     """
-    scale, shift = fixed_affine(conv)
+    weight, bias = affine_convolution(conv)
+    if bias is None:
+        bias = weight.new_zeros(len(weight))
     # Under autocast the weights follow x, which the convolutions before have made half precision.
-    weight = (conv.weight * scale[:, None, None, None]).to(x.dtype)
-    bias = shift.to(x.dtype)
+    weight, bias = weight.to(x.dtype), bias.to(x.dtype)
     grids = [F.conv2d(grid.to(x.dtype), weight, bias) for grid in gate.squeeze(x, area)]
     factors = gate.scale(grids).to(x.dtype)
     shortcut = shortcut.to(x.dtype)
