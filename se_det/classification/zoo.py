@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from ..errors import ConfigError, WeightsError
+from ..layers.norms import fold_norms
 from ..weights import create_model, get_entry, list_weights
 from ..weights.download import cache_path
 from ..weights.zoo import Entry
@@ -67,14 +68,17 @@ def _evaluate(
 ) -> dict[str, Any]:
     published = [{"source": r.source, "top1_error": 100 - r.top1, "top5_error": 100 - r.top5} for r in entry.reports]
     try:
-        model = create_model(entry.architecture, num_classes=CLASSES, weights=entry.name).to(device)
+        model = create_model(entry.architecture, num_classes=CLASSES, weights=entry.name)
+        fold_norms(model.eval())
+        model.to(device, memory_format=torch.channels_last)
     except WeightsError as error:  # such as classes in an order that nobody knows
         logger.warning("%s", error)
         return {"name": entry.name, "refused": str(error), "published": published}
     facts, size = entry.facts, entry.reports[0].crop
     view = Preprocessing(size=size, format=facts.input_format, mean=facts.pixel_mean, std=facts.pixel_std)
     loader = test_loader(images, size=size, crop_ratio=view.crop_ratio, batch_size=batch_size, num_workers=num_workers)
-    found = evaluate_classifier(model, loader, num_classes=CLASSES, preprocessing=view, device=device)
+    found = evaluate_classifier(model, loader, num_classes=CLASSES, preprocessing=view, device=device,
+                                channels_last=True)  # fmt: skip
     row = {key: found[key] for key in ("images", "top1_error", "top5_error")}
     told = "; ".join(f"{p['source']} {p['top1_error']:.2f} / {p['top5_error']:.2f}" for p in published)
     logger.info(

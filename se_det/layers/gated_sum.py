@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from torch import nn
 from torch.nn import functional as F
 
 from .area import ValidArea
@@ -10,6 +11,8 @@ from .batch_statistics import batch_norm_sum, has_batch_statistics
 from .conv import Conv2d
 from .folding import can_fold, folded_sum
 from .gates import SE
+from .norms import FrozenBatchNorm2d
+from .recompute import recomputed
 
 
 def gated_sum(
@@ -29,8 +32,10 @@ def gated_sum(
     """
     if gate is None:
         return F.relu_(conv(x, area).add_(shortcut))
-    if not gate.one_factor or is_traced():
+    if is_traced():
         return plain_sum(conv, gate, x, shortcut, area)
+    if not gate.one_factor:
+        return _two_gates(conv, gate, x, shortcut, area)
     if can_fold(conv, gate):
         return folded_sum(conv, gate, x, shortcut, area)
     if torch.is_grad_enabled() and conv.norm is not None and conv.norm.training:
@@ -41,6 +46,20 @@ def gated_sum(
     else:
         u = conv(x, area)
     return F.relu_(torch.addcmul(shortcut, u, gate.scale(gate.squeeze(u, area)).to(u.dtype)))
+
+
+def _two_gates(conv: Conv2d, gate: SE, x: torch.Tensor, shortcut: torch.Tensor, area: ValidArea | None) -> torch.Tensor:
+    """CBAM, whose formula would keep three more maps of U's size: they are computed again in the backward pass."""
+    if not torch.is_grad_enabled():
+        return plain_sum(conv, gate, x, shortcut, area)
+    frozen = isinstance(conv.norm, FrozenBatchNorm2d)  # which is part of its convolution
+
+    def end(z: torch.Tensor, shortcut: torch.Tensor) -> torch.Tensor:
+        u = z if frozen else conv.normalise(z, area)
+        return F.relu_(gate(u, area).add_(shortcut))
+
+    z = conv(x, area) if frozen else conv.convolve(x, area)
+    return recomputed(nn.ModuleList([conv, gate]), end, z, shortcut)
 
 
 def plain_sum(
