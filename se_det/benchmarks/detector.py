@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -161,7 +162,7 @@ def _our_training(config_file: str, overrides: Sequence[Any], state: str) -> Cal
 
 
 def _their_training(config_file: str, overrides: Sequence[Any], state: str, keeping: bool) -> Callable[[], object]:
-    from ..integrations.detectron2_peer import build_peer, peer_optimizer, to_detectron2
+    from ..integrations.detectron2_peer import build_peer, peer_optimizer, peer_step, to_detectron2
 
     if keeping:
         keep_freed_memory()
@@ -171,11 +172,4 @@ def _their_training(config_file: str, overrides: Sequence[Any], state: str, keep
     model = build_peer(config_file, more, torch.load(state, weights_only=True)).train()
     optimizer = peer_optimizer(config_file, more, model)
     batch = [to_detectron2(sample) for sample in _training_batch(cfg)]
-
-    def run() -> None:
-        loss = sum(model(batch).values())
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-
-    return run
+    return partial(peer_step, model, batch, optimizer)

@@ -10,6 +10,7 @@ import torch
 from detectron2.modeling import build_model
 from detectron2.solver import build_optimizer
 from detectron2.structures import Boxes, Instances, PolygonMasks
+from detectron2.utils.events import EventStorage
 from torch import nn
 
 from ..config import load_config
@@ -22,6 +23,15 @@ def build_peer(config_file: str, overrides: Sequence[Any], state: Mapping[str, t
     model = build_model(load_config(config_file, list(overrides), defaults=default_config()))
     model.load_state_dict(dict(state), strict=True)
     return follow_image_sizes(model)
+
+
+def peer_step(model: nn.Module, batch: Sequence[Mapping[str, Any]], optimizer: torch.optim.Optimizer) -> None:
+    """One step of its trainer."""
+    with EventStorage():
+        loss = sum(model(batch).values())
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
 
 
 def peer_optimizer(config_file: str, overrides: Sequence[Any], model: nn.Module) -> torch.optim.Optimizer:
