@@ -126,7 +126,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
             f"{path}: {error.problem}{_line(error)}. Only plain values are read; tags that build Python objects are "
             "refused."
         ) from error
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+    # A date that is none, or a number of thousands of digits, is a ValueError.
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise ConfigError(f"{path} is not valid YAML: {_one_line(error)}.") from error
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}.") from error

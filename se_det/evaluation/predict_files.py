@@ -12,7 +12,7 @@ import numpy as np
 from tqdm import tqdm
 
 from ..data.images import read_image
-from ..errors import CheckpointError, DataError
+from ..errors import DataError
 from ..files import write_atomically
 from .coco_results import to_coco_results
 from .drawing import draw_detections
@@ -100,9 +100,16 @@ Detect = Callable[[np.ndarray, Source, int | None], np.ndarray]
 
 def _image(source: Source, target: Path, detect: Detect, left: int | None) -> None:
     drawn = detect(read_image(source.path), source, None)
-    done, encoded = cv2.imencode(target.suffix, drawn)
+    try:
+        done, encoded = cv2.imencode(target.suffix, drawn)
+    except cv2.error:
+        done = False
     if not done:
-        raise CheckpointError(f"{target} could not be written: the image is too large for its format.")
+        height, width = drawn.shape[:2]
+        raise DataError(
+            f"{source.path} was detected in but not drawn: {width} x {height} px are more than a {target.suffix} file "
+            "can hold."
+        )
     write_atomically(target, lambda file: file.write(encoded.tobytes()))
 
 

@@ -23,6 +23,12 @@ MEBIBYTES = 1024  # by which the process may grow over all inputs together
 # A default run tries a few, the same every time; `pytest -m slow tests/fuzz` tries many.
 NUMBERS = [pytest.param(FEW, id="few"), pytest.param(MANY, id="many", marks=pytest.mark.slow)]
 
+# Of a detector that is fast on a CPU.
+TINY = ["MODEL.WEIGHTS", "", "MODEL.RESNETS.NORM", "GN", "MODEL.BACKBONE.FREEZE_AT", "0", "MODEL.DEVICE", "cpu",
+        "MODEL.ROI_HEADS.NUM_CLASSES", "3", "INPUT.MIN_SIZE_TEST", "32", "INPUT.MAX_SIZE_TEST", "64",
+        "MODEL.ROI_HEADS.SCORE_THRESH_TEST", "0.0", "TEST.DETECTIONS_PER_IMAGE", "2",
+        "MODEL.RPN.POST_NMS_TOPK_TEST", "5", "MODEL.RPN.PRE_NMS_TOPK_TEST", "20"]  # fmt: skip
+
 
 class TooLong(BaseException):
     """An input that is not done with in time. No code that catches exceptions may catch this one."""
