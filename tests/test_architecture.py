@@ -16,7 +16,7 @@ FLOORS = [
     {"data", "detection"},
     {"analysis", "evaluation"},
     {"training"},
-    {"classification", "integrations"},
+    {"classification", "integrations", "export"},
     {"cli"},
 ]
 LEVEL = {room: level for level, rooms in enumerate(FLOORS) for room in rooms}

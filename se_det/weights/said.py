@@ -7,9 +7,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from ..errors import WeightsError
+from ..config.loading import parse_yaml
+from ..errors import ConfigError, WeightsError
 
 MOST = 10**6  # classes, and px of a side
 
@@ -37,9 +36,11 @@ def is_categories(value: Any) -> bool:
 
 def is_config(value: Any) -> bool:
     """Whether it is a config as text."""
+    if not isinstance(value, str):
+        return False
     try:
-        return isinstance(value, str) and isinstance(yaml.safe_load(value), dict)
-    except (yaml.YAMLError, ValueError, RecursionError):
+        return bool(parse_yaml(value, "config"))
+    except ConfigError:
         return False
 
 

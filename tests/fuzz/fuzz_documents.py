@@ -131,12 +131,13 @@ def changed(content: Any, steps: list[tuple]) -> Any:
         found = places(content)
         path = found[number % len(found)]
         if not path:
-            content = value if kind == "set" and other % 8 == 0 else content
+            content = copy.deepcopy(value) if kind == "set" and other % 8 == 0 else content
             continue
         holder = content
         for key in path[:-1]:
             holder = holder[key]
-        _change(holder, path[-1], kind, value, copy.deepcopy(_at(content, found[other % len(found)])))
+        # Copies, as the values are shared by all inputs and changed further.
+        _change(holder, path[-1], kind, copy.deepcopy(value), copy.deepcopy(_at(content, found[other % len(found)])))
     return content
 
 

@@ -181,7 +181,9 @@ YAML_PIECES = [
     "2001-99-99", "0x", "1" * 5000, "1e999", ".nan", "!!binary x", "!!float x", "!!int x", "!!timestamp x", "!!set [a]",
     "!!omap [a]", "<<: 3", "\t", "\x00", "---\n...\n---", "[" * 500, "{a: " * 200, "|", "'", "%TAG", "? ", "- - -",
     "1:2:3", "1_000", "~", "yes", "!!null x", "0b2", "08", "*b", "MODEL: {BACKBONE: 3}", "_BASE_: [1]", "_BASE_: ../..",
-    "_BASE_: c.yaml", "MODEL: 1", "SOLVER: {BASE_LR: a}", "INPUT: {MIN_SIZE_TEST: 1e400}", "é\ud7ff",
+    "_BASE_: c.yaml", "MODEL: &a {b: *a}", "&a [*a]",
+    "a: &a [1, 1, 1, 1, 1, 1, 1, 1]\nb: &b [*a, *a, *a, *a, *a, *a, *a, *a]\nc: &c [*b, *b, *b, *b, *b, *b, *b, *b]\n"
+    "d: &d [*c, *c, *c, *c, *c, *c, *c, *c]\ne: &e [*d, *d, *d, *d, *d, *d, *d, *d]\nf: [*e, *e, *e, *e, *e, *e]", "MODEL: 1", "SOLVER: {BASE_LR: a}", "INPUT: {MIN_SIZE_TEST: 1e400}", "é\ud7ff",
 ]  # fmt: skip
 
 
