@@ -56,6 +56,7 @@ def find_config(path: str | Path) -> Path:
         f"There is no config file {path}, nor a shipped one of that name.{did_you_mean(path.name, names)}"
     )
 
+
 MOST_VALUES = 100_000  # of a YAML text; a config has some hundreds
 
 

@@ -9,6 +9,7 @@ which ends before the result.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import nn
@@ -38,7 +39,22 @@ def detector(model: RCNN, size: tuple[int, int]) -> Exportable:
     outputs = ("boxes", "scores", "classes", *(("masks",) if model.roi_heads.mask_head is not None else ()))
     module = prepared(Detector(model, size))
     says = {**normalisation(model), "normalised": True, "size": list(size)}
-    return Exportable(module, outputs, ((1, 3, *size),), dynamic=False, says=says)
+    return Exportable(module, outputs, ((1, 3, *size),), dynamic=False, says=says, difference=detections_difference)
+
+
+def detections_difference(ours: Sequence[torch.Tensor], theirs: Sequence[torch.Tensor]) -> float:
+    """The largest difference of a detection to the one nearest to it among the others, boxes and scores as shares of
+    the largest coordinate and of 1; infinite where their numbers or classes differ. Two that score alike may change
+    places."""
+    numbers = [int((found[1] > 0).sum()) for found in (ours, theirs)]
+    if numbers[0] != numbers[1]:
+        return math.inf
+    rows = []
+    for boxes, scores, classes, *masks in (ours, theirs):
+        count, side = numbers[0], max(float(ours[0].abs().max()), 1.0)
+        parts = [boxes[:count] / side, scores[:count, None], classes[:count, None].to(boxes.dtype)]
+        rows.append(torch.cat([*parts, *(m[:count].flatten(1) for m in masks)], 1))
+    return float(torch.cdist(*rows, p=math.inf).min(1).values.max()) if numbers[0] else 0.0
 
 
 class Detector(nn.Module):

@@ -31,8 +31,8 @@ def write(network: Exportable, path: str | Path) -> float | None:
     """Export `network` as the ending of `path` says: `.onnx`, or `.pt2` (`torch.export.load`).
 
     Returns:
-        the largest difference between the file's outputs and PyTorch's over all of `network.shapes`, in shares of each
-        output's largest value (or of 1); None for ONNX where onnxruntime is not installed.
+        the largest difference between the file's outputs and PyTorch's over all of `network.shapes` (see
+        `largest_difference`); None for ONNX where onnxruntime is not installed.
 
     Raises:
         ExportError: the ending is unknown, a package is missing, the network cannot be exported, or what came out
@@ -119,11 +119,7 @@ def _difference(network: Exportable, data: bytes, suffix: str) -> float | None:
     largest = 0.0
     for shape in network.shapes:
         images = random_images(shape)
-        for ours, theirs in zip(_several(network.module(images)), outputs(images), strict=True):
-            if ours.shape != theirs.shape:
-                return float("inf")
-            scale = max(float(ours.abs().max()), 1.0)
-            largest = max(largest, float((ours - theirs).abs().max()) / scale)
+        largest = max(largest, network.difference(_several(network.module(images)), outputs(images)))
     return largest
 
 
@@ -144,7 +140,7 @@ def _first_line(error: BaseException) -> str:
     return f"{lines[0].rstrip('.')[:300] if lines else type(error).__name__}."
 
 
-class _quiet(warnings.catch_warnings):  # noqa: N801 - a context manager, named as one
+class _quiet(warnings.catch_warnings):
     """Without the exporters' remarks on their own insides."""
 
     def __enter__(self) -> Any:

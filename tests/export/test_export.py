@@ -14,8 +14,10 @@ from se_det.backbones.catalog import create_model
 from se_det.cli.main import main
 from se_det.config import get_cfg, load_config
 from se_det.detection import build_detector
+from se_det.detection.masks import paste_masks
 from se_det.errors import ExportError
-from se_det.export import Exportable, classifier, pyramid, write, writing
+from se_det.export import Exportable, classifier, detector, pyramid, write, writing
+from se_det.export.detector import detections_difference
 from se_det.layers.area import average_grid
 
 GATES = ("", "se_", "sp_se_", "rg_se_", "cbam_")
@@ -67,20 +69,26 @@ def test_grids_in_onnx(tmp_path: Path) -> None:
     assert write(Exportable(Grid(4), ("grid",), sides), tmp_path / "grid.onnx") < 1e-6
 
 
-def onnx_against_torch(path: Path, module: torch.nn.Module, shapes: list[tuple[int, ...]]) -> float:
+def assert_same(file: Path, module: torch.nn.Module, shapes: list[tuple[int, ...]]) -> None:
     """Our own comparison, with nothing of the writer's."""
-    import onnxruntime
+    if file.suffix == ".onnx":
+        import onnxruntime
 
-    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    worst = 0.0
+        session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
+    else:
+        program = torch.export.load(file).module()
     for shape in shapes:
         images = torch.randn(shape)
         with torch.no_grad():
             ours = module(images)
+            theirs = session.run(None, {"images": images.numpy()}) if file.suffix == ".onnx" else program(images)
         ours = list(ours.values()) if isinstance(ours, dict) else [ours]
-        for one, other in zip(ours, session.run(None, {"images": images.numpy()}), strict=True):
-            worst = max(worst, float(np.abs(one.numpy() - other).max()))
-    return worst
+        for one, other in zip(ours, [theirs] if isinstance(theirs, torch.Tensor) else theirs, strict=True):
+            scale = max(float(one.abs().max()), 1.0)
+            assert float(np.abs(one.numpy() - np.asarray(other)).max()) < 1e-4 * scale, shape
+
+
+ANY = [(2, 3, 65, 97), (4, 3, 160, 128), (1, 3, 300, 211)]
 
 
 @pytest.mark.slow
@@ -89,30 +97,77 @@ def test_classifiers(tmp_path: Path, gate: str) -> None:
     needs_onnx()
     model = spread(create_model(f"{gate}resnet50", num_classes=7))
     network = classifier(model, says={"input_format": "RGB"})
-    for name in ("c.onnx", "c.pt2"):
+    for name, shapes in (("c.onnx", [(1, 3, 32, 32), *ANY]), ("c.pt2", ANY)):
         assert write(network, tmp_path / name) < 1e-4
-    shapes = [(1, 3, 32, 32), (2, 3, 65, 97), (4, 3, 160, 128), (1, 3, 300, 211)]
-    assert onnx_against_torch(tmp_path / "c.onnx", model, shapes) < 1e-4 * 10
+        assert_same(tmp_path / name, model, shapes)
     extra = {writing.SAID: ""}
-    program = torch.export.load(tmp_path / "c.pt2", extra_files=extra).module()
+    torch.export.load(tmp_path / "c.pt2", extra_files=extra)
     assert json.loads(extra[writing.SAID]) == {"input_format": "RGB"}
-    for shape in shapes:
-        images = torch.randn(shape)
-        torch.testing.assert_close(program(images), model(images), rtol=1e-4, atol=1e-4)
+
+
+def small_detector(kind: str, gate: str, padding: str = "keep") -> torch.nn.Module:
+    cfg = load_config(
+        f"{kind}_rcnn_se_r18_fpn.yaml",
+        ["MODEL.WEIGHTS", "", "MODEL.BACKBONE.FREEZE_AT", 0, "MODEL.ROI_HEADS.NUM_CLASSES", 5,
+         "MODEL.RPN.PRE_NMS_TOPK_TEST", 200, "MODEL.RPN.POST_NMS_TOPK_TEST", 60, "TEST.DETECTIONS_PER_IMAGE", 20,
+         "MODEL.GATE.PADDING", padding, "MODEL.GATE.NAME", gate.strip("_") or "none"], defaults=get_cfg(),
+    )  # fmt: skip
+    return spread(build_detector(cfg))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("gate", GATES)
 def test_pyramids(tmp_path: Path, gate: str) -> None:
     needs_onnx()
-    cfg = load_config(f"faster_rcnn_{gate}r50_fpn.yaml", ["MODEL.WEIGHTS", "", "MODEL.BACKBONE.FREEZE_AT", 0],
-                      defaults=get_cfg())  # fmt: skip
-    model = spread(build_detector(cfg))
+    model = small_detector("faster", gate)
     network = pyramid(model)
     assert network.outputs == ("p2", "p3", "p4", "p5", "p6")
-    for name in ("p.onnx", "p.pt2"):
+    for name, shapes in (("p.onnx", [(1, 3, 32, 32), *ANY]), ("p.pt2", ANY)):
         assert write(network, tmp_path / name) < 1e-4
-    assert torch.export.load(tmp_path / "p.pt2").module()(torch.randn(1, 3, 70, 90))[0].shape == (1, 256, 18, 23)
+        assert_same(tmp_path / name, model.backbone, shapes)
+
+
+@pytest.mark.parametrize(
+    ("kind", "gate", "padding", "size"),
+    [("faster", "", "keep", (96, 128)), ("mask", "sp_se_", "exact", (100, 75)), ("mask", "cbam_", "squeeze", (75, 90))],
+)
+def test_the_whole_detector_in_a_fixed_number_of_steps(kind: str, gate: str, padding: str, size) -> None:
+    """Before any export: the form with fixed shapes finds what `RCNN` does."""
+    model = small_detector(kind, gate, padding)
+    network = detector(model, size)
+    for seed in range(3):
+        image = torch.rand(3, *size, generator=torch.Generator().manual_seed(seed)) * 255
+        with torch.no_grad():
+            boxes, scores, classes, *masks = network.module(image[None])
+            known = model([{"image": image}])[0]["instances"]
+        count = len(known["scores"])
+        assert 0 < count <= 20 and (scores[count:] == 0).all() and (classes[count:] == -1).all()
+        torch.testing.assert_close(boxes[:count], known["pred_boxes"], rtol=0, atol=1e-3)
+        torch.testing.assert_close(scores[:count], known["scores"])
+        assert torch.equal(classes[:count], known["pred_classes"])
+        if masks:
+            pasted = paste_masks(masks[0][:count], boxes[:count], *size)
+            assert (pasted != known["pred_masks"]).float().mean() < 1e-3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("suffix", [".pt2", ".onnx"])
+def test_whole_detectors(tmp_path: Path, suffix: str) -> None:
+    if suffix == ".onnx":
+        needs_onnx()
+    network = detector(small_detector("mask", "rg_se_"), (100, 75))
+    assert write(network, tmp_path / f"d{suffix}") < 1e-4
+
+
+def test_detections_that_change_places_are_the_same() -> None:
+    boxes, scores = torch.tensor([[0.0, 0, 9, 9], [5, 5, 8, 8], [0, 0, 0, 0]]), torch.tensor([0.5, 0.5, 0])
+    classes = torch.tensor([1, 2, -1])
+    order = torch.tensor([1, 0, 2])
+    one, other = (boxes, scores, classes), (boxes[order], scores, classes[order])
+    assert detections_difference(one, other) == 0
+    assert detections_difference(one, (boxes + 0.09, scores, classes)) == pytest.approx(0.01, rel=1e-3)
+    assert detections_difference(one, (boxes, scores, torch.tensor([1, 1, -1]))) >= 1
+    assert detections_difference(one, (boxes, torch.tensor([0.5, 0, 0]), classes)) == float("inf")
 
 
 @pytest.mark.parametrize("missing", ["onnx", "onnxscript"])
@@ -155,3 +210,23 @@ def test_what_is_not_right_is_not_written(tmp_path: Path, module, name: str, rea
     with pytest.raises(ExportError, match=reason):
         write(Exportable(module, ("y",), ((2, 3, 7, 9), (1, 3, 4, 4))), tmp_path / name)
     assert [p.name for p in tmp_path.iterdir()] == [name] and (tmp_path / name).read_bytes() == b"the one before"
+
+
+def test_the_command(tmp_path: Path, capsys, caplog) -> None:
+    caplog.set_level("INFO")
+    model = create_model("mobilenet_v1", num_classes=3)
+    torch.save(model.state_dict(), tmp_path / "w.pth")
+    common = ["export", "--model", "mobilenet_v1", "--num-classes", "3", "--weights", str(tmp_path / "w.pth")]
+    assert main([*common, "--output", str(tmp_path / "new" / "a.pt2")]) == 0
+    assert "largest difference to PyTorch" in caplog.text
+    assert_same(tmp_path / "new" / "a.pt2", model.eval(), ANY[:1])
+    for options, named in (
+        (["--output", str(tmp_path / "a.pth")], "unknown ending"),
+        (["--output", str(tmp_path / "a.pt2"), "--config-file", "x.yaml"], "not both"),
+        (["--output", str(tmp_path / "a.pt2"), "SOLVER.BASE_LR", "1"], "--config-file"),
+    ):
+        assert main([*common, *options]) == 1
+        assert named in capsys.readouterr().err
+    assert main(["export", "--output", str(tmp_path / "a.pt2"), "--model", "se_resnet50"]) == 1
+    assert "No weights were given" in capsys.readouterr().err
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["new", "w.pth"]

@@ -25,7 +25,7 @@ VALUES: list[Any] = [
     {"size": [48, 64], "counts": [1.0, 3071]}, {"size": [48, 64], "counts": [True, 3071]},
     {"size": [64, 48], "counts": [3072]}, {"size": [2**20 - 1, 2**20 - 1], "counts": [(2**20 - 1) ** 2]},
     {"size": [0, 0], "counts": [0]}, {"size": "48", "counts": "00"}, {"size": None, "counts": None},
-    {"size": [48, 64], "counts": "0"}, {"size": [48, 64], "counts": ""}, {"size": [48, 64], "counts": "PPPPPPPPPPPPPPP"},
+    {"size": [48, 64], "counts": "0"}, {"size": [48, 64], "counts": ""}, {"size": [48, 64], "counts": "PPPPPPPPPPPPPP"},
     {"size": [48, 64], "counts": "ooooooooooooooooooooo"}, {"size": [48, 64], "counts": "é\0"}, {"counts": "PPPP"},
     {"size": [48.0, 64.0], "counts": [0, 3072]}, {"size": [48, 64], "counts": {"a": 1}},
 ]  # fmt: skip
@@ -54,7 +54,9 @@ numbers = st.sampled_from(
      1e-6, 1e-12, 1e-320, 1e5, 1e12, 1e29, 2**31, 2**32, 2**53]
 ) | st.floats(-70, 140)  # fmt: skip
 sides = st.sampled_from([48, 64, 64.0, 1, 2, 4096, 65535, 2**16, 2**19, 2**20 - 1])
-runs = st.lists(st.sampled_from([0, 1, 2, 47, 48, 3071, 3072, 3073, 2**32, 2**40 - 1]) | st.integers(0, 3100), max_size=6)
+runs = st.lists(
+    st.sampled_from([0, 1, 2, 47, 48, 3071, 3072, 3073, 2**32, 2**40 - 1]) | st.integers(0, 3100), max_size=6
+)
 rles = st.fixed_dictionaries(
     {
         "size": st.sampled_from([[48, 64], [48, 64], [64, 48], [4096, 4096], [2**16, 2**16], [2**20 - 1, 2**20 - 1]]),

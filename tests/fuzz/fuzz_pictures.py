@@ -32,13 +32,14 @@ def pictures() -> dict[str, bytes]:
     grey, palette, cmyk = rgb.convert("L"), rgb.quantize(16), rgb.convert("CMYK")
     rgba = rgb.copy()
     rgba.putalpha(grey)
-    deep = Image.fromarray((np.asarray(grey).astype(np.uint16) * 257))
+    deep = Image.fromarray(np.asarray(grey).astype(np.uint16) * 257)
     turned = Image.Exif()
     turned[274] = 6
     frames = {"save_all": True, "append_images": [rgb.rotate(90), rgb.rotate(180)]}
     found = {
         "jpeg": saved(rgb, "JPEG"), "jpeg progressive": saved(rgb, "JPEG", progressive=True, optimize=True),
-        "jpeg grey": saved(grey, "JPEG"), "jpeg cmyk": saved(cmyk, "JPEG"), "jpeg exif": saved(rgb, "JPEG", exif=turned),
+        "jpeg grey": saved(grey, "JPEG"), "jpeg cmyk": saved(cmyk, "JPEG"),
+        "jpeg exif": saved(rgb, "JPEG", exif=turned),
         "mpo": saved(rgb, "MPO", **frames), "png": saved(rgb, "PNG"), "png grey": saved(grey, "PNG"),
         "png alpha": saved(rgba, "PNG"), "png 16": saved(deep, "PNG"), "png exif": saved(rgb, "PNG", exif=turned),
         "png palette": saved(palette, "PNG", transparency=3), "png bits": saved(rgb.convert("1"), "PNG"),
@@ -46,7 +47,8 @@ def pictures() -> dict[str, bytes]:
         "gif": saved(palette, "GIF"), "gif moving": saved(rgb, "GIF", **frames), "tiff": saved(rgb, "TIFF"),
         "tiff 16": saved(deep, "TIFF"), "tiff lzw": saved(rgb, "TIFF", compression="tiff_lzw"),
         "tiff jpeg": saved(rgb, "TIFF", compression="jpeg"), "tiff cmyk": saved(cmyk, "TIFF"),
-        "tiff pages": saved(rgb, "TIFF", **frames), "tiff float": saved(Image.fromarray(np.ones((4, 4), np.float32)), "TIFF"),
+        "tiff pages": saved(rgb, "TIFF", **frames),
+        "tiff float": saved(Image.fromarray(np.ones((4, 4), np.float32)), "TIFF"),
         "tiff 32": saved(Image.fromarray(np.full((4, 4), 70000, np.int32)), "TIFF"),
         "ppm": saved(rgb, "PPM"), "pgm 16": saved(deep, "PPM"), "tga": saved(rgb, "TGA", compression="tga_rle"),
         "ico": saved(rgba, "ICO"),

@@ -91,6 +91,8 @@ def test_the_sound_ones_are_sound(tmp_path: Path) -> None:
 
 
 def test_no_file_is_handed_to_another_program(tmp_path: Path) -> None:
-    (tmp_path / "a.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n%%EOF\n")
+    (tmp_path / "a.png").write_bytes(
+        b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n%%EOF\n"
+    )
     with pytest.raises(SeDetError, match="no image of a known format"):
         read_image(tmp_path / "a.png")

@@ -107,8 +107,9 @@ def _check_polygons(
             with np.errstate(invalid="ignore", over="ignore"):
                 long = sound & (outline_lengths(xy, begins, table.xywh[own], sizes[own]) > MAX_OUTLINE)
             for at in rows[long]:
-                findings.add("polygon-too-long", f"a polygon's outline, in its image or blown up from its box, is over "
-                             f"{MAX_OUTLINE} px", part="annotations", at=owner[at], id=table.ids[owner[at]])  # fmt: skip
+                findings.add("polygon-too-long", f"a polygon's outline, in its image or blown up from its box, is "
+                             f"over {MAX_OUTLINE} px", part="annotations", at=owner[at],
+                             id=table.ids[owner[at]])  # fmt: skip
             sound &= ~long
         bad[rows[~sound]] = True
         owners = owner[rows[sound]]
