@@ -11,6 +11,8 @@ from dataclasses import dataclass
 
 import torch
 
+from .tracing import is_traced
+
 
 def output_size(
     size: int, kernel: int, stride: int, padding: int, dilation: int = 1, *, ceil_mode: bool = False
@@ -82,13 +84,6 @@ class ValidArea:
         return x.permute(0, 2, 3, 1)[image, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
 
 
-def exporting() -> bool:
-    """Whether the code at hand is being traced for `torch.export`: the plainest form of a formula is wanted then, with
-    no branch on a size or a value, so that one program serves every size."""
-    asked = getattr(torch.compiler, "is_exporting", torch.compiler.is_compiling)  # PyTorch 2.6 has the latter alone
-    return asked()
-
-
 def bin_weights(size: torch.Tensor | int, bins: int, length: int, like: torch.Tensor) -> torch.Tensor:
     """(..., bins, length): row j averages cells floor(j size / bins) up to ceil((j + 1) size / bins), as adaptive
     average pooling does on a map of `size` cells.
@@ -106,7 +101,7 @@ def bin_weights(size: torch.Tensor | int, bins: int, length: int, like: torch.Te
 def average_grid(x: torch.Tensor, bins: int, area: ValidArea | None = None) -> torch.Tensor:
     """Average `x` (N, C, H, W) over a `bins` x `bins` grid of each image's own area: (N, C, bins, bins)."""
     if area is None or area.fills(x):
-        if bins == 1 or not exporting():
+        if bins == 1 or not is_traced():
             return torch.nn.functional.adaptive_avg_pool2d(x, bins)
         # ONNX has no adaptive pooling, and its stand-in fails where the grid does not divide (pytorch#64806).
         rows, columns = (bin_weights(side, bins, side, x) for side in x.shape[-2:])
