@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import argparse
 import logging
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ..export import Exportable
 
 logger = logging.getLogger(__name__)
 
@@ -36,8 +41,6 @@ def run(args: argparse.Namespace) -> int:
     if not args.config_file and not args.weights:
         raise ConfigError("No weights were given, and random ones are of no use: give --weights.")
     network = _detector(args) if args.config_file else _classifier(args)
-    from pathlib import Path
-
     check_writable(Path(args.output).parent)
     difference = write(network, args.output)
     compared = "not compared" if difference is None else f"largest difference to PyTorch {difference:.2g}"
@@ -45,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _classifier(args: argparse.Namespace):
+def _classifier(args: argparse.Namespace) -> Exportable:
     from ..classification import load_classifier
     from ..export import classifier
     from ..weights import create_model
@@ -67,7 +70,7 @@ def _classifier(args: argparse.Namespace):
     )
 
 
-def _detector(args: argparse.Namespace):
+def _detector(args: argparse.Namespace) -> Exportable:
     from dataclasses import replace
 
     from ..config import load_config

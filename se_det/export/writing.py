@@ -7,6 +7,8 @@ import io
 import json
 import logging
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -140,12 +142,17 @@ def _first_line(error: BaseException) -> str:
     return f"{lines[0].rstrip('.')[:300] if lines else type(error).__name__}."
 
 
-class _quiet(warnings.catch_warnings):
+@contextmanager
+def _quiet() -> Iterator[None]:
     """Without the exporters' remarks on their own insides."""
-
-    def __enter__(self) -> Any:
-        found = super().__enter__()
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")]
+    levels = [each.level for each in loggers]
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        for name in ("torch.onnx", "torch.export", "onnxscript", "onnx_ir"):
-            logging.getLogger(name).setLevel(logging.ERROR)
-        return found
+        for each in loggers:
+            each.setLevel(logging.ERROR)
+        try:
+            yield
+        finally:
+            for each, level in zip(loggers, levels):
+                each.setLevel(level)
