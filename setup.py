@@ -40,7 +40,11 @@ setup(
         "tensorboard",
         "tqdm",
     ],
-    extras_require={"test": ["pytest", "ruff==0.17.5", "timm>=1.0.31"], "timm": ["timm>=1.0.31"]},
+    extras_require={
+        "test": ["pytest", "ruff==0.17.5", "timm>=1.0.31"],
+        "timm": ["timm>=1.0.31"],
+        "export": ["onnx", "onnxscript", "onnxruntime"],
+    },
     classifiers=[
         "Programming Language :: Python :: 3",
         "Programming Language :: Python :: 3.10",

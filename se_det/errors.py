@@ -30,6 +30,10 @@ class TrainingError(SeDetError):
     """A run that cannot go on, such as one whose loss is not finite."""
 
 
+class ExportError(SeDetError):
+    """A network that cannot be exported, or whose export computes something else."""
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """`" Did you mean 'x'?"` for the nearest of `known`, or an empty string when nothing is near."""
     near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)

@@ -16,7 +16,7 @@ FLOORS = [
     {"data", "detection"},
     {"analysis", "evaluation"},
     {"training"},
-    {"classification", "integrations"},
+    {"classification", "integrations", "export"},
     {"benchmarks"},
     {"cli"},
 ]

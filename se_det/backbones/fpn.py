@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from ..errors import ConfigError
 from ..layers.area import ValidArea
 from ..layers.conv import Conv2d
+from ..layers.tracing import is_traced
 from .trunk import image_area
 
 
@@ -79,8 +80,11 @@ class FPN(nn.Module):
                 if above_area is not None and above_area.exact:
                     above = above_area.zero_outside(above)
                 height, width = here.shape[-2:]
-                # Equal to doubling; cut where the finer map is not twice the coarser one (inputs not padded to 32).
-                above = F.interpolate(above, scale_factor=2.0, mode="nearest")[..., :height, :width]
+                if is_traced():  # the same cells, without a cut whose need would be settled for one size
+                    above = F.interpolate(above, size=(height, width), mode="nearest")
+                else:
+                    # Equal to doubling; cut where the finer map is not twice the coarser one (inputs not padded to 32).
+                    above = F.interpolate(above, scale_factor=2.0, mode="nearest")[..., :height, :width]
                 here = here + above if self.fuse == "sum" else (here + above) / 2
             above, above_area = here, here_area
             results[f"p{level}"] = self._output(level)(here, here_area)

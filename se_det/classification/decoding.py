@@ -6,9 +6,8 @@ import io
 
 import cv2
 import numpy as np
-from PIL import Image
 
-from ..data.images import decode, what_is_wrong
+from ..data.images import decode, open_image, what_is_wrong
 from ..errors import DataError
 
 END_OF_JPEG = b"\xff\xd9"
@@ -41,7 +40,7 @@ def decode_image(data: bytes, name: str) -> np.ndarray:
 def _plain_jpeg(data: bytes) -> np.ndarray | None:
     if not data.rstrip(b"\0").endswith(END_OF_JPEG):
         return None
-    with Image.open(io.BytesIO(data)) as image:  # the header only; it refuses what would fill the memory
+    with open_image(io.BytesIO(data)) as image:  # the header only; it refuses what would fill the memory
         if image.format != "JPEG" or image.mode not in ("RGB", "L") or image.getexif().get(ORIENTATION, 1) != 1:
             return None
         size = image.size

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,8 +15,9 @@ from torch import nn
 from ..backbones.catalog import create_model
 from ..backbones.classifier import Classifier
 from ..data.images import read_image
-from ..errors import WeightsError
+from ..errors import ConfigError, WeightsError
 from ..weights import load_weights, read_weights
+from ..weights.reading import WeightFile
 from .preprocessing import Preprocessing
 
 
@@ -31,17 +34,34 @@ def load_classifier(path: str | Path) -> Classifier:
             f"{path} does not say of what network it is and what images it wants: only checkpoints of pretraining do. "
             "Build the model with create_model, load the weights, and give classify a preprocessing."
         )
-    model = create_model(said["name"], num_classes=said["num_classes"], **said["options"])
+    categories = file.extra.get("categories")
+    if not categories or len(categories) != said["num_classes"]:
+        raise WeightsError(f"{path} is damaged: it has not the names of its {said['num_classes']} classes.")
+    model = _build(file, said)
     load_weights(model, file, whole=True)
-    model.preprocessing = Preprocessing(
-        size=said["image_size"],
-        crop_ratio=said["crop_ratio"],
-        format=said["input_format"],
-        mean=tuple(said["pixel_mean"]),
-        std=tuple(said["pixel_std"]),
-    )
-    model.class_names = [str(c["name"]) for c in file.extra["categories"]]
+    model.class_names = [str(c["name"]) for c in categories]
     return model.eval()
+
+
+def _build(file: WeightFile, said: Mapping[str, Any]) -> Classifier:
+    """The network that a file says it is of; first without memory, as a file may say anything."""
+    try:
+        with torch.device("meta"):
+            size = sum(p.numel() for p in create_model(said["name"], num_classes=said["num_classes"],
+                                                       **said["options"]).parameters())  # fmt: skip
+        if size > sum(tensor.numel() for tensor in file.tensors.values()):
+            raise ValueError(f"it would have {size} numbers, more than there are")
+        model = create_model(said["name"], num_classes=said["num_classes"], **said["options"])
+        model.preprocessing = Preprocessing(
+            size=said["image_size"],
+            crop_ratio=said["crop_ratio"],
+            format=said["input_format"],
+            mean=tuple(said["pixel_mean"]),
+            std=tuple(said["pixel_std"]),
+        )
+    except (ConfigError, TypeError, ValueError, ArithmeticError, LookupError, AttributeError, RuntimeError) as error:
+        raise WeightsError(f"{file.path} is damaged: no network is as it says that its own is: {error}") from error
+    return model
 
 
 @torch.no_grad()

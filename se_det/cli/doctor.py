@@ -17,6 +17,7 @@ REQUIRED = {
 }  # fmt: skip
 OPTIONAL = {
     "detectron2": "--engine detectron2", "timm": "timm/<name> backbones", "onnx": "ONNX export",
+    "onnxscript": "ONNX export",
     "onnxruntime": "checking an ONNX export",
 }  # fmt: skip
 OPENCVS = ("opencv-python-headless", "opencv-python", "opencv-contrib-python", "opencv-contrib-python-headless")

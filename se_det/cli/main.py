@@ -21,6 +21,7 @@ COMMANDS = {
     "check-data": ("check_data", "find everything that is wrong with a data set, before training"),
     "analyze-model": ("analyze_model", "count what networks cost, and look at what their gates do"),
     "convert-weights": ("convert_weights", "convert a weight file of another program, or to another program's names"),
+    "export": ("export", "write a network as ONNX or as a program of torch.export"),
     "benchmark": ("benchmark", "measure time and memory"),
     "doctor": ("doctor", "say what is installed and there, and what is missing and for what"),
 }

@@ -57,6 +57,9 @@ def find_config(path: str | Path) -> Path:
     )
 
 
+MOST_VALUES = 100_000  # of a YAML text; a config has some hundreds
+
+
 def _shipped_folder() -> Path:
     wheel = Path(__file__).resolve().parents[1] / "configs"
     return wheel if wheel.is_dir() else Path(__file__).resolve().parents[2] / "configs"  # a checkout
@@ -120,20 +123,42 @@ def read_yaml(path: Path) -> dict[str, Any]:
         ConfigError: the file cannot be read, is not YAML, or is not a mapping.
     """
     try:
-        tree = yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeyLoader)
-    except yaml.constructor.ConstructorError as error:
-        raise ConfigError(
-            f"{path}: {error.problem}{_line(error)}. Only plain values are read; tags that build Python objects are "
-            "refused."
-        ) from error
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
         raise ConfigError(f"{path} is not valid YAML: {_one_line(error)}.") from error
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}.") from error
+    return parse_yaml(text, path)
+
+
+def parse_yaml(text: str, source: str | Path) -> dict[str, Any]:
+    """The mapping that a YAML text holds; `source` is what a sentence calls it.
+
+    Raises:
+        ConfigError: as `read_yaml`.
+    """
+    try:
+        tree = yaml.load(text, Loader=_UniqueKeyLoader)
+    except yaml.constructor.ConstructorError as error:
+        raise ConfigError(
+            f"{source}: {error.problem}{_line(error)}. Only plain values are read; tags that build Python objects are "
+            "refused."
+        ) from error
+    # Besides YAMLError: what a date that is none, a number of thousands of digits, or a tag on the wrong kind of value
+    # makes the loader stumble over.
+    except Exception as error:
+        raise ConfigError(f"{source} is not valid YAML: {_one_line(error)}.") from error
     if tree is None:
         return {}
     if not isinstance(tree, dict):
-        raise ConfigError(f"{path} must hold a mapping of keys to values, got {type(tree).__name__}.")
+        raise ConfigError(f"{source} must hold a mapping of keys to values, got {type(tree).__name__}.")
+    waiting, count = [tree], 0
+    while waiting:  # a value that stands for others counts as often as it is named: it may hold itself
+        value = waiting.pop()
+        count += 1
+        if count > MOST_VALUES:
+            raise ConfigError(f"{source} holds more than {MOST_VALUES} values, its '*' names written out. Shorten it.")
+        waiting += value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
     return tree
 
 

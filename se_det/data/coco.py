@@ -54,7 +54,7 @@ def read_coco(
     empty = checks.without_area(path, xywh, ids, allowed=drop_empty_boxes)
     crowd = checks.crowds(path, found, ids)
     areas = checks.areas(path, found, ids, xywh)
-    masks = segmentations(path, found, ids, image_sizes[owners], content.polygons, lenient=drop_empty_boxes)
+    masks = segmentations(path, found, ids, image_sizes[owners], xywh, content.polygons, lenient=drop_empty_boxes)
     if empty.any():
         logger.info("%s: %d annotations without area are left out.", path, int(empty.sum()))
 

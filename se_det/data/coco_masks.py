@@ -12,6 +12,7 @@ import numpy as np
 from ..errors import DataError
 from .coco_checks import Id
 from .coco_json import PACKED, PackedPolygons, as_numpy, shorten
+from .outline import MAX_OUTLINE, outline_lengths
 from .rle import decompress_counts
 
 FORM = (
@@ -40,28 +41,31 @@ class Segmentations:
 
 
 def segmentations(
-    path: Path, annotations: list[dict], ids: Sequence[Id], sizes: np.ndarray, packed: PackedPolygons, *, lenient: bool
-) -> Segmentations:
+    path: Path, annotations: list[dict], ids: Sequence[Id], sizes: np.ndarray, xywh: np.ndarray,
+    packed: PackedPolygons, *, lenient: bool,
+) -> Segmentations:  # fmt: skip
     """Take the segmentations of `annotations` apart; a missing, null or empty one is none.
 
     Args:
         ids: the annotations' ids, for messages.
         sizes: int64 (n, 2) height and width of each annotation's image.
+        xywh: float64 (n, 4) boxes px.
         packed: the polygons that `parse_coco` took out.
         lenient: leave out polygons of fewer than 3 points instead of refusing them.
 
     Raises:
-        DataError: naming the annotation whose segmentation is malformed, not finite, far outside of its image, or an
-            RLE of another size.
+        DataError: naming the annotation whose segmentation is malformed, not finite, far outside of its image, too
+            long to be drawn, or an RLE of another size.
     """
-    vertices, polygon_start, polygon_range = _polygons(path, annotations, ids, sizes, packed, lenient)
+    vertices, polygon_start, polygon_range = _polygons(path, annotations, ids, sizes, xywh, packed, lenient)
     runs, runs_range = _runs(path, annotations, ids, sizes)
     return Segmentations(vertices, polygon_start, polygon_range, runs, runs_range)
 
 
 def _polygons(
-    path: Path, annotations: list[dict], ids: Sequence[Id], sizes: np.ndarray, packed: PackedPolygons, lenient: bool
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    path: Path, annotations: list[dict], ids: Sequence[Id], sizes: np.ndarray, xywh: np.ndarray,
+    packed: PackedPolygons, lenient: bool,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # fmt: skip
     values, lengths, counts = (as_numpy(part) for part in (packed.values, packed.lengths, packed.counts))
     number = np.fromiter((annotation.get(PACKED, -1) for annotation in annotations), np.int64, len(annotations))
     ends = np.cumsum(counts)
@@ -89,6 +93,8 @@ def _polygons(
     start = np.concatenate(([0], np.cumsum(lengths)))
     if len(lengths):
         _check_extent(path, ids, sizes, owner, values, start)
+        _check_outlines(path, ids, owner, outline_lengths(values.reshape(-1, 2), start[:-1] // 2, xywh[owner],
+                                                          sizes[owner].astype(np.float64)))  # fmt: skip
     return values.reshape(-1, 2), start // 2, polygon_range
 
 
@@ -113,6 +119,16 @@ def _check_extent(
         raise DataError(
             f"{path}: annotation {ids[owner[at]]!r} has a polygon vertex coordinate {worst} in its segmentation, which "
             f"is not a number of px in or near its image of {width} x {height}. Correct the segmentation."
+        )
+
+
+def _check_outlines(path: Path, ids: Sequence[Id], owner: np.ndarray, lengths: np.ndarray) -> None:
+    if (lengths > MAX_OUTLINE).any():
+        at = int(np.argmax(lengths))
+        raise DataError(
+            f"{path}: annotation {ids[owner[at]]!r} has a polygon in its segmentation whose outline, in its image or "
+            f"blown up from its box, is {lengths[at]:.0f} px long (at most {MAX_OUTLINE}): drawing it would take too "
+            "much memory. Correct the segmentation or the bbox, or encode the mask as an RLE."
         )
 
 

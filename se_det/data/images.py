@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
+from functools import lru_cache
 from typing import IO
 
 import numpy as np
@@ -12,6 +13,10 @@ from PIL import Image, UnidentifiedImageError
 from ..errors import DataError
 
 FORMATS = ("BGR", "RGB")
+
+# The files that are taken for images, by Pillow's names. Pillow knows more, among them EPS, which it hands to another
+# program (Ghostscript) to run. MPO is opened as the JPEG that it begins with.
+FILES = ("JPEG", "PNG", "BMP", "DIB", "GIF", "WEBP", "TIFF", "AVIF", "JPEG2000", "PPM", "TGA", "ICO")
 
 # EXIF tag 274 -> what turns the stored image upright.
 _UPRIGHT = {
@@ -31,7 +36,7 @@ def read_image(path: str | os.PathLike, format: str = "BGR") -> np.ndarray:
     Pixels are Pillow's, and so Detectron2's, but for 16-bit grey, which is scaled to 8 bits where those clip it.
 
     Args:
-        path: any file that Pillow reads.
+        path: a file of one of `FILES`, whatever its name.
         format: BGR or RGB, the order of the channels.
 
     Returns:
@@ -65,10 +70,28 @@ def decode(file: IO[bytes]) -> np.ndarray:
     with warnings.catch_warnings():
         # Of a palette with transparency and the like: alpha is left out on purpose.
         warnings.filterwarnings("ignore", category=UserWarning, module="PIL")
-        image = Image.open(file)
+        # Of half the number of pixels that Pillow refuses (179 million), which satellite images have.
+        warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+        image = open_image(file)
         upright = _UPRIGHT.get(orientation_of(image))
         image = _to_rgb(image)
         return np.asarray(image if upright is None else image.transpose(upright))
+
+
+def open_image(file: IO[bytes]) -> Image.Image:
+    """An image file's header; its pixels are not read yet.
+
+    Raises:
+        Exception: as `decode`.
+    """
+    return Image.open(file, formats=_formats())
+
+
+@lru_cache
+def _formats() -> tuple[str, ...]:
+    """Those of `FILES` that this Pillow was built with."""
+    Image.init()
+    return tuple(name for name in FILES if name in Image.OPEN)
 
 
 def what_is_wrong(error: Exception, *, empty: bool) -> str:
@@ -76,7 +99,7 @@ def what_is_wrong(error: Exception, *, empty: bool) -> str:
     if empty:
         return "the file is empty"
     if isinstance(error, UnidentifiedImageError):
-        return "it is no image of a known format"
+        return f"it is no image of a known format ({', '.join(FILES)})"
     return str(getattr(error, "strerror", None) or error) or type(error).__name__
 
 
@@ -93,7 +116,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode == "F":
         raise ValueError("its pixels are floating-point numbers, whose range is not known; save it with 8 bits")
     if image.mode == "I" or image.mode.startswith("I;16"):
-        values = np.asarray(image).astype(np.int64)
+        values = np.asarray(image)
         if values.min() < 0 or values.max() > 65535:
             raise ValueError("its pixels are 32-bit numbers beyond 65535; save it with 8 bits")
         image = Image.fromarray((values >> 8).astype(np.uint8))

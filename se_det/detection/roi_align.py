@@ -12,7 +12,7 @@ import torch
 from torch.nn import functional as F
 from torchvision import ops
 
-from ..layers.gated_sum import is_traced
+from ..layers.tracing import is_traced
 
 # Weights of a call are built for boxes whose windows round up to the same numbers of rows and columns.
 WINDOWS = (2, 3, 4, 6, 8, 12, 16, 24, 32)

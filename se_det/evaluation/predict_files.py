@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from ..background import InOrder, ahead
 from ..data.images import read_image
-from ..errors import CheckpointError, DataError
+from ..errors import DataError
 from ..files import write_atomically
 from .coco_results import to_coco_results
 from .drawing import draw_detections
@@ -101,7 +101,7 @@ def predict_files(
                 if isinstance(pixels, DataError):
                     account.failures.append(str(pixels))
                 elif pixels is not None:
-                    detect(pixels, source, partial(_write_image, target))
+                    detect(pixels, source, partial(_write_image, source, target, account.failures))
                 else:
                     try:
                         with VideoReader(source.path) as video, VideoWriter(target, video.rate) as drawn:
@@ -138,10 +138,18 @@ def _decoded(sources: Sequence[Source]) -> Iterator[tuple[Source, np.ndarray | D
             yield source, error
 
 
-def _write_image(target: Path, drawn: np.ndarray) -> None:
-    done, encoded = cv2.imencode(target.suffix, drawn)
+def _write_image(source: Source, target: Path, failures: list[str], drawn: np.ndarray) -> None:
+    try:
+        done, encoded = cv2.imencode(target.suffix, drawn)
+    except cv2.error:
+        done = False
     if not done:
-        raise CheckpointError(f"{target} could not be written: the image is too large for its format.")
+        height, width = drawn.shape[:2]
+        failures.append(
+            f"{source.path} was detected in but not drawn: {width} x {height} px are more than a {target.suffix} file "
+            "can hold."
+        )
+        return
     write_atomically(target, lambda file: file.write(encoded.tobytes()))
 
 

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 
 import torch
 
+from .tracing import is_traced
+
 
 def output_size(
     size: int, kernel: int, stride: int, padding: int, dilation: int = 1, *, ceil_mode: bool = False
@@ -82,22 +84,30 @@ class ValidArea:
         return x.permute(0, 2, 3, 1)[image, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
 
 
-def bin_weights(sizes: Sequence[int], bins: int, length: int, like: torch.Tensor) -> torch.Tensor:
-    """(N, bins, length): row j averages cells floor(j size / bins) up to ceil((j + 1) size / bins), as adaptive
-    average pooling does on a map of `size` cells."""
-    size = torch.tensor(sizes, device=like.device)[:, None, None]
-    index = torch.arange(bins, device=like.device)[None, :, None]
-    cell = torch.arange(length, device=like.device)[None, None, :]
+def bin_weights(size: torch.Tensor | int, bins: int, length: int, like: torch.Tensor) -> torch.Tensor:
+    """(..., bins, length): row j averages cells floor(j size / bins) up to ceil((j + 1) size / bins), as adaptive
+    average pooling does on a map of `size` cells.
+
+    Args:
+        size: cells; of several images (N, 1, 1).
+    """
+    index = torch.arange(bins, device=like.device)[:, None]
+    cell = torch.arange(length, device=like.device)
     start = torch.div(index * size, bins, rounding_mode="floor")
-    end = -torch.div(-(index + 1) * size, bins, rounding_mode="floor")
+    end = torch.div((index + 1) * size + bins - 1, bins, rounding_mode="floor")
     return ((cell >= start) & (cell < end)).to(like.dtype) / (end - start)
 
 
 def average_grid(x: torch.Tensor, bins: int, area: ValidArea | None = None) -> torch.Tensor:
     """Average `x` (N, C, H, W) over a `bins` x `bins` grid of each image's own area: (N, C, bins, bins)."""
     if area is None or area.fills(x):
-        return torch.nn.functional.adaptive_avg_pool2d(x, bins)
+        if bins == 1 or not is_traced():
+            return torch.nn.functional.adaptive_avg_pool2d(x, bins)
+        # ONNX has no adaptive pooling, and its stand-in fails where the grid does not divide (pytorch#64806).
+        rows, columns = (bin_weights(side, bins, side, x) for side in x.shape[-2:])
+        return rows @ (x @ columns.mT)
     x = area.zero_outside(x)  # an infinity outside would survive a weight of zero
-    rows = bin_weights([h for h, _ in area.sizes], bins, x.shape[-2], x)[:, None]
-    columns = bin_weights([w for _, w in area.sizes], bins, x.shape[-1], x)[:, None]
-    return rows @ (x @ columns.transpose(-2, -1))
+    sizes = torch.tensor(area.sizes, device=x.device)[:, :, None, None]
+    rows = bin_weights(sizes[:, 0], bins, x.shape[-2], x)[:, None]
+    columns = bin_weights(sizes[:, 1], bins, x.shape[-1], x)[:, None]
+    return rows @ (x @ columns.mT)

@@ -13,6 +13,7 @@ from .folding import can_fold, folded_sum
 from .gates import SE
 from .norms import FrozenBatchNorm2d
 from .recompute import recomputed
+from .tracing import is_traced
 
 
 def gated_sum(
@@ -67,8 +68,3 @@ def plain_sum(
 ) -> torch.Tensor:
     """The formula as the papers have it: what the other forms are tested against."""
     return F.relu_(gate(conv(x, area), area).add_(shortcut))
-
-
-def is_traced() -> bool:
-    """Whether a compiler or an exporter is looking: it fuses passes itself, and cannot see through our own ones."""
-    return torch.compiler.is_compiling() or torch.compiler.is_exporting() or torch.jit.is_tracing()

@@ -11,6 +11,7 @@ from fvcore.common.config import CfgNode
 
 from ..config.loading import leaves
 from ..errors import CheckpointError
+from ..weights.said import is_categories, is_config
 from .checkpoint import ENGINE
 
 # Keys that may differ: how long, how often, where and by what means, but not what is computed.
@@ -73,6 +74,8 @@ def check_same_run(
     Raises:
         CheckpointError: naming the keys, or the categories.
     """
+    if not is_config(state.get("config")) or not is_categories(state.get("categories")):
+        raise CheckpointError(f"{path} is damaged: it does not say with what config and categories it was trained.")
     changed = changed_keys(state["config"], cfg, may_change)
     if changed:
         raise CheckpointError(

@@ -6,10 +6,9 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
-import yaml
 from fvcore.common.config import CfgNode
 
-from ..config.loading import get_value, leaves
+from ..config.loading import get_value, leaves, parse_yaml
 from ..config.origins import record, set_by
 from ..errors import ConfigError
 from .families.facts import Facts, near
@@ -36,10 +35,9 @@ def keys_of(facts: Facts) -> dict[str, Any]:
 def saved_keys(config: Any) -> dict[str, Any]:
     """These keys' values in the YAML config that a checkpoint of ours carries; {} when `config` is none."""
     try:
-        tree = yaml.safe_load(config) if isinstance(config, str) else None
-    except yaml.YAMLError:
+        said = dict(leaves(parse_yaml(config, "config"))) if isinstance(config, str) else {}
+    except ConfigError:
         return {}
-    said = dict(leaves(tree)) if isinstance(tree, Mapping) else {}
     return {key: said[key] for key in KEYS if key in said}
 
 

@@ -19,6 +19,7 @@ from .formats.mat import read_mat
 from .formats.npz import read_npz
 from .formats.numpy_pickle import read_numpy_pickle
 from .formats.torch_file import read_plain
+from .said import check_said
 
 # What a file says of its weights, beside them: checkpoints of ours, converted files, Detectron2's pickles.
 EXTRA = ("config", "categories", "iteration", "engine", "architecture", "facts", "family", "__author__")
@@ -75,7 +76,7 @@ def read_weights(path: str | Path) -> WeightFile:
     if isinstance(content, Mapping):
         for key in CONTAINERS:
             if isinstance(content.get(key), Mapping):
-                extra = {k: v for k, v in content.items() if k in EXTRA}
+                extra = check_said(path, {k: v for k, v in content.items() if k in EXTRA})
                 averaged = isinstance(content.get("ema"), Mapping) and bool(content["ema"])
                 content = {**content[key], **(content["ema"] if averaged else {})}
                 break
@@ -126,7 +127,7 @@ def _read_safetensors(path: Path) -> dict[str, Any]:
         said = json.loads(metadata.get("se_det", "{}"))  # an exported checkpoint of ours
         if "facts" in metadata:  # a converted file
             said = {"family": metadata.get("family", ""), "facts": json.loads(metadata["facts"])}
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise WeightsError(f"{path} is damaged: its metadata is no JSON.") from error
     return {"model": tensors, **{k: v for k, v in said.items() if k in EXTRA}} if isinstance(said, dict) else tensors
 

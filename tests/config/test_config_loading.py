@@ -119,3 +119,14 @@ def test_no_key_is_both_ours_and_only_detectron2s():
         while parts and parts[0] in node:
             node = node[parts.pop(0)]
         assert parts, key
+
+
+def test_names_that_stand_for_others_do_not_grow_without_end(tmp_path):
+    """Ten values of ten values of ...: a billion in a few hundred bytes; and one that holds itself."""
+    lines = "".join(f"{new}: &{new} [{', '.join([f'*{old}'] * 10)}]\n" for old, new in zip("abcdefghi", "bcdefghij"))
+    for text in ("a: &a [1]\n" + lines, "MODEL: &a {GATE: *a}"):
+        with pytest.raises(ConfigError, match="holds more than 100000 values"):
+            load_config(write(tmp_path, text))
+    for text in ("SEED: 2001-99-99", "SEED: !!timestamp x", "SEED: !!set [a]", f"SEED: {'1' * 5000}"):
+        with pytest.raises(ConfigError, match="my.yaml"):
+            load_config(write(tmp_path, text))

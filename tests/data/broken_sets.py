@@ -193,6 +193,7 @@ BROKEN: dict[str, tuple[Spoil, str, Any]] = {
     "empty polygon": (of_annotation(0, "segmentation", [[]]), "polygon-too-short", 10),
     "odd polygon": (of_annotation(0, "segmentation", [[4, 4, 24, 4, 24, 24, 4]]), "polygon-too-short", 10),
     "polygon far away": (of_annotation(0, "segmentation", [box_polygon(5e6, 4, 20, 20)]), "polygon-outside", 10),
+    "polygon without end": (of_annotation(0, "segmentation", [[0, 0, 64, 48] * 70_000]), "polygon-too-long", 10),
     "polygon of texts": (of_annotation(0, "segmentation", [["a", "b"]]), "wrong-type", 10),
     "RLE of another size": (of_annotation(0, "segmentation", {**RLE, "size": [9, 9]}), "rle-size", 10),
     "RLE too short": (of_annotation(0, "segmentation", RLE), "rle-damaged", 10),

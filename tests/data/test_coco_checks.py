@@ -35,6 +35,14 @@ BROKEN: dict[str, tuple[Any, str]] = {
     "category id a text": (changed("categories", 1, "id", to="3"), "category number 1 .* has the id '3'"),
     "category without name": (changed("categories", 1, "name", remove=True), "category 3 has the name None"),
     "category half a character": (changed("categories", 1, "name", to="\ud800"), "category 3 has the name"),
+    # masks that would take all memory to draw: by their own length, and blown up from their box
+    "polygon without end": (changed(A, 4, "segmentation", to=[[0, 0, 50, 40] * 45_000]), "annotation 12 .* px long"),
+    "polygon blown up": (
+        changed(
+            A, 4, to={**CONTENT["annotations"][4], "bbox": [0, 0, 1e-9, 5], "segmentation": [[0, 0, 50, 40] * 300]}
+        ),
+        "annotation 12 .*blown up from its box.*Correct the segmentation or the bbox",
+    ),
     # images
     "image twice": (changed("images", 2, "id", to=5), "image id 5 is there twice"),
     "image without id": (changed("images", 2, "id", remove=True), "image number 2 .* has no id"),

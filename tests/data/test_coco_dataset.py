@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from coco_files import CONTENT, HEIGHT, WIDTH, changed, rectangle, small_set, write_json
 from pycocotools.coco import COCO
 
@@ -100,6 +101,16 @@ def test_pickled_it_is_the_same_set(tmp_path: Path) -> None:
     copied = pickle.loads(pickle.dumps(dataset))
     assert copied.image(1) == dataset.image(1)
     assert copied.annotations(1).polygons.tolist() == dataset.annotations(1).polygons.tolist()
+
+
+def test_what_grows_with_the_file_is_in_tensors_alone(tmp_path: Path) -> None:
+    """Python objects are copied into each worker, page by page, as their reference counts are written."""
+    held = dict(vars(small_set(tmp_path)))
+    for key in ("json_path", "images_folder", "category_ids", "category_names"):
+        del held[key]
+    names = vars(held.pop("_file_names"))
+    parts = [held.pop("_image_ids"), *held.pop("_columns").values(), *names.values()]
+    assert not held and all(isinstance(part, torch.Tensor) for part in parts)
 
 
 def test_boxes_without_area_are_left_out_where_the_file_is_known_for_them(

@@ -92,3 +92,13 @@ def test_what_cannot_be_read_is_named(tmp_path: Path) -> None:
         with pytest.raises(DataError, match=reason) as error:
             read_image(tmp_path / name)
         assert str(tmp_path / name) in str(error.value)
+
+
+def test_pixel_values_beyond_16_bits_are_refused_and_within_are_scaled(tmp_path: Path) -> None:
+    for values, expected in (([0, 256, 65535], [0, 1, 255]), ([0, 5, 65536], None), ([-1, 5, 6], None)):
+        Image.fromarray(np.array([values], np.int32)).save(tmp_path / "i.tiff")
+        if expected is None:
+            with pytest.raises(DataError, match="32-bit numbers beyond 65535"):
+                read_image(tmp_path / "i.tiff")
+        else:
+            assert read_image(tmp_path / "i.tiff")[0, :, 0].tolist() == expected

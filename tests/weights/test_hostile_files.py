@@ -213,3 +213,18 @@ def test_mat_files(tmp_path):
     (tmp_path / "bomb.mat").write_bytes(header + struct.pack("<II", 15, len(bomb)) + bomb)
     with pytest.raises(WeightsError, match=r"bomb.mat is damaged"):
         read_weights(tmp_path / "bomb.mat")
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("categories", [{"id": "3", "name": "a"}]), ("categories", [{"name": "a"}]), ("config", "a: &a [*a]"),
+     ("config", "- 1"), ("facts", {"pixel_mean": [1, 2]}), ("iteration", -1),
+     ("architecture", {"name": "resnet50", "num_classes": 10**12})],
+)  # fmt: skip
+def test_what_a_file_of_ours_says_is_held_to_its_form(key, value, tmp_path):
+    path = tmp_path / "said.pth"
+    torch.save({"model": {"w": torch.zeros(1)}, "engine": "se_det", key: value}, path)
+    with pytest.raises(WeightsError, match=f"said.pth is damaged: what it says under '{key}'"):
+        read_weights(path)
+    torch.save({"model": {"w": torch.zeros(1)}, key: value}, path)  # another program's word for something else
+    assert key not in read_weights(path).extra

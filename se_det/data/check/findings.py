@@ -57,6 +57,7 @@ KINDS: dict[str, Kind] = {
     "annotation-twice": Kind(WARNING, "annotations of equal image, category and box", "keep one of each"),
     "polygon-too-short": Kind(ERROR, "polygons of fewer than 3 points or an odd number of values", "remove them"),
     "polygon-outside": Kind(ERROR, "polygons far outside of their image", "correct or remove them"),
+    "polygon-too-long": Kind(ERROR, "polygons that would take too much memory to draw", "correct them or their boxes"),
     "rle-size": Kind(ERROR, "RLE masks of another size than their image", "make the two agree"),
     "rle-damaged": Kind(ERROR, "RLE masks whose counts are damaged", "encode them again"),
     "area-off": Kind(WARNING, "areas far from those of mask or box", "compute them again"),

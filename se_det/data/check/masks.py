@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..coco_json import PACKED, as_numpy, shorten
+from ..outline import MAX_OUTLINE, outline_lengths
 from ..rle import decompress_counts
 from .annotation_entries import AnnotationTable
 from .document import Document
@@ -101,6 +102,15 @@ def _check_polygons(
             findings.add("polygon-outside", f"a polygon reaches from {lowest.tolist()} to {highest.tolist()}",
                          part="annotations", at=owner[at], id=table.ids[owner[at]])  # fmt: skip
         sound = finite & ~far
+        if sound.any():
+            own = owner[rows]
+            with np.errstate(invalid="ignore", over="ignore"):
+                long = sound & (outline_lengths(xy, begins, table.xywh[own], sizes[own]) > MAX_OUTLINE)
+            for at in rows[long]:
+                findings.add("polygon-too-long", f"a polygon's outline, in its image or blown up from its box, is "
+                             f"over {MAX_OUTLINE} px", part="annotations", at=owner[at],
+                             id=table.ids[owner[at]])  # fmt: skip
+            sound &= ~long
         bad[rows[~sound]] = True
         owners = owner[rows[sound]]
         np.add.at(area, owners, areas[sound])

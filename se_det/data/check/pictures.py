@@ -17,7 +17,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from ...errors import DataError
-from ..images import orientation_of, read_image
+from ..images import open_image, orientation_of, read_image
 from .findings import Findings
 from .image_entries import ImageTable
 
@@ -112,7 +112,7 @@ def inspect(folder: Path, name: str, root: str) -> Picture:
     try:
         pixels = read_image(path, "RGB")
         with open(path, "rb") as file:
-            image = Image.open(file)
+            image = open_image(file)
             mode, orientation = image.mode, orientation_of(image) or 1
             alpha, frames = "transparency" in image.info, _frames(image)
     except DataError as error:

@@ -27,6 +27,7 @@ UNUSABLE_IMAGES = ("file-outside", "missing-file", "unreadable-image", "truncate
 UNUSABLE_ANNOTATIONS = ("dangling-image", "undeclared-category", "box-empty", "box-outside", "annotation-twice")
 
 ORIENTATION = 274  # EXIF's tag
+DECIMALS = 6  # of a px, of boxes that are written anew
 
 Change = dict[str, Any]
 
@@ -235,16 +236,16 @@ def _annotations(report: Report, images: set[int], changes: list[Change]) -> Ite
         if report.conventions.corners[at] or report.conventions.fractions[at]:
             done.append("box rewritten as [x, y, width, height] px")
         low, high = np.maximum(box[:2], 0), np.minimum(box[:2] + box[2:], [width, height])
-        if (high <= low).any():
+        if (np.round(high - low, DECIMALS) <= 0).any() or (np.round(box[2:], DECIMALS) <= 0).any():
             changes.append({"part": "annotations", "id": table.ids[at], "change": "left out",
-                            "why": "its box is outside of its image"})  # fmt: skip
+                            "why": "its box has no area within its image"})  # fmt: skip
             continue
         clipped = np.concatenate((low, high - low))
         if at in outlying and not np.allclose(clipped, box, rtol=0, atol=1e-6):
             done.append("box clipped to its image")
             box = clipped
         if not np.array_equal(box, table.xywh[at]):
-            entry["bbox"] = [round(float(value), 6) for value in box]
+            entry["bbox"] = [round(float(value), DECIMALS) for value in box]
         _mend_mask(entry, at, at in report.masks.unusable, polygons, done)
         if type(entry.get("iscrowd", 0)) not in (int, bool) or entry.get("iscrowd", 0) not in (0, 1):
             entry["iscrowd"] = int(str(entry["iscrowd"]) in ("1", "1.0"))

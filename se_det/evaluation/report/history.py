@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-import math
 from pathlib import Path
 
 from .svg import COLOURS, line_chart
+
+LARGEST = 1e100  # of what can be drawn
 
 
 def read_history(path: str | Path) -> dict[str, list[tuple[float, float]]]:
@@ -20,10 +21,11 @@ def read_history(path: str | Path) -> dict[str, list[tuple[float, float]]]:
         try:
             values = json.loads(line)
             step = float(values.pop("iteration"))
-        except (ValueError, KeyError, TypeError, AttributeError):
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
             continue
-        for name, value in values.items():
-            if isinstance(value, (int, float)) and math.isfinite(value):
+        for name, value in values.items() if abs(step) < LARGEST else ():
+            # Written so that nan, infinity and whole numbers beyond any float are left out.
+            if isinstance(value, (int, float)) and abs(value) < LARGEST:
                 lines.setdefault(name, []).append((step, float(value)))
     return lines
 

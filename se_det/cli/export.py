@@ -1,0 +1,84 @@
+"""`se-det export`: a network as ONNX or as a program of torch.export."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ..export import Exportable
+
+logger = logging.getLogger(__name__)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The command's arguments."""
+    parser.add_argument("--output", required=True, metavar="FILE", help="x.onnx, or x.pt2 for torch.export.load")
+    parser.add_argument("--weights", metavar="W", help="a checkpoint, a URL or an entry of the zoo")
+    parser.add_argument("--model", metavar="NAME", help="export a classifier, such as se_resnet50; a checkpoint of "
+                        "pretraining names its own")  # fmt: skip
+    parser.add_argument("--num-classes", type=int, default=1000, metavar="N", help="of --model; default: 1000")
+    parser.add_argument("--config-file", metavar="F", help="export of a detector with this config")
+    parser.add_argument("--part", choices=("backbone", "detector"), default="backbone",
+                        help="of the detector: backbone and pyramid, or all of it; default: backbone")  # fmt: skip
+    parser.add_argument("--size", type=int, nargs=2, metavar=("H", "W"), default=(800, 1344),
+                        help="px of the images that --part detector takes; default: 800 1344")  # fmt: skip
+    parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="of the config")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Export, and say how far the file's outputs are from PyTorch's."""
+    from ..errors import ConfigError
+    from ..export import write
+    from ..files import check_writable
+
+    if args.config_file and args.model:
+        raise ConfigError("Give --model for a classifier or --config-file for a detector, not both.")
+    if args.opts and not args.config_file:
+        raise ConfigError(f"{' '.join(args.opts)}: keys and values go with --config-file.")
+    if not args.config_file and not args.weights:
+        raise ConfigError("No weights were given, and random ones are of no use: give --weights.")
+    network = _detector(args) if args.config_file else _classifier(args)
+    check_writable(Path(args.output).parent)
+    difference = write(network, args.output)
+    compared = "not compared" if difference is None else f"largest difference to PyTorch {difference:.2g}"
+    logger.info("Wrote %s: %s, at %d shapes.", args.output, compared, len(network.shapes))
+    return 0
+
+
+def _classifier(args: argparse.Namespace) -> Exportable:
+    from ..classification import load_classifier
+    from ..export import classifier
+    from ..weights import create_model
+
+    if args.model:
+        return classifier(create_model(args.model, num_classes=args.num_classes, weights=args.weights))
+    model = load_classifier(args.weights)
+    said = model.preprocessing
+    return classifier(
+        model,
+        says={
+            "classes": model.class_names,
+            "input_format": said.format,
+            "pixel_mean": list(said.mean),
+            "pixel_std": list(said.std),
+            "size": said.size,
+            "crop_ratio": said.crop_ratio,
+        },
+    )
+
+
+def _detector(args: argparse.Namespace) -> Exportable:
+    from dataclasses import replace
+
+    from ..config import load_config
+    from ..evaluation import Predictor
+    from ..export import detector, pyramid
+
+    predictor = Predictor(load_config(args.config_file, [*args.opts, "TEST.PRECISION", "float32"]), args.weights)
+    network = pyramid(predictor.model) if args.part == "backbone" else detector(predictor.model, tuple(args.size))
+    classes = [{"id": i, "name": n} for i, n in zip(predictor.category_ids, predictor.class_names)]
+    says = {**network.says, "input_format": predictor.cfg.INPUT.FORMAT, "categories": classes}
+    return replace(network, says=says)

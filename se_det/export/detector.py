@@ -1,0 +1,146 @@
+"""A whole detector as one graph, for one image of one size.
+
+What `RCNN` does in as many steps as there are boxes is done here in a fixed number: proposals are filled up to a fixed
+number with empty boxes, each box is read from every level of the pyramid and its own is taken, and detections are
+filled up to the most there can be. Only the candidates between the scores and the last NMS have a number of their own,
+which ends before the result.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+from torchvision.ops import nms
+
+from ..backbones.trunk import image_area
+from ..detection import boxes as box_ops
+from ..detection.pooler import Pooler
+from ..detection.rcnn import RCNN
+from ..errors import ExportError
+from .networks import Exportable, normalisation, prepared
+
+
+def detector(model: RCNN, size: tuple[int, int]) -> Exportable:
+    """One image (1, 3, height, width) of values 0 to 255, not normalised, to its detections, best first.
+
+    `boxes` (D, 4) XYXY px, `scores` (D,), `classes` (D,) and, with a mask head, `masks` (D, 28, 28): probabilities
+    within each box (`detection.masks.paste_masks` puts them into the image). D is TEST.DETECTIONS_PER_IMAGE; where
+    there are fewer, the scores of the last are 0 and their classes -1.
+
+    Raises:
+        ExportError: a side is not positive.
+    """
+    if min(size) < 1:
+        raise ExportError(f"A detector is exported for images of one size, and {size[0]} x {size[1]} is none.")
+    outputs = ("boxes", "scores", "classes", *(("masks",) if model.roi_heads.mask_head is not None else ()))
+    module = prepared(Detector(model, size))
+    says = {**normalisation(model), "normalised": True, "size": list(size)}
+    return Exportable(module, outputs, ((1, 3, *size),), dynamic=False, says=says, difference=detections_difference)
+
+
+def detections_difference(ours: Sequence[torch.Tensor], theirs: Sequence[torch.Tensor]) -> float:
+    """The largest difference of a detection to the one nearest to it among the others, boxes and scores as shares of
+    the largest coordinate and of 1; infinite where their numbers or classes differ. Two that score alike may change
+    places."""
+    numbers = [int((found[1] > 0).sum()) for found in (ours, theirs)]
+    if numbers[0] != numbers[1]:
+        return math.inf
+    rows = []
+    for boxes, scores, classes, *masks in (ours, theirs):
+        count, side = numbers[0], max(float(ours[0].abs().max()), 1.0)
+        parts = [boxes[:count] / side, scores[:count, None], classes[:count, None].to(boxes.dtype)]
+        rows.append(torch.cat([*parts, *(m[:count].flatten(1) for m in masks)], 1))
+    return float(torch.cdist(*rows, p=math.inf).min(1).values.max()) if numbers[0] else 0.0
+
+
+class Detector(nn.Module):
+    """See `detector`; the parts are those of `model`."""
+
+    def __init__(self, model: RCNN, size: tuple[int, int]) -> None:
+        super().__init__()
+        self.model = model
+        self.size = size
+
+    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """(1, 3, height, width) to the outputs."""
+        model, (height, width) = self.model, self.size
+        stride = max(model.backbone.size_divisibility, 1)
+        x = (images - model.pixel_mean) / model.pixel_std
+        x = F.pad(x, (0, -width % stride, 0, -height % stride))
+        maps, areas = model.backbone.features(x, image_area(model.backbone.padding, [self.size]))
+        proposals = self._propose(
+            [maps[name] for name in model.rpn_features], [areas[name] for name in model.rpn_features]
+        )
+        roi_maps = [model._for_pooling(maps[name], areas[name]) for name in model.roi_features]
+        return self._detect(roi_maps, proposals)
+
+    def _propose(self, maps: list[torch.Tensor], areas: list) -> torch.Tensor:
+        """(P, 4), best first, filled up with empty boxes."""
+        rpn = self.model.proposal_generator
+        anchors = rpn.anchor_generator(maps)
+        logits, deltas = rpn.rpn_head(maps, areas)
+        scores, boxes, levels = [], [], []
+        for level, (x, area) in enumerate(zip(maps, areas)):
+            own = logits[level]
+            if area is not None and area.exact and not area.fills(x):
+                own = rpn._without_outside(own, x, area)
+            best, at = own[0].topk(min(rpn.pre_nms_topk[1], own.shape[1]))
+            scores.append(best)
+            boxes.append(box_ops.decode(deltas[level][0, at], anchors[level][at], rpn.box_weights))
+            levels.append(torch.full_like(at, level))
+        scores, levels = torch.cat(scores), torch.cat(levels)
+        boxes = torch.cat(boxes)
+        finite = torch.isfinite(boxes).all(1) & torch.isfinite(scores)
+        boxes = box_ops.clip(torch.where(finite[:, None], boxes, 0.0), *self.size)
+        sound = finite & box_ops.nonempty(boxes, rpn.min_size)
+        # Empty boxes overlap with none, so that those which are not sound neither go nor make others go.
+        boxes = torch.where(sound[:, None], boxes, 0.0)
+        keep = self._nms(boxes, torch.where(sound, scores, -math.inf), levels, rpn.nms_threshold)
+        most = min(rpn.post_nms_topk[1], len(boxes))
+        nothing = torch.full((most,), len(boxes), dtype=keep.dtype, device=keep.device)
+        return torch.cat([boxes, boxes.new_zeros(1, 4)])[torch.cat([keep, nothing])[:most]]
+
+    def _nms(self, boxes: torch.Tensor, scores: torch.Tensor, groups: torch.Tensor, threshold: float) -> torch.Tensor:
+        """NMS within each group: groups are moved apart by more than an image, as torchvision's `batched_nms` does."""
+        apart = groups.to(boxes.dtype) * (max(self.size) + 1)
+        return nms(boxes + apart[:, None], scores, threshold)
+
+    def _detect(self, maps: list[torch.Tensor], proposals: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        heads = self.model.roi_heads
+        predictor = heads.box_predictor
+        scores, deltas = predictor(heads.box_head(pool(heads.box_pooler, maps, proposals)))
+        probabilities = F.softmax(scores.float(), -1)
+        boxes = box_ops.decode(deltas, proposals, predictor.box_weights)
+        finite = torch.isfinite(boxes).all(1) & torch.isfinite(probabilities).all(1) & box_ops.nonempty(proposals)
+        boxes = box_ops.clip(boxes.unflatten(1, (-1, 4)), *self.size)
+        if predictor.class_agnostic:
+            boxes = boxes.expand(-1, heads.num_classes, -1)
+        candidate = (probabilities[:, :-1] > predictor.score_threshold) & finite[:, None] & box_ops.nonempty(boxes)
+        row, label = candidate.nonzero().unbind(1)
+        # The last entry stands for nothing: detections are filled up with it.
+        boxes = torch.cat([boxes[row, label], boxes.new_zeros(1, 4)])
+        score = torch.cat([probabilities[row, label], probabilities.new_zeros(1)])
+        label = torch.cat([label, label.new_full((1,), -1)])
+        keep = self._nms(boxes, score, label, predictor.nms_threshold)
+        most = predictor.max_detections
+        last = (row.new_zeros(1) + row.shape[0]).expand(most)
+        keep = torch.cat([keep, last])[:most]
+        found = boxes[keep], score[keep], label[keep]
+        if heads.mask_head is None:
+            return found
+        logits = heads.mask_head(pool(heads.mask_pooler, maps, found[0]))
+        return *found, heads.mask_head.of_class(logits, found[2].clamp(min=0)).sigmoid()
+
+
+def pool(pooler: Pooler, maps: list[torch.Tensor], boxes: torch.Tensor) -> torch.Tensor:
+    """What `pooler` gives of one image's boxes (n, 4), without sorting them by level."""
+    rois = torch.cat([boxes.new_zeros(len(boxes), 1), boxes], 1)
+    pooled = pooler._pool(maps[0], rois, pooler.strides[0])
+    level = pooler.levels(boxes)[:, None, None, None]
+    for number, (x, stride) in enumerate(zip(maps[1:], pooler.strides[1:]), start=1):
+        pooled = torch.where(level == number, pooler._pool(x, rois, stride), pooled)
+    return pooled
