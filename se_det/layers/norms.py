@@ -107,14 +107,30 @@ def freeze_norms(module: nn.Module) -> None:
             freeze_norms(child)
 
 
-def apply_frozen(conv: nn.Conv2d, norm: FrozenBatchNorm2d, x: torch.Tensor) -> torch.Tensor:
-    """`norm(conv(x))` as one convolution: the frozen affine goes into the weight and the bias.
+def fixed_affine(conv: nn.Conv2d) -> tuple[torch.Tensor, torch.Tensor] | None:
+    """(scale, shift), each (C,): what follows the products with `conv.weight`, its bias and its `norm` together.
+
+    None where that depends on the values themselves: a batch norm in training, a group norm.
+    """
+    norm = conv.norm
+    if norm is None:
+        scale, shift = torch.ones_like(conv.weight[:, 0, 0, 0]), torch.zeros_like(conv.weight[:, 0, 0, 0])
+    elif isinstance(norm, FrozenBatchNorm2d):
+        scale, shift = norm.affine()
+    elif isinstance(norm, nn.modules.batchnorm._BatchNorm) and not norm.training and norm.track_running_stats:
+        scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
+        shift = norm.bias - norm.running_mean * scale
+    else:
+        return None
+    return scale, shift if conv.bias is None else shift + conv.bias * scale
+
+
+def apply_frozen(conv: nn.Conv2d, x: torch.Tensor) -> torch.Tensor:
+    """`conv.norm(conv(x))` as one convolution, for a norm with a `fixed_affine`: it goes into the weight and the bias.
 
     Equal up to rounding, to every gradient too, and the convolution's output is neither scaled in a pass of its own
     nor kept for it.
     """
-    scale, shift = norm.affine()
-    if conv.bias is not None:
-        shift = shift + conv.bias * scale
+    scale, shift = fixed_affine(conv)
     return F.conv2d(x, conv.weight * scale[:, None, None, None], shift,
                     conv.stride, conv.padding, conv.dilation, conv.groups)  # fmt: skip
