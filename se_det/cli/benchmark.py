@@ -40,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     loader.add_argument("--train-images", required=True, metavar="D", help="the folder of its images")
     loader.add_argument("--size", type=int, nargs=2, default=(800, 1333), metavar=("S", "L"), help="default: 800 1333")
     loader.add_argument("--masks", action="store_true", help="with the polygons of the masks")
-    loader.add_argument("--images", type=int, default=50, metavar="N", help="in one turn; default: 50")
+    loader.add_argument("--images", type=int, default=200, metavar="N", help="in one turn; default: 200")
     loader.add_argument("--repeat", type=int, default=9, metavar="R", help="turns; default: 9")
     loader.set_defaults(measure=_run_loader)
     evaluation = what.add_parser("evaluation", help="COCO evaluation of made-up results, beside pycocotools")
