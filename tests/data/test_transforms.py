@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from se_det.data.transforms import Geometry, ResizeAndFlip, resize_image, short_side_size, to_tensor
@@ -116,6 +117,8 @@ def test_a_tensor_is_planes_and_ones_own() -> None:
     tensor = to_tensor(pixels[:, ::-1, ::-1])
     assert tensor.shape == (3, 5, 7) and tensor.is_contiguous()
     assert tensor[0, 2, 1].item() == pixels[2, 5, 2]
+    shared = to_tensor(pixels[:, ::-1, ::-1], shared=True)
+    assert shared.is_shared() and not tensor.is_shared() and torch.equal(shared, tensor)
     one = np.zeros((1, 1, 3), np.uint8)
     one.flags.writeable = False
     to_tensor(one).add_(1)
