@@ -34,7 +34,6 @@ setup(
         "fvcore>=0.1.5",
         "iopath>=0.1.7",
         "pycocotools",
-        "faster-coco-eval>=1.7.2",
         "opencv-python-headless",
         "safetensors",
         "tensorboard",

@@ -68,9 +68,11 @@ def read_file(path: Path) -> bytes:
     try:
         # Without waiting, as it may be a pipe that nobody writes to.
         with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
-            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode):
                 raise DataError(f"The image {path} is no file: take it out.")
-            data = file.read(MOST_BYTES + 1)
+            # No more than there is: memory for MOST_BYTES would be asked for first, which takes longer than reading.
+            data = file.read(min(status.st_size, MOST_BYTES) + 1)
     except OSError as error:
         raise DataError(f"The image {path} cannot be read: {error.strerror}. Add the file or take it out.") from error
     if len(data) > MOST_BYTES:

@@ -11,6 +11,7 @@ import torch
 from torchvision.transforms import InterpolationMode, v2
 from torchvision.transforms.v2 import functional as F
 
+from ..data.transforms import resize_image, to_tensor
 from ..errors import ConfigError
 
 BILINEAR = InterpolationMode.BILINEAR
@@ -59,7 +60,9 @@ class RandomCrop:
     def __call__(self, image: torch.Tensor, size: int) -> torch.Tensor:
         """uint8 (3, H, W) to (3, size, size)."""
         place = self._draw.make_params([image])
-        return F.resized_crop(image, **place, size=[size, size], interpolation=BILINEAR, antialias=True)
+        part = F.crop(image, **place).permute(1, 2, 0).numpy()
+        # The pixels of `F.resized_crop`, in less time for an image whose channels lie together, as decoders give it.
+        return to_tensor(resize_image(part, size, size, method="fast"))
 
 
 def augmentation(

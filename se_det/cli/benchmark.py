@@ -50,11 +50,54 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     pretrain.add_argument("--device", default="cuda", metavar="D", help="default: cuda where there is one")
     pretrain.add_argument("--json", metavar="FILE", help="write the figures there too")
     pretrain.set_defaults(measure=_run_pretrain)
+    loader = what.add_parser("loader", help="images to training tensors on one core, beside Detectron2's mapper")
+    loader.add_argument("--train-json", required=True, metavar="J", help="a COCO file")
+    loader.add_argument("--train-images", required=True, metavar="D", help="the folder of its images")
+    loader.add_argument("--size", type=int, nargs=2, default=(800, 1333), metavar=("S", "L"), help="default: 800 1333")
+    loader.add_argument("--masks", action="store_true", help="with the polygons of the masks")
+    loader.add_argument("--images", type=int, default=200, metavar="N", help="in one turn; default: 200")
+    loader.add_argument("--repeat", type=int, default=9, metavar="R", help="turns; default: 9")
+    loader.set_defaults(measure=_run_loader)
+    evaluation = what.add_parser("evaluation", help="COCO evaluation of made-up results, beside pycocotools")
+    evaluation.add_argument("--images", type=int, default=5000, metavar="N", help="default: 5000, as val2017")
+    evaluation.add_argument("--tasks", nargs="+", choices=("bbox", "segm"), default=["bbox", "segm"], metavar="T")
+    evaluation.add_argument("--repeat", type=int, default=3, metavar="R", help="turns; default: 3")
+    evaluation.set_defaults(measure=_run_evaluation)
+    for one in (loader, evaluation):
+        one.add_argument("--json", metavar="FILE", help="write the figures there too")
+        one.add_argument("--csv", metavar="FILE", help="write the figures there as a table")
 
 
 def run(args: argparse.Namespace) -> int:
     """Measure what was asked for."""
     return args.measure(args)
+
+
+def _run_loader(args: argparse.Namespace) -> int:
+    """Compare loaders of training samples."""
+    from ..benchmarks.alternate import machine
+    from ..benchmarks.loader import compare_loaders
+    from ..benchmarks.results import publish
+
+    _check_counts(args, "images", "repeat")
+    compared = compare_loaders(
+        args.train_json, args.train_images, short_side=args.size[0], max_size=args.size[1], masks=args.masks,
+        count=args.images, repeat=args.repeat,
+    )  # fmt: skip
+    publish(compared, machine() | {"threads": 1}, json=args.json, csv_file=args.csv)
+    return 0
+
+
+def _run_evaluation(args: argparse.Namespace) -> int:
+    """Compare evaluations."""
+    from ..benchmarks.alternate import machine
+    from ..benchmarks.evaluation import compare_evaluations
+    from ..benchmarks.results import publish
+
+    _check_counts(args, "images", "repeat")
+    compared = compare_evaluations(images=args.images, tasks=args.tasks, repeat=args.repeat)
+    publish(compared, machine(), json=args.json, csv_file=args.csv)
+    return 0
 
 
 def _run_pretrain(args: argparse.Namespace) -> int:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 REQUIRED = {
     "torch": "everything", "torchvision": "NMS and RoIAlign", "numpy": "everything", "pillow": "reading images",
-    "fvcore": "configs", "pycocotools": "masks", "faster-coco-eval": "COCO evaluation", "opencv": "drawing",
+    "fvcore": "configs", "pycocotools": "masks", "opencv": "decoding and drawing",
     "safetensors": "safetensors weights", "tensorboard": "training curves", "tqdm": "progress bars",
 }  # fmt: skip
 OPTIONAL = {

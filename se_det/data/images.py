@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import io
 import os
 import warnings
-from functools import lru_cache
+from functools import cache
 from typing import IO
 
+import cv2
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from ..errors import DataError
 
 FORMATS = ("BGR", "RGB")
+START_OF_JPEG, END_OF_JPEG = b"\xff\xd8\xff", b"\xff\xd9"
 
 # The files that are taken for images, by Pillow's names. Pillow knows more, among them EPS, which it hands to another
 # program (Ghostscript) to run. MPO is opened as the JPEG that it begins with.
@@ -48,7 +51,7 @@ def read_image(path: str | os.PathLike, format: str = "BGR") -> np.ndarray:
     try:
         # From open() rather than the path, so that Pillow cannot leave it open.
         with open(path, "rb") as file:
-            pixels = decode(file)
+            return decode(file, format)
     except FileNotFoundError as error:
         raise DataError(f"The image {path} is not there: add the file, or take it out of the annotations.") from error
     # Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error and more on files that are not sound.
@@ -58,15 +61,32 @@ def read_image(path: str | os.PathLike, format: str = "BGR") -> np.ndarray:
             f"The image {path} cannot be read: {what_is_wrong(error, empty=empty)}. Replace the file, or take it out "
             "of the annotations."
         ) from error
-    return pixels if format == "RGB" else pixels[:, :, ::-1]
 
 
-def decode(file: IO[bytes]) -> np.ndarray:
-    """The pixels of an open image file, as `read_image` gives them: uint8 (height, width, 3), RGB.
+def decode(file: IO[bytes], format: str = "RGB") -> np.ndarray:
+    """The pixels of an open image file, as `read_image` gives them.
+
+    Ordinary JPEGs are decoded by OpenCV, whose pixels are Pillow's in less time (COCO's 640 x 480 px, one core: 1.6 ms
+    where Pillow with the copy out of it takes 2.0). All else is Pillow's: CMYK, EXIF rotation, other formats, and files
+    that do not end as a JPEG does, of which OpenCV would paint the missing part grey without a word.
 
     Raises:
         Exception: of many kinds, as Pillow does on files that are not sound; see `what_is_wrong`.
     """
+    start = file.read(len(START_OF_JPEG))
+    if start == START_OF_JPEG:
+        data = start + file.read()
+        pixels = _plain_jpeg(data, format) if _decoders_agree() else None
+        if pixels is not None:
+            return pixels
+        file = io.BytesIO(data)
+    else:
+        file.seek(0)
+    pixels = _by_pillow(file)
+    return pixels if format == "RGB" else pixels[:, :, ::-1]
+
+
+def _by_pillow(file: IO[bytes]) -> np.ndarray:
     with warnings.catch_warnings():
         # Of a palette with transparency and the like: alpha is left out on purpose.
         warnings.filterwarnings("ignore", category=UserWarning, module="PIL")
@@ -87,11 +107,43 @@ def open_image(file: IO[bytes]) -> Image.Image:
     return Image.open(file, formats=_formats())
 
 
-@lru_cache
+@cache
 def _formats() -> tuple[str, ...]:
     """Those of `FILES` that this Pillow was built with."""
     Image.init()
     return tuple(name for name in FILES if name in Image.OPEN)
+
+
+def _plain_jpeg(data: bytes, format: str) -> np.ndarray | None:
+    """The pixels of a whole, upright JPEG, grey or in colour; None of anything else."""
+    if not data.rstrip(b"\0").endswith(END_OF_JPEG):
+        return None
+    with open_image(io.BytesIO(data)) as image:  # the header only; it refuses what would fill the memory
+        if image.format != "JPEG" or image.mode not in ("RGB", "L") or orientation_of(image) in _UPRIGHT:
+            return None
+        size = image.size
+    pixels = _by_opencv(data, format)
+    return pixels if pixels is not None and pixels.shape[1::-1] == size else None
+
+
+def _by_opencv(data: bytes, format: str) -> np.ndarray | None:
+    order = cv2.IMREAD_COLOR if format == "BGR" else cv2.IMREAD_COLOR_RGB
+    try:
+        return cv2.imdecode(np.frombuffer(data, np.uint8), order | cv2.IMREAD_IGNORE_ORIENTATION)
+    except cv2.error:
+        return None
+
+
+@cache
+def _decoders_agree() -> bool:
+    """Whether OpenCV and Pillow give the same pixels here: not where one of them was built with another libjpeg."""
+    noise = np.random.default_rng(0).integers(0, 256, (40, 56, 3), np.uint8)
+    for subsampling in ("4:4:4", "4:2:2", "4:2:0"):
+        file = io.BytesIO()
+        Image.fromarray(noise).save(file, "JPEG", subsampling=subsampling)
+        if not np.array_equal(_by_opencv(file.getvalue(), "RGB"), _by_pillow(file)):
+            return False
+    return True
 
 
 def what_is_wrong(error: Exception, *, empty: bool) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from torch.utils.data import get_worker_info
 
 from ..errors import DataError
 from .coco_dataset import CocoDataset, ImageInfo
@@ -46,7 +47,7 @@ class TrainingSamples:
         geometry = self.augmentation.draw(info.height, info.width, random)
         return {
             **_described(info),
-            "image": to_tensor(geometry.image(pixels)),
+            "image": to_tensor(geometry.image(pixels), shared=get_worker_info() is not None),
             "instances": _instances(dataset, index, info, geometry, self.masks),
         }
 
@@ -73,7 +74,7 @@ class TestSamples:
         pixels = _read(self.dataset, info, self.format)
         size = short_side_size(info.height, info.width, self.short_side, self.max_size)
         geometry = Geometry((info.height, info.width), size, method=self.method)
-        return {**_described(info), "image": to_tensor(geometry.image(pixels))}
+        return {**_described(info), "image": to_tensor(geometry.image(pixels), shared=get_worker_info() is not None)}
 
 
 def _described(info: ImageInfo) -> dict[str, Any]:

@@ -6,16 +6,17 @@ and polygons come out the same.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 import torch
 from PIL import Image
 
 from ..errors import ConfigError
 
-RESIZE_METHODS = ("pil", "fast")
+RESIZE_METHODS = ("pil", "fast")  # see `resize_image`
 FLIPS = ("none", "horizontal", "vertical")
 SAMPLINGS = ("choice", "range")
 EMPTY = 1e-5  # px; an instance whose clipped box has a side not above this is none
@@ -57,27 +58,52 @@ def resize_image(pixels: np.ndarray, height: int, width: int, *, method: str = "
         raise ConfigError(f"INPUT.RESIZE '{method}' is unknown: use one of {', '.join(RESIZE_METHODS)}.")
     if pixels.shape[:2] == (height, width):
         return pixels
-    # The filter works on each channel by itself. A reversed view is turned forwards for it, without a copy.
-    reverse = pixels.strides[2] < 0
-    forward = pixels[:, :, ::-1] if reverse else pixels
-    if method == "pil":
-        image = Image.fromarray(np.ascontiguousarray(forward))
-        resized = np.asarray(image.resize((width, height), Image.Resampling.BILINEAR))
-    else:
-        if not forward.flags.writeable:
-            forward = forward.copy()  # torch warns of memory that it must not write to
-        tensor = torch.from_numpy(forward).permute(2, 0, 1)[None]
-        resized = torch.nn.functional.interpolate(
-            tensor, (height, width), mode="bilinear", antialias=True, align_corners=False
-        )
-        resized = resized[0].permute(1, 2, 0).numpy()
-    return resized[:, :, ::-1] if reverse else resized
+    return _channelwise(pixels, lambda forward: _RESIZE[method](forward, height, width))
 
 
-def to_tensor(pixels: np.ndarray) -> torch.Tensor:
-    """uint8 (H, W, 3) as a contiguous tensor (3, H, W)."""
-    channels = np.ascontiguousarray(pixels.transpose(2, 0, 1))
-    return torch.from_numpy(channels if channels.flags.writeable else channels.copy())
+def _pil_resize(pixels: np.ndarray, height: int, width: int) -> np.ndarray:
+    image = Image.fromarray(np.ascontiguousarray(pixels))
+    return np.asarray(image.resize((width, height), Image.Resampling.BILINEAR))
+
+
+def _fast_resize(pixels: np.ndarray, height: int, width: int) -> np.ndarray:
+    if not pixels.flags.writeable:
+        pixels = pixels.copy()  # torch warns of memory that it must not write to
+    # The batch comes first and the channels are permuted then: with the strides of (N, H, W, 3) torch takes its kernel
+    # for interleaved channels (0.9 ms to 800 x 1067 px), which `permute(2, 0, 1)[None]` does not (2.2 ms).
+    tensor = torch.from_numpy(pixels)[None].permute(0, 3, 1, 2)
+    resized = torch.nn.functional.interpolate(
+        tensor, (height, width), mode="bilinear", antialias=True, align_corners=False
+    )
+    return resized[0].permute(1, 2, 0).numpy()
+
+
+_RESIZE = {"pil": _pil_resize, "fast": _fast_resize}
+
+
+def _channelwise(pixels: np.ndarray, work: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+    """What `work`, which treats all channels alike, makes of an image. A view with its channels reversed is turned
+    forwards for it and back afterwards, without copies."""
+    if pixels.strides[2] < 0:
+        return work(pixels[:, :, ::-1])[:, :, ::-1]
+    return work(pixels)
+
+
+def to_tensor(pixels: np.ndarray, *, shared: bool = False) -> torch.Tensor:
+    """uint8 (H, W, 3) as a contiguous tensor (3, H, W).
+
+    Args:
+        shared: in memory that another process can be given as it is, where it would else be copied on its way.
+    """
+    tensor = torch.empty(0, dtype=torch.uint8)
+    if shared:
+        tensor.set_(torch.UntypedStorage._new_shared(pixels.size))  # as torch's own collation in workers does
+    tensor = tensor.resize_(3, *pixels.shape[:2])
+    in_order = list(tensor.numpy())
+    if pixels.strides[2] < 0:
+        pixels, in_order = pixels[:, :, ::-1], in_order[::-1]
+    cv2.split(np.ascontiguousarray(pixels), in_order)  # 0.2 ms for 800 x 1067 px, where NumPy takes 0.8
+    return tensor
 
 
 @dataclass(frozen=True)
@@ -98,7 +124,7 @@ class Geometry:
 
     def image(self, pixels: np.ndarray) -> np.ndarray:
         """uint8 (H, W, 3), resized and flipped."""
-        return self._flipped(resize_image(pixels, *self.new, method=self.method))
+        return _channelwise(resize_image(pixels, *self.new, method=self.method), self._flipped)
 
     def bitmap(self, mask: np.ndarray) -> np.ndarray:
         """A mask uint8 (H, W), by the nearest pixel, so that it stays a mask."""
@@ -129,7 +155,7 @@ class Geometry:
     def _flipped(self, pixels: np.ndarray) -> np.ndarray:
         if self.flip == "none":
             return pixels
-        return pixels[:, ::-1] if self.flip == "horizontal" else pixels[::-1]
+        return cv2.flip(np.ascontiguousarray(pixels), 1 if self.flip == "horizontal" else 0)
 
 
 class ResizeAndFlip:

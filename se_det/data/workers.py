@@ -12,6 +12,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from ..errors import DataError
+from ..memory import keep_freed_memory
 
 Sample = dict[str, Any]
 
@@ -48,7 +49,7 @@ class Loader:
                     batch_sampler=_Batches(self._batches),
                     num_workers=self._num_workers,
                     collate_fn=_as_they_are if self._collate is None else _Together(self._collate),
-                    worker_init_fn=_ignore_termination,
+                    worker_init_fn=_begin,
                     pin_memory=self._pin_memory,
                     generator=torch.Generator(),  # it draws a number that nothing uses: not from the run's own
                 )
@@ -111,9 +112,10 @@ class _Together:
         return self._collate(samples) if failure is None else failure
 
 
-def _ignore_termination(number: int) -> None:
-    """A SIGTERM to all processes of a run is for the one that saves; this one ends when that one does."""
+def _begin(number: int) -> None:
+    # A SIGTERM to all processes of a run is for the one that saves; this one ends when that one does.
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    keep_freed_memory()
 
 
 def _checked(batch: Any) -> Any:

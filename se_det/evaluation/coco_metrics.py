@@ -1,22 +1,19 @@
-"""The COCO protocol's numbers for a list of COCO results; faster-coco-eval does the matching and accumulation."""
+"""The COCO protocol's numbers for a list of COCO results; see `coco_protocol` for the rules."""
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
-from faster_coco_eval import COCO, COCOeval_faster
-from pycocotools import mask as mask_tools
 
+from .cell_overlaps import Entries, mask_areas
+from .coco_protocol import LIMITS, THRESHOLDS, accumulate
 from .ground_truth import GroundTruth
 
 TASKS = ("bbox", "segm")
 # In the order of the protocol's own summary.
 SUMMARY = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
-
-logger = logging.getLogger(__name__)
 
 
 def coco_metrics(truth: GroundTruth, results: Iterable[dict[str, Any]], task: str) -> dict[str, float]:
@@ -53,45 +50,47 @@ def coco_scores(
     """
     if task not in TASKS:
         raise ValueError(f"The task '{task}' is unknown; it must be one of {', '.join(TASKS)}.")
-    detections = COCO(
-        {
-            "images": truth.coco.dataset["images"],
-            "categories": truth.coco.dataset["categories"],
-            "annotations": [_detection(truth, result, number, task) for number, result in enumerate(results, 1)],
-        }
+    found = list(results)
+    annotations = truth.annotations
+    images, classes = len(truth.image_numbers), len(truth.class_labels)
+    score = np.array([result["score"] for result in found], np.float64)
+    # Numbers start at 1.
+    image = np.array([truth.image_numbers[result["image_id"]] for result in found], np.int64) - 1
+    label = np.array([truth.category_numbers[result["category_id"]] for result in found], np.int64) - 1
+    cells = [(a["category_id"] - 1) * images + a["image_id"] - 1 for a in annotations]
+    # The size class of a detection is that of its mask for masks and of its box for boxes.
+    if task == "segm":
+        shapes: Any = [result["segmentation"] for result in found]
+        area = mask_areas(shapes)
+        true_shapes: Any = [a["segmentation"] for a in annotations]
+    else:
+        shapes = np.array([result["bbox"] for result in found], np.float64).reshape(-1, 4)
+        area = shapes[:, 2] * shapes[:, 3]
+        true_shapes = np.array([a["bbox"] for a in annotations], np.float64).reshape(-1, 4)
+    accumulated = accumulate(
+        Entries(np.array(cells, np.int64), np.array([a["area"] for a in annotations], np.float64), true_shapes),
+        np.array([a["iscrowd"] for a in annotations], bool),
+        Entries(label * images + image, area, shapes),
+        score,
+        images=images,
+        classes=classes,
     )
-    protocol = COCOeval_faster(truth.coco, detections, iouType=task, print_function=logger.debug)
-    protocol.evaluate()
-    protocol.accumulate()
-    protocol.summarize()
-    metrics = {name: _percent(value) for name, value in zip(SUMMARY, protocol.stats)}
-    # Of (IoU thresholds, recall thresholds, classes, area ranges, detections): all sizes, most detections.
-    precision = protocol.eval["precision"][:, :, :, 0, -1]
+    precision, recall = accumulated.precision, accumulated.recall
+    most = len(LIMITS) - 1
+    means = [
+        precision[..., 0], precision[0, ..., 0], precision[THRESHOLDS.tolist().index(0.75), ..., 0],
+        *(precision[..., size] for size in (1, 2, 3)),
+        *(recall[:, :, 0, limit] for limit in range(len(LIMITS))),
+        *(recall[:, :, size, most] for size in (1, 2, 3)),
+    ]  # fmt: skip
+    metrics = {name: _mean(values) for name, values in zip(SUMMARY, means)}
+    precision = precision[..., 0]
     for index, label in enumerate(truth.class_labels):
-        known = precision[:, :, index]
-        known = known[known > -1]
-        metrics[f"AP-{label}"] = _percent(known.mean()) if known.size else float("nan")
+        metrics[f"AP-{label}"] = _mean(precision[:, :, index])
     return metrics, precision
 
 
-def _detection(truth: GroundTruth, result: dict[str, Any], number: int, task: str) -> dict[str, Any]:
-    detection = {
-        "id": number,
-        "image_id": truth.image_numbers[result["image_id"]],
-        "category_id": truth.category_numbers[result["category_id"]],
-        "score": float(result["score"]),
-        "iscrowd": 0,
-    }
-    # The size class of a detection is that of its mask for masks and of its box for boxes.
-    if task == "segm":
-        detection["segmentation"] = result["segmentation"]
-        detection["area"] = float(mask_tools.area(result["segmentation"]))
-    else:
-        detection["bbox"] = [float(side) for side in result["bbox"]]
-        detection["area"] = detection["bbox"][2] * detection["bbox"][3]
-    return detection
-
-
-def _percent(value: float) -> float:
-    """The protocol says -1 where there is nothing to find."""
-    return float(value) * 100 if value > -1 else float(np.nan)
+def _mean(values: np.ndarray) -> float:
+    """In percent, of what there is to find; -1 says that there is nothing."""
+    known = values[values > -1]
+    return float(known.mean()) * 100 if known.size else float("nan")

@@ -9,23 +9,22 @@ from collections.abc import Hashable, Sequence
 from pathlib import Path
 from typing import Any
 
-from faster_coco_eval import COCO
 from pycocotools import mask as mask_tools
 
 from ..errors import DataError
 
 
 class GroundTruth:
-    """What detections are compared with, in the form that faster-coco-eval takes.
+    """What detections are compared with.
 
-    Images, categories and annotations are renumbered from 1 on a copy, in the order of their own ids: the protocol
-    takes an annotation with id 0 for an unmatched one, and the library turns image ids into integers, which text ids
-    such as "0012" do not survive. The order is kept because it decides between equal scores.
+    Images and categories are renumbered from 1, in the order of their own ids, which may be sparse or texts such as
+    "0012". The order is kept because it decides between equal scores.
 
     Missing `iscrowd` counts as 0. A missing `area` is the area of the segmentation, or of the box without one.
 
     Attributes:
-        coco: the renumbered ground truth.
+        annotations: those of the file, in its order, each with `image_id` and `category_id` (numbers), `bbox` XYWH px,
+            `area`, `iscrowd`, and for masks `segmentation`, an RLE.
         image_numbers: the file's image id -> number, from 1.
         category_numbers: the file's category id -> number, from 1; the class index is one less.
         class_labels: a name per class index; a name that two categories share is followed by the category's id.
@@ -65,21 +64,18 @@ class GroundTruth:
         annotations = [a for a in content["annotations"] if a["image_id"] in self.image_numbers]
         if masks:
             self._check_segmentations(annotations)
-        self.coco = COCO(
-            {
-                "images": [
-                    {"id": number, "height": sizes[image_id][0], "width": sizes[image_id][1]}
-                    for image_id, number in self.image_numbers.items()
-                ],
-                "categories": [{"id": i, "name": label} for i, label in enumerate(self.class_labels, 1)],
-                "annotations": [
-                    self._completed(annotation, number, sizes[annotation["image_id"]], masks)
-                    for number, annotation in enumerate(annotations, 1)
-                ],
-            }
-        )
+        self.annotations = [
+            self._completed(annotation, sizes[annotation["image_id"]], masks) for annotation in annotations
+        ]
+        self._of_image: dict[int, list[dict[str, Any]]] = {}
+        for annotation in self.annotations:
+            self._of_image.setdefault(annotation["image_id"], []).append(annotation)
 
-    def _completed(self, annotation: dict, number: int, size: tuple[int, int], masks: bool) -> dict[str, Any]:
+    def of_image(self, image_id: Hashable) -> list[dict[str, Any]]:
+        """The annotations of the image of that id."""
+        return self._of_image.get(self.image_numbers[image_id], [])
+
+    def _completed(self, annotation: dict, size: tuple[int, int], masks: bool) -> dict[str, Any]:
         x, y, width, height = map(float, annotation["bbox"])
         area = annotation.get("area")
         rle = None
@@ -93,7 +89,6 @@ class GroundTruth:
                 "Correct it, or remove the key to have it computed."
             )
         completed = {
-            "id": number,
             "image_id": self.image_numbers[annotation["image_id"]],
             "category_id": self.category_numbers[annotation["category_id"]],
             "bbox": [x, y, width, height],

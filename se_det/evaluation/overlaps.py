@@ -49,8 +49,8 @@ def image_overlaps(truth: GroundTruth, results: Iterable[dict[str, Any]], task: 
     for result in results:
         per_image.setdefault(result["image_id"], []).append(result)
     return [
-        _overlaps(image_id, per_image.get(image_id, []), truth.coco.imgToAnns.get(number, []), truth, key)
-        for image_id, number in truth.image_numbers.items()
+        _overlaps(image_id, per_image.get(image_id, []), truth.of_image(image_id), truth, key)
+        for image_id in truth.image_numbers
     ]
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from se_det.data import read_image
+from se_det.data import images, read_image
 from se_det.errors import DataError
 
 # Red, green / blue, white, and a yellow fifth and sixth: no turn of it looks like another.
@@ -102,3 +102,32 @@ def test_pixel_values_beyond_16_bits_are_refused_and_within_are_scaled(tmp_path:
                 read_image(tmp_path / "i.tiff")
         else:
             assert read_image(tmp_path / "i.tiff")[0, :, 0].tolist() == expected
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+@pytest.mark.parametrize("settings", [{"subsampling": 0}, {"subsampling": 1}, {"subsampling": 2, "progressive": True}])
+def test_jpegs_have_pillows_pixels(tmp_path: Path, mode: str, settings: dict) -> None:
+    noise = np.random.default_rng(1).integers(0, 256, (45, 61, 3), np.uint8)  # no side is of whole blocks
+    path = tmp_path / "noise.jpg"
+    Image.fromarray(noise).convert(mode).save(path, quality=80, **settings)
+    expected = np.asarray(Image.open(path).convert("RGB"))
+    np.testing.assert_array_equal(read_image(path, "RGB"), expected)
+    np.testing.assert_array_equal(read_image(path, "BGR"), expected[:, :, ::-1])
+
+
+def test_pillow_decodes_where_opencv_would_give_other_pixels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "grey.jpg"
+    Image.new("RGB", (24, 16), (200, 100, 50)).save(path)
+    expected = read_image(path)
+    monkeypatch.setattr(images, "_by_opencv", lambda data, format: np.zeros((16, 24, 3), np.uint8))
+    assert not read_image(path).any()
+    monkeypatch.setattr(images, "_decoders_agree", images._decoders_agree.__wrapped__)
+    np.testing.assert_array_equal(read_image(path), expected)
+
+
+def test_a_jpeg_cut_short_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "cut.jpg"
+    Image.fromarray(np.random.default_rng(2).integers(0, 256, (64, 64, 3), np.uint8)).save(path)
+    path.write_bytes(path.read_bytes()[:-700])
+    with pytest.raises(DataError, match="truncated"):
+        read_image(path)

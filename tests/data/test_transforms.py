@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from se_det.data.transforms import Geometry, ResizeAndFlip, resize_image, short_side_size, to_tensor
@@ -92,6 +93,17 @@ def test_image_and_bitmap_are_flipped_like_the_boxes() -> None:
         assert inner.size and (inner == 200).all()
 
 
+@pytest.mark.parametrize("order", [1, -1])
+@pytest.mark.parametrize("method", ["pil", "fast"])
+def test_a_flip_is_that_of_the_resized_image(method: str, order: int) -> None:
+    pixels = photo(40, 51)[:, :, ::order]
+    resized = resize_image(pixels, 67, 83, method=method)
+    for flip, expected in (("horizontal", resized[:, ::-1]), ("vertical", resized[::-1])):
+        flipped = Geometry((40, 51), (67, 83), flip, method).image(pixels)
+        np.testing.assert_array_equal(flipped, expected)
+        np.testing.assert_array_equal(to_tensor(flipped).numpy(), expected.transpose(2, 0, 1))
+
+
 def test_a_bitmap_is_pillows_nearest() -> None:
     mask = (np.random.default_rng(2).random((33, 47)) < 0.4).astype(np.uint8)
     for height, width in ((50, 71), (20, 29)):
@@ -105,6 +117,8 @@ def test_a_tensor_is_planes_and_ones_own() -> None:
     tensor = to_tensor(pixels[:, ::-1, ::-1])
     assert tensor.shape == (3, 5, 7) and tensor.is_contiguous()
     assert tensor[0, 2, 1].item() == pixels[2, 5, 2]
+    shared = to_tensor(pixels[:, ::-1, ::-1], shared=True)
+    assert shared.is_shared() and not tensor.is_shared() and torch.equal(shared, tensor)
     one = np.zeros((1, 1, 3), np.uint8)
     one.flags.writeable = False
     to_tensor(one).add_(1)

@@ -119,7 +119,7 @@ def test_missing_keys_are_filled_in(tmp_path: Path) -> None:
     for annotation in content["annotations"]:
         del annotation["segmentation"]
     truth = _truth(coco_samples.Dataset(coco_samples.write(path, content)), masks=False)
-    for ours, given in zip(truth.coco.dataset["annotations"], content["annotations"], strict=True):
+    for ours, given in zip(truth.annotations, content["annotations"], strict=True):
         assert ours["area"] == given["bbox"][2] * given["bbox"][3]
 
 

@@ -82,8 +82,8 @@ def _data_table(outcomes: Mapping[str, Outcome]) -> str:
             name,
             str(outcome.dataset.json_path),
             len(outcome.dataset),
-            sum(not a["iscrowd"] for a in outcome.truth.coco.dataset["annotations"]),
-            sum(a["iscrowd"] for a in outcome.truth.coco.dataset["annotations"]),
+            sum(not a["iscrowd"] for a in outcome.truth.annotations),
+            sum(a["iscrowd"] for a in outcome.truth.annotations),
             len(outcome.dataset.category_ids),
             len(outcome.results),
         )

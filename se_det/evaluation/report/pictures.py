@@ -42,7 +42,7 @@ class Pictures:
         size = tuple(max(1, round(side * factor)) for side in pixels.shape[1::-1])
         shown = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA if factor < 1 else cv2.INTER_CUBIC)
         scale = np.array([size[0] / info.width, size[1] / info.height] * 2)
-        truth = outcome.truth.coco.imgToAnns.get(outcome.truth.image_numbers[score.image_id], [])
+        truth = outcome.truth.of_image(score.image_id)
         numbers = outcome.truth.category_numbers
         found = [r for r in self._found.get(score.image_id, []) if r["score"] >= score_threshold]
         labels = outcome.truth.class_labels

@@ -29,7 +29,7 @@ SHOWN_CONFUSIONS = 15
 def evaluation(outcome: Outcome, score_threshold: float) -> list[str]:
     """Everything about one data set."""
     objects = np.zeros(len(outcome.truth.class_labels), np.int64)
-    for annotation in outcome.truth.coco.dataset["annotations"]:
+    for annotation in outcome.truth.annotations:
         objects[annotation["category_id"] - 1] += not annotation["iscrowd"]
     parts = [_tiles(outcome), _summary(outcome), _classes(outcome, objects)]
     overlaps = {task: image_overlaps(outcome.truth, outcome.results, task) for task in outcome.metrics}

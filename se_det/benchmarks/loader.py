@@ -1,0 +1,86 @@
+"""From image files to training tensors on one core: our two ways of resizing, and Detectron2's mapper."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from ..data.coco import read_coco
+from ..data.coco_dataset import CocoDataset
+from ..data.loader import train_loader
+from ..data.samples import TrainingSamples
+from ..data.transforms import RESIZE_METHODS, ResizeAndFlip
+from .alternate import Comparison, alternate
+
+THEIRS = "Detectron2's DatasetMapper"
+IMAGES_COMPARED = 50  # pixel by pixel
+
+logger = logging.getLogger(__name__)
+
+
+def compare_loaders(
+    train_json: str, train_images: str, *, short_side: int, max_size: int, masks: bool, count: int, repeat: int
+) -> Iterator[Comparison]:
+    """Seconds for `count` training samples, loaded by one worker process of one thread, as a training run gets them.
+
+    Worker processes go ahead by two samples, which those of `count` include in every turn.
+
+    Args:
+        train_json, train_images: a COCO file and its folder of images.
+        short_side, max_size: px, of the resized images; half of them are flipped.
+        masks: with polygons.
+
+    Raises:
+        DataError: the data cannot be read, or no image has an annotation.
+    """
+    dataset = read_coco(train_json, train_images, drop_empty_boxes=True).without_empty()
+    augmentations = {
+        method: ResizeAndFlip(short_sides=(short_side,), max_size=max_size, method=method) for method in RESIZE_METHODS
+    }
+    loaders: dict[str, Iterable[list[dict[str, Any]]]] = {
+        f"INPUT.RESIZE {method}": train_loader(
+            [dataset], augmentation=augmentation, ims_per_batch=1, seed=0, grouping=False, masks=masks, num_workers=1
+        )
+        for method, augmentation in augmentations.items()
+    }
+    _log_difference(dataset, augmentations)
+    try:
+        from ..integrations.detectron2_mapper import mapped_batches
+    except ImportError:
+        logger.info("Detectron2 is not installed: nothing to compare with.")
+    else:
+        loaders[THEIRS] = mapped_batches(dataset, short_side=short_side, max_size=max_size, masks=masks, num_workers=1)
+    seconds = alternate({name: _some(loader, count) for name, loader in loaders.items()}, repeat=repeat)
+    yield Comparison(
+        f"{count} samples, short side {short_side} px, {'with' if masks else 'without'} masks, one worker process",
+        seconds, baseline=THEIRS if THEIRS in loaders else next(iter(loaders)), amount=count,
+    )  # fmt: skip
+
+
+def _some(loader: Iterable[list[dict[str, Any]]], count: int) -> Callable[[], None]:
+    batches = iter(loader)
+
+    def run() -> None:
+        for _ in range(count):
+            next(batches)
+
+    return run
+
+
+def _log_difference(dataset: CocoDataset, augmentations: Mapping[str, ResizeAndFlip]) -> None:
+    """How far the pixels of the two ways are apart."""
+    one, other = (
+        TrainingSamples([dataset], augmentation=augmentation, seed=0, format="BGR", masks=False)
+        for augmentation in augmentations.values()
+    )
+    levels = np.zeros(256, np.int64)
+    for i in range(min(IMAGES_COMPARED, len(dataset))):
+        apart = one[(i, i)]["image"].short() - other[(i, i)]["image"].short()
+        levels += np.bincount(apart.abs().flatten().numpy(), minlength=256)
+    logger.info(
+        "%s differ in %.3f %% of %d values, by %d grey levels at most.", " and ".join(augmentations),
+        100 * levels[1:].sum() / levels.sum(), levels.sum(), np.flatnonzero(levels).max(),
+    )  # fmt: skip
