@@ -99,7 +99,7 @@ class SkippedImages:
             if index in self.found:
                 continue
             self.found[index] = sentence
-            if self.budget:
+            if len(self.found) <= self.budget:
                 logger.warning("Left out of training (%d of at most %d, %s): %s", len(self.found), self.budget, KEY,
                                sentence)  # fmt: skip
         if found and len(self.found) > self.budget:

@@ -119,19 +119,21 @@ def spawn(
         if came:
             raise stopped_by(came[0], "before its first step.") from None
         killed = _killed(codes, error)
-        if killed is not None:
-            raise TrainingError(f"Process {first + killed[0]} {killed[1]}, and the others were ended.") from None
-        raise
+        if killed is None:
+            raise
+        index, how = killed
+        hint = (
+            " SIGKILL mostly means that the machine's memory was full: lower SOLVER.IMS_PER_BATCH or "
+            "DATALOADER.NUM_WORKERS."
+        )
+        raise TrainingError(
+            f"Process {first + index} {how}, and the others were ended.{hint if 'SIGKILL' in how else ''}"
+        ) from None
 
 
 def _killed(codes: Sequence[int | None], error: Exception) -> tuple[int, str] | None:
     """Which process died without a word, and how; the others fail in consequence, and may be seen to do so first."""
     for index, code in enumerate(codes):
-        if code == -signal.SIGKILL:
-            return index, (
-                "was ended by SIGKILL (which mostly means that the machine's memory was full: lower "
-                "SOLVER.IMS_PER_BATCH or DATALOADER.NUM_WORKERS)"
-            )
         if code is not None and code < 0:
             return index, f"was ended by {signal.Signals(-code).name}"
     if isinstance(error, mp.ProcessExitedException):
