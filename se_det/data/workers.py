@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import multiprocessing
+import multiprocessing.util
 import os
+import shutil
 import signal
 import threading
 import warnings
@@ -160,14 +161,19 @@ def _follow_parent(number: int) -> None:
         return
     signals = {signal.SIGTERM, signal.SIGINT}
     signal.pthread_sigmask(signal.SIG_BLOCK, signals)
-    parent = multiprocessing.parent_process().pid
+    parent, before = multiprocessing.parent_process(), os.getppid()
+    inherited = multiprocessing.current_process()._config.get("tempdir")
 
     def follow() -> None:
-        while os.getppid() == parent:
+        # The first tells at once of a parent that forked this process, the second of one that had it forked.
+        while os.getppid() == before and parent.is_alive():
             told = signal.sigtimedwait(signals, 1.0)
-            if told is not None and told.si_pid == parent:
-                break
-        os._exit(0)
+            if told is not None and told.si_pid == parent.pid:
+                os._exit(0)
+        own = multiprocessing.util.get_temp_dir()  # of the socket it hands tensors over by
+        if own != inherited:
+            shutil.rmtree(own, ignore_errors=True)
+        os._exit(1)
 
     threading.Thread(target=follow, daemon=True).start()
 

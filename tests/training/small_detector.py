@@ -52,5 +52,5 @@ def config(folder: Path, *overrides: Any):
     )  # fmt: skip
 
 
-def train_and_evaluate(folder: str, *overrides: Any) -> None:
-    run_training(config(Path(folder), *overrides))
+def train_and_evaluate(folder: str, *overrides: Any, **how: Any) -> None:
+    run_training(config(Path(folder), *overrides), **how)
