@@ -17,11 +17,12 @@ from typing import Any
 import pytest
 import torch
 from small_detector import config, draw, train_and_evaluate
+from small_disk import mount, mounted
 
 from se_det.cli.main import main
 from se_det.errors import CheckpointError, ConfigError, DataError, Interrupted, Terminated, TrainingError
 from se_det.training import loop
-from se_det.training.checkpoint import load_checkpoint
+from se_det.training.checkpoint import Checkpointer, load_checkpoint
 from se_det.training.lock import FolderLock
 from se_det.training.precision import Precision
 
@@ -113,6 +114,25 @@ def test_a_run_in_a_folder_in_use_is_refused(keys: list[Any], uninterrupted: Pat
             train_and_evaluate(str(uninterrupted), *keys, **how)
     lock.release()
     assert load_checkpoint(uninterrupted / "model_final.pth")["iteration"] == 5
+
+
+def test_a_read_only_folder_is_refused_before_the_data_is_read(keys: list[Any], tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    sentence = rf"OUTPUT_DIR {disk}/run cannot be written \({disk} is read-only"
+    with mounted(disk, "ro,size=1m"), pytest.raises(CheckpointError, match=sentence):
+        train_and_evaluate(str(disk / "run"), *keys, "DATASETS.TRAIN_JSON", "missing.json")
+
+
+def test_a_run_on_a_full_disk_goes_on_when_there_is_room(keys: list[Any], uninterrupted: Path, tmp_path: Path) -> None:
+    with mounted(tmp_path / "disk", "size=9m") as disk:
+        with pytest.raises(CheckpointError) as error:
+            train_and_evaluate(str(disk), *keys, "SOLVER.CHECKPOINT_PERIOD", 1)
+        assert str(error.value).startswith(f"{disk}/model_0000003.pth could not be written: No space left on device.")
+        assert "model_0000002.pth is intact: make room, then --resume goes on from it." in str(error.value)
+        assert not list(disk.glob(".*")) and Checkpointer(disk).newest()[1]["iteration"] == 2
+        mount(disk, "remount,size=90m")
+        train_and_evaluate(str(disk), *keys, resume=True)
+        assert_same_run(disk, uninterrupted)
 
 
 def test_a_worker_that_is_killed_ends_the_run_in_a_sentence(keys: list[Any], tmp_path: Path, in_step: Any) -> None:
