@@ -17,6 +17,7 @@ FLOORS = [
     {"analysis", "evaluation"},
     {"training"},
     {"classification", "integrations"},
+    {"benchmarks"},
     {"cli"},
 ]
 LEVEL = {room: level for level, rooms in enumerate(FLOORS) for room in rooms}

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from ..errors import ConfigError
 from ..layers.area import ValidArea
 from ..layers.conv import Conv2d
+from ..layers.gated_sum import gated_sum
 from ..layers.gates import SE
 
 GateMaker = Callable[[int], "SE | None"]
@@ -56,7 +57,7 @@ class GatedBlock(nn.Module):
 
 
 class ResidualBlock(GatedBlock):
-    """The shortcut and the gate that every block has; a subclass provides `branch`.
+    """The shortcut and the gate that every block has; a subclass provides the branch.
 
     Args:
         projection_kernel: kernel of a shortcut of stride 2; other shortcuts that convolve have 1 x 1.
@@ -78,27 +79,32 @@ class ResidualBlock(GatedBlock):
         self.placement = placement
         self.gate = gate(in_channels if placement == "pre" else out_channels) if gate else None
 
-    def branch(self, x: torch.Tensor, area: ValidArea | None) -> tuple[torch.Tensor, ValidArea | None]:
-        """U, the output of the branch's last norm, and its area."""
+    def before_last(self, x: torch.Tensor, area: ValidArea | None) -> tuple[torch.Tensor, ValidArea | None]:
+        """The input of the branch's last convolution, and its area, which that convolution keeps."""
         raise NotImplementedError
 
-    def last_norm(self) -> nn.Module:
-        """The norm that U comes out of."""
+    @property
+    def last(self) -> Conv2d:
+        """The branch's last convolution; U comes out of its norm."""
         raise NotImplementedError
 
     def forward(self, x: torch.Tensor, area: ValidArea | None = None) -> tuple[torch.Tensor, ValidArea | None]:
         """(N, C_in, H, W) and its area to (N, C_out, H', W') and its area."""
         shortcut = x if self.shortcut is None else self.shortcut(x, area)
-        u, after = self.branch(self._gated("pre", x, area), area)
-        u, shortcut = self._gated("standard", u, after), self._gated("identity", shortcut, after)
-        return self._gated("post", F.relu_(u.add_(shortcut)), after), after
+        y, after = self.before_last(self._gated("pre", x, area), area)
+        shortcut = self._gated("identity", shortcut, after)
+        return self._gated("post", self.end(y, shortcut, after), after), after
+
+    def end(self, y: torch.Tensor, shortcut: torch.Tensor, area: ValidArea | None) -> torch.Tensor:
+        """From the last convolution's input to the block's output, relu(gate(U) + shortcut)."""
+        return gated_sum(self.last, self.gate if self.placement == "standard" else None, y, shortcut, area)
 
     def _gated(self, place: str, x: torch.Tensor, area: ValidArea | None) -> torch.Tensor:
         return x if self.gate is None or self.placement != place else self.gate(x, area)
 
     def makes_up(self) -> list[torch.Tensor]:
         if self.placement == "standard":
-            return [self.last_norm().weight, self.last_norm().bias]
+            return [self.last.norm.weight, self.last.norm.bias]
         return [self.conv1.weight] if self.placement == "pre" else []
 
 
@@ -118,13 +124,18 @@ class BasicBlock(ResidualBlock):
         self.conv1 = Conv2d(in_channels, out_channels, 3, stride=stride, padding=dilation, dilation=dilation, norm=norm)
         self.conv2 = Conv2d(out_channels, out_channels, 3, padding=dilation, dilation=dilation, norm=norm)
 
-    def branch(self, x: torch.Tensor, area: ValidArea | None) -> tuple[torch.Tensor, ValidArea | None]:
-        x, area = F.relu_(self.conv1(x, area)), self.conv1.area_after(area)
-        u = self.conv2(x, area)
-        return F.relu_(u) if self.branch_relu else u, area
+    def before_last(self, x: torch.Tensor, area: ValidArea | None) -> tuple[torch.Tensor, ValidArea | None]:
+        return F.relu_(self.conv1(x, area)), self.conv1.area_after(area)
 
-    def last_norm(self) -> nn.Module:
-        return self.conv2.norm
+    @property
+    def last(self) -> Conv2d:
+        return self.conv2
+
+    def end(self, y: torch.Tensor, shortcut: torch.Tensor, area: ValidArea | None) -> torch.Tensor:
+        if not self.branch_relu:
+            return super().end(y, shortcut, area)
+        u = self._gated("standard", F.relu_(self.conv2(y, area)), area)
+        return F.relu_(u.add_(shortcut))
 
 
 class Bottleneck(ResidualBlock):
@@ -149,13 +160,13 @@ class Bottleneck(ResidualBlock):
         )  # fmt: skip
         self.conv3 = Conv2d(bottleneck_channels, out_channels, 1, norm=norm)
 
-    def branch(self, x: torch.Tensor, area: ValidArea | None) -> tuple[torch.Tensor, ValidArea | None]:
+    def before_last(self, x: torch.Tensor, area: ValidArea | None) -> tuple[torch.Tensor, ValidArea | None]:
         x, area = F.relu_(self.conv1(x, area)), self.conv1.area_after(area)
-        x, area = F.relu_(self.conv2(x, area)), self.conv2.area_after(area)
-        return self.conv3(x, area), area
+        return F.relu_(self.conv2(x, area)), self.conv2.area_after(area)
 
-    def last_norm(self) -> nn.Module:
-        return self.conv3.norm
+    @property
+    def last(self) -> Conv2d:
+        return self.conv3
 
 
 class Stage(nn.Sequential):

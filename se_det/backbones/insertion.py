@@ -136,7 +136,7 @@ class Branch:
     def last(self) -> nn.Module | torch.Tensor:
         """The layer, or the parameter, that the branch's output is proportional to."""
         if self.end is None:
-            return self.block.last_norm()
+            return self.block.last.norm
         holder = getattr(self.block, self.end.sequence) if self.end.sequence else self.block
         for path in self.end.last:
             found = holder

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 from .. import __version__
 from ..errors import SeDetError
+from ..memory import keep_freed_memory
 
 # command: (module with `add_arguments(parser)` and `run(args)`, what it is for)
 COMMANDS = {
@@ -44,6 +45,7 @@ def run_command(name: str, argv: Sequence[str] | None = None, *, prog: str | Non
     parser = argparse.ArgumentParser(prog=prog or f"se-det {name}", description=f"{purpose[0].upper()}{purpose[1:]}.")
     module.add_arguments(parser)
     args = parser.parse_args(argv)
+    keep_freed_memory()
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
     try:
         return module.run(args) or 0

@@ -62,6 +62,9 @@ def add_se_det_config(cfg: CfgNode) -> None:
     # Keep an exponential average of the weights and evaluate it: 0.999, say, reached from 0.1 over the first steps.
     cfg.SOLVER.EMA.DECAY = 0.0  # 0: off
     cfg.TEST.IMS_PER_BATCH = 1  # images per forward pass in evaluation, per process
+    # float32, or bfloat16: about twice as fast on GPUs and on CPUs that compute in it, at a small cost in AP. Scores,
+    # boxes and NMS stay in float32.
+    cfg.TEST.PRECISION = "float32"
     cfg.TEST.BEST_METRIC = ""  # task/metric that model_best.pth maximises, "bbox/AP"; "": the first task's AP
     cfg.TEST.EARLY_STOP = 0  # stop after this many evaluations without a better BEST_METRIC; 0: never
 

@@ -41,6 +41,7 @@ class BoxHead(nn.Sequential):
             self.add_module(f"conv{number}", conv)
             self.add_module(f"conv_relu{number}", nn.ReLU(inplace=True))
             channels = dim
+        self.pooled = (channels, resolution)  # what the first linear layer reads
         features = channels * resolution**2
         for number, dim in enumerate(fc_dims, start=1):
             if number == 1:

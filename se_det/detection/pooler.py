@@ -7,9 +7,9 @@ from collections.abc import Sequence
 
 import torch
 from torch import nn
-from torchvision.ops import roi_align
 
 from .boxes import area
+from .roi_align import roi_align
 
 # A box of this many px a side belongs to this level (FPN, arXiv 1612.03144, equation 1).
 CANONICAL_SIZE = 224
@@ -58,4 +58,4 @@ class Pooler(nn.Module):
         return torch.empty_like(pooled).index_copy(0, order, pooled)
 
     def _pool(self, x: torch.Tensor, rois: torch.Tensor, stride: int) -> torch.Tensor:
-        return roi_align(x, rois, self.output_size, 1.0 / stride, self.sampling_ratio, aligned=True)
+        return roi_align(x, rois, self.output_size, 1.0 / stride, self.sampling_ratio)

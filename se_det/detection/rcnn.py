@@ -56,6 +56,8 @@ class RCNN(nn.Module):
     def batch(self, images: Sequence[torch.Tensor]) -> tuple[torch.Tensor, list[tuple[int, int]]]:
         """Normalise images (3, H, W) and pad them with zeros to one size that the backbone's stride divides.
 
+        The batch has the type and the memory format of the backbone's weights.
+
         Returns:
             (N, 3, H', W') and the (height, width) of each image.
         """
@@ -63,7 +65,12 @@ class RCNN(nn.Module):
         stride = max(self.backbone.size_divisibility, 1)
         height = math.ceil(max(h for h, _ in sizes) / stride) * stride
         width = math.ceil(max(w for _, w in sizes) / stride) * stride
-        batch = self.pixel_mean.new_zeros(len(images), 3, height, width)
+        like = next((p for p in self.backbone.parameters() if p.ndim == 4), self.pixel_mean)
+        last = like.ndim == 4 and like.is_contiguous(memory_format=torch.channels_last) and not like.is_contiguous()
+        batch = torch.empty(
+            (len(images), 3, height, width), dtype=like.dtype, device=self.device,
+            memory_format=torch.channels_last if last else torch.contiguous_format,
+        ).zero_()  # fmt: skip
         for row, image, (h, w) in zip(batch, images, sizes):
             row[:, :h, :w] = (image.to(self.device, non_blocking=True) - self.pixel_mean) / self.pixel_std
         return batch, sizes

@@ -101,8 +101,7 @@ class RoIHeads(nn.Module):
         """
         sampled = self.sample_proposals(proposals, truth)
         boxes = [s["boxes"] for s in sampled]
-        features = self.box_head(self.box_pooler(maps, boxes))
-        scores, deltas = self.box_predictor(features)
+        scores, deltas = self._predict(maps, boxes)
         losses = self.box_predictor.losses(
             scores,
             deltas,
@@ -113,6 +112,13 @@ class RoIHeads(nn.Module):
         if self.mask_head is not None:
             losses.update(self._mask_loss(maps, sampled, truth))
         return losses
+
+    def _predict(
+        self, maps: Sequence[torch.Tensor], boxes: Sequence[torch.Tensor]
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Scores and deltas of all boxes."""
+        features = self.box_head(_in_type_of(self.box_head, self.box_pooler(maps, boxes)))
+        return self.box_predictor(_in_type_of(self.box_predictor, features))
 
     def _mask_loss(
         self,
@@ -137,12 +143,18 @@ class RoIHeads(nn.Module):
     ) -> list[dict[str, torch.Tensor]]:
         """Detections of each image: `pred_boxes` (m, 4), `scores` (m,), `pred_classes` (m,) and, with a mask head,
         `pred_masks` (m, M, M) probabilities within the boxes."""
-        scores, deltas = self.box_predictor(self.box_head(self.box_pooler(maps, proposals)))
+        scores, deltas = self._predict(maps, proposals)
         detections = self.box_predictor.detect(scores, deltas, proposals, image_sizes)
         if self.mask_head is not None:
             boxes = [d["pred_boxes"] for d in detections]
-            logits = self.mask_head(self.mask_pooler(maps, boxes))
+            logits = self.mask_head(_in_type_of(self.mask_head, self.mask_pooler(maps, boxes)))
             logits = self.mask_head.of_class(logits, torch.cat([d["pred_classes"] for d in detections]))
-            for d, part in zip(detections, logits.sigmoid().split([len(b) for b in boxes])):
+            masks = logits.to(torch.promote_types(logits.dtype, torch.float32)).sigmoid()
+            for d, part in zip(detections, masks.split([len(b) for b in boxes])):
                 d["pred_masks"] = part
         return detections
+
+
+def _in_type_of(head: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    """Features are pooled in float32; a head prepared for inference may compute in another type."""
+    return x.to(next(head.parameters()).dtype)

@@ -127,7 +127,8 @@ class RPN(nn.Module):
             for index, (x, area) in enumerate(zip(maps, areas)):
                 if area is not None and area.exact and not area.fills(x):
                     logits[index] = self._without_outside(logits[index], x, area)
-            proposals = self.propose(anchors, logits, [d.detach() for d in deltas], image_sizes)
+            deltas = [level.detach().to(torch.promote_types(level.dtype, torch.float32)) for level in deltas]
+            proposals = self.propose(anchors, logits, deltas, image_sizes)
         return proposals, losses
 
     def _without_outside(self, logits: torch.Tensor, x: torch.Tensor, area: ValidArea) -> torch.Tensor:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
 import cv2
 import numpy as np
+import torch
 from tqdm import tqdm
 
+from ..background import InOrder, ahead
 from ..data.images import read_image
 from ..errors import CheckpointError, DataError
 from ..files import write_atomically
@@ -63,53 +66,83 @@ def predict_files(
     # Quiet where nobody watches (disable=None); how many frames a video has is known at its end only.
     with JsonList(output / RESULTS) as results, tqdm(unit="image", total=_total(sources), disable=None) as bar:
 
-        def detect(pixels: np.ndarray, source: Source, frame: int | None) -> np.ndarray:
-            account.images += 1
-            instances = predictor.detect(pixels)
+        def finish(picture: Picture, instances: dict[str, torch.Tensor], image_id: int) -> None:
             found, _ = to_coco_results(
                 instances,
-                image_id=account.images,
+                image_id=image_id,
                 category_ids=predictor.category_ids,
                 masks="pred_masks" in instances,
             )
-            where = {"file_name": str(source.path), **({} if frame is None else {"frame": frame})}
+            frame = {} if picture.frame is None else {"frame": picture.frame}
+            where = {"file_name": str(picture.source.path), **frame}
             results.extend({**where, **entry} for entry in found)
-            bar.update()
-            return draw_detections(
-                pixels,
+            drawn = draw_detections(
+                picture.pixels,
                 instances,
                 predictor.class_names,
                 score_threshold=score_threshold,
-                enlarge_below=ENLARGE_BELOW if frame is None else 0,
+                enlarge_below=ENLARGE_BELOW if picture.frame is None else 0,
             )
+            picture.write(drawn)
+            bar.update()
 
-        for source in sources:
-            left = None if limit is None else limit - account.images
-            if left == 0:
-                break
-            try:
-                (_video if source.video else _image)(source, output / source.target, detect, left)
-            except DataError as error:
-                account.failures.append(str(error))
+        # The next picture is decoded, and the last one encoded, drawn and written, while the model works.
+        with InOrder(finish) as later:
+
+            def detect(pixels: np.ndarray, source: Source, write: Write, frame: int | None = None) -> None:
+                account.images += 1
+                later(Picture(source, pixels, write, frame), predictor.detect(pixels), account.images)
+
+            for source, pixels in ahead(_decoded(sources)):
+                left = None if limit is None else limit - account.images
+                if left == 0:
+                    break
+                target = output / source.target
+                if isinstance(pixels, DataError):
+                    account.failures.append(str(pixels))
+                elif pixels is not None:
+                    detect(pixels, source, partial(_write_image, target))
+                else:
+                    try:
+                        with VideoReader(source.path) as video, VideoWriter(target, video.rate) as drawn:
+                            try:
+                                for number, frame in enumerate(ahead(islice(video, left))):
+                                    detect(frame, source, drawn.write, number)
+                            finally:
+                                later.wait()
+                    except DataError as error:
+                        account.failures.append(str(error))
         account.detections = results.count
     return account
 
 
-Detect = Callable[[np.ndarray, Source, int | None], np.ndarray]
+Write = Callable[[np.ndarray], None]
 
 
-def _image(source: Source, target: Path, detect: Detect, left: int | None) -> None:
-    drawn = detect(read_image(source.path), source, None)
+@dataclass(frozen=True)
+class Picture:
+    """An image, or a frame of a video, and what takes it when it is drawn on."""
+
+    source: Source
+    pixels: np.ndarray
+    write: Write
+    frame: int | None
+
+
+def _decoded(sources: Sequence[Source]) -> Iterator[tuple[Source, np.ndarray | DataError | None]]:
+    """Every source with its pixels, or why it has none; None for a video."""
+    for source in sources:
+        try:
+            yield source, None if source.video else read_image(source.path)
+        except DataError as error:
+            yield source, error
+
+
+def _write_image(target: Path, drawn: np.ndarray) -> None:
     done, encoded = cv2.imencode(target.suffix, drawn)
     if not done:
         raise CheckpointError(f"{target} could not be written: the image is too large for its format.")
     write_atomically(target, lambda file: file.write(encoded.tobytes()))
-
-
-def _video(source: Source, target: Path, detect: Detect, left: int | None) -> None:
-    with VideoReader(source.path) as video, VideoWriter(target, video.rate) as drawn:
-        for number, frame in enumerate(islice(video, left)):
-            drawn.write(detect(frame, source, number))
 
 
 def _total(sources: Sequence[Source]) -> int | None:

@@ -11,6 +11,7 @@ from fvcore.common.config import CfgNode
 from ..data.images import FORMATS, read_image
 from ..data.transforms import resize_image, short_side_size, to_tensor
 from ..detection import build_detector
+from ..detection.inference import check_precision, prepare_for_inference
 from ..device import pick_device
 from ..errors import ConfigError, DataError
 from ..weights import load_weights, settle_weights
@@ -45,8 +46,10 @@ class Predictor:
             raise ConfigError(f"INPUT.FORMAT '{cfg.INPUT.FORMAT}' is unknown: use {' or '.join(FORMATS)}.")
         self.cfg = cfg
         self.reverse_channels = cfg.INPUT.FORMAT == "RGB"
-        self.model = build_detector(cfg).to(pick_device(cfg.MODEL.DEVICE)).eval()
-        load_weights(self.model, file, whole=True)
+        check_precision(cfg.TEST.PRECISION)
+        model = build_detector(cfg)
+        load_weights(model, file, whole=True)
+        self.model = prepare_for_inference(model.to(pick_device(cfg.MODEL.DEVICE)), precision=cfg.TEST.PRECISION)
         count = cfg.MODEL.ROI_HEADS.NUM_CLASSES
         self.category_ids: list[int] = [int(c["id"]) for c in categories] or list(range(count))
         self.class_names: list[str] = (

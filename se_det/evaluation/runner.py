@@ -11,6 +11,8 @@ from typing import Any, Protocol
 import torch
 from torch import nn
 
+from ..background import InOrder
+
 LOG_SECONDS = 10.0
 
 logger = logging.getLogger(__name__)
@@ -47,9 +49,10 @@ def evaluate(model: nn.Module, loader: Iterable[list[dict]], evaluator: Evaluato
         model = model.module
     evaluator.reset()
     # no_grad and not inference_mode: what a model caches here, such as anchors, must still serve training.
-    with _evaluation_mode(model), torch.no_grad():
+    # Results are encoded and collected while the model already works on the next batch.
+    with _evaluation_mode(model), torch.no_grad(), InOrder(evaluator.process) as collect:
         for samples in _with_progress(loader):
-            evaluator.process(samples, model(samples))
+            collect(samples, model(samples))
     return evaluator.evaluate()
 
 

@@ -58,6 +58,7 @@ BUILTIN_ONLY = (
     ("INPUT.RESIZE", "pil", "its loader resizes with PIL"),
     ("SOLVER.ACCUMULATE", 1, "its trainer computes a step in one part"),
     ("SOLVER.EMA.DECAY", 0.0, "its trainer keeps no averaged weights"),
+    ("TEST.PRECISION", "float32", "its evaluation computes in float32"),
     ("TEST.EARLY_STOP", 0, "its trainer always goes to SOLVER.MAX_ITER"),
 )
 

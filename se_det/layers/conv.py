@@ -43,14 +43,23 @@ class Conv2d(nn.Conv2d):
 
     def forward(self, x: torch.Tensor, area: ValidArea | None = None) -> torch.Tensor:
         """(N, C_in, H, W) to (N, C_out, H', W'); `area` is that of `x`."""
-        exact = area is not None and area.exact
-        if exact and max(self.kernel_size) > 1:
-            x = area.zero_outside(x)
         if isinstance(self.norm, FrozenBatchNorm2d):
-            return apply_frozen(self, self.norm, x)
-        x = super().forward(x)
+            return apply_frozen(self, self._own(x, area))
+        return self.normalise(self.convolve(x, area), area)
+
+    def convolve(self, x: torch.Tensor, area: ValidArea | None = None) -> torch.Tensor:
+        """The convolution without its norm."""
+        return super().forward(self._own(x, area))
+
+    def normalise(self, x: torch.Tensor, area: ValidArea | None = None) -> torch.Tensor:
+        """The norm of what `convolve` returned; `area` is still that of the convolution's input."""
         if self.norm is None:
             return x
-        if exact and isinstance(self.norm, GroupNorm):
+        if area is not None and area.exact and isinstance(self.norm, GroupNorm):
             return self.norm(x, self.area_after(area))
         return self.norm(x)
+
+    def _own(self, x: torch.Tensor, area: ValidArea | None) -> torch.Tensor:
+        """Under padding "exact" a kernel reads zeros outside each image."""
+        mixes = area is not None and area.exact and max(self.kernel_size) > 1
+        return area.zero_outside(x) if mixes else x

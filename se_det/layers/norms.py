@@ -107,14 +107,52 @@ def freeze_norms(module: nn.Module) -> None:
             freeze_norms(child)
 
 
-def apply_frozen(conv: nn.Conv2d, norm: FrozenBatchNorm2d, x: torch.Tensor) -> torch.Tensor:
-    """`norm(conv(x))` as one convolution: the frozen affine goes into the weight and the bias.
+def has_fixed_affine(conv: nn.Conv2d) -> bool:
+    """Whether what follows the products with `conv.weight`, its bias and its `norm`, is the same for all values.
+
+    Not so for a batch norm in training and for a group norm.
+    """
+    norm = conv.norm
+    if isinstance(norm, nn.modules.batchnorm._BatchNorm):
+        return not norm.training and norm.track_running_stats
+    return norm is None or isinstance(norm, FrozenBatchNorm2d)
+
+
+def fixed_affine(conv: nn.Conv2d) -> tuple[torch.Tensor, torch.Tensor]:
+    """(scale, shift), each (C,), of the bias and the norm of a convolution that `has_fixed_affine` and has a norm."""
+    norm = conv.norm
+    if isinstance(norm, FrozenBatchNorm2d):
+        scale, shift = norm.affine()
+    else:
+        scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
+        shift = norm.bias - norm.running_mean * scale
+    return scale, shift if conv.bias is None else shift + conv.bias * scale
+
+
+def apply_frozen(conv: nn.Conv2d, x: torch.Tensor) -> torch.Tensor:
+    """`conv.norm(conv(x))` as one convolution, for a norm with a fixed affine: it goes into the weight and the bias.
 
     Equal up to rounding, to every gradient too, and the convolution's output is neither scaled in a pass of its own
     nor kept for it.
     """
-    scale, shift = norm.affine()
-    if conv.bias is not None:
-        shift = shift + conv.bias * scale
-    return F.conv2d(x, conv.weight * scale[:, None, None, None], shift,
-                    conv.stride, conv.padding, conv.dilation, conv.groups)  # fmt: skip
+    weight, bias = affine_convolution(conv)
+    return F.conv2d(x, weight, bias, conv.stride, conv.padding, conv.dilation, conv.groups)
+
+
+def affine_convolution(conv: nn.Conv2d) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Weight and bias of the one convolution that `conv` and its norm, which has a fixed affine, are together."""
+    if conv.norm is None:
+        return conv.weight, conv.bias
+    scale, shift = fixed_affine(conv)
+    return conv.weight * scale[:, None, None, None], shift
+
+
+@torch.no_grad()
+def fold_norms(model: nn.Module) -> None:
+    """Make each convolution with a norm of fixed affine one convolution with a bias, in place, for inference."""
+    for conv in model.modules():
+        if isinstance(conv, nn.Conv2d) and getattr(conv, "norm", None) is not None and has_fixed_affine(conv):
+            weight, bias = affine_convolution(conv)
+            conv.weight.copy_(weight)
+            conv.bias = nn.Parameter(bias.to(weight.dtype), requires_grad=False)
+            conv.norm = None

@@ -18,6 +18,7 @@ import torch.multiprocessing as mp
 
 from .. import errors
 from ..errors import ConfigError, SeDetError, TrainingError
+from ..memory import keep_freed_memory
 from .stopping import passed_on, stopped_by
 
 # The others wait this long while the first process evaluates.
@@ -156,6 +157,7 @@ def _spawned(
     try:
         os.environ["LOCAL_RANK"] = str(local_rank)
         os.environ["LOCAL_WORLD_SIZE"] = str(here)
+        keep_freed_memory()
         _join(device, local_rank, init_method=url, rank=first + local_rank, world_size=world)
         function(*args)
     except SeDetError as error:

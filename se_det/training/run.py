@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from ..data.loader import build_test_loader, build_train_loader
 from ..data.skipping import SkippedImages
 from ..data.workers import dead_workers_told
 from ..detection.build import build_detector, check_model
+from ..detection.inference import check_precision, prepare_for_inference
 from ..errors import ConfigError, did_you_mean
 from ..evaluation.coco_eval import CocoEvaluator, Outcome
 from ..evaluation.coco_metrics import SUMMARY
@@ -87,7 +89,7 @@ def run_training(
             freeze_as_saved(model, saved)
         elif weights is not None:
             load_weights(model, weights, allow_partial=allow_partial, gate_init=cfg.MODEL.GATE.INIT)
-        model.to(device)
+        model.to(device, memory_format=torch.channels_last)
         start = int(saved["iteration"]) if saved else 0
         skipped = SkippedImages(cfg.DATALOADER.SKIP_BAD_IMAGES, saved.get("skipped") if saved else None)
         loader = build_train_loader(
@@ -202,6 +204,7 @@ class Evaluation:
     def __init__(self, cfg: CfgNode, test_sets: dict[str, CocoDataset]) -> None:
         tasks = ("bbox", "segm") if cfg.MODEL.MASK_ON else ("bbox",)
         _check_best_metric(cfg, tasks, test_sets)
+        check_precision(cfg.TEST.PRECISION)
         folder = Path(cfg.OUTPUT_DIR)
         self._cfg = cfg
         self._parts = {
@@ -223,6 +226,9 @@ class Evaluation:
 
     def _evaluate(self, model: nn.Module) -> Metrics:
         share_statistics(model)
+        if isinstance(model, nn.parallel.DistributedDataParallel):
+            model = model.module
+        model = prepare_for_inference(copy.deepcopy(model), precision=self._cfg.TEST.PRECISION)
         results: Metrics = {}
         for name, (dataset, evaluator) in self._parts.items():
             loader = build_test_loader(self._cfg, dataset, rank=comm.rank(), world_size=comm.world_size())

@@ -1,0 +1,1 @@
+"""Speed and memory of the product's own loops, side by side with its peers."""

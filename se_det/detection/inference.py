@@ -1,0 +1,78 @@
+"""A detector made fast for inference: norms folded, channels last, and, where wanted, bfloat16."""
+
+from __future__ import annotations
+
+import logging
+
+import torch
+from torch import nn
+
+from ..errors import ConfigError
+from ..layers.norms import fold_norms
+from .box_head import BoxHead
+from .rcnn import RCNN
+
+PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+logger = logging.getLogger(__name__)
+
+
+def check_precision(name: str) -> torch.dtype:
+    """The type called `name`, as TEST.PRECISION.
+
+    Raises:
+        ConfigError: it is unknown.
+    """
+    if name not in PRECISIONS:
+        raise ConfigError(f"TEST.PRECISION '{name}' is unknown: use {' or '.join(PRECISIONS)}.")
+    return PRECISIONS[name]
+
+
+def prepare_for_inference(model: RCNN, *, precision: str = "float32") -> RCNN:
+    """Put `model` in evaluation mode and make it fast, in place; it cannot be trained or saved afterwards.
+
+    Norms whose statistics are fixed go into their convolutions. In bfloat16 the backbone and the hidden layers of the
+    heads compute in it; class scores, boxes and NMS stay in float32. Results equal the given model's up to rounding.
+
+    Raises:
+        ConfigError: an unknown precision.
+    """
+    dtype = check_precision(precision)
+    model.eval().requires_grad_(False)
+    fold_norms(model)
+    if dtype != torch.float32:
+        if not _computes_in(dtype, model.device):
+            logger.warning(
+                "TEST.PRECISION is %s, which this %s has no instructions for: it will be slower than float32.",
+                precision, model.device.type,
+            )  # fmt: skip
+        model.backbone.to(dtype)
+        model.proposal_generator.rpn_head.to(dtype)
+        model.roi_heads.box_head.to(dtype)
+        if model.roi_heads.mask_head is not None:
+            model.roi_heads.mask_head.to(dtype)
+    model.to(memory_format=torch.channels_last)
+    _read_channels_last(model.roi_heads.box_head)
+    return model
+
+
+def _computes_in(dtype: torch.dtype, device: torch.device) -> bool:
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return torch.ops.mkldnn._is_mkldnn_bf16_supported()
+
+
+class _FlattenChannelsLast(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.permute(0, 2, 3, 1).flatten(1)
+
+
+def _read_channels_last(head: BoxHead) -> None:
+    """RoIAlign's result lies channels last: let the first linear layer read it as it lies, not a copy put in order."""
+    first = next((layer for layer in head if isinstance(layer, nn.Linear)), None)
+    if first is None or not isinstance(getattr(head, "flatten", None), nn.Flatten):
+        return
+    channels, side = head.pooled
+    weight = first.weight.data.view(-1, channels, side, side).permute(0, 2, 3, 1).flatten(1)
+    first.weight = nn.Parameter(weight.contiguous(), requires_grad=False)
+    head.flatten = _FlattenChannelsLast()

@@ -1,0 +1,159 @@
+"""The end of a gated branch whose last layer is a batch norm in training, Z to U = a Z + b with the batch's own a, b.
+
+Plain PyTorch keeps both Z (for the norm) and U (for the gate) until the backward pass, and goes over the maps once for
+the norm, once for the squeeze, once for the scaling, once for the addition and once for the ReLU. Here one pass over Z
+gives every image's means, of which both the batch's statistics and the squeeze are made; the norm, the scaling and the
+addition are one affine of Z; and only Z and the result are kept. Equal to the plain formula up to rounding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+from torch.autograd import Function
+from torch.autograd.function import FunctionCtx, once_differentiable
+
+from .area import ValidArea
+from .gates import SE
+
+aten = torch.ops.aten
+
+
+def has_batch_statistics(norm: nn.Module | None, z: torch.Tensor) -> bool:
+    """Whether `norm` would normalise `z` with statistics of this process's batch, of more than one value each."""
+    return type(norm) is nn.BatchNorm2d and norm.training and norm.affine and z.numel() > z.shape[1]
+
+
+def batch_norm_sum(
+    norm: nn.BatchNorm2d, gate: SE, z: torch.Tensor, shortcut: torch.Tensor, area: ValidArea | None = None
+) -> torch.Tensor:
+    """relu(gate(norm(z)) + shortcut), for a norm that `has_batch_statistics` and a gate of one factor.
+
+    Updates the norm's running statistics, as it does itself.
+
+    Args:
+        z: (N, C, H, W), the output of a convolution.
+        shortcut: the same shape.
+        area: of each image on both.
+
+    Returns:
+        (N, C, H, W); second derivatives are not available.
+    """
+    return _BatchNormSum.apply(norm, gate, area, z, shortcut.to(z.dtype), norm.weight, norm.bias, *gate.parameters())
+
+
+class _BatchNormSum(Function):
+    @staticmethod
+    def forward(ctx: FunctionCtx, norm: nn.BatchNorm2d, gate: SE, area: ValidArea | None, z: torch.Tensor,
+                shortcut: torch.Tensor, *parameters: torch.Tensor) -> torch.Tensor:  # fmt: skip
+        means, variances = _moments(z)
+        mean = means.mean(0)
+        variance = variances.mean(0) + (means - mean).square().mean(0)
+        _update_running(norm, mean, variance, z.numel() // z.shape[1])
+        whole = gate.grids == (1,) and (area is None or area.fills(z))
+        grids = [] if whole else [grid.to(means.dtype) for grid in gate.squeeze(z, area)]
+        # From the moments to one affine for each image and channel is a graph of its own, of a few small tensors.
+        leaves = [leaf.detach().requires_grad_() for leaf in (means, variance, *grids)]
+        with torch.enable_grad():
+            affine = _affine(norm, gate, *leaves[:2], grids=leaves[2:], like=z)
+        scale, shift = (part.detach().to(z.dtype) for part in affine)
+        out = torch.addcmul(shortcut, z, scale).add_(shift).relu_()
+        ctx.save_for_backward(z, out, mean, scale)
+        ctx.gate, ctx.area, ctx.affine, ctx.leaves, ctx.parameters = gate, area, affine, leaves, parameters
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: FunctionCtx, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        z, out, mean, scale = ctx.saved_tensors
+        grad = aten.threshold_backward(grad, out, 0)
+        wanted = [*ctx.leaves, *(p for p in ctx.parameters if p.requires_grad)]
+        gradients = iter(
+            torch.autograd.grad(
+                ctx.affine, wanted, _sums(grad, z), retain_graph=True, allow_unused=True, materialize_grads=True
+            )
+        )
+        of_means, of_variance, *of_grids = (next(gradients) for _ in ctx.leaves)
+        of_parameters = [next(gradients) if p.requires_grad else None for p in ctx.parameters]
+        grad_z = None
+        if ctx.needs_input_grad[3]:
+            cells = z.shape[-2] * z.shape[-1]
+            slope = of_variance * (2 / (len(z) * cells))
+            constant = of_means / cells - slope * mean
+            grad_z = torch.addcmul(constant[:, :, None, None].to(z.dtype), grad, scale)
+            grad_z.addcmul_(z, slope[:, None, None].to(z.dtype))
+            if of_grids:
+                grad_z += _squeeze_backward(ctx.gate, z, ctx.area, of_grids)
+        return None, None, None, grad_z, grad, *of_parameters
+
+
+def _affine(
+    norm: nn.BatchNorm2d, gate: SE, means: torch.Tensor, variance: torch.Tensor, *, grids: Sequence[torch.Tensor],
+    like: torch.Tensor,
+) -> tuple[torch.Tensor, torch.Tensor]:  # fmt: skip
+    """(scale, shift), each (N, C, 1, 1): gate(norm(z)) is z * scale + shift.
+
+    Args:
+        means: (N, C) of z; variance: (C,), biased.
+        grids: the gate's averages of z; none stands for the means.
+        like: the maps, in whose type the gate computes.
+    """
+    scale = norm.weight * (variance + norm.eps).rsqrt()
+    shift = norm.bias - means.mean(0) * scale
+    scale, shift = scale[:, None, None], shift[:, None, None]
+    descriptors = [grid * scale + shift for grid in (grids or [means[:, :, None, None]])]
+    factors = gate.scale([descriptor.to(like.dtype) for descriptor in descriptors]).to(means.dtype)
+    return factors * scale, factors * shift
+
+
+def _moments(z: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean and biased variance over the cells of each image and channel, (N, C) each, in one pass."""
+    if z.is_meta:  # the operation below has no form for tensors without values
+        return tuple(z.new_empty(z.shape[:2], dtype=_accumulator(z)) for _ in range(2))
+    unused = z.new_zeros(z.shape[1], dtype=_accumulator(z))  # running statistics, whose type the result gets
+    parts = [torch.batch_norm_update_stats(image, unused, unused.clone(), 0.0) for image in z.split(1)]
+    return torch.stack([mean for mean, _ in parts]), torch.stack([variance for _, variance in parts])
+
+
+def _sums(grad: torch.Tensor, z: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """sum(grad * z) and sum(grad) over the cells of each image and channel, (N, C, 1, 1) each.
+
+    They are what a batch norm of mean 0 and deviation 1 sends to its weight and bias: one pass, and no product written.
+    """
+    zeros = z.new_zeros(z.shape[1], dtype=_accumulator(z))
+    ones = torch.ones_like(zeros)
+    parts = [
+        aten.native_batch_norm_backward(g, image, ones, None, None, zeros, ones, True, 0.0, [False, True, True])[1:]
+        for g, image in zip(grad.split(1), z.split(1))
+    ]
+    of_scale, of_shift = (torch.stack(part)[:, :, None, None] for part in zip(*parts))
+    return of_scale, of_shift
+
+
+def _accumulator(z: torch.Tensor) -> torch.dtype:
+    return torch.promote_types(z.dtype, torch.float32)
+
+
+def _squeeze_backward(
+    gate: SE, z: torch.Tensor, area: ValidArea | None, gradients: Sequence[torch.Tensor]
+) -> torch.Tensor:
+    """What the gate's averages send to z."""
+    with torch.enable_grad():
+        leaf = z.detach().requires_grad_()
+        grids = gate.squeeze(leaf, area)
+    return torch.autograd.grad(grids, leaf, [g.to(grid.dtype) for g, grid in zip(gradients, grids)])[0]
+
+
+@torch.no_grad()
+def _update_running(norm: nn.BatchNorm2d, mean: torch.Tensor, variance: torch.Tensor, count: int) -> None:
+    """What `nn.BatchNorm2d` does with a batch's statistics."""
+    if not norm.track_running_stats:
+        return
+    norm.num_batches_tracked.add_(1)
+    momentum = norm.momentum
+    if momentum is None:  # a plain average over all batches
+        momentum = 1.0 / float(norm.num_batches_tracked)
+    norm.running_mean.lerp_(mean.to(norm.running_mean.dtype), momentum)
+    norm.running_var.lerp_((variance * (count / (count - 1))).to(norm.running_var.dtype), momentum)

@@ -1,0 +1,46 @@
+import csv
+import json
+
+import pytest
+import torch
+
+from se_det.benchmarks.alternate import Comparison, alternate, machine, peak_memory
+from se_det.benchmarks.results import publish
+
+
+def test_ways_take_turns_and_the_order_is_reversed_every_other_time():
+    order = []
+    seconds = alternate({name: lambda n=name: order.append(n) for name in "ab"}, repeat=3)
+    assert "".join(order) == "baabbaab"  # the first pair warms up
+    assert [len(values) for values in seconds.values()] == [3, 3]
+
+
+def test_ratios_are_of_pairs_and_their_median():
+    """Medians of the sides would give 4 / 2; the pairs give 2, 1 and 4."""
+    comparison = Comparison(
+        "x", {"ours": [4.0, 1.0, 8.0], "theirs": [2.0, 1.0, 2.0]}, "theirs", {"ours": 150, "theirs": 100}
+    )
+    ours, theirs = comparison.rows()
+    assert comparison.ratios("ours") == [2, 1, 4]
+    assert (ours["time_ratio"], ours["lowest_ratio"], ours["highest_ratio"]) == (2, 1, 4)
+    assert (ours["seconds"], ours["memory_ratio"], theirs["time_ratio"]) == (4, 1.5, 1)
+
+
+def test_rates_and_files(tmp_path):
+    comparison = Comparison("x", {"ours": [2.0], "theirs": [4.0]}, "theirs", amount=8)
+    publish([comparison], machine(), json=str(tmp_path / "a.json"), csv_file=str(tmp_path / "a.csv"))
+    written = json.loads((tmp_path / "a.json").read_text())
+    assert [row["images_per_second"] for row in written["rows"]] == [4, 2]
+    assert written["machine"]["torch"] == torch.__version__
+    rows = list(csv.DictReader((tmp_path / "a.csv").open()))
+    assert [(row["way"], float(row["time_ratio"])) for row in rows] == [("ours", 0.5), ("theirs", 1.0)]
+
+
+def _fill(mebibytes):
+    return lambda: torch.ones(mebibytes, 2**20, dtype=torch.uint8)
+
+
+@pytest.mark.slow
+def test_peak_memory_is_what_the_way_itself_needs():
+    small, large = (peak_memory(_fill, size) for size in (50, 450))
+    assert large - small == pytest.approx(400, abs=40)
