@@ -151,6 +151,7 @@ def test_a_broken_image_ends_the_run_with_its_name(tmp_path: Path) -> None:
             tiny_pretraining(tmp_path, tmp_path / "out", "DATALOADER.NUM_WORKERS", workers, overwrite=True)
 
 
+@pytest.mark.slow
 def test_a_run_without_its_bad_images_is_resumed_bit_for_bit(tmp_path: Path, caplog) -> None:
     from picture_sets import class_folders
 

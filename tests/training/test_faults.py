@@ -205,7 +205,7 @@ def test_a_run_without_its_bad_images_is_resumed_bit_for_bit(
 
 
 @pytest.mark.parametrize(
-    "last", [None, "model_00000", *(pytest.param(x, marks=pytest.mark.slow) for x in ("", "\0", "model_0000099.pth"))]
+    "last", ["model_00000", *(pytest.param(x, marks=pytest.mark.slow) for x in (None, "", "\0", "model_0000099.pth"))]
 )
 def test_a_run_folder_that_was_copied_elsewhere_goes_on(
     keys: list[Any], uninterrupted: Path, tmp_path: Path, last: str | None
