@@ -10,9 +10,14 @@ import statistics
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
+from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any
 
 import torch
+
+from ..errors import SeDetError
 
 
 @dataclass(frozen=True)
@@ -102,25 +107,81 @@ def alternate(
     return seconds
 
 
-def peak_memory(way: Callable[..., object], *args: object, device: torch.device | str = "cpu") -> float:
-    """MiB that `way(*args)` adds to what its process had before it, at the most.
+def alternate_processes(
+    ways: Mapping[str, tuple[Callable[..., Callable[[], object]], tuple]], *, repeat: int, device: str = "cpu"
+) -> tuple[dict[str, list[float]], dict[str, float], dict[str, object]]:
+    """Like `alternate`, each way in a process of its own: peak memory, libraries and settings are its own too.
 
-    It runs in a new process, so `way` and `args` must be picklable. `way` returns what to run; what it did until then
-    (weights, imports) counts too, since users pay for it.
+    Args:
+        ways: name to (factory, arguments), both picklable; `factory(*arguments)` returns what is run in every turn.
+
+    Returns:
+        Seconds of each way; MiB that each had at the most above what its process had before the factory; what each
+        returned last.
+
+    Raises:
+        SeDetError: what a factory or a run was refused with.
     """
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(_peak, (way, args, str(device), torch.get_num_threads()))
+    context = multiprocessing.get_context("spawn")
+    workers = {}
+    try:
+        for name, (factory, args) in ways.items():
+            here, there = context.Pipe()
+            process = context.Process(
+                target=_work, args=(there, factory, args, device, torch.get_num_threads()), daemon=True
+            )
+            process.start()
+            there.close()
+            workers[name] = (process, here)
+            _answer(name, here)
+        seconds = alternate({name: partial(_turn, name, here) for name, (_, here) in workers.items()}, repeat=repeat)
+        ends = {}
+        for name, (_, here) in workers.items():
+            here.send("end")
+            ends[name] = _answer(name, here)
+        peaks, results = ({name: end[part] for name, end in ends.items()} for part in (0, 1))
+        return seconds, peaks, results
+    finally:
+        for process, _ in workers.values():
+            process.terminate()
 
 
-def _peak(way: Callable[..., Callable[[], object]], args: tuple, device: str, threads: int) -> float:
+def _turn(name: str, pipe: Connection) -> None:
+    pipe.send("run")
+    _answer(name, pipe)
+
+
+def _answer(name: str, pipe: Connection) -> Any:
+    try:
+        answer = pipe.recv()
+    except EOFError:
+        raise SeDetError(f"The process that measures '{name}' was ended; was the memory full?") from None
+    if isinstance(answer, SeDetError):
+        raise answer
+    return answer
+
+
+def _work(
+    pipe: Connection, factory: Callable[..., Callable[[], object]], args: tuple, device: str, threads: int
+) -> None:
+    """Run when told to, until told to end."""
     torch.set_num_threads(threads)
-    before = _most_resident()
-    run = way(*args)
-    for _ in range(3):
-        run()
-    if torch.device(device).type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 2**20
-    return _most_resident() - before
+    last = None
+    try:
+        before = _most_resident()
+        run = factory(*args)
+        pipe.send("ready")
+        while pipe.recv() == "run":
+            last = run()
+            _wait(torch.device(device))
+            pipe.send("done")
+        if torch.device(device).type == "cuda":
+            peak = torch.cuda.max_memory_allocated(device) / 2**20
+        else:
+            peak = _most_resident() - before
+        pipe.send((peak, last))
+    except SeDetError as error:
+        pipe.send(error)
 
 
 def _most_resident() -> float:

@@ -1,12 +1,9 @@
-"""`se-det benchmark`: time and memory of the product's own training step and inference, and pretraining's speed."""
+"""`se-det benchmark`: speed and memory, side by side with what is installed of timm and Detectron2."""
 
 from __future__ import annotations
 
 import argparse
 import logging
-import statistics
-import time
-from pathlib import Path
 
 logger = logging.getLogger(__name__)
 
@@ -14,14 +11,32 @@ logger = logging.getLogger(__name__)
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's arguments."""
     what = parser.add_subparsers(dest="what", required=True, metavar="what")
-    step = what.add_parser("step", help="one training step and one inference of a config's detector")
-    step.add_argument("--config-file", required=True, metavar="F")
-    step.add_argument("--size", type=int, nargs=2, default=(800, 1088), metavar=("H", "W"), help="default: 800 1088")
-    step.add_argument("--batch", type=int, default=1, metavar="N", help="images per training step; default: 1")
-    step.add_argument("--repeat", type=int, default=5, metavar="R", help="times, of which the median; default: 5")
-    step.add_argument("--json", metavar="FILE", help="write the figures there too")
-    step.add_argument("overrides", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="config keys and their values")
-    step.set_defaults(measure=_run_step)
+    gates = what.add_parser("gates", help="what every gate costs beside the same network without one")
+    gates.add_argument("--host", default="resnet50", metavar="H", help="default: resnet50")
+    gates.add_argument("--parts", nargs="+", choices=("inference", "training", "classifier"), metavar="P",
+                       default=["inference", "training", "classifier"], help="default: all")  # fmt: skip
+    gates.add_argument("--gates", nargs="+", choices=("se", "sp_se", "rg_se", "cbam"), metavar="G",
+                       default=["se", "sp_se", "rg_se", "cbam"], help="default: all")  # fmt: skip
+    gates.set_defaults(measure=_run_gates)
+    backbone = what.add_parser("backbone", help="a classifier beside timm's with the same weights")
+    backbone.add_argument("--model", default="se_resnet50", metavar="M", help="default: se_resnet50")
+    backbone.add_argument("--size", type=int, default=224, metavar="S", help="px; default: 224")
+    backbone.set_defaults(measure=_run_backbone)
+    detector = what.add_parser("detector", help="a config's detector beside Detectron2's with the same weights")
+    detector.add_argument("--config-file", required=True, metavar="F")
+    detector.add_argument("--val-json", required=True, metavar="J", help="a COCO file; its images are detected in")
+    detector.add_argument("--val-images", required=True, metavar="D", help="the folder of its images")
+    detector.add_argument("--parts", nargs="+", choices=("inference", "training"), metavar="P",
+                          default=["inference", "training"], help="default: both")  # fmt: skip
+    detector.add_argument("--images", type=int, default=5, metavar="N", help="of one turn of inference; default: 5")
+    detector.add_argument("--set", nargs="+", default=[], metavar="KEY VALUE", help="config keys and their values")
+    detector.set_defaults(measure=_run_detector)
+    for one in (gates, backbone, detector):
+        one.add_argument("--repeat", type=int, default=7, metavar="R", help="turns; default: 7")
+        one.add_argument("--json", metavar="FILE", help="write the figures there too")
+        one.add_argument("--csv", metavar="FILE", help="write the figures there as a table")
+    for one in (gates, backbone):
+        one.add_argument("--device", default="cuda", metavar="D", help="default: cuda where there is one")
     pretrain = what.add_parser("pretrain", help="images a second of pretraining's loader and network, beside timm's")
     pretrain.add_argument("--data", required=True, metavar="P", help="class folders, a list or shards")
     pretrain.add_argument("--root", default="", metavar="D", help="what the names in a list are relative to")
@@ -76,119 +91,62 @@ def _run_pretrain(args: argparse.Namespace) -> int:
     return 0
 
 
-def _run_step(args: argparse.Namespace) -> int:
-    """Measure, each in a process of its own, so that a peak is that measurement's."""
-    import multiprocessing
-
-    import torch
-
-    from ..config import load_config
+def _run_gates(args: argparse.Namespace) -> int:
+    """Compare gates."""
+    from ..benchmarks.alternate import machine
+    from ..benchmarks.gates import compare_gates
+    from ..benchmarks.results import publish
     from ..device import pick_device
-    from ..errors import ConfigError
-    from ..files import write_json
 
-    for flag, value in (("--size", min(args.size)), ("--batch", args.batch), ("--repeat", args.repeat)):
-        if value < 1:
-            raise ConfigError(f"{flag} must be at least 1, got {value}.")
-    cfg = load_config(args.config_file, args.overrides)
-    cfg.MODEL.DEVICE = str(pick_device(cfg.MODEL.DEVICE))
-    where = (
-        torch.cuda.get_device_name()
-        if cfg.MODEL.DEVICE.startswith("cuda")
-        else f"CPU, {torch.get_num_threads()} threads"
-    )
-    logger.info("%s, %d x %d px, PyTorch %s, %s", Path(args.config_file).stem, *args.size, torch.__version__, where)
-    figures = {}
-    context = multiprocessing.get_context("spawn")
-    for name, images in (("inference", 1), ("training step", args.batch)):
-        with context.Pool(1) as pool:
-            figure = pool.apply(_measure, (cfg.dump(), name, images, tuple(args.size), args.repeat))
-        figures[name] = figure
-        logger.info(
-            "%-14s %d image%s  %7.3f s (%.3f to %.3f)  peak memory %6.0f MiB, of which before the first %5.0f MiB",
-            name, images, " " if images == 1 else "s", figure["seconds"], figure["fastest"], figure["slowest"],
-            figure["peak_mib"], figure["before_mib"],
-        )  # fmt: skip
-    if args.json:
-        write_json(args.json, figures, indent=1)
+    _check_counts(args, "repeat")
+    device = str(pick_device(args.device))
+    compared = compare_gates(args.host, args.parts, gates=args.gates, repeat=args.repeat, device=device)
+    publish(compared, machine(device), json=args.json, csv_file=args.csv)
     return 0
 
 
-def _measure(config: str, name: str, images: int, size: tuple[int, int], repeat: int) -> dict[str, float]:
-    """Seconds and MiB of one kind of step on images of noise with eight boxes."""
-    import torch
-    import yaml
+def _run_backbone(args: argparse.Namespace) -> int:
+    """Compare a classifier with timm's."""
+    import tempfile
 
-    from ..config import get_cfg, merge_overrides
-    from ..config.loading import leaves
-    from ..detection import build_detector
-    from ..training.settings import optimizer, precision
+    from ..benchmarks.alternate import machine
+    from ..benchmarks.backbone import compare_backbones
+    from ..benchmarks.results import publish
+    from ..device import pick_device
 
-    cfg = get_cfg()
-    merge_overrides(cfg, [part for leaf in leaves(yaml.safe_load(config)) for part in leaf])
-    device = torch.device(cfg.MODEL.DEVICE)
-    torch.manual_seed(0)
-    model = build_detector(cfg).to(device)
-    samples = [_sample(size, cfg.MODEL.ROI_HEADS.NUM_CLASSES) for _ in range(images)]
-    arithmetic = precision(cfg, device)
-    update = optimizer(cfg, model, base_lr=1e-6, scaled=arithmetic.scaled)
-    training = name == "training step"
-    model.train(training)
-
-    def step() -> None:
-        if not training:
-            with torch.no_grad():
-                model(samples)
-            return
-        with arithmetic.autocast():
-            loss = sum(model(samples).values())
-        loss.backward()
-        update.step()
-        update.zero_grad()
-
-    before = _memory(device)
-    times = []
-    for _ in range(repeat + 1):  # the first one warms up
-        start = time.perf_counter()
-        step()
-        if device.type == "cuda":
-            torch.cuda.synchronize()
-        times.append(time.perf_counter() - start)
-    return {
-        "images": images,
-        "seconds": statistics.median(times[1:]),
-        "fastest": min(times[1:]),
-        "slowest": max(times[1:]),
-        "peak_mib": _memory(device),
-        "before_mib": before,
-    }
+    _check_counts(args, "repeat", "size")
+    device = str(pick_device(args.device))
+    with tempfile.TemporaryDirectory() as folder:
+        compared = compare_backbones(
+            args.model, size=args.size, repeat=args.repeat, device=device, weights=f"{folder}/timm.pth"
+        )
+        publish(compared, machine(device), json=args.json, csv_file=args.csv)
+    return 0
 
 
-def _sample(size: tuple[int, int], num_classes: int) -> dict:
-    import torch
+def _run_detector(args: argparse.Namespace) -> int:
+    """Compare a detector with Detectron2's."""
+    import tempfile
 
-    height, width = size
-    corner = torch.rand(8, 2) * torch.tensor([width / 2, height / 2])
-    boxes = torch.cat([corner, corner + torch.rand(8, 2) * torch.tensor([width / 3, height / 3]) + 16], 1)
-    polygons = boxes[:, [0, 1, 2, 1, 2, 3, 0, 3]].double().reshape(-1, 2)
-    masks = {
-        "polygons": polygons,
-        "polygon_points": torch.full((8,), 4),
-        "polygon_owner": torch.arange(8),
-        "bitmaps": torch.zeros(0, height, width, dtype=torch.uint8),
-        "bitmap_owner": torch.zeros(0, dtype=torch.int64),
-    }
-    instances = {"gt_boxes": boxes, "gt_classes": torch.randint(num_classes, (8,)), "gt_masks": masks}
-    image = torch.randint(0, 256, (3, height, width), dtype=torch.uint8)
-    return {"image": image, "height": height, "width": width, "instances": instances}
+    from ..benchmarks.alternate import machine
+    from ..benchmarks.detector import compare_detectors
+    from ..benchmarks.results import publish
+
+    _check_counts(args, "repeat", "images")
+    paths = ["DATASETS.VAL_JSON", args.val_json, "DATASETS.VAL_IMAGES", args.val_images,
+             "DATASETS.TRAIN_JSON", args.val_json, "DATASETS.TRAIN_IMAGES", args.val_images]  # fmt: skip
+    with tempfile.TemporaryDirectory() as folder:
+        compared = compare_detectors(
+            args.config_file, [*paths, *args.set], args.parts, images=args.images, repeat=args.repeat,
+            state=f"{folder}/state.pth",
+        )  # fmt: skip
+        publish(compared, machine(), json=args.json, csv_file=args.csv)
+    return 0
 
 
-def _memory(device: object) -> float:
-    """The most memory so far, MiB: of the GPU, or of this process."""
-    import resource
+def _check_counts(args: argparse.Namespace, *flags: str) -> None:
+    from ..errors import ConfigError
 
-    import torch
-
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 2**20
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+    for flag in flags:
+        if getattr(args, flag) < 1:
+            raise ConfigError(f"--{flag} must be at least 1, got {getattr(args, flag)}.")

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 from torch.autograd import Function
 from torch.autograd.function import FunctionCtx, once_differentiable
+from torch.autograd.graph import saved_tensors_hooks
 
 from .area import ValidArea
 from .gates import SE
@@ -56,7 +57,8 @@ class _BatchNormSum(Function):
         grids = [] if whole else [grid.to(means.dtype) for grid in gate.squeeze(z, area)]
         # From the moments to one affine for each image and channel is a graph of its own, of a few small tensors.
         leaves = [leaf.detach().requires_grad_() for leaf in (means, variance, *grids)]
-        with torch.enable_grad():
+        # Whatever is to become of the outer graph's tensors, as under activation checkpointing, these stay.
+        with torch.enable_grad(), saved_tensors_hooks(_same, _same):
             affine = _affine(norm, gate, *leaves[:2], grids=leaves[2:], like=z)
         scale, shift = (part.detach().to(z.dtype) for part in affine)
         out = torch.addcmul(shortcut, z, scale).add_(shift).relu_()
@@ -87,6 +89,10 @@ class _BatchNormSum(Function):
             if of_grids:
                 grad_z += _squeeze_backward(ctx.gate, z, ctx.area, of_grids)
         return None, None, None, grad_z, grad, *of_parameters
+
+
+def _same(x: torch.Tensor) -> torch.Tensor:
+    return x
 
 
 def _affine(

@@ -4,8 +4,9 @@ import json
 import pytest
 import torch
 
-from se_det.benchmarks.alternate import Comparison, alternate, machine, peak_memory
+from se_det.benchmarks.alternate import Comparison, alternate, alternate_processes, machine
 from se_det.benchmarks.results import publish
+from se_det.errors import ConfigError
 
 
 def test_ways_take_turns_and_the_order_is_reversed_every_other_time():
@@ -37,10 +38,23 @@ def test_rates_and_files(tmp_path):
 
 
 def _fill(mebibytes):
-    return lambda: torch.ones(mebibytes, 2**20, dtype=torch.uint8)
+    return lambda: len(torch.ones(mebibytes, 2**20, dtype=torch.uint8))
+
+
+def _refuse():
+    raise ConfigError("MODEL.DEPTH is odd.")
 
 
 @pytest.mark.slow
-def test_peak_memory_is_what_the_way_itself_needs():
-    small, large = (peak_memory(_fill, size) for size in (50, 450))
-    assert large - small == pytest.approx(400, abs=40)
+def test_processes_take_turns_and_have_their_own_peaks():
+    ways = {"small": (_fill, (50,)), "large": (_fill, (450,))}
+    seconds, peaks, last = alternate_processes(ways, repeat=2)
+    assert [len(values) for values in seconds.values()] == [2, 2]
+    assert peaks["large"] - peaks["small"] == pytest.approx(400, abs=40)
+    assert last == {"small": 50, "large": 450}
+
+
+@pytest.mark.slow
+def test_a_refusal_in_a_process_is_ours():
+    with pytest.raises(ConfigError, match=r"MODEL\.DEPTH is odd"):
+        alternate_processes({"odd": (_refuse, ())}, repeat=1)

@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
@@ -49,21 +48,9 @@ def make_pair(
 
 
 def to_detectron2(sample: dict[str, Any]) -> dict[str, Any]:
-    """One of our samples as Detectron2's mapper would give it."""
-    from detectron2.structures import Boxes, Instances, PolygonMasks
+    from se_det.integrations.detectron2_peer import to_detectron2 as convert  # needs Detectron2
 
-    truth = sample["instances"]
-    instances = Instances(tuple(sample["image"].shape[-2:]))
-    instances.gt_boxes = Boxes(truth["gt_boxes"])
-    instances.gt_classes = truth["gt_classes"]
-    masks = truth["gt_masks"]
-    polygons: list[list[np.ndarray]] = [[] for _ in truth["gt_classes"]]
-    start = 0
-    for points, owner in zip(masks["polygon_points"].tolist(), masks["polygon_owner"].tolist(), strict=True):
-        polygons[owner].append(masks["polygons"][start : start + points].numpy().ravel())
-        start += points
-    instances.gt_masks = PolygonMasks(polygons)
-    return {**{key: sample[key] for key in ("image", "height", "width", "image_id")}, "instances": instances}
+    return convert(sample)
 
 
 def relative(a: torch.Tensor, b: torch.Tensor) -> float:

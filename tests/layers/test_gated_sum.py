@@ -68,12 +68,13 @@ def test_equals_the_formula_with_every_gradient(gate, norm, training, kernel, im
         close(buffers, kept)
 
 
+@pytest.mark.parametrize("side", [3, 10], ids=["fewer cells than channels", "more"])
 @pytest.mark.parametrize("images", [1, 2])
 @pytest.mark.parametrize("norm, training", [("FrozenBN", False), ("BN", False)])
 @pytest.mark.parametrize("gate", ["se", "sp_se", "rg_se"])
-def test_without_gradients(gate, norm, training, images):
+def test_without_gradients(gate, norm, training, images, side):
     layers = make(gate, norm=norm, kernel=1).train(training)
-    x, shortcut = torch.randn(images, 16, 9, 10).double(), torch.randn(images, 32, 9, 10).double()
+    x, shortcut = torch.randn(images, 16, side, 5).double(), torch.randn(images, 32, side, 5).double()
     kept = shortcut.clone()
     with torch.no_grad():
         assert torch.allclose(

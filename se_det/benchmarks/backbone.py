@@ -1,0 +1,111 @@
+"""A classifier of ours beside timm's with the same weights: inference and training."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import torch
+from torch import nn
+
+from ..backbones import create_model
+from ..errors import ConfigError
+from ..layers.norms import fold_norms
+from ..weights import load_weights
+from .alternate import Comparison, alternate_processes
+
+OURS, THEIRS = "se_det", "timm"
+# The same network in both libraries.
+PAIRS = {"se_resnet50": "seresnet50", "se_resnet152": "seresnet152", "resnet50": "resnet50"}
+BATCHES = (1, 32)
+
+
+def compare_backbones(name: str, *, size: int, repeat: int, device: str, weights: str) -> Iterator[Comparison]:
+    """Seconds of both libraries' `name`, each as is and in channels_last.
+
+    Args:
+        name: of `PAIRS`.
+        weights: a file that timm's weights are written to, from which ours are loaded.
+
+    Raises:
+        ConfigError: timm is not installed, or has no such network; or the two networks' results differ.
+    """
+    if name not in PAIRS:
+        raise ConfigError(f"--model {name} is not in both libraries: use one of {', '.join(PAIRS)}.")
+    _save_timms(name, weights)
+    for batch in BATCHES:
+        ways = {}
+        for last in (False, True):
+            for library in (THEIRS, OURS):
+                given = (library, name, weights, batch, size, last, device)
+                ways[f"{library}{', channels_last' if last else ''}"] = (_inference, given)
+        seconds, peaks, results = alternate_processes(ways, repeat=repeat, device=device)
+        _check_same(results)
+        for last in ("", ", channels_last"):
+            both = {way: seconds[way] for way in (THEIRS + last, OURS + last)}
+            yield Comparison(f"{name}, inference, {batch} x {size}{last}", both, THEIRS + last, peaks, amount=batch)
+    ways = {library: (_training, (library, name, weights, BATCHES[-1], size, device)) for library in (THEIRS, OURS)}
+    seconds, peaks, _ = alternate_processes(ways, repeat=repeat, device=device)
+    title = f"{name}, training, {BATCHES[-1]} x {size}, channels_last"
+    yield Comparison(title, seconds, THEIRS, peaks, amount=BATCHES[-1])
+
+
+def _save_timms(name: str, path: str) -> None:
+    try:
+        import timm
+    except ImportError:
+        raise ConfigError("timm is not installed, beside which the backbone is measured: pip install timm.") from None
+    torch.manual_seed(0)
+    torch.save(timm.create_model(PAIRS[name]).state_dict(), path)
+
+
+def _check_same(results: dict[str, np.ndarray]) -> None:
+    reference = next(iter(results.values()))
+    for way, result in results.items():
+        error = float(np.abs(result - reference).max() / np.abs(reference).max())
+        if not error < 1e-3:
+            raise ConfigError(f"The results of {way} differ from {next(iter(results))}'s by {error:.1e}.")
+
+
+def _make(library: str, name: str, weights: str, device: str) -> nn.Module:
+    if library == THEIRS:
+        import timm
+
+        model = timm.create_model(PAIRS[name])
+        model.load_state_dict(torch.load(weights, weights_only=True))
+    else:
+        model = create_model(name, num_classes=1000)
+        load_weights(model, weights)
+    return model.to(device)
+
+
+def _inference(
+    library: str, name: str, weights: str, batch: int, size: int, last: bool, device: str
+) -> Callable[[], object]:  # fmt: skip
+    layout = torch.channels_last if last else torch.contiguous_format
+    model = _make(library, name, weights, device).eval().requires_grad_(False)
+    if library == OURS:
+        fold_norms(model)
+    model.to(memory_format=layout)
+    generator = torch.Generator().manual_seed(1)
+    x = torch.randn(batch, 3, size, size, generator=generator).to(device).contiguous(memory_format=layout)
+
+    def run() -> np.ndarray:
+        with torch.no_grad():
+            return model(x).cpu().numpy()
+
+    return run
+
+
+def _training(library: str, name: str, weights: str, batch: int, size: int, device: str) -> Callable[[], object]:
+    model = _make(library, name, weights, device).to(memory_format=torch.channels_last).train()
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-4, momentum=0.9, fused=True)
+    x = torch.randn(batch, 3, size, size).to(device).contiguous(memory_format=torch.channels_last)
+    labels = torch.arange(batch, device=device)
+
+    def run() -> None:
+        nn.functional.cross_entropy(model(x), labels).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    return run
