@@ -23,7 +23,7 @@ from se_det.training.loop import seed_step, train
 from se_det.training.optimizer import build_optimizer
 from se_det.training.progress import Progress
 from se_det.training.replicas import replicate
-from se_det.training.stopping import stop_on_signals
+from se_det.training.stopping import Stop, stop_on_signals
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
@@ -90,6 +90,38 @@ def test_a_loss_that_is_not_finite_stops_one_process(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match=TOLD.format("img4, img5")):
         spoil(str(tmp_path))
     assert sorted(p.name for p in tmp_path.iterdir()) == ["0_1", "0_2", "0_error"]
+
+
+def test_a_run_that_is_to_leave_saves_nothing_that_is_not_finite() -> None:
+    """Where losses are looked at now and then only, as on a GPU."""
+
+    class Never:
+        due = staticmethod(lambda step: False)
+        save = staticmethod(lambda step: pytest.fail("saved"))
+
+    stop = Stop()
+
+    def spoilt():
+        for step, samples in enumerate(batches(0)):
+            if step == 2:
+                samples[0]["image"][0, 0, 0] = float("nan")
+                stop.asked = signal.SIGTERM
+            yield samples
+
+    model = TinyDetector()
+    with pytest.raises(TrainingError, match="not finite in step 3"):
+        train(
+            model,
+            spoilt(),
+            build_optimizer(model, base_lr=0.1, weight_decay=0.0),
+            lambda step: 0.1,
+            max_iter=9,
+            seed=1,
+            milestones=Never(),
+            progress=Progress(start=0, max_iter=9),
+            read_every_step=False,
+            stop=stop,
+        )
 
 
 def test_a_loss_that_is_not_finite_stops_all_processes_together(tmp_path: Path) -> None:
