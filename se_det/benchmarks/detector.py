@@ -69,6 +69,7 @@ def _config(config_file: str, overrides: Sequence[Any]):
     cfg = load_config(config_file, list(overrides))
     cfg.MODEL.WEIGHTS = cfg.MODEL.WEIGHTS if "MODEL.WEIGHTS" in overrides else ""
     cfg.MODEL.DEVICE = str(settings.settle_device(cfg))
+    cfg.DATALOADER.NUM_WORKERS = 0
     sets = data_sets.test_sets(cfg)
     if not sets:
         raise ConfigError("Images to measure on are missing: give --val-json and --val-images.")

@@ -61,8 +61,9 @@ def _sum(
     """relu((s W) x + s b + shortcut), in the form that measured fastest (2-core CPU, PyTorch 2.15).
 
     One image of more cells than input channels: the factors go into the weights, which are then fewer than the values
-    of U. Else: one convolution for all, and the factors in the pass that adds the shortcut. A convolution for each image, a grouped one and `baddbmm` took up to 1.3, 3.5 and 1.5 times as
-    long on the maps of a 2 x 480 x 640 and a 4 x 480 x 640 px batch. On a GPU nothing was measured.
+    of U. Else: one convolution for all, and the factors in the pass that adds the shortcut. A convolution for each
+    image, a grouped one and `baddbmm` took up to 1.3, 3.5 and 1.5 times as long on the maps of a 2 x 480 x 640 and a
+    4 x 480 x 640 px batch. On a GPU nothing was measured.
     """
     if len(x) == 1 and x.shape[-2] * x.shape[-1] > x.shape[1]:
         out = F.conv2d(x, weight * factors.view(-1, 1, 1, 1), bias * factors.flatten()).add_(shortcut)
