@@ -126,4 +126,5 @@ class SkippedImages:
 
 def _listed(found: Mapping[int, str]) -> str:
     more = f" And {len(found) - MOST_NAMED} more." if len(found) > MOST_NAMED else ""
-    return " ".join(list(found.values())[:MOST_NAMED]) + more
+    # In the order of the data, so that all processes say the same.
+    return " ".join(found[index] for index in sorted(found)[:MOST_NAMED]) + more

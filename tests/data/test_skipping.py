@@ -80,7 +80,7 @@ def test_each_image_counts_and_is_told_once(caplog: pytest.LogCaptureFixture) ->
     assert [r.getMessage() for r in caplog.records] == [
         "Left out of training (2 of at most 2, DATALOADER.SKIP_BAD_IMAGES): nine.png is torn."
     ]
-    with pytest.raises(DataError, match=r"3 images .*SKIP_BAD_IMAGES is 2: seven.png .* nine.png .* one.png is torn"):
+    with pytest.raises(DataError, match=r"3 images .*SKIP_BAD_IMAGES is 2: one.png .* seven.png .* nine.png is torn"):
         skipped.take({1: "one.png is torn."})
 
 
