@@ -7,7 +7,9 @@ from collections.abc import Iterable
 
 
 class SeDetError(Exception):
-    """Base of everything that is refused on purpose; the command line prints it and exits with 1."""
+    """Base of everything that is refused on purpose; the command line prints it and exits with `exit_code`."""
+
+    exit_code = 1
 
 
 class ConfigError(SeDetError):
@@ -32,6 +34,18 @@ class TrainingError(SeDetError):
 
 class ExportError(SeDetError):
     """A network that cannot be exported, or whose export computes something else."""
+
+
+class Terminated(TrainingError):
+    """A run that SIGTERM ended."""
+
+    exit_code = 128 + 15
+
+
+class Interrupted(TrainingError):
+    """A run that SIGINT (Ctrl-C) ended."""
+
+    exit_code = 128 + 2
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

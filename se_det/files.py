@@ -30,9 +30,13 @@ def write_atomically(path: str | os.PathLike, write: Callable[[IO[bytes]], None]
             os.fsync(file.fileno())
         os.replace(temporary, path)
         _sync_folder(path.parent)
-    except OSError as error:
+    except (OSError, RuntimeError) as error:
+        # torch.save fails a second time, and in its own way, when it closes its archive on a full disk.
+        cause = error if isinstance(error, OSError) else error.__context__
+        if not isinstance(cause, OSError):
+            raise
         kept = " The previous file is unchanged." if path.exists() else ""
-        raise CheckpointError(f"{path} could not be written: {error.strerror or error}.{kept}") from error
+        raise CheckpointError(f"{path} could not be written: {cause.strerror or cause}.{kept}") from error
     finally:
         if temporary is not None and os.path.exists(temporary):
             os.unlink(temporary)

@@ -6,10 +6,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torchvision.transforms import v2
 
 from ..data.samplers import Item, contiguous_share
+from ..data.skipping import Replacing, SkippedImages
 from ..data.workers import Loader
 from ..errors import DataError
 from .decoding import decode_image
@@ -116,20 +118,27 @@ def together(samples: Sequence[tuple[torch.Tensor, int, int, str]]) -> Batch:
 def train_loader(
     images: LabelledImages, view: TrainingView, *, start: int = 0, accumulate: int = 1, repeats: int = 1,
     num_workers: int = 0, rank: int = 0, world_size: int = 1, pin_memory: bool = False,
+    skipped: SkippedImages | None = None,
 ) -> Loader:  # fmt: skip
     """Endless micro-batches of this process, `accumulate` for each step, from step `start` on.
 
+    `skipped` counts the bad images that are left out, as many as it allows; None allows none.
+
     Raises:
         ConfigError: a batch that cannot be divided.
-        DataError: there are no images. While iterating: an image that cannot be read.
+        DataError: there are no images. While iterating: an image that cannot be read, when no more may be left out.
     """
     if not len(images):
         raise DataError(f"There are no images in {images.source}.")
     batches = ImageBatches(len(images), ims_per_batch=view.ims_per_batch, seed=view.seed, start=start, repeats=repeats)
     parts: Any = lambda: batches.part(rank=rank, world_size=world_size, accumulate=accumulate)  # noqa: E731
+    skipped = skipped or SkippedImages()
+    samples = Replacing(
+        TrainingSamples(images, view), groups=np.zeros(len(images), np.int64), seed=view.seed, budget=skipped.budget
+    )
     return Loader(
-        TrainingSamples(images, view), parts, num_images=len(images), num_workers=num_workers, collate=together,
-        pin_memory=pin_memory,
+        samples, parts, num_images=len(images), num_workers=num_workers, collate=together, pin_memory=pin_memory,
+        skipped=skipped,
     )  # fmt: skip
 
 

@@ -53,6 +53,7 @@ def get_pretrain_cfg() -> CfgNode:
     c.DATASETS.CLASSES = ""  # a text file with the name of class 0, 1, ... a line, for lists and shards
     c.DATALOADER = CN()
     c.DATALOADER.NUM_WORKERS = 4  # per process
+    c.DATALOADER.SKIP_BAD_IMAGES = 0  # go on without so many unreadable training images; 0: the first one ends the run
     c.INPUT = CN()
     c.INPUT.FORMAT = "RGB"  # RGB, BGR
     c.INPUT.IMAGE_SIZE = 224

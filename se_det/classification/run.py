@@ -12,12 +12,14 @@ from fvcore.common.config import CfgNode
 from torch import nn
 
 from .. import __version__, comm
-from ..errors import CheckpointError, ConfigError, DataError, TrainingError
+from ..data.skipping import SkippedImages
+from ..data.workers import dead_workers_told
+from ..errors import CheckpointError, ConfigError, DataError
 from ..files import check_writable, write_text
 from ..training import settings as parts
 from ..training.checkpoint import Checkpointer, load_checkpoint
 from ..training.ema import EMA
-from ..training.folder import check_folder, claim_folder
+from ..training.folder import OutputFolder
 from ..training.logs import RunLog, run_log
 from ..training.loop import train
 from ..training.metrics import MetricsWriter
@@ -26,7 +28,7 @@ from ..training.precision import Precision
 from ..training.progress import Progress
 from ..training.replicas import replicate, share_statistics
 from ..training.same_run import check_engine, check_same_run
-from ..training.stopping import Stop, stop_on_termination
+from ..training.stopping import Stop, stop_on_signals
 from ..weights import load_weights, read_weights
 from .activations import checkpoint_activations
 from .batches import test_loader, train_loader
@@ -70,20 +72,20 @@ def run_pretraining(
         without data to evaluate on.
 
     Raises:
-        SeDetError: a sentence that says what was wrong and what to do; also when SIGTERM ended the run, saved.
+        SeDetError: a sentence that says what was wrong and what to do; also when a signal ended the run, saved.
     """
     cfg = cfg.clone()
     cfg.defrost()
-    with run_log() as log, stop_on_termination() as stop:
+    with run_log() as log, stop_on_signals() as stop, OutputFolder(cfg.OUTPUT_DIR) as folder, dead_workers_told():
         device = _announce(cfg)
         check_recipe(cfg)
-        if comm.is_main():
-            check_folder(cfg.OUTPUT_DIR, resume=resume, overwrite=overwrite)
+        folder.check(resume=resume, overwrite=overwrite)
         images, test_images = _data(cfg)
         path, saved = _saved_run(cfg, images, checkpoint) if resume else (None, None)
         run = _Run(cfg, device, images, test_images, path, saved)
         del saved
-        return run.train(log, stop, overwrite=overwrite)
+        folder.claim()
+        return run.train(log, stop)
 
 
 def run_classifier_evaluation(cfg: CfgNode) -> dict[str, Any]:
@@ -97,7 +99,7 @@ def run_classifier_evaluation(cfg: CfgNode) -> dict[str, Any]:
     """
     cfg = cfg.clone()
     cfg.defrost()
-    with run_log():
+    with run_log(), dead_workers_told():
         device = _announce(cfg)
         if not cfg.MODEL.WEIGHTS:
             raise ConfigError("No weights were given to evaluate: set MODEL.WEIGHTS <path>, or --resume <checkpoint>.")
@@ -179,6 +181,7 @@ class _Run:
             load_weights(model, cfg.MODEL.WEIGHTS)
         self.model = model = _laid_out(settled, model, device)
         self.start = int(saved["iteration"]) if saved else 0
+        skipped = SkippedImages(settled.DATALOADER.SKIP_BAD_IMAGES, saved.get("skipped") if saved else None)
         self.loader = train_loader(
             images,
             training_view(settled, images, seed),
@@ -189,6 +192,7 @@ class _Run:
             rank=comm.rank(),
             world_size=comm.world_size(),
             pin_memory=device.type == "cuda",
+            skipped=skipped,
         )
         precision = parts.precision(settled, device)
         self.state = ClassifierState(
@@ -202,6 +206,7 @@ class _Run:
             config=self.config,
             categories=categories(images),
             images=len(images),
+            skipped=skipped,
             architecture=architecture(cfg),
         )
         if saved:
@@ -244,11 +249,10 @@ class _Run:
     def _metrics(results: dict[str, Any]) -> dict[str, dict[str, float]]:
         return {TASK: {k: v for k, v in results.items() if k != "per_class"}} if results else {}
 
-    def train(self, log: RunLog, stop: Stop, *, overwrite: bool) -> dict[str, Any]:
+    def train(self, log: RunLog, stop: Stop) -> dict[str, Any]:
         cfg, milestones, start = self.cfg, self.milestones, self.start
         max_iter = cfg.SOLVER.MAX_ITER
         if comm.is_main():
-            claim_folder(cfg.OUTPUT_DIR, overwrite=overwrite)
             log.write_to(cfg.OUTPUT_DIR)
             write_text(Path(cfg.OUTPUT_DIR) / "config.yaml", self.config)
             self.writer = MetricsWriter(cfg.OUTPUT_DIR, start=start, evaluated=not milestones.owes_evaluation(start))
@@ -257,32 +261,28 @@ class _Run:
             cfg.MODEL.NAME, sum(p.numel() for p in self.model.parameters()) / 1e6, cfg.MODEL.NUM_CLASSES,
             self.state.images, max_iter, cfg.SOLVER.IMS_PER_BATCH, self.state.images / cfg.SOLVER.IMS_PER_BATCH,
         )  # fmt: skip
-        done = start
         try:
             if not milestones.evaluate_if_due(start) and start < max_iter:
-                done = train(
-                    replicate(self.objective),
-                    iter(self.loader),
-                    self.state.optimizer,
-                    self.rate,
-                    start=start,
-                    max_iter=max_iter,
-                    seed=self.state.seed,
-                    milestones=milestones,
-                    progress=Progress(
-                        start=start, max_iter=max_iter, writer=self.writer, images=cfg.SOLVER.IMS_PER_BATCH
-                    ),
-                    accumulate=cfg.SOLVER.ACCUMULATE,
-                    precision=self.state.precision,
-                    clip=parts.gradient_clip(cfg, self.model),
-                    ema=self.state.ema,
-                    read_every_step=cfg.MODEL.DEVICE == "cpu",
-                    stop=stop,
-                )
-                if done < max_iter and not milestones.best["stopped"]:
-                    raise TrainingError(
-                        f"SIGTERM ended the run after {done} of {max_iter} steps. All of it is saved in "
-                        f"{cfg.OUTPUT_DIR}: --resume goes on."
+                with stop.awaited():
+                    train(
+                        replicate(self.objective),
+                        iter(self.loader),
+                        self.state.optimizer,
+                        self.rate,
+                        start=start,
+                        max_iter=max_iter,
+                        seed=self.state.seed,
+                        milestones=milestones,
+                        progress=Progress(
+                            start=start, max_iter=max_iter, writer=self.writer, images=cfg.SOLVER.IMS_PER_BATCH
+                        ),
+                        accumulate=cfg.SOLVER.ACCUMULATE,
+                        precision=self.state.precision,
+                        clip=parts.gradient_clip(cfg, self.model),
+                        ema=self.state.ema,
+                        read_every_step=cfg.MODEL.DEVICE == "cpu",
+                        stop=stop,
+                        skipped=self.state.skipped,
                     )
         finally:
             if self.writer is not None:

@@ -42,6 +42,7 @@ RANGES = {
     "SOLVER.TRUNK_LR_FACTOR": (0, None),
     "SOLVER.WEIGHT_DECAY": (0, None),
     "DATALOADER.NUM_WORKERS": (0, None),
+    "DATALOADER.SKIP_BAD_IMAGES": (0, None),
     "MODEL.NUM_CLASSES": (0, None),
     "TEST.EVAL_PERIOD": (0, None),
     "TEST.EARLY_STOP": (0, None),

@@ -28,7 +28,8 @@ COMMANDS = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run `se-det`; the exit code is 0 (done), 1 (failed, with a sentence on stderr) or 2 (wrong usage)."""
+    """Run `se-det`; the exit code is 0 (done), 1 (failed, with a sentence on stderr), 2 (wrong usage), or 128 plus the
+    number of the signal that ended it: 130 (Ctrl-C), 143 (SIGTERM)."""
     parser = argparse.ArgumentParser(prog="se-det", description="Detection with Squeeze-and-Excitation backbones.")
     parser.add_argument("--version", action="version", version=f"se_det {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="command")
@@ -52,7 +53,7 @@ def run_command(name: str, argv: Sequence[str] | None = None, *, prog: str | Non
     except SeDetError as error:
         sys.stdout.flush()
         print(f"error: {error}", file=sys.stderr)
-        return 1
+        return error.exit_code
     except KeyboardInterrupt:
         print("error: interrupted.", file=sys.stderr)
         return 130

@@ -46,6 +46,9 @@ def add_se_det_config(cfg: CfgNode) -> None:
     cfg.DATASETS.TRAIN_IMAGES = ""
     cfg.DATASETS.VAL_JSON = ""
     cfg.DATASETS.VAL_IMAGES = ""
+    # Training goes on without images that cannot be read, or are of another size than declared: as many different ones
+    # as this, each replaced by another image and named in the log. 0: the first one ends the run.
+    cfg.DATALOADER.SKIP_BAD_IMAGES = 0
     # "pil": Detectron2's pixels exactly. "fast": twice as fast, within one grey level (two for 2 values in 10^8).
     cfg.INPUT.RESIZE = "pil"
 

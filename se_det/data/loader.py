@@ -13,6 +13,7 @@ from .coco_dataset import CocoDataset
 from .images import FORMATS
 from .samplers import TrainingBatches, aspect_groups, contiguous_share
 from .samples import TestSamples, TrainingSamples
+from .skipping import Replacing, SkippedImages
 from .transforms import RESIZE_METHODS, ResizeAndFlip
 from .workers import Loader
 
@@ -32,6 +33,7 @@ def train_loader(
     num_workers: int = 0,
     rank: int = 0,
     world_size: int = 1,
+    skipped: SkippedImages | None = None,
 ) -> Loader:
     """Endless micro-batches of training samples from one data set or several one after another.
 
@@ -47,10 +49,11 @@ def train_loader(
         masks: whether samples have `gt_masks`.
         format: BGR or RGB.
         num_workers: processes that load; 0 loads in this one.
+        skipped: counts the bad images that are left out, as many as it allows; None allows none.
 
     Raises:
         DataError: no images, categories that differ, or masks asked of annotations without. While iterating: an image
-            that cannot be read or is not of the size that the JSON gives.
+            that cannot be read or is not of the size that the JSON gives, when no more of these may be left out.
         ConfigError: a batch that cannot be divided.
     """
     if not datasets:
@@ -64,11 +67,13 @@ def train_loader(
     groups = aspect_groups(sizes) if grouping else np.zeros(len(sizes), np.int64)
     batches = TrainingBatches(groups, ims_per_batch=ims_per_batch, seed=seed, start=start)
     samples = TrainingSamples(used, augmentation=augmentation, seed=seed, format=format, masks=masks)
+    skipped = skipped or SkippedImages()
     return Loader(
-        samples,
+        Replacing(samples, groups=groups, seed=seed, budget=skipped.budget),
         lambda: batches.part(rank=rank, world_size=world_size, accumulate=accumulate),
         num_images=len(samples),
         num_workers=num_workers,
+        skipped=skipped,
     )
 
 
@@ -111,8 +116,9 @@ test_loader.__test__ = False  # not a test, whatever its name makes pytest think
 
 
 def build_train_loader(
-    cfg: CfgNode, datasets: Sequence[CocoDataset], *, seed: int, start: int = 0, rank: int = 0, world_size: int = 1
-) -> Loader:
+    cfg: CfgNode, datasets: Sequence[CocoDataset], *, seed: int, start: int = 0, rank: int = 0, world_size: int = 1,
+    skipped: SkippedImages | None = None,
+) -> Loader:  # fmt: skip
     """The training loader that `cfg` asks for, see `train_loader`.
 
     Raises:
@@ -146,6 +152,7 @@ def build_train_loader(
         num_workers=cfg.DATALOADER.NUM_WORKERS,
         rank=rank,
         world_size=world_size,
+        skipped=skipped,
     )
 
 

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import multiprocessing.util
+import os
+import shutil
 import signal
+import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from contextlib import contextmanager
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -13,6 +18,7 @@ from torch.utils.data import DataLoader
 
 from ..errors import DataError
 from ..memory import keep_freed_memory
+from .skipping import Replaced, SkippedImages
 
 Sample = dict[str, Any]
 
@@ -27,11 +33,13 @@ class Loader:
     def __init__(
         self, samples: Any, batches: Any, *, num_images: int, num_workers: int, length: int | None = None,
         collate: Callable[[list[Any]], Any] | None = None, pin_memory: bool = False,
+        skipped: SkippedImages | None = None,
     ) -> None:  # fmt: skip
         """`samples`: map-style; `batches()`: an iterator of lists of its keys; `length`: how many, when they end.
-        `collate` makes one thing of a list of samples, in the worker; without it lists are yielded."""
+        `collate` makes one thing of a list of samples, in the worker; without it lists are yielded.
+        `skipped` counts what samples were replaced for, see `skipping`."""
         self.num_images = num_images
-        self._collate, self._pin_memory = collate, pin_memory
+        self._collate, self._pin_memory, self._skipped = collate, pin_memory, skipped or SkippedImages()
         self._samples, self._batches, self._num_workers, self._length = samples, batches, num_workers, length
 
     def __len__(self) -> int:
@@ -48,24 +56,43 @@ class Loader:
                     _Guarded(self._samples),
                     batch_sampler=_Batches(self._batches),
                     num_workers=self._num_workers,
-                    collate_fn=_as_they_are if self._collate is None else _Together(self._collate),
+                    collate_fn=_Together(self._collate),
                     worker_init_fn=_begin,
                     pin_memory=self._pin_memory,
                     generator=torch.Generator(),  # it draws a number that nothing uses: not from the run's own
                 )
             )
         try:
-            for batch in loader:
-                yield [_received(sample) for sample in batch] if self._collate is None else _checked(batch)
-        except RuntimeError as error:
-            if "DataLoader worker" not in str(error):
-                raise
-            raise DataError(
-                f"A process that loads images has died ({str(error).splitlines()[0]}). When memory ran out, lower "
-                "DATALOADER.NUM_WORKERS; in a container give more shared memory (docker run --shm-size=8g)."
-            ) from error
+            with dead_workers_told():
+                for batch in loader:
+                    yield self._received(batch)
         finally:
             del loader  # its workers end now, not when an error's traceback is let go of
+
+    def _received(self, batch: _Loaded | _Failure) -> Any:
+        if isinstance(batch, _Failure):
+            raise DataError(batch.sentence)
+        self._skipped.take(batch.found)
+        # Ground truth travels as NumPy arrays, as each tensor on its way would hold a file descriptor open.
+        return [as_tensors(sample) for sample in batch.samples] if self._collate is None else batch.samples
+
+
+@contextmanager
+def dead_workers_told() -> Iterator[None]:
+    """The death of a worker becomes one sentence inside. PyTorch raises it wherever the run is just then.
+
+    Raises:
+        DataError: in place of PyTorch's RuntimeError.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise DataError(
+            f"A process that loads images has died ({str(error).splitlines()[0]}). When memory ran out, lower "
+            "DATALOADER.NUM_WORKERS; in a container give more shared memory (docker run --shm-size=8g)."
+        ) from error
 
 
 class _Batches:
@@ -85,6 +112,13 @@ class _Failure:
         self.sentence = sentence
 
 
+class _Loaded(NamedTuple):
+    """Samples, or what was made of them, and the bad images that they were loaded without."""
+
+    samples: Any
+    found: dict[int, str]
+
+
 class _Guarded:
     def __init__(self, samples: Any) -> None:
         self._samples = samples
@@ -92,43 +126,62 @@ class _Guarded:
     def __len__(self) -> int:
         return len(self._samples)
 
-    def __getitem__(self, key: Any) -> Sample | _Failure:
+    def __getitem__(self, key: Any) -> Sample | Replaced | _Failure:
         try:
             return self._samples[key]
         except DataError as error:
             return _Failure(str(error))
 
 
-def _as_they_are(samples: list[Any]) -> list[Any]:
-    return samples
-
-
 class _Together:
-    def __init__(self, collate: Callable[[list[Any]], Any]) -> None:
+    def __init__(self, collate: Callable[[list[Any]], Any] | None) -> None:
         self._collate = collate
 
-    def __call__(self, samples: list[Any]) -> Any:
-        failure = next((sample for sample in samples if isinstance(sample, _Failure)), None)
-        return self._collate(samples) if failure is None else failure
+    def __call__(self, samples: list[Any]) -> _Loaded | _Failure:
+        found: dict[int, str] = {}
+        kept = []
+        for sample in samples:
+            if isinstance(sample, _Failure):
+                return sample
+            if isinstance(sample, Replaced):
+                found |= sample.found
+                sample = sample.sample
+            kept.append(sample)
+        if any(sample is None for sample in kept):  # more were found than may be: it goes no further than this
+            return _Loaded([], found)
+        return _Loaded(kept if self._collate is None else self._collate(kept), found)
 
 
 def _begin(number: int) -> None:
-    # A SIGTERM to all processes of a run is for the one that saves; this one ends when that one does.
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     keep_freed_memory()
+    _follow_parent()
 
 
-def _checked(batch: Any) -> Any:
-    if isinstance(batch, _Failure):
-        raise DataError(batch.sentence)
-    return batch
+def _follow_parent() -> None:
+    """Make a worker end when its parent says so or is no more, and not by a signal to all processes of a run.
 
+    Without it a Ctrl-C or a scheduler's SIGTERM takes the workers from a run that is about to save, and the workers of
+    a run that was killed can wait for ever to hand over a batch.
+    """
+    if not hasattr(signal, "sigtimedwait"):  # macOS
+        return
+    signals = {signal.SIGTERM, signal.SIGINT}
+    signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+    parent, before = multiprocessing.parent_process(), os.getppid()
+    inherited = multiprocessing.current_process()._config.get("tempdir")
 
-def _received(sample: Sample | _Failure) -> Sample:
-    """Ground truth travels as NumPy arrays, as each tensor on its way would hold a file descriptor open."""
-    if isinstance(sample, _Failure):
-        raise DataError(sample.sentence)
-    return as_tensors(sample)
+    def follow() -> None:
+        # The first tells at once of a parent that forked this process, the second of one that had it forked.
+        while os.getppid() == before and parent.is_alive():
+            told = signal.sigtimedwait(signals, 1.0)
+            if told is not None and told.si_pid == parent.pid:
+                os._exit(0)
+        own = multiprocessing.util.get_temp_dir()  # of the socket it hands tensors over by
+        if own != inherited:
+            shutil.rmtree(own, ignore_errors=True)
+        os._exit(1)
+
+    threading.Thread(target=follow, daemon=True).start()
 
 
 def as_tensors(value: Any) -> Any:

@@ -41,7 +41,7 @@ from ..files import check_writable, write_json, write_text
 from ..training import settings
 from ..training.checkpoint import Checkpointer, load_checkpoint
 from ..training.checks import check_training
-from ..training.folder import check_folder, claim_folder
+from ..training.folder import OutputFolder
 from ..training.logs import run_log
 from ..training.same_run import check_same_run
 from ..weights import fit_gates, load_weights, settle_as_saved, settle_weights
@@ -54,6 +54,7 @@ Metrics = dict[str, dict[str, float]]
 ENGINE = "detectron2"
 # Our own keys that Detectron2 has no part for: key, the one value that works there, what to do instead.
 BUILTIN_ONLY = (
+    ("DATALOADER.SKIP_BAD_IMAGES", 0, "its loader ends at the first image that cannot be read"),
     ("INPUT.RESIZE", "pil", "its loader resizes with PIL"),
     ("SOLVER.ACCUMULATE", 1, "its trainer computes a step in one part"),
     ("SOLVER.EMA.DECAY", 0.0, "its trainer keeps no averaged weights"),
@@ -81,12 +82,11 @@ def run_training(
     """
     cfg = cfg.clone()
     cfg.defrost()
-    with run_log() as log, _in_sentences():
+    with run_log() as log, OutputFolder(cfg.OUTPUT_DIR) as folder, _in_sentences():
         _announce(cfg)
         _check(cfg)
         check_training(cfg, comm.world_size())
-        if comm.is_main():
-            check_folder(cfg.OUTPUT_DIR, resume=resume, overwrite=overwrite)
+        folder.check(resume=resume, overwrite=overwrite)
         weights = None if resume else settle_weights(cfg)
         categories = settle_data(cfg, training=True)
         path, saved = _saved_run(cfg) if resume else (None, None)
@@ -100,8 +100,8 @@ def run_training(
             fit_gates(model, saved["model"])
         elif weights is not None:
             load_weights(model, weights, allow_partial=allow_partial, gate_init=cfg.MODEL.GATE.INIT)
+        folder.claim()
         if comm.is_main():
-            claim_folder(cfg.OUTPUT_DIR, overwrite=overwrite)
             log.write_to(cfg.OUTPUT_DIR)
             write_text(Path(cfg.OUTPUT_DIR) / "config.yaml", cfg.dump())
         _log_to(cfg.OUTPUT_DIR)

@@ -51,9 +51,15 @@ class Checkpointer:
         """
         _require_plain(state, "checkpoint")
         path = self.folder / f"{name}.pth"
-        write_atomically(path, lambda file: torch.save(state, file))
+        try:
+            write_atomically(path, lambda file: torch.save(state, file))
+            if mark_last:
+                write_text(self.folder / LAST, path.name)
+        except CheckpointError as error:
+            before = self._newest_first()
+            intact = f" {before[0].name} is intact: make room, then --resume goes on from it." if before else ""
+            raise CheckpointError(f"{error}{intact}") from error
         if mark_last:
-            write_text(self.folder / LAST, path.name)
             self._remove_old()
         return path
 

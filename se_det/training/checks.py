@@ -22,6 +22,7 @@ RANGES = {
     "SOLVER.REFERENCE_BATCH": (0, None),
     "SOLVER.CHECKPOINT_PERIOD": (0, None),
     "DATALOADER.NUM_WORKERS": (0, None),
+    "DATALOADER.SKIP_BAD_IMAGES": (0, None),
     "TEST.EVAL_PERIOD": (0, None),
     "TEST.EARLY_STOP": (0, None),
     "TEST.IMS_PER_BATCH": (1, None),

@@ -33,7 +33,7 @@ def training_sets(cfg: CfgNode) -> list[CocoDataset]:
     for other in sets[1:]:
         compare_categories(sets[0], other)
     for dataset in sets:
-        _check_images(dataset)
+        _check_images(dataset, tolerated=cfg.DATALOADER.SKIP_BAD_IMAGES)
     return sets
 
 
@@ -85,14 +85,14 @@ def categories(dataset: CocoDataset) -> list[dict[str, Any]]:
     return [{"id": int(i), "name": str(n)} for i, n in zip(dataset.category_ids, dataset.category_names)]
 
 
-def _check_images(dataset: CocoDataset) -> None:
+def _check_images(dataset: CocoDataset, *, tolerated: int = 0) -> None:
     """Refuse images that a run would end at, where that is known or soon found. One process looks, all hear."""
     dataset.check_files_exist()
     place = dataset.json_path, dataset.images_folder
     fault = None
     if comm.is_main():
         try:
-            announce(verdict_at_start(*place, dataset.file_names), *place)
+            announce(verdict_at_start(*place, dataset.file_names), *place, tolerated=tolerated)
         except SeDetError as error:
             fault = str(error)
     fault = comm.broadcast_object(fault)

@@ -9,6 +9,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Sequence
+from multiprocessing import connection
 from typing import Any
 
 import torch
@@ -18,7 +19,7 @@ import torch.multiprocessing as mp
 from .. import errors
 from ..errors import ConfigError, SeDetError, TrainingError
 from ..memory import keep_freed_memory
-from .stopping import passed_on
+from .stopping import passed_on, stopped_by
 
 # The others wait this long while the first process evaluates.
 TIMEOUT = datetime.timedelta(hours=1)
@@ -98,26 +99,48 @@ def spawn(
 
     Raises:
         SeDetError: the first one that any of them was refused with; the others are ended.
-        TrainingError: one of them was killed, or failed in a way that nobody foresaw (with its traceback).
+        TrainingError: one of them was killed; or all were ended by a signal.
+        ProcessRaisedException: one of them failed in a way that nobody foresaw, with its traceback.
     """
     failures = mp.get_context("spawn").SimpleQueue()
     job = (function, tuple(args), first, processes, world or processes, url, device, failures)
     try:
         context = mp.start_processes(_spawned, job, nprocs=processes, join=False, start_method="spawn")
-        with passed_on(signal.SIGTERM, context.pids()):  # each saves what it has to and leaves
-            while not context.join():
-                pass
+        with passed_on(context.pids()) as came:  # each saves what it has to and leaves
+            finished = False
+            while not finished:
+                running = [process.sentinel for process in context.processes if process.exitcode is None]
+                connection.wait(running)
+                codes = [process.exitcode for process in context.processes]  # before `join` ends the others
+                finished = context.join()
     except (mp.ProcessRaisedException, mp.ProcessExitedException) as error:
         if not failures.empty():
             name, message = failures.get()
             raise getattr(errors, name, SeDetError)(message) from None
-        if isinstance(error, mp.ProcessExitedException):
-            how = f"was ended by {error.signal_name}" if error.signal_name else f"ended with code {error.exit_code}"
-            raise TrainingError(
-                f"Process {first + error.error_index} {how}, and the others were ended. SIGKILL mostly means that "
-                "the machine's memory was full: lower SOLVER.IMS_PER_BATCH or DATALOADER.NUM_WORKERS."
-            ) from None
-        raise
+        if came:
+            raise stopped_by(came[0], "before its first step.") from None
+        killed = _killed(codes, error)
+        if killed is None:
+            raise
+        index, how = killed
+        hint = (
+            " SIGKILL mostly means that the machine's memory was full: lower SOLVER.IMS_PER_BATCH or "
+            "DATALOADER.NUM_WORKERS."
+        )
+        raise TrainingError(
+            f"Process {first + index} {how}, and the others were ended.{hint if 'SIGKILL' in how else ''}"
+        ) from None
+
+
+def _killed(codes: Sequence[int | None], error: Exception) -> tuple[int, str] | None:
+    """Which process died without a word, and how; the others fail in consequence, and may be seen to do so first."""
+    for index, code in enumerate(codes):
+        if code is not None and code < 0:
+            return index, f"was ended by {signal.Signals(-code).name}"
+    if isinstance(error, mp.ProcessExitedException):
+        how = f"was ended by {error.signal_name}" if error.signal_name else f"ended with code {error.exit_code}"
+        return error.error_index, how
+    return None
 
 
 def free_port() -> int:
@@ -157,10 +180,10 @@ def _under_torchrun(function: Callable, args: Sequence[Any], device: str) -> Non
     _join(device, local_rank)
     try:
         function(*args)
-    except SeDetError:
+    except SeDetError as error:
         # All may have been refused alike, or only this one: the first to say so prints, the others leave quietly.
         if not _first_to_fail():
-            raise SystemExit(1) from None
+            raise SystemExit(error.exit_code) from None
         raise
     dist.destroy_process_group()
 

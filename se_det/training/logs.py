@@ -6,14 +6,27 @@ import logging
 import logging.handlers
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from .. import comm
+from ..errors import CheckpointError
 
 FILE = "log.txt"
 FORMAT = logging.Formatter("%(asctime)s %(levelname).1s %(message)s", "%Y-%m-%d %H:%M:%S")
 ROOT = "se_det"
+
+
+class _LogFile(logging.FileHandler):
+    """A file that, once it cannot be written, says so and is left alone: the run is not for its log."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        error = sys.exc_info()[1]
+        self.addFilter(lambda record: False)
+        with suppress(OSError):  # what it still holds cannot be written either
+            self.stream.close()
+        self.stream = None
+        logging.getLogger(ROOT).error("%s cannot be written any more: %s.", self.baseFilename, error)
 
 
 class RunLog:
@@ -24,8 +37,15 @@ class RunLog:
         self._file: logging.Handler | None = None
 
     def write_to(self, folder: str | Path) -> None:
-        """From now on, and with what was kept, append to `log.txt` in `folder`."""
-        self._file = logging.FileHandler(Path(folder) / FILE, encoding="utf-8")
+        """From now on, and with what was kept, append to `log.txt` in `folder`.
+
+        Raises:
+            CheckpointError: it cannot be opened.
+        """
+        try:
+            self._file = _LogFile(Path(folder) / FILE, encoding="utf-8")
+        except OSError as error:
+            raise CheckpointError(f"{Path(folder) / FILE} cannot be written: {error.strerror}.") from error
         self._file.setFormatter(FORMAT)
         logger = logging.getLogger(ROOT)
         self._memory.setTarget(self._file)

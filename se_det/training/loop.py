@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from .. import comm
+from ..data.skipping import SkippedImages
 from .ema import EMA
 from .losses import LossReader, is_loss
 from .milestones import Milestones
@@ -42,7 +43,8 @@ def train(
     ema: EMA | None = None,
     read_every_step: bool = True,
     stop: Stop | None = None,
-) -> int:
+    skipped: SkippedImages | None = None,
+) -> None:
     """Train from step `start` until `max_iter` steps are done or `milestones` ends the run.
 
     Args:
@@ -55,14 +57,13 @@ def train(
         clip: limits the gradients, once they are unscaled.
         read_every_step: look at the losses at once, which stops a GPU's queue; else when a line is due.
         stop: asked after every step whether to save and leave before the end.
-
-    Returns:
-        The number of steps done.
+        skipped: the bad images left out, on which the processes agree from time to time.
 
     Raises:
-        TrainingError: a loss is not finite.
+        TrainingError: a loss is not finite; or `stop` was asked, and all is saved.
+        DataError: the processes together have left out more images than they may.
     """
-    precision = precision or Precision()
+    precision, stop, skipped = precision or Precision(), stop or Stop(), skipped or SkippedImages()
     reader = LossReader()
     model.train()
     for step in range(start, max_iter):
@@ -85,19 +86,21 @@ def train(
             ema.update(step)
         done = step + 1
         reader.add(step, lr, parts, image_ids)
+        leaving = done < max_iter and stop.requested(done)
         # Before a checkpoint is written too: none is of weights that are not finite.
-        if read_every_step or progress.due(done) or milestones.due(done):
+        if read_every_step or leaving or progress.due(done) or milestones.due(done):
             progress.add(reader.read())
+            skipped.agree()
         if progress.due(done):
             progress.line(done)
+        if leaving:
+            milestones.save(done)
+            comm.barrier()  # whoever started the processes ends them all when the first one leaves
+            raise stop.error(f"after {done} of {max_iter} steps. All of it is saved: --resume goes on.")
         if milestones.due(done):
             with progress.pause():
                 if milestones(done):
-                    return done
-        if stop is not None and done < max_iter and stop.requested(done):
-            milestones.save(done)
-            return done
-    return max_iter
+                    return
 
 
 def seed_step(seed: int, step: int, part: int = 0) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from ..errors import CheckpointError
@@ -43,16 +44,21 @@ class MetricsWriter:
         try:
             self._file.write(json.dumps({"iteration": step, **finite}) + "\n")
             self._file.flush()
+            for name, value in finite.items():
+                if value is not None:
+                    self._board.add_scalar(name, value, step)
         except OSError as error:
-            raise CheckpointError(f"{self.path} cannot be written: {error.strerror}.") from error
-        for name, value in finite.items():
-            if value is not None:
-                self._board.add_scalar(name, value, step)
+            raise CheckpointError(
+                f"{self.path}, or TensorBoard's file beside it, cannot be written: {error.strerror or error}. Make "
+                "room, then --resume goes on from the last checkpoint."
+            ) from error
 
     def close(self) -> None:
         """Write out what is buffered and close the files."""
-        self._file.close()
-        self._board.close()
+        with suppress(OSError):  # `write` has told of a full disk, or a checkpoint will
+            self._file.close()
+        with suppress(OSError):
+            self._board.close()
 
 
 def cut_back(path: Path, step: int, *, evaluated: bool = True) -> None:

@@ -74,9 +74,8 @@ class Milestones:
         return self.evaluate_if_due(step) or final
 
     def save(self, step: int) -> None:
-        """A checkpoint after `step` steps though none is due, for a run that has to leave."""
-        if not self._owes_checkpoint(step):
-            self._save(step_name(step), step)
+        """A checkpoint after `step` steps, for a run that has to leave; an evaluation that is due stays owed."""
+        self._save(step_name(step), step)
 
     def _owes_checkpoint(self, step: int) -> bool:
         return step >= self._max_iter or (self._checkpoint_period > 0 and step % self._checkpoint_period == 0)

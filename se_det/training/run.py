@@ -14,6 +14,8 @@ from torch import nn
 from .. import __version__, comm
 from ..data.coco import CocoDataset
 from ..data.loader import build_test_loader, build_train_loader
+from ..data.skipping import SkippedImages
+from ..data.workers import dead_workers_told
 from ..detection.build import build_detector, check_model
 from ..detection.inference import check_precision, prepare_for_inference
 from ..errors import ConfigError, did_you_mean
@@ -27,7 +29,7 @@ from . import data_sets, settings
 from .checkpoint import Checkpointer
 from .checks import check_training
 from .ema import EMA
-from .folder import check_folder, claim_folder
+from .folder import OutputFolder
 from .logs import run_log
 from .loop import train
 from .metrics import MetricsWriter
@@ -36,6 +38,7 @@ from .progress import Progress
 from .replicas import replicate, share_statistics
 from .same_run import check_engine, check_same_run
 from .state import RunState, freeze_as_saved
+from .stopping import stop_on_signals
 
 Metrics = dict[str, dict[str, float]]
 
@@ -60,15 +63,14 @@ def run_training(
         without data to evaluate on.
 
     Raises:
-        SeDetError: a sentence that says what was wrong and what to do.
+        SeDetError: a sentence that says what was wrong and what to do; also when a signal ended the run, saved.
     """
     cfg = _own_copy(cfg)
-    with run_log() as log:
+    with run_log() as log, stop_on_signals() as stop, OutputFolder(cfg.OUTPUT_DIR) as folder, dead_workers_told():
         device = _announce(cfg)
         check_model(cfg)
         check_training(cfg, comm.world_size())
-        if comm.is_main():
-            check_folder(cfg.OUTPUT_DIR, resume=resume, overwrite=overwrite)
+        folder.check(resume=resume, overwrite=overwrite)
         weights = None if resume else settle_weights(cfg)
         train_sets, test_sets = data_sets.training_sets(cfg), data_sets.test_sets(cfg)
         data_sets.check_categories(train_sets, test_sets)
@@ -89,8 +91,9 @@ def run_training(
             load_weights(model, weights, allow_partial=allow_partial, gate_init=cfg.MODEL.GATE.INIT)
         model.to(device, memory_format=torch.channels_last)
         start = int(saved["iteration"]) if saved else 0
+        skipped = SkippedImages(cfg.DATALOADER.SKIP_BAD_IMAGES, saved.get("skipped") if saved else None)
         loader = build_train_loader(
-            cfg, train_sets, seed=seed, start=start, rank=comm.rank(), world_size=comm.world_size()
+            cfg, train_sets, seed=seed, start=start, rank=comm.rank(), world_size=comm.world_size(), skipped=skipped
         )
         precision = settings.precision(cfg, device)
         run = RunState(
@@ -102,6 +105,7 @@ def run_training(
             config=cfg.dump(),
             categories=categories,
             images=loader.num_images,
+            skipped=skipped,
         )
         if saved:
             run.restore(saved, path)
@@ -125,30 +129,33 @@ def run_training(
             logger.info("Resuming %s after %d steps.", path, start)
             del saved
 
+        folder.claim()
         if comm.is_main():
-            claim_folder(cfg.OUTPUT_DIR, overwrite=overwrite)
             log.write_to(cfg.OUTPUT_DIR)
             write_text(Path(cfg.OUTPUT_DIR) / "config.yaml", run.config)
             writer = MetricsWriter(cfg.OUTPUT_DIR, start=start, evaluated=not milestones.owes_evaluation(start))
         _tell_size(model, run.images)
         try:
             if not milestones.evaluate_if_due(start) and start < cfg.SOLVER.MAX_ITER:
-                train(
-                    replicate(model),
-                    iter(loader),
-                    run.optimizer,
-                    rate,
-                    start=start,
-                    max_iter=cfg.SOLVER.MAX_ITER,
-                    seed=seed,
-                    milestones=milestones,
-                    progress=Progress(start=start, max_iter=cfg.SOLVER.MAX_ITER, writer=writer),
-                    accumulate=cfg.SOLVER.ACCUMULATE,
-                    precision=run.precision,
-                    clip=settings.gradient_clip(cfg, model),
-                    ema=run.ema,
-                    read_every_step=device.type == "cpu",
-                )
+                with stop.awaited():
+                    train(
+                        replicate(model),
+                        iter(loader),
+                        run.optimizer,
+                        rate,
+                        start=start,
+                        max_iter=cfg.SOLVER.MAX_ITER,
+                        seed=seed,
+                        milestones=milestones,
+                        progress=Progress(start=start, max_iter=cfg.SOLVER.MAX_ITER, writer=writer),
+                        accumulate=cfg.SOLVER.ACCUMULATE,
+                        precision=run.precision,
+                        clip=settings.gradient_clip(cfg, model),
+                        ema=run.ema,
+                        read_every_step=device.type == "cpu",
+                        stop=stop,
+                        skipped=skipped,
+                    )
         finally:
             if writer is not None:
                 writer.close()
@@ -168,7 +175,7 @@ def run_evaluation(cfg: CfgNode) -> Metrics:
         SeDetError: no weights were given, there is nothing to evaluate on, or the weights are not of this network.
     """
     cfg = _own_copy(cfg)
-    with run_log():
+    with run_log(), dead_workers_told():
         device = _announce(cfg)
         if not cfg.MODEL.WEIGHTS:
             raise ConfigError("MODEL.WEIGHTS is empty: no weights were given to evaluate. Set MODEL.WEIGHTS <path>.")

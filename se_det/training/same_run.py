@@ -19,6 +19,12 @@ MAY_CHANGE = frozenset(
     {
         "CUDNN_BENCHMARK",
         "DATALOADER.NUM_WORKERS",
+        "DATALOADER.SKIP_BAD_IMAGES",
+        # The same data may lie elsewhere: its categories and its number of images are compared.
+        "DATASETS.TRAIN_IMAGES",
+        "DATASETS.TRAIN_JSON",
+        "DATASETS.VAL_IMAGES",
+        "DATASETS.VAL_JSON",
         "MODEL.DEVICE",
         "MODEL.WEIGHTS",  # only a start needs them
         "OUTPUT_DIR",

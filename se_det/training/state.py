@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..errors import CheckpointError
+from ..data.skipping import SkippedImages
+from ..errors import CheckpointError, TrainingError
 from .checkpoint import ENGINE
 from .ema import EMA
 from .precision import Precision
@@ -25,6 +26,7 @@ class RunState:
         config: the run's YAML.
         categories: `[{"id": ..., "name": ...}, ...]` in the order of the classes.
         images: of the training data.
+        skipped: the bad images left out so far; None for a run that has none.
     """
 
     model: nn.Module
@@ -35,6 +37,7 @@ class RunState:
     config: str
     categories: list[dict[str, Any]]
     images: int
+    skipped: SkippedImages | None = None
 
     def snapshot(self, step: int) -> dict[str, Any]:
         """Everything needed to go on after `step` steps."""
@@ -46,11 +49,17 @@ class RunState:
             # One batch a step, drawn by index: the number of steps is the sampler's position.
             "sampler": {"batches": step, "images": self.images},
             "rng": {"seed": self.seed},
+            "skipped": dict(self.skipped.found) if self.skipped else {},
             "frozen": sorted(name for name, p in self.model.named_parameters() if not p.requires_grad),
         }
 
     def weights(self, step: int) -> dict[str, Any]:
-        """The raw weights, the averaged ones where there are any, and what they are of."""
+        """The raw weights, the averaged ones where there are any, and what they are of.
+
+        Raises:
+            TrainingError: a weight is not finite. That shows in the loss of the next step only.
+        """
+        _require_finite(self.model, step)
         state = {
             "engine": ENGINE,
             "model": dict(self.model.state_dict()),
@@ -85,6 +94,18 @@ class RunState:
                 f"{path} does not fit this run, though the configuration is the same: {str(error).splitlines()[0]}"
             ) from error
         return int(state["iteration"])
+
+
+def _require_finite(model: nn.Module, step: int) -> None:
+    tensors = {name: value for name, value in model.state_dict().items() if value.is_floating_point()}
+    finite = torch.stack([torch.isfinite(value).all() for value in tensors.values()]).tolist()
+    bad = next((name for name, sound in zip(tensors, finite) if not sound), None)
+    if bad is not None:
+        raise TrainingError(
+            f"The weights are not finite after step {step} (the first is {bad}). No checkpoint of them was written. "
+            "Lower SOLVER.BASE_LR, lengthen SOLVER.WARMUP_ITERS, or set SOLVER.CLIP_GRADIENTS.ENABLED True; --resume "
+            "goes on from the last checkpoint."
+        )
 
 
 def freeze_as_saved(model: nn.Module, state: Mapping[str, Any]) -> None:

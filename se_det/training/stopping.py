@@ -1,11 +1,11 @@
-"""Leaving a run when asked to: SIGTERM, which schedulers send before they take the machine away."""
+"""Leaving a run when asked to: SIGTERM, which schedulers send before they take the machine away, and Ctrl-C."""
 
 from __future__ import annotations
 
 import os
 import signal
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
 
@@ -13,61 +13,106 @@ import torch
 import torch.distributed as dist
 
 from .. import comm
+from ..errors import Interrupted, Terminated, TrainingError
 
 EVERY = 10  # steps between the questions whether any of several processes was asked to leave
+ERRORS = {signal.SIGTERM: Terminated, signal.SIGINT: Interrupted}
+RANKS = (None, signal.SIGTERM, signal.SIGINT)  # of several processes' answers the last of these counts
 
 
 class Stop:
-    """Whether the run was asked to end. Several processes agree on it, so that they leave after the same step."""
+    """Whether the run was asked to end. Several processes agree on it, so that they leave after the same step.
+
+    Attributes:
+        asked: the signal that asked.
+    """
 
     def __init__(self) -> None:
-        self.asked = False
+        self.asked: signal.Signals | None = None
+        self._awaited = False
+
+    @contextmanager
+    def awaited(self) -> Iterator[None]:
+        """Inside, a signal waits until `requested` is asked after a step; outside it ends the run at once."""
+        self._awaited = True
+        try:
+            yield
+        finally:
+            self._awaited = False
 
     def requested(self, step: int) -> bool:
         """Whether to leave after `step` steps; every process must ask at the same steps."""
         if comm.world_size() == 1:
-            return self.asked
+            return self.asked is not None
         if step % EVERY:
             return False
-        asked = torch.tensor([int(self.asked)])
+        asked = torch.tensor(RANKS.index(self.asked))
         dist.all_reduce(asked, op=dist.ReduceOp.MAX)
-        return bool(asked)
+        self.asked = RANKS[asked]
+        return self.asked is not None
+
+    def error(self, when: str) -> TrainingError:
+        """What a run ends with that was asked to."""
+        return stopped_by(self.asked, when)
+
+    def note(self, number: int, frame: FrameType | None) -> None:
+        """What a signal does."""
+        if number == self.asked == signal.SIGINT:
+            raise stopped_by(signal.SIGINT, "at once, as it came twice; --resume goes on from the last checkpoint.")
+        if self.asked is None and not self._awaited:
+            raise stopped_by(signal.Signals(number), "before or after its steps, with nothing to save.")
+        # A SIGTERM may follow from whoever started the processes, when one of them has left.
+        if self.asked != signal.SIGINT:
+            self.asked = signal.Signals(number)
+
+
+def stopped_by(number: signal.Signals, when: str) -> TrainingError:
+    """The error of a run that a signal ended."""
+    return ERRORS[number](f"{number.name} ended the run {when}")
 
 
 @contextmanager
-def stop_on_termination() -> Iterator[Stop]:
-    """A `Stop` that SIGTERM sets inside; outside the main thread, where no signal can be caught, nothing does."""
+def stop_on_signals() -> Iterator[Stop]:
+    """A `Stop` that SIGTERM and SIGINT set inside; outside the main thread, where none can be caught, nothing does.
+
+    Raises:
+        TrainingError: inside, at once: at a signal while no steps are made, and at a second Ctrl-C.
+    """
     stop = Stop()
-
-    def ask(number: int, frame: FrameType | None) -> None:
-        stop.asked = True
-
-    if threading.current_thread() is not threading.main_thread():
+    with _handled(stop.note):
         yield stop
-        return
-    before = signal.signal(signal.SIGTERM, ask)
-    try:
-        yield stop
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager
-def passed_on(number: signal.Signals, pids: Sequence[int]) -> Iterator[None]:
-    """The signal goes to the processes `pids` and not to this one, inside."""
+def passed_on(pids: Sequence[int]) -> Iterator[list[signal.Signals]]:
+    """Inside, SIGTERM goes to the processes `pids` and not to this one, and SIGINT as SIGTERM: a Ctrl-C reaches them
+    from the terminal, too, and would come twice.
+
+    Yields:
+        The signals that came.
+    """
+    came: list[signal.Signals] = []
 
     def pass_on(number: int, frame: FrameType | None) -> None:
+        came.append(signal.Signals(number))
         for pid in pids:
             try:
-                os.kill(pid, number)
+                os.kill(pid, signal.SIGTERM)
             except ProcessLookupError:  # it has left already
                 continue
 
+    with _handled(pass_on):
+        yield came
+
+
+@contextmanager
+def _handled(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(number, pass_on)
+    before = {number: signal.signal(number, handler) for number in ERRORS}
     try:
         yield
     finally:
-        signal.signal(number, before)
+        for number, old in before.items():
+            signal.signal(number, old)

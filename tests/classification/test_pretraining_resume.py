@@ -17,7 +17,7 @@ from tiny_pretraining import STEPS, at_step, tiny_pretraining
 
 from se_det.classification import run as run_module
 from se_det.classification.order import ImageBatches
-from se_det.errors import CheckpointError, TrainingError
+from se_det.errors import CheckpointError, Terminated
 from se_det.training import loop
 from se_det.training.checkpoint import load_checkpoint
 
@@ -94,7 +94,7 @@ def test_sigterm_saves_at_that_step_and_leaves(
     with monkeypatch.context() as patch:
         patch.setattr(loop, "seed_step", loop.seed_step)
         at_step(6, signal.SIGTERM)
-        with pytest.raises(TrainingError, match="SIGTERM ended the run after 7 of 14 steps.*--resume goes on"):
+        with pytest.raises(Terminated, match="SIGTERM ended the run after 7 of 14 steps.*--resume goes on"):
             tiny_pretraining(pictures, tmp_path)
     assert (tmp_path / "last_checkpoint").read_text() == "model_0000007.pth"
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL

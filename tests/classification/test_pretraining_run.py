@@ -12,8 +12,9 @@ from tiny_pretraining import recipe, tiny_pretraining
 from se_det.backbones.catalog import create_model
 from se_det.classification.activations import checkpoint_activations
 from se_det.classification.optimiser import build_pretraining_optimizer
-from se_det.errors import DataError, TrainingError
+from se_det.errors import CheckpointError, DataError, TrainingError
 from se_det.training.checkpoint import load_checkpoint
+from se_det.training.lock import FolderLock
 
 # No random numbers of a batch, and norms that do not know of it: so processes and parts change nothing.
 ALIKE = (
@@ -148,6 +149,39 @@ def test_a_broken_image_ends_the_run_with_its_name(tmp_path: Path) -> None:
     for workers in (0, 2):
         with pytest.raises(DataError, match=r"birch/1.jpg cannot be read: .*truncated"):
             tiny_pretraining(tmp_path, tmp_path / "out", "DATALOADER.NUM_WORKERS", workers, overwrite=True)
+
+
+@pytest.mark.slow
+def test_a_run_without_its_bad_images_is_resumed_bit_for_bit(tmp_path: Path, caplog) -> None:
+    from picture_sets import class_folders
+
+    class_folders(tmp_path / "train")
+    class_folders(tmp_path / "val", per_class=1)
+    broken = tmp_path / "train" / "birch" / "1.jpg"
+    broken.write_bytes(broken.read_bytes()[:-300])
+    keys = ("DATALOADER.SKIP_BAD_IMAGES", 1, "TEST.EVAL_PERIOD", 100, "SOLVER.CHECKPOINT_PERIOD", 4)
+    tiny_pretraining(tmp_path, tmp_path / "a", *keys, "SOLVER.MAX_ITER", 8)
+    told = [record.getMessage() for record in caplog.records if "Left out of training" in record.getMessage()]
+    assert len(told) == 1 and "(1 of at most 1, DATALOADER.SKIP_BAD_IMAGES)" in told[0] and "birch/1.jpg" in told[0]
+    state = load_checkpoint(tmp_path / "a" / "model_0000004.pth")
+    assert ["birch/1.jpg" in sentence for sentence in state["skipped"].values()] == [True]
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "model_0000004.pth").write_bytes((tmp_path / "a" / "model_0000004.pth").read_bytes())
+    tiny_pretraining(tmp_path, tmp_path / "b", *keys, "SOLVER.MAX_ITER", 8, "DATALOADER.NUM_WORKERS", 2, resume=True)
+    assert furthest(tmp_path / "a", tmp_path / "b") == 0
+    for other in (tmp_path / "train" / "ash").iterdir():
+        other.write_bytes(b"")
+    with pytest.raises(DataError, match=r"[2-6] images cannot .*SKIP_BAD_IMAGES is 1: .*birch/1.jpg"):
+        tiny_pretraining(tmp_path, tmp_path / "b", *keys, resume=True)
+
+
+def test_a_run_in_a_folder_in_use_is_refused(pictures: Path, plain: Path) -> None:
+    lock = FolderLock(plain)
+    lock.acquire()
+    for how in ({"resume": True}, {"overwrite": True}, {}):
+        with pytest.raises(CheckpointError, match=rf"{plain} is in use by another run"):
+            tiny_pretraining(pictures, plain, *ALIKE, "SOLVER.ACCUMULATE", 1, **how)
+    lock.release()
 
 
 def test_a_loss_that_is_not_finite_names_images(pictures: Path, tmp_path: Path) -> None:

@@ -106,6 +106,7 @@ def test_a_run_can_be_resumed_by_the_engine_that_wrote_it_alone(
     [
         ("INPUT.RESIZE", "fast", "INPUT.RESIZE is 'fast'"),
         ("SOLVER.ACCUMULATE", "2", "SOLVER.ACCUMULATE is 2"),
+        ("DATALOADER.SKIP_BAD_IMAGES", "1", "DATALOADER.SKIP_BAD_IMAGES is 1"),
         ("SOLVER.EMA.DECAY", "0.9", "SOLVER.EMA.DECAY is 0.9"),
         ("TEST.EARLY_STOP", "3", "TEST.EARLY_STOP"),
         ("MODEL.GATE.PADDING", "exact", "MODEL.GATE.PADDING exact"),

@@ -13,14 +13,17 @@ from pathlib import Path
 import pytest
 import torch
 from tiny_run import TinyDetector, batches, train_together
+from torch.multiprocessing.spawn import ProcessRaisedException
 
 from se_det import comm
-from se_det.errors import ConfigError, DataError, TrainingError
+from se_det.data.skipping import SkippedImages
+from se_det.errors import ConfigError, DataError, Interrupted, TrainingError
 from se_det.training.launch import free_port, launch, spawn
 from se_det.training.loop import seed_step, train
 from se_det.training.optimizer import build_optimizer
 from se_det.training.progress import Progress
 from se_det.training.replicas import replicate
+from se_det.training.stopping import Stop, stop_on_signals
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
@@ -89,11 +92,56 @@ def test_a_loss_that_is_not_finite_stops_one_process(tmp_path: Path) -> None:
     assert sorted(p.name for p in tmp_path.iterdir()) == ["0_1", "0_2", "0_error"]
 
 
+def test_a_run_that_is_to_leave_saves_nothing_that_is_not_finite() -> None:
+    """Where losses are looked at now and then only, as on a GPU."""
+
+    class Never:
+        due = staticmethod(lambda step: False)
+        save = staticmethod(lambda step: pytest.fail("saved"))
+
+    stop = Stop()
+
+    def spoilt():
+        for step, samples in enumerate(batches(0)):
+            if step == 2:
+                samples[0]["image"][0, 0, 0] = float("nan")
+                stop.asked = signal.SIGTERM
+            yield samples
+
+    model = TinyDetector()
+    with pytest.raises(TrainingError, match="not finite in step 3"):
+        train(
+            model,
+            spoilt(),
+            build_optimizer(model, base_lr=0.1, weight_decay=0.0),
+            lambda step: 0.1,
+            max_iter=9,
+            seed=1,
+            milestones=Never(),
+            progress=Progress(start=0, max_iter=9),
+            read_every_step=False,
+            stop=stop,
+        )
+
+
 def test_a_loss_that_is_not_finite_stops_all_processes_together(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match=TOLD.format("img10, img11")):
         spawn_two(spoil, str(tmp_path))
     assert sorted(p.name for p in tmp_path.iterdir()) == ["0_1", "0_2", "0_error", "1_1", "1_2", "1_error"]
     assert (tmp_path / "0_error").read_text() == (tmp_path / "1_error").read_text()
+
+
+def overflow_on_each() -> None:
+    """Every process has left out as many images as the run may, and each another."""
+    skipped = SkippedImages(1)
+    skipped.take({comm.rank(): f"{comm.rank()}.jpg is torn."})
+    skipped.agree()
+
+
+@pytest.mark.slow
+def test_processes_share_one_budget_of_bad_images() -> None:
+    with pytest.raises(DataError, match=r"2 images .*SKIP_BAD_IMAGES is 1: 0\.jpg is torn\. 1\.jpg is torn"):
+        spawn_two(overflow_on_each)
 
 
 def refuse_on_one() -> None:
@@ -102,10 +150,37 @@ def refuse_on_one() -> None:
     comm.barrier()
 
 
-def die_on_one() -> None:
+def leave_when_asked(folder: str) -> None:
+    """A SIGTERM to the second process alone, and a Ctrl-C's SIGINT to the first; step 7 is not a step to ask at."""
+    with stop_on_signals() as stop, stop.awaited():
+        for step in range(1, 40):
+            if step == 7:
+                os.kill(os.getpid(), signal.SIGTERM if comm.rank() else signal.SIGINT)
+            if stop.requested(step):
+                break
+        Path(folder, f"{comm.rank()}_{step}").touch()
+        comm.barrier()
+        raise stop.error(f"after {step} steps.")
+
+
+def test_all_processes_leave_after_the_same_step(tmp_path: Path) -> None:
+    with pytest.raises(Interrupted, match="SIGINT ended the run after 10 steps"):
+        spawn_two(leave_when_asked, str(tmp_path))
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["0_10", "1_10"]
+
+
+def die_on_one(together: bool) -> None:
     if comm.rank() == 1:
         os.kill(os.getpid(), signal.SIGKILL)
+    if together:
+        comm.barrier()  # fails, with another error
     time.sleep(60)
+
+
+def raise_on_one() -> None:
+    if comm.rank() == 1:
+        raise ZeroDivisionError("nobody foresaw this")
+    comm.barrier()
 
 
 def test_an_error_on_one_process_ends_all_with_its_sentence() -> None:
@@ -114,9 +189,16 @@ def test_an_error_on_one_process_ends_all_with_its_sentence() -> None:
 
 
 @pytest.mark.slow
-def test_a_killed_process_ends_all() -> None:
+@pytest.mark.parametrize("together", [False, True])
+def test_a_killed_process_ends_all(together: bool) -> None:
     with pytest.raises(TrainingError, match=r"Process 1 was ended by SIGKILL, and the others were ended"):
-        spawn_two(die_on_one)
+        spawn_two(die_on_one, together)
+
+
+@pytest.mark.slow
+def test_an_unforeseen_error_on_one_process_ends_all_with_its_traceback() -> None:
+    with pytest.raises(ProcessRaisedException, match="nobody foresaw this"):
+        spawn_two(raise_on_one)
 
 
 @pytest.mark.slow

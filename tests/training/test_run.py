@@ -12,41 +12,15 @@ import time
 from pathlib import Path
 from typing import Any
 
-import cv2
-import numpy as np
 import pytest
 import torch
+from small_detector import CATEGORIES, config, draw, train_and_evaluate
 
 from se_det.config import load_config
 from se_det.errors import SeDetError
 from se_det.training.checkpoint import load_checkpoint
 from se_det.training.launch import free_port, spawn
 from se_det.training.run import run_evaluation, run_training
-
-CATEGORIES = [{"id": 4, "name": "square"}, {"id": 90, "name": "bar"}]
-
-
-def draw(folder: Path, images: int, categories: list[dict] = CATEGORIES) -> tuple[str, str]:
-    """A COCO file and a folder of images with a bright square or bar on noise."""
-    rng = np.random.default_rng(images)
-    (folder / "images").mkdir(parents=True)
-    listed, annotations = [], []
-    for i in range(images):
-        image = rng.integers(0, 60, (64, 80, 3), dtype=np.uint8)
-        kind = i % 2
-        w, h = (24, 24) if kind == 0 else (40, 12)
-        x, y = int(rng.integers(0, 80 - w)), int(rng.integers(0, 64 - h))
-        image[y : y + h, x : x + w] = 220
-        cv2.imwrite(str(folder / "images" / f"{i}.png"), image)
-        listed.append({"id": 100 + i, "file_name": f"{i}.png", "height": 64, "width": 80})
-        annotations.append({
-            "id": i + 1, "image_id": 100 + i, "category_id": categories[kind]["id"], "bbox": [x, y, w, h],
-            "area": w * h, "iscrowd": 0, "segmentation": [[x, y, x + w, y, x + w, y + h, x, y + h]],
-        })  # fmt: skip
-    (folder / "data.json").write_text(
-        json.dumps({"images": listed, "annotations": annotations, "categories": categories})
-    )
-    return str(folder / "data.json"), str(folder / "images")
 
 
 @pytest.fixture(scope="module")
@@ -55,19 +29,6 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
     val = draw(Path(train[0]).parents[1] / "val", 4)
     return ["DATASETS.TRAIN_JSON", train[0], "DATASETS.TRAIN_IMAGES", train[1],
             "DATASETS.VAL_JSON", val[0], "DATASETS.VAL_IMAGES", val[1]]  # fmt: skip
-
-
-def config(folder: Path, *overrides: Any):
-    """A Mask R-CNN that steps in a fraction of a second."""
-    torch.set_num_threads(1)
-    return load_config(
-        "configs/mask_rcnn_se_r18_fpn.yaml",
-        ["MODEL.DEVICE", "cpu", "MODEL.WEIGHTS", "", "MODEL.RESNETS.NORM", "GN", "MODEL.BACKBONE.FREEZE_AT", 0,
-         "MODEL.FPN.OUT_CHANNELS", 32, "MODEL.ROI_BOX_HEAD.FC_DIM", 32, "MODEL.ROI_MASK_HEAD.CONV_DIM", 16,
-         "INPUT.MIN_SIZE_TRAIN", (64, 80), "INPUT.MIN_SIZE_TEST", 64, "DATALOADER.NUM_WORKERS", 0, "SEED", 5,
-         "SOLVER.IMS_PER_BATCH", 2, "SOLVER.MAX_ITER", 5, "SOLVER.WARMUP_ITERS", 2, "SOLVER.CHECKPOINT_PERIOD", 2,
-         "OUTPUT_DIR", str(folder), *overrides],
-    )  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -125,7 +86,7 @@ def test_a_killed_run_resumed_equals_one_that_was_not(data: list[Any], tmp_path:
     here = str(Path(__file__).parent)
     code = (
         f"import sys; sys.path.insert(0, {here!r})\n"
-        f"import test_run; test_run.train_and_evaluate({str(killed)!r}, *{keys!r})"
+        f"import small_detector; small_detector.train_and_evaluate({str(killed)!r}, *{keys!r})"
     )
     run = subprocess.Popen(
         [sys.executable, "-c", code],
@@ -155,10 +116,6 @@ def test_evaluation_gives_what_training_gave(trained: Path, data: list[Any], tmp
     assert metrics["bbox"]["AP"] == lines[-1]["bbox/AP"]
     assert json.loads((tmp_path / "inference" / "metrics.json").read_text())["segm"]["AP"] == metrics["segm"]["AP"]
     assert sorted(p.name for p in tmp_path.iterdir()) == ["inference", "report.html"]
-
-
-def train_and_evaluate(folder: str, *overrides: Any) -> None:
-    run_training(config(Path(folder), *overrides))
 
 
 @pytest.mark.slow

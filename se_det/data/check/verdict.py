@@ -65,17 +65,20 @@ def verdict_at_start(json_path: Path, folder: Path, names: list[str]) -> Verdict
     return keep_verdict(check_dataset(json_path, folder, title=f"checking {Path(json_path).name}"))
 
 
-def announce(verdict: Verdict | None, json_path: Path, folder: Path) -> None:
+def announce(verdict: Verdict | None, json_path: Path, folder: Path, *, tolerated: int = 0) -> None:
     """Log what the check found.
 
+    Args:
+        tolerated: how many images that cannot be used the run goes on without.
+
     Raises:
-        DataError: there are images that training would end at.
+        DataError: there are more images that training would end at.
     """
     command = f"se-det check-data --json {json_path} --images {folder}"
     if verdict is None:
         logger.info("%s: its images were not checked, or changed since. Check them once with `%s`.", json_path, command)
         return
-    if verdict.stopping_count:
+    if verdict.stopping_count > tolerated:
         more = verdict.stopping_count - len(verdict.stopping)
         first = "; ".join(verdict.stopping) + (f"; and {more} more" if more else "")
         raise DataError(
