@@ -51,7 +51,8 @@ def test_multiply_adds_are_fvcores(name):
         warnings.simplefilter("ignore")
         counted = FlopCountAnalysis(model, x).unsupported_ops_warnings(False).uncalled_modules_warnings(False)
         by_operator = counted.by_operator()
-    expected = sum(by_operator[kind] for kind in ("conv", "linear", "matmul"))
+    # Traced, grids are averaged by products of matrices; they have no weights.
+    expected = sum(by_operator[kind] for kind in ("conv", "linear"))
     assert measure(model, (3, 96, 64)).multiply_adds == expected
 
 
