@@ -113,7 +113,7 @@ def write_weights(path: str | Path, conversion: Conversion) -> None:
     """
     path = Path(path)
     tensors = {name: tensor.clone().contiguous() for name, tensor in conversion.tensors.items()}
-    known = {"family": conversion.family, "origin": conversion.origin, "architecture": conversion.architecture}
+    known = {"family": conversion.family, "origin": conversion.origin, "network": conversion.architecture}
     facts = conversion.facts.plain()
     if path.suffix == ".safetensors":
         data = safetensors.torch.save(tensors, {**known, "facts": json.dumps(facts), "format": "pt"})
