@@ -48,7 +48,9 @@ def roi_align(x: torch.Tensor, rois: torch.Tensor, size: int, scale: float, samp
         at_column = first_column[chosen, :, None] + torch.arange(wide)
         cells = (at_row[:, :, None, :, None] * width + at_column[:, None, :, None, :]).expand(weights.shape)
         used = weights != 0  # beyond the map, too, there is no weight
-        cells, weights, ends = cells[used], weights[used].to(table.dtype), used.flatten(3).sum(3).flatten().cumsum(0)
+        ends = used.flatten(3).sum(3).flatten().cumsum(0)
+        used = used.flatten().nonzero().flatten()
+        cells, weights = cells.reshape(-1)[used], weights.flatten()[used].to(table.dtype)
         if not len(cells):  # none of these boxes meets the map
             pooled.append(table.new_zeros(len(ends), channels))
             continue
