@@ -8,6 +8,9 @@ from setuptools import find_packages, setup
 HERE = Path(__file__).parent
 VERSION = re.search(r'^__version__ = "(.+)"$', (HERE / "se_det" / "__init__.py").read_text(), re.MULTILINE)[1]
 
+TIMM = ["timm>=1.0.31"]
+EXPORT = ["onnx", "onnxscript", "onnxruntime"]
+
 setup(
     name="se_det",
     version=VERSION,
@@ -40,9 +43,9 @@ setup(
         "tqdm",
     ],
     extras_require={
-        "test": ["pytest", "ruff==0.17.5", "timm>=1.0.31"],
-        "timm": ["timm>=1.0.31"],
-        "export": ["onnx", "onnxscript", "onnxruntime"],
+        "test": ["pytest", "ruff==0.17.5", "hypothesis", *TIMM, *EXPORT],
+        "timm": TIMM,
+        "export": EXPORT,
     },
     classifiers=[
         "Programming Language :: Python :: 3",
