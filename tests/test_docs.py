@@ -6,6 +6,9 @@ import re
 from pathlib import Path
 
 import pytest
+import torch
+
+from se_det.backbones import create_model
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
@@ -30,3 +33,12 @@ def test_every_row_of_the_pitfalls_names_a_test() -> None:
         line for line in (ROOT / "docs" / "pitfalls.md").read_text(encoding="utf-8").splitlines() if line[:2] == "| "
     ]
     assert len(rows) == 26 and all("::test_" in row for row in rows[1:])
+
+
+def test_the_table_of_models_has_their_parameters() -> None:
+    rows = re.findall(r"^\| `(\w+)` \| ([\d,]+) \|", (ROOT / "docs" / "models.md").read_text(encoding="utf-8"), re.M)
+    assert len(rows) == 44
+    for name, parameters in rows:
+        with torch.device("meta"):
+            model = create_model(name)
+        assert sum(p.numel() for p in model.parameters()) == int(parameters.replace(",", "")), name
