@@ -47,12 +47,17 @@ def folded_sum(
         bias = weight.new_zeros(len(weight))
     # Under autocast the weights follow x, which the convolutions before have made half precision.
     weight, bias = weight.to(x.dtype), bias.to(x.dtype)
-    grids = [F.conv2d(grid.to(x.dtype), weight, bias) for grid in gate.squeeze(x, area)]
+    grids = [_convolved(grid.to(x.dtype), weight, bias) for grid in gate.squeeze(x, area)]
     factors = gate.scale(grids).to(x.dtype)
     shortcut = shortcut.to(x.dtype)
     if not torch.is_grad_enabled():
         return _sum(x, weight, bias, factors, shortcut)
     return _FoldedSum.apply(x, weight, bias, factors, shortcut)
+
+
+def _convolved(grid: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+    """The 1 x 1 convolution of a few cells as a product of matrices: a convolution would lay out its weights first."""
+    return F.linear(grid.flatten(2).mT, weight.flatten(1), bias).mT.unflatten(2, grid.shape[-2:])
 
 
 def _sum(
