@@ -304,9 +304,7 @@ def test_converted_files_keep_their_facts(tmp_path, capsys):
         assert run_command("convert-weights", [str(tmp_path / target), str(back), "--to", "cadene"]) == 0
         assert read_weights(back).tensors.keys() == read_weights(theirs).tensors.keys()
     content = torch.load(tmp_path / "ours.pth", weights_only=True)
-    assert (
-        content["network"] == "" and content["origin"] == "cadene"
-    )  # not of the catalog, so few are its channels
+    assert content["network"] == "" and content["origin"] == "cadene"  # not of the catalog, so few are its channels
     json.dumps(content["facts"])
 
 
