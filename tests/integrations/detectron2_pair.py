@@ -31,20 +31,14 @@ def make_pair(
     Args:
         own_resnet: give Detectron2's detector its own ResNet; only for gate "none".
     """
-    from detectron2.modeling import build_model
-
-    from se_det.integrations import detectron2_engine
-    from se_det.integrations.detectron2 import follow_image_sizes
+    from se_det.integrations.detectron2_peer import build_peer
 
     keys = ["MODEL.DEVICE", "cpu", "MODEL.GATE.NAME", gate, "MODEL.MASK_ON", masks, "TEST.DETECTIONS_PER_IMAGE", 100,
             *overrides]  # fmt: skip
     ours = fill(build_detector(load_config("configs/mask_rcnn_r50_fpn.yaml", keys)))
     if own_resnet:
         keys += ["MODEL.BACKBONE.NAME", "build_resnet_fpn_backbone"]
-    defaults = detectron2_engine.default_config()
-    theirs = build_model(load_config("configs/mask_rcnn_r50_fpn.yaml", keys, defaults=defaults))
-    theirs.load_state_dict(ours.state_dict(), strict=True)
-    return ours.eval(), follow_image_sizes(theirs.eval())
+    return ours.eval(), build_peer("configs/mask_rcnn_r50_fpn.yaml", keys, ours.state_dict()).eval()
 
 
 def to_detectron2(sample: dict[str, Any]) -> dict[str, Any]:

@@ -45,6 +45,22 @@ def test_two_processes_and_accumulation_equal_one(tmp_path: Path) -> None:
             torch.testing.assert_close(other[name], value, rtol=0, atol=1e-12)
 
 
+def train_without_looking(model, samples, milestones, *, lr: float, max_iter: int, **more) -> None:
+    """Losses are looked at now and then only, as on a GPU."""
+    train(
+        replicate(model),
+        samples,
+        build_optimizer(model, base_lr=lr, weight_decay=0.0),
+        lambda step: lr,
+        max_iter=max_iter,
+        seed=1,
+        milestones=milestones,
+        progress=Progress(start=0, max_iter=max_iter),
+        read_every_step=False,
+        **more,
+    )
+
+
 def spoil(folder: str) -> None:
     """Process 1 meets an image that is not finite in step 3."""
     model = TinyDetector()
@@ -64,17 +80,7 @@ def spoil(folder: str) -> None:
             return False
 
     try:
-        train(
-            replicate(model),
-            spoilt(),
-            build_optimizer(model, base_lr=0.125, weight_decay=0.0),
-            lambda step: 0.125,
-            max_iter=50,
-            seed=1,
-            milestones=SaveAlways(),
-            progress=Progress(start=0, max_iter=50),
-            read_every_step=False,
-        )
+        train_without_looking(model, spoilt(), SaveAlways(), lr=0.125, max_iter=50)
     except TrainingError as error:
         Path(folder, f"{comm.rank()}_error").write_text(str(error))
         raise
@@ -110,18 +116,7 @@ def test_a_run_that_is_to_leave_saves_nothing_that_is_not_finite() -> None:
 
     model = TinyDetector()
     with pytest.raises(TrainingError, match="not finite in step 3"):
-        train(
-            model,
-            spoilt(),
-            build_optimizer(model, base_lr=0.1, weight_decay=0.0),
-            lambda step: 0.1,
-            max_iter=9,
-            seed=1,
-            milestones=Never(),
-            progress=Progress(start=0, max_iter=9),
-            read_every_step=False,
-            stop=stop,
-        )
+        train_without_looking(model, spoilt(), Never(), lr=0.1, max_iter=9, stop=stop)
 
 
 def test_a_loss_that_is_not_finite_stops_all_processes_together(tmp_path: Path) -> None:
