@@ -43,7 +43,7 @@ setup(
         "tqdm",
     ],
     extras_require={
-        "test": ["pytest", "ruff==0.17.5", "hypothesis", *TIMM, *EXPORT],
+        "test": ["pytest>=9", "ruff==0.17.5", "hypothesis", *TIMM, *EXPORT],
         "timm": TIMM,
         "export": EXPORT,
     },

@@ -109,8 +109,7 @@ def spawn(
         with passed_on(context.pids()) as came:  # each saves what it has to and leaves
             finished = False
             while not finished:
-                running = [process.sentinel for process in context.processes if process.exitcode is None]
-                connection.wait(running)
+                connection.wait(context.sentinels)  # of those not joined yet: some may have ended by now, and return
                 codes = [process.exitcode for process in context.processes]  # before `join` ends the others
                 finished = context.join()
     except (mp.ProcessRaisedException, mp.ProcessExitedException) as error:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 from tiny_run import TinyDetector, batches, train_together
-from torch.multiprocessing.spawn import ProcessRaisedException
+from torch.multiprocessing.spawn import ProcessContext, ProcessRaisedException
 
 from se_det import comm
 from se_det.data.skipping import SkippedImages
@@ -137,6 +137,24 @@ def overflow_on_each() -> None:
 def test_processes_share_one_budget_of_bad_images() -> None:
     with pytest.raises(DataError, match=r"2 images .*SKIP_BAD_IMAGES is 1: 0\.jpg is torn\. 1\.jpg is torn"):
         spawn_two(overflow_on_each)
+
+
+def test_processes_that_end_together_are_waited_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between the end of the first and the next wait all others end."""
+    join = ProcessContext.join
+
+    def join_slowly(context: ProcessContext) -> bool:
+        finished = join(context)
+        for process in context.processes:
+            process.join()
+        return finished
+
+    monkeypatch.setattr(ProcessContext, "join", join_slowly)
+    spawn_two(end_by_rank)
+
+
+def end_by_rank() -> None:
+    time.sleep(comm.rank())
 
 
 def refuse_on_one() -> None:
