@@ -85,7 +85,10 @@ def test_a_run_by_the_command(run: Path, pictures: Path, capsys: pytest.CaptureF
     # The checkpoint's own recipe is evaluated, so neither model nor image size need be said.
     line = f"--evaluate --resume {out}/model_final.pth --test_data_path {run}/val.txt --output {out}"
     assert run_command("pretrain", shlex.split(line)) == 0
-    assert json.loads((out / "inference" / "metrics.json").read_text()) == own
+    again = json.loads((out / "inference" / "metrics.json").read_text())
+    # Norms are folded in this command, so the loss has another rounding.
+    assert again["classification"].pop("loss") == pytest.approx(own["classification"].pop("loss"), rel=1e-4)
+    assert again == own
     assert run_command("pretrain", ["--resume", "--output", str(out), *shlex.split(
         f"--train_data_path {run}/train.txt --test_data_path {run}/val.txt --root {pictures} -a se_resnet18 --epochs 1 "
         "--schedule 30 -b 18 --lr 0.1 -j 0 --image-size 32")]) == 1  # fmt: skip
