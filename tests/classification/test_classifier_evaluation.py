@@ -78,8 +78,11 @@ def test_evaluation_of_a_checkpoint_is_the_runs_own(pictures: Path, trained: Pat
     assert own["classification"]["top5"] == 100.0  # of three classes
     cfg = recipe(pictures, tmp_path, "MODEL.WEIGHTS", str(trained / "model_final.pth"))
     result = run_classifier_evaluation(cfg)
-    assert json.loads((tmp_path / "inference" / "metrics.json").read_text()) == own
     assert result["top1"] == own["classification"]["top1"]
+    again = json.loads((tmp_path / "inference" / "metrics.json").read_text())
+    # Norms are folded here, so the loss has another rounding.
+    assert again["classification"].pop("loss") == pytest.approx(own["classification"].pop("loss"), rel=1e-4)
+    assert again == own
     # A list has no class names: the checkpoint's are taken, and its labels are held to them.
     (tmp_path / "list.txt").write_text("ash/100.jpg 0\ncedar/101.jpg 2\n")
     keys = ["DATASETS.TEST", str(tmp_path / "list.txt"), "DATASETS.TEST_ROOT", str(pictures / "val")]
