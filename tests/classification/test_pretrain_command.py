@@ -128,7 +128,7 @@ def test_classify_says_what_it_sees(run: Path, pictures: Path, tmp_path: Path) -
     expected = model(x).softmax(1)[0]
     assert (name, score) == (str(int(expected.argmax())), pytest.approx(expected.max().item(), rel=1e-6))
     assert model.forward_features(x).shape == (1, 512, 1, 1)
-    assert classify(best, read_image(photo, "RGB")) == (name, score)
+    assert classify(best, read_image(photo, "RGB")) == (name, pytest.approx(score, rel=1e-4))  # norms are folded
     assert classify(model.train(), photo, class_names=["a", "b", "c"])[0] == "abc"[int(name)]
     assert model.training
     bare = torch.nn.Linear(1, 1)
