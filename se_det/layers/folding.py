@@ -48,7 +48,7 @@ def folded_sum(
         bias = weight.new_zeros(len(weight))
     # Under autocast the weights follow x, which the convolutions before have made half precision.
     weight, bias = weight.to(x.dtype), bias.to(x.dtype)
-    grids = [_convolved(grid.to(x.dtype), weight, bias) for grid in gate.squeeze(x, area)]
+    grids = _convolved([grid.to(x.dtype) for grid in gate.squeeze(x, area)], weight, bias)
     factors = gate.scale(grids).to(x.dtype)
     shortcut = shortcut.to(x.dtype)
     if not torch.is_grad_enabled():
@@ -56,9 +56,12 @@ def folded_sum(
     return _FoldedSum.apply(x, weight, bias, factors, shortcut)
 
 
-def _convolved(grid: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+def _convolved(grids: Sequence[torch.Tensor], weight: torch.Tensor, bias: torch.Tensor) -> list[torch.Tensor]:
     """The 1 x 1 convolution of a few cells as a product of matrices: a convolution would lay out its weights first."""
-    return F.linear(grid.flatten(2).mT, weight.flatten(1), bias).mT.unflatten(2, grid.shape[-2:])
+    cells = torch.cat([grid.flatten(2) for grid in grids], 2)
+    counts = [grid.shape[-2] * grid.shape[-1] for grid in grids]
+    results = F.linear(cells.mT, weight.flatten(1), bias).mT.split(counts, 2)
+    return [result.unflatten(2, grid.shape[-2:]) for result, grid in zip(results, grids)]
 
 
 def _sum(

@@ -27,14 +27,18 @@ def computes_in_bfloat16() -> bool:
 
 
 class Packed:
-    """How a convolution without a norm runs on a CPU in inference: its weight is laid out at the first call.
+    """How a convolution without a norm runs on a CPU in inference: what follows it inside, and its weight laid out once
+    where the size of maps does not change.
 
-    It is laid out for the first call's size; others give the same results. Results are channels_last.
+    oneDNN wants other layouts for other sizes, and to make one of another takes up to fifty times as long as the
+    convolution. So a weight is laid out when a size comes the second time in a row, and used for that size only.
     """
 
     def __init__(self, conv: nn.Conv2d) -> None:
         self._conv = conv
-        self._weight: tuple[object, torch.Tensor] | None = None
+        self._laid_out: torch.Tensor | None = None
+        self._for: tuple | None = None  # size, and the weight's version, of what is laid out
+        self._last: tuple | None = None
 
     def runs(self, x: torch.Tensor) -> bool:
         """Whether `x` can be taken: on a CPU, in a type that oneDNN has, and without gradients."""
@@ -63,16 +67,19 @@ class Packed:
     def _weight_for(self, x: torch.Tensor) -> torch.Tensor:
         conv, weight = self._conv, self._conv.weight
         # A weight that was loaded, moved or cast since is another one, or has another version.
-        now = (weight.data_ptr(), None if weight.is_inference() else weight._version)
-        if self._weight is None or self._weight[0] != now:
-            packed = torch.ops.mkldnn._reorder_convolution_weight(
+        now = (x.shape, x.dtype, weight.data_ptr(), None if weight.is_inference() else weight._version)
+        if now != self._for:
+            if now != self._last:
+                self._last = now
+                return weight
+            self._laid_out = torch.ops.mkldnn._reorder_convolution_weight(
                 weight, conv.padding, conv.stride, conv.dilation, conv.groups, list(x.shape)
             )
-            self._weight = (now, packed)
-        return self._weight[1]
+            self._for = now
+        return self._laid_out
 
     def __getstate__(self) -> dict:
-        return {"_conv": self._conv, "_weight": None}  # what is laid out cannot be copied
+        return {"_conv": self._conv, "_laid_out": None, "_for": None, "_last": None}  # a layout cannot be copied
 
 
 def pack_convolutions(model: nn.Module) -> None:
