@@ -16,7 +16,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     what = parser.add_subparsers(dest="what", required=True, metavar="what")
     gates = what.add_parser("gates", help="what every gate costs beside the same network without one",
                             description="Each gate takes turns with the plain network, both in processes of their "
-                            "own: memory has to hold two (classifier with ResNet-50: 8 GiB).")  # fmt: skip
+                            "own: memory has to hold two (classifier with ResNet-50: 10 GiB).")  # fmt: skip
     gates.add_argument("--host", default="resnet50", metavar="H", help="default: resnet50")
     gates.add_argument("--parts", nargs="+", choices=("inference", "training", "classifier"), metavar="P",
                        default=["inference", "training", "classifier"], help="default: all")  # fmt: skip
