@@ -156,6 +156,9 @@ def test_prediction(case, tmp_path, capsys):
 def test_a_benchmark_of_nothing_is_refused(capsys):
     assert main(["benchmark", "gates", "--repeat", "0"]) == 1
     assert "--repeat must be at least 1, got 0" in capsys.readouterr().err
+    for flag, value, least in (("--workers", "-1", 0), ("--size", "31", 32), ("--batches", "0", 1)):
+        assert main(["benchmark", "pretrain", "--data", "x", flag, value]) == 1
+        assert f"{flag} must be at least {least}, got {value}" in capsys.readouterr().err
 
 
 @pytest.mark.slow
