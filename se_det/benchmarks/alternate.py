@@ -9,6 +9,7 @@ import resource
 import statistics
 import time
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from multiprocessing.connection import Connection
@@ -74,6 +75,7 @@ class Comparison:
         for row in self.rows():
             line = (
                 f"  {row['way']:{width}s}  {row['seconds']:9.4f} s ({row['fastest']:.4f} to {row['slowest']:.4f})"
+                f"  {row[f'{self.unit}_per_second']:9.4g} {self.unit}/s"
                 f"  x {row['time_ratio']:.3f} ({row['lowest_ratio']:.3f} to {row['highest_ratio']:.3f})"
             )
             if "peak_mib" in row:
@@ -85,25 +87,29 @@ class Comparison:
 
 
 def alternate(
-    ways: Mapping[str, Callable[[], object]], *, repeat: int, device: torch.device | str = "cpu", warm_up: int = 1
-) -> dict[str, list[float]]:
+    ways: Mapping[str, Callable[[], object]], *, repeat: int, device: torch.device | str = "cpu", warm_up: int = 1,
+    around: Mapping[str, Callable[[], AbstractContextManager]] | None = None,
+) -> dict[str, list[float]]:  # fmt: skip
     """Seconds of each way, `repeat` turns; in every other turn in reverse order.
 
     Args:
         warm_up: turns before them that are not counted.
+        around: of ways that must begin and end something in every turn, which is not counted.
     """
-    device = torch.device(device)
+    device, around = torch.device(device), around or {}
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     for turn in range(warm_up + repeat):
         names = list(ways) if turn % 2 else list(reversed(ways))
         for name in names:
             gc.collect()
-            _wait(device)
-            start = time.perf_counter()
-            ways[name]()
-            _wait(device)
+            with around.get(name, nullcontext)():
+                _wait(device)
+                start = time.perf_counter()
+                ways[name]()
+                _wait(device)
+                spent = time.perf_counter() - start
             if turn >= warm_up:
-                seconds[name].append(time.perf_counter() - start)
+                seconds[name].append(spent)
     return seconds
 
 

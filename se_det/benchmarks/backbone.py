@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import numpy as np
 import torch
@@ -13,15 +15,17 @@ from ..errors import ConfigError
 from ..layers.inference import fuse_for_inference
 from ..weights import load_weights
 from .alternate import Comparison, alternate_processes
+from .steps import pretraining_steps, random_batch, recipe
 
 OURS, THEIRS = "se_det", "timm"
 # The same network in both libraries.
-PAIRS = {"se_resnet50": "seresnet50", "se_resnet152": "seresnet152", "resnet50": "resnet50"}
+PAIRS = {"se_resnet50": "seresnet50", "se_resnet152": "seresnet152", "resnet50": "resnet50", "resnet18": "resnet18"}
 BATCHES = (1, 32)
 
 
 def compare_backbones(name: str, *, size: int, repeat: int, device: str, weights: str) -> Iterator[Comparison]:
-    """Seconds of both libraries' `name`, each as is and in channels_last.
+    """Seconds of both libraries' `name`, each as is and in channels_last; of a training step in our loop, in
+    channels_last.
 
     Args:
         name: of `PAIRS`.
@@ -99,14 +103,6 @@ def _inference(
 
 
 def _training(library: str, name: str, weights: str, batch: int, size: int, device: str) -> Callable[[], object]:
-    model = _make(library, name, weights, device).to(memory_format=torch.channels_last).train()
-    optimizer = torch.optim.SGD(model.parameters(), lr=1e-4, momentum=0.9, fused=True)
-    x = torch.randn(batch, 3, size, size).to(device).contiguous(memory_format=torch.channels_last)
-    labels = torch.arange(batch, device=device)
-
-    def run() -> None:
-        nn.functional.cross_entropy(model(x), labels).backward()
-        optimizer.step()
-        optimizer.zero_grad()
-
-    return run
+    cfg = recipe(batch=batch, size=size, device=device)
+    steps = pretraining_steps(cfg, _make(library, name, weights, device))
+    return partial(steps, itertools.repeat(random_batch(cfg)))

@@ -1,15 +1,20 @@
-"""A detector of ours beside Detectron2's with the same weights, on real images: inference and training steps."""
+"""A detector of ours beside Detectron2's with the same weights, and torchvision's, on real images: inference and
+training steps."""
 
 from __future__ import annotations
 
 import importlib.util
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
 import torch
+from fvcore.common.config import CfgNode
+from torch import nn
 
 from ..config import load_config
+from ..data.coco import CocoDataset
 from ..data.loader import build_test_loader, build_train_loader
 from ..detection import build_detector
 from ..detection.inference import prepare_for_inference
@@ -18,6 +23,8 @@ from ..memory import keep_freed_memory
 from ..training import data_sets, settings
 from ..weights import load_weights, settle_weights
 from .alternate import Comparison, alternate_processes
+from .steps import LEARNING_RATE, TrainingSteps
+from .torchvision_peer import AsOurs, build_torchvision, to_torchvision
 
 OURS, BFLOAT16 = "se_det", "se_det, bfloat16"
 THEIRS, THEIRS_KEEPING = "detectron2", "detectron2, memory kept"
@@ -26,47 +33,47 @@ THEIRS, THEIRS_KEEPING = "detectron2", "detectron2, memory kept"
 def compare_detectors(
     config_file: str, overrides: Sequence[Any], parts: Sequence[str], *, images: int, repeat: int, state: str
 ) -> Iterator[Comparison]:
-    """Seconds and memory of both engines; ours alone where Detectron2 is not installed.
+    """Seconds and memory of both engines and of torchvision; without Detectron2 where it is not installed.
 
     Inference: `images` images of the test data one after another, from resized pixels to boxes (and masks) in the
-    original size, in float32 and bfloat16. Training: one step of SOLVER.IMS_PER_BATCH images of the training data, from
-    samples to updated weights. Loading is not part of either. "memory kept" gives Detectron2 our allocator's setting.
+    original size, in float32 and bfloat16; torchvision's resizing is part of its model. Training: one step of
+    SOLVER.IMS_PER_BATCH images of the training data, from samples to updated weights, ours and torchvision's in our
+    loop. Loading is not part of either. "memory kept" gives Detectron2 our allocator's setting.
 
     Args:
         overrides: keys and values; without MODEL.WEIGHTS the weights are random, with scores spread out.
         parts: "inference", "training".
         images: of inference.
-        state: a file that the weights are written to, from which all load them.
+        state: a file that the weights are written to, from which both engines load them.
 
     Raises:
-        ConfigError: the two find different numbers of detections.
+        ConfigError: the two engines find different numbers of detections.
     """
-    _save_state(config_file, overrides, state)
-    theirs = importlib.util.find_spec("detectron2") is not None
+    cfg = _save_state(config_file, overrides, state)
+    theirs = (THEIRS, THEIRS_KEEPING) if importlib.util.find_spec("detectron2") is not None else ()
+    others = f"torchvision (another network: ResNet-{cfg.MODEL.RESNETS.DEPTH} without gates)"
     baseline = THEIRS if theirs else OURS
+    given = (config_file, overrides)
     if "inference" in parts:
-        ways = {}
-        if theirs:
-            ways = {way: (_their_inference, (config_file, overrides, state, images, way == THEIRS_KEEPING))
-                    for way in (THEIRS, THEIRS_KEEPING)}  # fmt: skip
-        ways[OURS] = (_our_inference, (config_file, overrides, state, images, "float32"))
-        ways[BFLOAT16] = (_our_inference, (config_file, overrides, state, images, "bfloat16"))
-        seconds, peaks, found = alternate_processes(ways, repeat=repeat)
+        ways = {way: (_their_inference, (*given, state, images, way == THEIRS_KEEPING)) for way in theirs}
+        ways[OURS] = (_our_inference, (*given, state, images, "float32"))
+        ways[BFLOAT16] = (_our_inference, (*given, state, images, "bfloat16"))
+        ways[others] = (_torchvision_inference, (*given, images))
+        seconds, peaks, found = alternate_processes(ways, repeat=repeat, device=cfg.MODEL.DEVICE)
         if theirs and abs(found[OURS] - found[THEIRS]) > 0.01 * found[THEIRS]:
             raise ConfigError(f"{OURS} finds {found[OURS]} objects and {THEIRS} {found[THEIRS]}.")
-        counts = ", ".join(f"{way} {count}" for way, count in found.items())
+        counts = ", ".join(f"{way.partition(' (')[0]} {count}" for way, count in found.items())
         yield Comparison(f"{config_file}, inference (found: {counts})", seconds, baseline, peaks, amount=images)
     if "training" in parts:
-        ways = {OURS: (_our_training, (config_file, overrides, state))}
-        if theirs:
-            ways = {way: (_their_training, (config_file, overrides, state, way == THEIRS_KEEPING))
-                    for way in (THEIRS, THEIRS_KEEPING)} | ways  # fmt: skip
-        seconds, peaks, _ = alternate_processes(ways, repeat=repeat)
-        batch = load_config(config_file, list(overrides)).SOLVER.IMS_PER_BATCH
+        ways = {way: (_their_training, (*given, state, way == THEIRS_KEEPING)) for way in theirs}
+        ways[OURS] = (_our_training, (*given, state))
+        ways[others] = (_torchvision_training, given)
+        seconds, peaks, _ = alternate_processes(ways, repeat=repeat, device=cfg.MODEL.DEVICE)
+        batch = cfg.SOLVER.IMS_PER_BATCH
         yield Comparison(f"{config_file}, training step", seconds, baseline, peaks, amount=batch)
 
 
-def _config(config_file: str, overrides: Sequence[Any]):
+def _config(config_file: str, overrides: Sequence[Any]) -> tuple[CfgNode, CocoDataset]:
     cfg = load_config(config_file, list(overrides))
     cfg.MODEL.WEIGHTS = cfg.MODEL.WEIGHTS if "MODEL.WEIGHTS" in overrides else ""
     cfg.MODEL.DEVICE = str(settings.settle_device(cfg))
@@ -78,7 +85,7 @@ def _config(config_file: str, overrides: Sequence[Any]):
     return cfg, next(iter(sets.values()))
 
 
-def _save_state(config_file: str, overrides: Sequence[Any], path: str) -> None:
+def _save_state(config_file: str, overrides: Sequence[Any], path: str) -> CfgNode:
     cfg, _ = _config(config_file, overrides)
     torch.manual_seed(0)
     file = settle_weights(cfg, trained=True) if cfg.MODEL.WEIGHTS else None
@@ -86,10 +93,16 @@ def _save_state(config_file: str, overrides: Sequence[Any], path: str) -> None:
     if file is not None:
         load_weights(model, file, whole=True)
     else:
-        with torch.no_grad():  # so that some boxes are found
-            model.proposal_generator.rpn_head.objectness_logits.weight.mul_(10)
-            model.roi_heads.box_predictor.cls_score.weight.mul_(10)
+        _spread_scores(model.proposal_generator.rpn_head.objectness_logits, model.roi_heads.box_predictor.cls_score)
     torch.save(model.state_dict(), path)
+    return cfg
+
+
+@torch.no_grad()
+def _spread_scores(*layers: nn.Module) -> None:
+    """So that random weights find some boxes."""
+    for layer in layers:
+        layer.weight.mul_(10)
 
 
 def _samples(cfg, dataset, count: int) -> list[dict[str, Any]]:
@@ -147,18 +160,7 @@ def _our_training(config_file: str, overrides: Sequence[Any], state: str) -> Cal
     model = build_detector(cfg)
     model.load_state_dict(torch.load(state, weights_only=True))
     model.to(cfg.MODEL.DEVICE, memory_format=torch.channels_last).train()
-    precision = settings.precision(cfg, torch.device(cfg.MODEL.DEVICE))
-    optimizer = settings.optimizer(cfg, model, base_lr=1e-6, scaled=precision.scaled)
-    batch = _training_batch(cfg)
-
-    def run() -> None:
-        with precision.autocast():
-            loss = sum(model(batch).values())
-        precision.backward(loss)
-        precision.step(optimizer)
-        optimizer.zero_grad()
-
-    return run
+    return partial(TrainingSteps(cfg, model), itertools.repeat(_training_batch(cfg)))
 
 
 def _their_training(config_file: str, overrides: Sequence[Any], state: str, keeping: bool) -> Callable[[], object]:
@@ -168,8 +170,33 @@ def _their_training(config_file: str, overrides: Sequence[Any], state: str, keep
         keep_freed_memory()
     cfg, _ = _config(config_file, overrides)
     more = [*overrides, "MODEL.DEVICE", cfg.MODEL.DEVICE, "MODEL.ROI_HEADS.NUM_CLASSES",
-            cfg.MODEL.ROI_HEADS.NUM_CLASSES, "SOLVER.BASE_LR", 1e-6]  # fmt: skip
+            cfg.MODEL.ROI_HEADS.NUM_CLASSES, "SOLVER.BASE_LR", LEARNING_RATE]  # fmt: skip
     model = build_peer(config_file, more, torch.load(state, weights_only=True)).train()
     optimizer = peer_optimizer(config_file, more, model)
     batch = [to_detectron2(sample) for sample in _training_batch(cfg)]
     return partial(peer_step, model, batch, optimizer)
+
+
+def _torchvision_inference(config_file: str, overrides: Sequence[Any], images: int) -> Callable[[], int]:
+    cfg, dataset = _config(config_file, overrides)
+    model = _torchvision(cfg, training=False).eval()
+    samples = [to_torchvision(sample, cfg) for sample in _samples(cfg, dataset, images)]
+
+    def run() -> int:
+        with torch.no_grad():
+            return sum(len(model([sample["image"]])[0]["scores"]) for sample in samples)
+
+    return run
+
+
+def _torchvision_training(config_file: str, overrides: Sequence[Any]) -> Callable[[], object]:
+    cfg, _ = _config(config_file, overrides)
+    batch = [to_torchvision(sample, cfg) for sample in _training_batch(cfg)]
+    return partial(TrainingSteps(cfg, AsOurs(_torchvision(cfg, training=True))), itertools.repeat(batch))
+
+
+def _torchvision(cfg: CfgNode, *, training: bool) -> nn.Module:
+    torch.manual_seed(0)
+    model = build_torchvision(cfg, training=training)
+    _spread_scores(model.rpn.head.cls_logits, model.roi_heads.box_predictor.cls_score)
+    return model

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import torch
+from torch import nn
 
 from ..backbones import blocks, create_backbone, create_model
+from ..config import get_cfg
 from ..layers.gated_sum import gated_sum, plain_sum
 from ..layers.gates import SE
 from ..layers.inference import fuse_for_inference
 from ..layers.norms import fold_norms
 from ..memory import keep_freed_memory
 from .alternate import Comparison, alternate_processes
+from .steps import TrainingSteps, pretraining_steps, random_batch, recipe
 
 PLAIN = "plain"
 FORMULA = "se, as the formula"  # not folded: what others' gates cost
-PARTS = ("inference", "training", "classifier")
+# Images, height and width of each part.
+PARTS = {"inference": (1, 800, 1088), "training": (2, 480, 640), "classifier": (32, 224, 224)}
 # Memory format and type of the inference's networks.
 LAYOUTS = {
     "as is": (torch.contiguous_format, torch.float32),
@@ -33,34 +38,31 @@ def compare_gates(
 
     Inference: the trunk as a detector runs it, norms folded, one image of 800 x 1088 px. Training: a step of the trunk
     with FrozenBN, all of it trained, 2 images of 480 x 640 px. Classifier: a step with BatchNorm, 32 images of 224 px.
+    Each gate takes turns with the plain network alone, so that there is memory for two of them at a time.
 
     Args:
         host: such as "resnet50".
         parts: of `PARTS`.
         gates: such as "se"; beside "se" its formula is measured, not folded.
     """
-    names = {PLAIN: host, **{gate: f"{gate}_{host}" for gate in gates}}
+    names = {gate: f"{gate}_{host}" for gate in gates}
     if "se" in gates:
         names[FORMULA] = f"se_{host}"
-    if "inference" in parts:
-        for layout in LAYOUTS:
-            title = f"{host}, inference, 1 x 800 x 1088, {layout}"
-            yield _compare(title, 1, names, _inference, (layout,), repeat, device)
-    if "training" in parts:
-        yield _compare(f"{host}, training, FrozenBN, 2 x 480 x 640", 2, names, _training, (), repeat, device)
-    if "classifier" in parts:
-        yield _compare(f"{host}, training, BN, 32 x 224 x 224", 32, names, _classifier, (), repeat, device)
+    measured = [("inference", f"inference, {layout}", _inference, (layout,)) for layout in LAYOUTS]
+    measured += [("training", "training, FrozenBN", _training, ()), ("classifier", "training, BN", _classifier, ())]
+    for part, title, factory, more in measured:
+        if part not in parts:
+            continue
+        shape = PARTS[part]
+        for way, name in names.items():
+            given = {PLAIN: (host, False), way: (name, way == FORMULA)}
+            ways = {way: (factory, (*network, device, shape, *more)) for way, network in given.items()}
+            seconds, peaks, _ = alternate_processes(ways, repeat=repeat, device=device)
+            size = " x ".join(map(str, shape))
+            yield Comparison(f"{host} and {way}: {title}, {size}", seconds, PLAIN, peaks, amount=shape[0])
 
 
-def _compare(
-    title: str, images: int, names: dict[str, str], factory: Callable, more: tuple, repeat: int, device: str
-) -> Comparison:
-    ways = {way: (factory, (name, way == FORMULA, device, *more)) for way, name in names.items()}
-    seconds, peaks, _ = alternate_processes(ways, repeat=repeat, device=device)
-    return Comparison(title, seconds, PLAIN, peaks, amount=images)
-
-
-def _inference(name: str, formula: bool, device: str, layout: str) -> Callable[[], object]:
+def _inference(name: str, formula: bool, device: str, shape: tuple[int, int, int], layout: str) -> Callable[[], object]:
     keep_freed_memory()
     memory_format, dtype = LAYOUTS[layout]
     trunk = create_backbone(name, norm="FrozenBN").to(device).eval().requires_grad_(False)
@@ -68,7 +70,8 @@ def _inference(name: str, formula: bool, device: str, layout: str) -> Callable[[
         fuse_for_inference(trunk, dtype=dtype)
     else:
         fold_norms(trunk)
-    x = torch.randn(1, 3, 800, 1088, device=device).to(dtype).contiguous(memory_format=memory_format)
+    images, height, width = shape
+    x = torch.randn(images, 3, height, width, device=device).to(dtype).contiguous(memory_format=memory_format)
 
     def run() -> None:
         with torch.no_grad(), _form(formula):
@@ -77,29 +80,40 @@ def _inference(name: str, formula: bool, device: str, layout: str) -> Callable[[
     return run
 
 
-def _training(name: str, formula: bool, device: str) -> Callable[[], object]:
+def _training(name: str, formula: bool, device: str, shape: tuple[int, int, int]) -> Callable[[], object]:
     keep_freed_memory()
-    trunk = create_backbone(name, norm="FrozenBN").to(device, memory_format=torch.channels_last).train()
-    x = torch.randn(2, 3, 480, 640, device=device).contiguous(memory_format=torch.channels_last)
-    return _step(trunk, lambda: sum(y.square().mean() for y in trunk(x).values()), formula)
+    cfg = get_cfg()
+    cfg.MODEL.DEVICE = device
+    trunk = create_backbone(name, norm="FrozenBN").to(device, memory_format=torch.channels_last)
+    images, height, width = shape
+    batch = [{"image": image} for image in torch.randn(images, 3, height, width, device=device)]
+    return _stepping(TrainingSteps(cfg, _MeanSquare(trunk)), batch, formula)
 
 
-def _classifier(name: str, formula: bool, device: str) -> Callable[[], object]:
+def _classifier(name: str, formula: bool, device: str, shape: tuple[int, int, int]) -> Callable[[], object]:
     keep_freed_memory()
-    model = create_model(name, num_classes=1000).to(device, memory_format=torch.channels_last).train()
-    x = torch.randn(32, 3, 224, 224, device=device).contiguous(memory_format=torch.channels_last)
-    labels = torch.arange(32, device=device)
-    return _step(model, lambda: torch.nn.functional.cross_entropy(model(x), labels), formula)
+    cfg = recipe(batch=shape[0], size=shape[1], device=device)
+    return _stepping(pretraining_steps(cfg, create_model(name, num_classes=1000)), random_batch(cfg), formula)
 
 
-def _step(model: torch.nn.Module, loss: Callable[[], torch.Tensor], formula: bool) -> Callable[[], object]:
-    optimizer = torch.optim.SGD(model.parameters(), lr=1e-4, momentum=0.9, fused=True)
+class _MeanSquare(nn.Module):
+    """In place of a detector's heads, which would hide what the trunk costs."""
+
+    def __init__(self, trunk: nn.Module) -> None:
+        super().__init__()
+        self.trunk = trunk
+
+    def forward(self, samples: Sequence[Mapping[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+        x = torch.stack([sample["image"] for sample in samples]).contiguous(memory_format=torch.channels_last)
+        return {"loss": sum(y.square().mean() for y in self.trunk(x).values())}
+
+
+def _stepping(steps: TrainingSteps, batch: Sequence, formula: bool) -> Callable[[], object]:
+    batches = itertools.repeat(batch)
 
     def run() -> None:
         with _form(formula):
-            loss().backward()
-        optimizer.step()
-        optimizer.zero_grad()
+            steps(batches)
 
     return run
 

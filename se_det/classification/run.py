@@ -34,16 +34,13 @@ from ..weights import load_weights, read_weights
 from .activations import checkpoint_activations
 from .batches import test_loader, train_loader
 from .evaluation import TASK, evaluate_classifier, write_results
-from .losses import ClassificationLoss
-from .objective import Objective
 from .optimiser import build_pretraining_optimizer
 from .preprocessing import architecture, preprocessing
 from .settings import (
     MAY_CHANGE,
-    augmentation_of,
     build_classifier,
     check_recipe,
-    mixing_of,
+    objective_of,
     settle_steps,
     training_view,
 )
@@ -205,7 +202,7 @@ class _Run:
                 settled, model, base_lr=self.rate.base_lr, scaled=precision.scaled, pretrained=bool(cfg.MODEL.WEIGHTS)
             ),
             precision=precision,
-            ema=EMA(model, decay=settled.SOLVER.EMA.DECAY) if settled.SOLVER.EMA.DECAY else None,
+            ema=parts.averaged_weights(settled, model),
             seed=seed,
             config=self.config,
             categories=categories(images),
@@ -215,17 +212,7 @@ class _Run:
         )
         if saved:
             self.state.restore(saved, path)
-        self.objective = Objective(
-            model,
-            loss=ClassificationLoss(name=settled.SOLVER.LOSS, smoothing=settled.SOLVER.LABEL_SMOOTHING),
-            mean=settled.MODEL.PIXEL_MEAN,
-            std=settled.MODEL.PIXEL_STD,
-            format=settled.INPUT.FORMAT,
-            mixing=mixing_of(settled),
-            augment=augmentation_of(settled) if settled.INPUT.AUGMENT_ON == "device" else None,
-            seed=seed,
-            channels_last=settled.MODEL.CHANNELS_LAST,
-        ).to(device)
+        self.objective = objective_of(settled, model, seed).to(device)
         self.writer: MetricsWriter | None = None
         evaluation = Evaluation(settled, test_images, device) if test_images is not None else None
         self.milestones = Milestones(

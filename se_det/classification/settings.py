@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 
 from fvcore.common.config import CfgNode
+from torch import nn
 
 from .. import comm
 from ..backbones.catalog import create_model, parse_name
@@ -14,7 +15,7 @@ from ..errors import ConfigError
 from ..training.same_run import MAY_CHANGE as DETECTORS
 from .batches import TrainingView
 from .losses import ClassificationLoss
-from .objective import mixing
+from .objective import Objective, mixing
 from .preprocessing import model_options, preprocessing
 from .sources import LabelledImages
 from .transforms import ImageSizes, RandomCrop, augmentation
@@ -171,3 +172,18 @@ def build_classifier(cfg: CfgNode) -> Classifier:
 def mixing_of(cfg: CfgNode):
     """What mixes the images of a batch, or None."""
     return mixing(mixup=cfg.INPUT.MIXUP, cutmix=cfg.INPUT.CUTMIX, num_classes=cfg.MODEL.NUM_CLASSES)
+
+
+def objective_of(cfg: CfgNode, classifier: nn.Module, seed: int) -> Objective:
+    """What a step minimises; `seed` is the run's."""
+    return Objective(
+        classifier,
+        loss=ClassificationLoss(name=cfg.SOLVER.LOSS, smoothing=cfg.SOLVER.LABEL_SMOOTHING),
+        mean=cfg.MODEL.PIXEL_MEAN,
+        std=cfg.MODEL.PIXEL_STD,
+        format=cfg.INPUT.FORMAT,
+        mixing=mixing_of(cfg),
+        augment=augmentation_of(cfg) if cfg.INPUT.AUGMENT_ON == "device" else None,
+        seed=seed,
+        channels_last=cfg.MODEL.CHANNELS_LAST,
+    )

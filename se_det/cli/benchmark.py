@@ -1,28 +1,34 @@
-"""`se-det benchmark`: speed and memory, side by side with what is installed of timm and Detectron2."""
+"""`se-det benchmark`: speed and memory, side by side with torchvision and what is installed of timm and Detectron2."""
 
 from __future__ import annotations
 
 import argparse
-import logging
+import tempfile
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
-logger = logging.getLogger(__name__)
+if TYPE_CHECKING:  # commands start without loading PyTorch
+    from ..benchmarks.alternate import Comparison
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's arguments."""
     what = parser.add_subparsers(dest="what", required=True, metavar="what")
-    gates = what.add_parser("gates", help="what every gate costs beside the same network without one")
+    gates = what.add_parser("gates", help="what every gate costs beside the same network without one",
+                            description="Each gate takes turns with the plain network, both in processes of their "
+                            "own: memory has to hold two (classifier with ResNet-50: 10 GiB).")  # fmt: skip
     gates.add_argument("--host", default="resnet50", metavar="H", help="default: resnet50")
     gates.add_argument("--parts", nargs="+", choices=("inference", "training", "classifier"), metavar="P",
                        default=["inference", "training", "classifier"], help="default: all")  # fmt: skip
     gates.add_argument("--gates", nargs="+", choices=("se", "sp_se", "rg_se", "cbam"), metavar="G",
                        default=["se", "sp_se", "rg_se", "cbam"], help="default: all")  # fmt: skip
-    gates.set_defaults(measure=_run_gates)
+    gates.set_defaults(measure=_gates)
     backbone = what.add_parser("backbone", help="a classifier beside timm's with the same weights")
     backbone.add_argument("--model", default="se_resnet50", metavar="M", help="default: se_resnet50")
     backbone.add_argument("--size", type=int, default=224, metavar="S", help="px; default: 224")
-    backbone.set_defaults(measure=_run_backbone)
-    detector = what.add_parser("detector", help="a config's detector beside Detectron2's with the same weights")
+    backbone.set_defaults(measure=_backbone)
+    detector = what.add_parser("detector", help="a config's detector beside Detectron2's with the same weights, and "
+                               "torchvision's")  # fmt: skip
     detector.add_argument("--config-file", required=True, metavar="F")
     detector.add_argument("--val-json", required=True, metavar="J", help="a COCO file; its images are detected in")
     detector.add_argument("--val-images", required=True, metavar="D", help="the folder of its images")
@@ -30,166 +36,108 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                           default=["inference", "training"], help="default: both")  # fmt: skip
     detector.add_argument("--images", type=int, default=5, metavar="N", help="of one turn of inference; default: 5")
     detector.add_argument("--set", nargs="+", default=[], metavar="KEY VALUE", help="config keys and their values")
-    detector.set_defaults(measure=_run_detector)
-    for one in (gates, backbone, detector):
-        one.add_argument("--repeat", type=int, default=7, metavar="R", help="turns; default: 7")
-        one.add_argument("--json", metavar="FILE", help="write the figures there too")
-        one.add_argument("--csv", metavar="FILE", help="write the figures there as a table")
-    for one in (gates, backbone):
-        one.add_argument("--device", default="cuda", metavar="D", help="default: cuda where there is one")
-    pretrain = what.add_parser("pretrain", help="images a second of pretraining's loader and network, beside timm's")
+    detector.set_defaults(measure=_detector)
+    pretrain = what.add_parser("pretrain", help="pretraining's loader beside timm's, and its steps with and without it")
     pretrain.add_argument("--data", required=True, metavar="P", help="class folders, a list or shards")
     pretrain.add_argument("--root", default="", metavar="D", help="what the names in a list are relative to")
     pretrain.add_argument("--model", default="se_resnet50", metavar="M", help="default: se_resnet50")
     pretrain.add_argument("--size", type=int, default=224, metavar="S", help="px; default: 224")
     pretrain.add_argument("--batch", type=int, default=64, metavar="N", help="images per step; default: 64")
-    pretrain.add_argument("--batches", type=int, default=20, metavar="N", help="of each measurement; default: 20")
+    pretrain.add_argument("--batches", type=int, default=20, metavar="N", help="of one turn; default: 20")
     pretrain.add_argument("--workers", type=int, default=4, metavar="N", help="processes that load; default: 4")
-    pretrain.add_argument("--repeat", type=int, default=5, metavar="R", help="times, of which the median; default: 5")
     pretrain.add_argument("--bfloat16", action="store_true", help="mixed precision")
-    pretrain.add_argument("--device", default="cuda", metavar="D", help="default: cuda where there is one")
-    pretrain.add_argument("--json", metavar="FILE", help="write the figures there too")
-    pretrain.set_defaults(measure=_run_pretrain)
+    pretrain.set_defaults(measure=_pretrain)
     loader = what.add_parser("loader", help="images to training tensors on one core, beside Detectron2's mapper")
     loader.add_argument("--train-json", required=True, metavar="J", help="a COCO file")
     loader.add_argument("--train-images", required=True, metavar="D", help="the folder of its images")
     loader.add_argument("--size", type=int, nargs=2, default=(800, 1333), metavar=("S", "L"), help="default: 800 1333")
     loader.add_argument("--masks", action="store_true", help="with the polygons of the masks")
     loader.add_argument("--images", type=int, default=200, metavar="N", help="in one turn; default: 200")
-    loader.add_argument("--repeat", type=int, default=9, metavar="R", help="turns; default: 9")
-    loader.set_defaults(measure=_run_loader)
+    loader.set_defaults(measure=_loader)
     evaluation = what.add_parser("evaluation", help="COCO evaluation of made-up results, beside pycocotools")
     evaluation.add_argument("--images", type=int, default=5000, metavar="N", help="default: 5000, as val2017")
     evaluation.add_argument("--tasks", nargs="+", choices=("bbox", "segm"), default=["bbox", "segm"], metavar="T")
-    evaluation.add_argument("--repeat", type=int, default=3, metavar="R", help="turns; default: 3")
-    evaluation.set_defaults(measure=_run_evaluation)
-    for one in (loader, evaluation):
+    evaluation.set_defaults(measure=_evaluation)
+    for one, turns in ((gates, 7), (backbone, 7), (detector, 7), (pretrain, 5), (loader, 9), (evaluation, 3)):
+        one.add_argument("--repeat", type=int, default=turns, metavar="R", help=f"turns; default: {turns}")
         one.add_argument("--json", metavar="FILE", help="write the figures there too")
         one.add_argument("--csv", metavar="FILE", help="write the figures there as a table")
+    for one in (gates, backbone, detector, pretrain):
+        one.add_argument("--device", default="cuda", metavar="D", help="default: cuda where there is one")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Measure what was asked for."""
-    return args.measure(args)
-
-
-def _run_loader(args: argparse.Namespace) -> int:
-    """Compare loaders of training samples."""
+    """Measure what was asked for, and publish it."""
     from ..benchmarks.alternate import machine
-    from ..benchmarks.loader import compare_loaders
-    from ..benchmarks.results import publish
-
-    _check_counts(args, "images", "repeat")
-    compared = compare_loaders(
-        args.train_json, args.train_images, short_side=args.size[0], max_size=args.size[1], masks=args.masks,
-        count=args.images, repeat=args.repeat,
-    )  # fmt: skip
-    publish(compared, machine() | {"threads": 1}, json=args.json, csv_file=args.csv)
-    return 0
-
-
-def _run_evaluation(args: argparse.Namespace) -> int:
-    """Compare evaluations."""
-    from ..benchmarks.alternate import machine
-    from ..benchmarks.evaluation import compare_evaluations
-    from ..benchmarks.results import publish
-
-    _check_counts(args, "images", "repeat")
-    compared = compare_evaluations(images=args.images, tasks=args.tasks, repeat=args.repeat)
-    publish(compared, machine(), json=args.json, csv_file=args.csv)
-    return 0
-
-
-def _run_pretrain(args: argparse.Namespace) -> int:
-    """Measure pretraining's loader, its network, and both."""
-    import torch
-
-    from ..backbones import create_model
-    from ..classification.throughput import measure, table
-    from ..device import pick_device
-    from ..errors import ConfigError
-    from ..files import write_json
-
-    for flag in ("batch", "batches", "repeat", "size"):
-        least = 32 if flag == "size" else 1
-        if getattr(args, flag) < least:
-            raise ConfigError(f"--{flag} must be at least {least}, got {getattr(args, flag)}.")
-    if args.workers < 0:
-        raise ConfigError(f"--workers must not be negative, got {args.workers}.")
-    device = pick_device(args.device)
-    threads = torch.get_num_threads()
-    logger.info(
-        "%s at %d px, %d images a step, %d workers, %s, PyTorch %s", args.model, args.size, args.batch, args.workers,
-        torch.cuda.get_device_name() if device.type == "cuda" else f"CPU, {threads} thread{'s' if threads > 1 else ''}",
-        torch.__version__,
-    )  # fmt: skip
-    speeds = measure(
-        args.data, create_model(args.model), size=args.size, batch=args.batch, workers=args.workers,
-        batches=args.batches, repeat=args.repeat, device=device, bfloat16=args.bfloat16, root=args.root,
-    )  # fmt: skip
-    for line in table(speeds):
-        logger.info(line)
-    if args.json:
-        write_json(args.json, speeds, indent=1)
-    return 0
-
-
-def _run_gates(args: argparse.Namespace) -> int:
-    """Compare gates."""
-    from ..benchmarks.alternate import machine
-    from ..benchmarks.gates import compare_gates
     from ..benchmarks.results import publish
     from ..device import pick_device
 
     _check_counts(args, "repeat")
-    device = str(pick_device(args.device))
-    compared = compare_gates(args.host, args.parts, gates=args.gates, repeat=args.repeat, device=device)
-    publish(compared, machine(device), json=args.json, csv_file=args.csv)
-    return 0
-
-
-def _run_backbone(args: argparse.Namespace) -> int:
-    """Compare a classifier with timm's."""
-    import tempfile
-
-    from ..benchmarks.alternate import machine
-    from ..benchmarks.backbone import compare_backbones
-    from ..benchmarks.results import publish
-    from ..device import pick_device
-
-    _check_counts(args, "repeat", "size")
-    device = str(pick_device(args.device))
+    device = str(pick_device(args.device)) if "device" in args else "cpu"
     with tempfile.TemporaryDirectory() as folder:
-        compared = compare_backbones(
-            args.model, size=args.size, repeat=args.repeat, device=device, weights=f"{folder}/timm.pth"
-        )
-        publish(compared, machine(device), json=args.json, csv_file=args.csv)
+        compared, more = args.measure(args, device, folder), {"threads": 1} if args.what == "loader" else {}
+        publish(compared, machine(device) | more, json=args.json, csv_file=args.csv)
     return 0
 
 
-def _run_detector(args: argparse.Namespace) -> int:
-    """Compare a detector with Detectron2's."""
-    import tempfile
+def _gates(args: argparse.Namespace, device: str, folder: str) -> Iterator[Comparison]:
+    from ..benchmarks.gates import compare_gates
 
-    from ..benchmarks.alternate import machine
+    return compare_gates(args.host, args.parts, gates=args.gates, repeat=args.repeat, device=device)
+
+
+def _backbone(args: argparse.Namespace, device: str, folder: str) -> Iterator[Comparison]:
+    from ..benchmarks.backbone import compare_backbones
+
+    _check_counts(args, "size")
+    weights = f"{folder}/timm.pth"
+    return compare_backbones(args.model, size=args.size, repeat=args.repeat, device=device, weights=weights)
+
+
+def _detector(args: argparse.Namespace, device: str, folder: str) -> Iterator[Comparison]:
     from ..benchmarks.detector import compare_detectors
-    from ..benchmarks.results import publish
 
-    _check_counts(args, "repeat", "images")
+    _check_counts(args, "images")
     paths = ["DATASETS.VAL_JSON", args.val_json, "DATASETS.VAL_IMAGES", args.val_images,
              "DATASETS.TRAIN_JSON", args.val_json, "DATASETS.TRAIN_IMAGES", args.val_images]  # fmt: skip
-    with tempfile.TemporaryDirectory() as folder:
-        compared = compare_detectors(
-            args.config_file, [*paths, *args.set], args.parts, images=args.images, repeat=args.repeat,
-            state=f"{folder}/state.pth",
-        )  # fmt: skip
-        publish(compared, machine(), json=args.json, csv_file=args.csv)
-    return 0
+    return compare_detectors(
+        args.config_file, [*paths, "MODEL.DEVICE", device, *args.set], args.parts, images=args.images,
+        repeat=args.repeat, state=f"{folder}/state.pth",
+    )  # fmt: skip
 
 
-def _check_counts(args: argparse.Namespace, *flags: str) -> None:
+def _pretrain(args: argparse.Namespace, device: str, folder: str) -> Iterator[Comparison]:
+    from ..benchmarks.pretrain import compare_pretraining
+
+    _check_counts(args, "batch", "batches")
+    _check_counts(args, "size", least=32)
+    _check_counts(args, "workers", least=0)
+    return compare_pretraining(
+        args.data, args.model, size=args.size, batch=args.batch, workers=args.workers, batches=args.batches,
+        repeat=args.repeat, device=device, bfloat16=args.bfloat16, root=args.root,
+    )  # fmt: skip
+
+
+def _loader(args: argparse.Namespace, device: str, folder: str) -> Iterator[Comparison]:
+    from ..benchmarks.loader import compare_loaders
+
+    _check_counts(args, "images")
+    return compare_loaders(
+        args.train_json, args.train_images, short_side=args.size[0], max_size=args.size[1], masks=args.masks,
+        count=args.images, repeat=args.repeat,
+    )  # fmt: skip
+
+
+def _evaluation(args: argparse.Namespace, device: str, folder: str) -> Iterator[Comparison]:
+    from ..benchmarks.evaluation import compare_evaluations
+
+    _check_counts(args, "images")
+    return compare_evaluations(images=args.images, tasks=args.tasks, repeat=args.repeat)
+
+
+def _check_counts(args: argparse.Namespace, *flags: str, least: int = 1) -> None:
     from ..errors import ConfigError
 
     for flag in flags:
-        if getattr(args, flag) < 1:
-            raise ConfigError(f"--{flag} must be at least 1, got {getattr(args, flag)}.")
+        if getattr(args, flag) < least:
+            raise ConfigError(f"--{flag} must be at least {least}, got {getattr(args, flag)}.")

@@ -100,7 +100,7 @@ def run_training(
             model=model,
             optimizer=settings.optimizer(cfg, model, base_lr=rate.base_lr, scaled=precision.scaled),
             precision=precision,
-            ema=EMA(model, decay=cfg.SOLVER.EMA.DECAY) if cfg.SOLVER.EMA.DECAY else None,
+            ema=settings.averaged_weights(cfg, model),
             seed=seed,
             config=cfg.dump(),
             categories=categories,

@@ -13,6 +13,7 @@ from torch import nn
 from .. import comm
 from ..device import pick_device
 from ..errors import ConfigError
+from .ema import EMA
 from .optimizer import build_optimizer, clip_gradients
 from .precision import Precision
 from .schedule import LearningRate, scaled_base_lr
@@ -111,6 +112,11 @@ def precision(cfg: CfgNode, device: torch.device) -> Precision:
     """The arithmetic that SOLVER.AMP asks for."""
     amp = cfg.SOLVER.AMP
     return Precision(enabled=amp.ENABLED, dtype=amp.DTYPE, device_type=device.type)
+
+
+def averaged_weights(cfg: CfgNode, model: nn.Module) -> EMA | None:
+    """The average of the weights of `model` that SOLVER.EMA asks for, or None."""
+    return EMA(model, decay=cfg.SOLVER.EMA.DECAY) if cfg.SOLVER.EMA.DECAY else None
 
 
 def settle_seed(cfg: CfgNode, saved: int | None) -> int:

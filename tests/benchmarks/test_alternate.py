@@ -1,5 +1,6 @@
 import csv
 import json
+from contextlib import contextmanager
 
 import pytest
 import torch
@@ -14,6 +15,24 @@ def test_ways_take_turns_and_the_order_is_reversed_every_other_time():
     seconds = alternate({name: lambda n=name: order.append(n) for name in "ab"}, repeat=3)
     assert "".join(order) == "baabbaab"  # the first pair warms up
     assert [len(values) for values in seconds.values()] == [3, 3]
+
+
+def test_what_a_turn_begins_and_ends_is_around_it_and_not_counted(monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr("se_det.benchmarks.alternate.time.perf_counter", lambda: clock[0])
+
+    def spend(seconds):
+        clock[0] += seconds
+
+    @contextmanager
+    def around():
+        spend(100)
+        yield
+        spend(1000)
+
+    ways = {"a": lambda: spend(1), "b": lambda: spend(2)}
+    assert alternate(ways, repeat=2, around={"a": around}) == {"a": [1, 1], "b": [2, 2]}
+    assert clock[0] == 3 * (100 + 1 + 1000 + 2)
 
 
 def test_ratios_are_of_pairs_and_their_median():

@@ -156,6 +156,9 @@ def test_prediction(case, tmp_path, capsys):
 def test_a_benchmark_of_nothing_is_refused(capsys):
     assert main(["benchmark", "gates", "--repeat", "0"]) == 1
     assert "--repeat must be at least 1, got 0" in capsys.readouterr().err
+    for flag, value, least in (("--workers", "-1", 0), ("--size", "31", 32), ("--batches", "0", 1)):
+        assert main(["benchmark", "pretrain", "--data", "x", flag, value]) == 1
+        assert f"{flag} must be at least {least}, got {value}" in capsys.readouterr().err
 
 
 @pytest.mark.slow
@@ -165,7 +168,8 @@ def test_the_benchmark_measures_training_and_inference(case, tmp_path):
     figures, table = tmp_path / "figures.json", tmp_path / "figures.csv"
     command = ["--config-file", "configs/faster_rcnn_se_r18_fpn.yaml", "--images", "1", "--repeat", "1"]
     data = ["--val-json", str(case.json), "--val-images", str(case.folder / "images")]
-    keys = ["--set", "MODEL.DEVICE", "cpu", "INPUT.MIN_SIZE_TEST", "64", "SOLVER.IMS_PER_BATCH", "1"]
+    keys = ["--set", "MODEL.DEVICE", "cpu", "INPUT.MIN_SIZE_TEST", "64", "INPUT.MIN_SIZE_TRAIN", "(64,)",
+            "SOLVER.IMS_PER_BATCH", "1"]  # fmt: skip
     assert main(["benchmark", "detector", *command, *data, "--json", str(figures), "--csv", str(table), *keys]) == 0
     rows = json.loads(figures.read_text())["rows"]
     assert {"se_det", "se_det, bfloat16"} <= {row["way"] for row in rows} and len(
