@@ -27,8 +27,7 @@ def pairwise_iou(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
 
 def clip(boxes: torch.Tensor, height: int, width: int) -> torch.Tensor:
     """(..., 4) with coordinates inside [0, width] and [0, height]."""
-    x1, y1, x2, y2 = boxes.unbind(-1)
-    return torch.stack([x1.clamp(0, width), y1.clamp(0, height), x2.clamp(0, width), y2.clamp(0, height)], -1)
+    return torch.stack([boxes[..., 0::2].clamp(0, width), boxes[..., 1::2].clamp(0, height)], -1).flatten(-2)
 
 
 def nonempty(boxes: torch.Tensor, threshold: float = 0.0) -> torch.Tensor:

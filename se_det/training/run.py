@@ -232,7 +232,7 @@ class Evaluation:
         results: Metrics = {}
         for name, (dataset, evaluator) in self._parts.items():
             loader = build_test_loader(self._cfg, dataset, rank=comm.rank(), world_size=comm.world_size())
-            for task, values in evaluate(model, loader, evaluator).items():
+            for task, values in evaluate(model, loader, evaluator, infer=model.detect).items():
                 results[task if len(self._parts) == 1 else f"{name}/{task}"] = values
         return results
 
