@@ -13,6 +13,7 @@ from fvcore.common.config import CfgNode
 from ..data.images import FORMATS, read_image
 from ..data.transforms import resize_image, short_side_size, to_tensor
 from ..detection import build_detector
+from ..detection.compilation import check_compiler, compile_backbone
 from ..detection.inference import check_precision, prepare_for_inference
 from ..detection.rcnn import paste_detections
 from ..device import pick_device
@@ -56,9 +57,14 @@ class Predictor:
         self.cfg = cfg
         self.reverse_channels = cfg.INPUT.FORMAT == "RGB"
         check_precision(cfg.TEST.PRECISION)
+        device = pick_device(cfg.MODEL.DEVICE)
+        if cfg.TEST.COMPILE:
+            check_compiler(device)
         model = build_detector(cfg)
         load_weights(model, file, whole=True)
-        self.model = prepare_for_inference(model.to(pick_device(cfg.MODEL.DEVICE)), precision=cfg.TEST.PRECISION)
+        self.model = prepare_for_inference(model.to(device), precision=cfg.TEST.PRECISION)
+        if cfg.TEST.COMPILE:
+            compile_backbone(self.model)
         count = cfg.MODEL.ROI_HEADS.NUM_CLASSES
         self.category_ids: list[int] = [int(c["id"]) for c in categories] or list(range(count))
         self.class_names: list[str] = (
