@@ -59,11 +59,11 @@ def decode(deltas: torch.Tensor, sources: torch.Tensor, weights: Sequence[float]
     """Move boxes by predicted deltas.
 
     Args:
-        deltas: (n, 4 k), k boxes for each source.
-        sources: (n, 4).
+        deltas: (..., 4 k), k boxes for each source.
+        sources: (..., 4).
 
     Returns:
-        (n, 4 k) boxes.
+        (..., 4 k) boxes.
     """
     deltas = deltas.float().unflatten(-1, (-1, 4)) if deltas.dtype != torch.float64 else deltas.unflatten(-1, (-1, 4))
     x, y, w, h = (v[..., None] for v in _centres(sources.to(deltas.dtype)))

@@ -85,7 +85,8 @@ def _compiled_or_refused(function, *args):
     try:
         return function(*args)
     except TorchDynamoException as error:
-        said = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        cause = getattr(error, "inner_exception", error)
+        said = " ".join([f"{type(cause).__name__}:", *str(cause).strip().splitlines()[:1]])
         raise ConfigError(
             f"TEST.COMPILE is True, and torch.compile does not work here ({said.rstrip('.')}): install what it needs "
             "(a C++ compiler; on a GPU Triton, too), or set TEST.COMPILE False."
