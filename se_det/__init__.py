@@ -17,6 +17,7 @@ _PUBLIC = {
     "get_cfg": "config",
     "add_se_det_config": "config",
     "build_detector": "detection",
+    "fuse_for_inference": "layers.inference",
     "load_weights": "weights",
     "list_weights": "weights",
     "register_dataset": "data",

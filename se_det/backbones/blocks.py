@@ -125,7 +125,7 @@ class BasicBlock(ResidualBlock):
         self.conv2 = Conv2d(out_channels, out_channels, 3, padding=dilation, dilation=dilation, norm=norm)
 
     def before_last(self, x: torch.Tensor, area: ValidArea | None) -> tuple[torch.Tensor, ValidArea | None]:
-        return F.relu_(self.conv1(x, area)), self.conv1.area_after(area)
+        return self.conv1.rectified(x, area), self.conv1.area_after(area)
 
     @property
     def last(self) -> Conv2d:
@@ -134,7 +134,7 @@ class BasicBlock(ResidualBlock):
     def end(self, y: torch.Tensor, shortcut: torch.Tensor, area: ValidArea | None) -> torch.Tensor:
         if not self.branch_relu:
             return super().end(y, shortcut, area)
-        u = self._gated("standard", F.relu_(self.conv2(y, area)), area)
+        u = self._gated("standard", self.conv2.rectified(y, area), area)
         return F.relu_(u.add_(shortcut))
 
 
@@ -161,8 +161,8 @@ class Bottleneck(ResidualBlock):
         self.conv3 = Conv2d(bottleneck_channels, out_channels, 1, norm=norm)
 
     def before_last(self, x: torch.Tensor, area: ValidArea | None) -> tuple[torch.Tensor, ValidArea | None]:
-        x, area = F.relu_(self.conv1(x, area)), self.conv1.area_after(area)
-        return F.relu_(self.conv2(x, area)), self.conv2.area_after(area)
+        x, area = self.conv1.rectified(x, area), self.conv1.area_after(area)
+        return self.conv2.rectified(x, area), self.conv2.area_after(area)
 
     @property
     def last(self) -> Conv2d:

@@ -44,7 +44,7 @@ class ShuffleUnit(GatedBlock):
 
     def forward(self, x: torch.Tensor, area: ValidArea | None = None) -> tuple[torch.Tensor, ValidArea | None]:
         """(N, C_in, H, W) and its area to (N, C_out, H / stride, W / stride) and its area."""
-        u = shuffle(F.relu_(self.conv1(x, area)))
+        u = shuffle(self.conv1.rectified(x, area))
         after = self.conv2.area_after(area)
         u = self.conv3(self.conv2(u, area), after)
         if self.gate is not None:

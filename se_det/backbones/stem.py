@@ -34,7 +34,7 @@ class BasicStem(nn.Module):
     def forward(self, x: torch.Tensor, area: ValidArea | None = None) -> tuple[torch.Tensor, ValidArea | None]:
         """(N, 3, H, W) and its area to (N, C, H/4, W/4) and its area."""
         for convolution in self.children():
-            x, area = F.relu_(convolution(x, area)), convolution.area_after(area)
+            x, area = convolution.rectified(x, area), convolution.area_after(area)
         if area is not None:
             if area.exact:
                 x = area.zero_outside(x)  # after a ReLU zero never wins a maximum, like the border's -infinity

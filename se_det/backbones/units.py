@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch.nn import functional as F
 
 from ..layers.area import ValidArea
 from ..layers.conv import Conv2d
@@ -17,7 +16,7 @@ class ConvReLU(Conv2d):
 
     def forward(self, x: torch.Tensor, area: ValidArea | None = None) -> tuple[torch.Tensor, ValidArea | None]:
         """(N, C_in, H, W) and its area to (N, C_out, H', W') and its area."""
-        return F.relu(super().forward(x, area), inplace=True), self.area_after(area)
+        return self.rectified(x, area), self.area_after(area)
 
 
 class GatedConv(ConvReLU, GatedBlock):

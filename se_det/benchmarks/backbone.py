@@ -10,7 +10,7 @@ from torch import nn
 
 from ..backbones import create_model
 from ..errors import ConfigError
-from ..layers.norms import fold_norms
+from ..layers.inference import fuse_for_inference
 from ..weights import load_weights
 from .alternate import Comparison, alternate_processes
 
@@ -85,8 +85,9 @@ def _inference(
     layout = torch.channels_last if last else torch.contiguous_format
     model = _make(library, name, weights, device).eval().requires_grad_(False)
     if library == OURS:
-        fold_norms(model)
-    model.to(memory_format=layout)
+        fuse_for_inference(model)
+    else:
+        model.to(memory_format=layout)
     generator = torch.Generator().manual_seed(1)
     x = torch.randn(batch, 3, size, size, generator=generator).to(device).contiguous(memory_format=layout)
 

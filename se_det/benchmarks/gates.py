@@ -10,6 +10,7 @@ import torch
 from ..backbones import blocks, create_backbone, create_model
 from ..layers.gated_sum import gated_sum, plain_sum
 from ..layers.gates import SE
+from ..layers.inference import fuse_for_inference
 from ..layers.norms import fold_norms
 from ..memory import keep_freed_memory
 from .alternate import Comparison, alternate_processes
@@ -63,8 +64,10 @@ def _inference(name: str, formula: bool, device: str, layout: str) -> Callable[[
     keep_freed_memory()
     memory_format, dtype = LAYOUTS[layout]
     trunk = create_backbone(name, norm="FrozenBN").to(device).eval().requires_grad_(False)
-    fold_norms(trunk)
-    trunk.to(dtype).to(memory_format=memory_format)
+    if memory_format == torch.channels_last:
+        fuse_for_inference(trunk, dtype=dtype)
+    else:
+        fold_norms(trunk)
     x = torch.randn(1, 3, 800, 1088, device=device).to(dtype).contiguous(memory_format=memory_format)
 
     def run() -> None:

@@ -16,6 +16,7 @@ from ..backbones.catalog import create_model
 from ..backbones.classifier import Classifier
 from ..data.images import read_image
 from ..errors import ConfigError, WeightsError
+from ..layers.inference import fuse_for_inference
 from ..weights import load_weights, read_weights
 from ..weights.reading import WeightFile
 from .preprocessing import Preprocessing
@@ -106,4 +107,4 @@ def classify(
 @lru_cache(maxsize=1)
 def _loaded(path: str, changed: int) -> Classifier:
     """The last checkpoint asked for by its path, as long as its file does not change."""
-    return load_classifier(path)
+    return fuse_for_inference(load_classifier(path))

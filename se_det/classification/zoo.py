@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from ..errors import ConfigError, WeightsError
-from ..layers.norms import fold_norms
+from ..layers.inference import fuse_for_inference
 from ..weights import create_model, get_entry, list_weights
 from ..weights.download import cache_path
 from ..weights.zoo import Entry
@@ -69,8 +69,7 @@ def _evaluate(
     published = [{"source": r.source, "top1_error": 100 - r.top1, "top5_error": 100 - r.top5} for r in entry.reports]
     try:
         model = create_model(entry.architecture, num_classes=CLASSES, weights=entry.name)
-        fold_norms(model.eval())
-        model.to(device, memory_format=torch.channels_last)
+        fuse_for_inference(model.to(device))
     except WeightsError as error:  # such as classes in an order that nobody knows
         logger.warning("%s", error)
         return {"name": entry.name, "refused": str(error), "published": published}

@@ -8,7 +8,8 @@ import torch
 from torch import nn
 
 from ..errors import ConfigError
-from ..layers.norms import fold_norms
+from ..layers.inference import fuse_for_inference
+from ..layers.onednn import computes_in_bfloat16
 from ..layers.winograd import WinogradConv2d, suits
 from .box_head import BoxHead
 from .rcnn import RCNN
@@ -40,20 +41,16 @@ def prepare_for_inference(model: RCNN, *, precision: str = "float32") -> RCNN:
         ConfigError: an unknown precision.
     """
     dtype = check_precision(precision)
+    if dtype != torch.float32 and not _computes_in(dtype, model.device):
+        logger.warning(
+            "TEST.PRECISION is %s, which this %s has no instructions for: it will be slower than float32.",
+            precision, model.device.type,
+        )  # fmt: skip
     model.eval().requires_grad_(False)
-    fold_norms(model)
-    if dtype != torch.float32:
-        if not _computes_in(dtype, model.device):
-            logger.warning(
-                "TEST.PRECISION is %s, which this %s has no instructions for: it will be slower than float32.",
-                precision, model.device.type,
-            )  # fmt: skip
-        model.backbone.to(dtype)
-        model.proposal_generator.rpn_head.to(dtype)
-        model.roi_heads.box_head.to(dtype)
-        if model.roi_heads.mask_head is not None:
-            model.roi_heads.mask_head.to(dtype)
-    model.to(memory_format=torch.channels_last)
+    heads = model.roi_heads
+    for part in (model.backbone, model.proposal_generator.rpn_head, heads.box_head, heads.mask_head):
+        if part is not None:
+            fuse_for_inference(part, dtype=dtype)
     if model.device.type == "cpu":
         for parent in (model.backbone, model.proposal_generator.rpn_head):
             for name, child in parent.named_children():
@@ -66,7 +63,7 @@ def prepare_for_inference(model: RCNN, *, precision: str = "float32") -> RCNN:
 def _computes_in(dtype: torch.dtype, device: torch.device) -> bool:
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    return torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    return computes_in_bfloat16()
 
 
 class _FlattenChannelsLast(nn.Module):

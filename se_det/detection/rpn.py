@@ -46,7 +46,7 @@ class RPNHead(nn.Module):
         logits, deltas = [], []
         for x, area in zip(maps, areas):
             for conv in convs:
-                x = F.relu_(conv(x, area))
+                x = conv.rectified(x, area)
             logits.append(self.objectness_logits(x).permute(0, 2, 3, 1).flatten(1))
             deltas.append(self.anchor_deltas(x).permute(0, 2, 3, 1).reshape(len(x), -1, 4))
         return logits, deltas

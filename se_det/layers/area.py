@@ -101,6 +101,9 @@ def bin_weights(size: torch.Tensor | int, bins: int, length: int, like: torch.Te
 def average_grid(x: torch.Tensor, bins: int, area: ValidArea | None = None) -> torch.Tensor:
     """Average `x` (N, C, H, W) over a `bins` x `bins` grid of each image's own area: (N, C, bins, bins)."""
     if area is None or area.fills(x):
+        if bins == 1 and x.dtype == torch.bfloat16 and x.device.type == "cpu":
+            # `mean` would make a float32 copy of the whole map; a sum is accumulated in float32 too.
+            return x.sum((-2, -1), keepdim=True) / (x.shape[-2] * x.shape[-1])
         if bins == 1 or not is_traced():
             return torch.nn.functional.adaptive_avg_pool2d(x, bins)
         # ONNX has no adaptive pooling, and its stand-in fails where the grid does not divide (pytorch#64806).

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 from .area import ValidArea
 from .norms import FrozenBatchNorm2d, GroupNorm, apply_frozen, get_norm
+
+if TYPE_CHECKING:
+    from .onednn import Packed
 
 
 class Conv2d(nn.Conv2d):
@@ -34,6 +40,7 @@ class Conv2d(nn.Conv2d):
         bias = norm == "" if bias is None else bias
         super().__init__(in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias=bias)
         self.norm = get_norm(norm, out_channels)
+        self.packed: Packed | None = None  # see `layers.onednn`
 
     def area_after(self, area: ValidArea | None) -> ValidArea | None:
         """Where each image lies on this convolution's output."""
@@ -43,9 +50,20 @@ class Conv2d(nn.Conv2d):
 
     def forward(self, x: torch.Tensor, area: ValidArea | None = None) -> torch.Tensor:
         """(N, C_in, H, W) to (N, C_out, H', W'); `area` is that of `x`."""
+        if self.packed is not None and self.packed.runs(x):
+            return self.packed(self._own(x, area))
         if isinstance(self.norm, FrozenBatchNorm2d):
             return apply_frozen(self, self._own(x, area))
         return self.normalise(self.convolve(x, area), area)
+
+    def rectified(
+        self, x: torch.Tensor, area: ValidArea | None = None, *, plus: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """relu of `forward`, to which `plus`, of its size, is added before."""
+        if self.packed is not None and self.packed.runs(x):
+            return self.packed(self._own(x, area), relu=True, plus=plus)
+        y = Conv2d.forward(self, x, area)
+        return F.relu_(y if plus is None else y.add_(plus))
 
     def convolve(self, x: torch.Tensor, area: ValidArea | None = None) -> torch.Tensor:
         """The convolution without its norm."""

@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from .area import ValidArea
 from .gates import SE
 from .norms import affine_convolution, has_fixed_affine
+from .onednn import Packed
 
 aten = torch.ops.aten
 
@@ -47,35 +48,45 @@ def folded_sum(
         bias = weight.new_zeros(len(weight))
     # Under autocast the weights follow x, which the convolutions before have made half precision.
     weight, bias = weight.to(x.dtype), bias.to(x.dtype)
-    grids = [_convolved(grid.to(x.dtype), weight, bias) for grid in gate.squeeze(x, area)]
+    grids = _convolved([grid.to(x.dtype) for grid in gate.squeeze(x, area)], weight, bias)
     factors = gate.scale(grids).to(x.dtype)
     shortcut = shortcut.to(x.dtype)
     if not torch.is_grad_enabled():
-        return _sum(x, weight, bias, factors, shortcut)
+        return _sum(x, weight, bias, factors, shortcut, conv.packed)
     return _FoldedSum.apply(x, weight, bias, factors, shortcut)
 
 
-def _convolved(grid: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+def _convolved(grids: Sequence[torch.Tensor], weight: torch.Tensor, bias: torch.Tensor) -> list[torch.Tensor]:
     """The 1 x 1 convolution of a few cells as a product of matrices: a convolution would lay out its weights first."""
-    return F.linear(grid.flatten(2).mT, weight.flatten(1), bias).mT.unflatten(2, grid.shape[-2:])
+    cells = torch.cat([grid.flatten(2) for grid in grids], 2)
+    counts = [grid.shape[-2] * grid.shape[-1] for grid in grids]
+    results = F.linear(cells.mT, weight.flatten(1), bias).mT.split(counts, 2)
+    return [result.unflatten(2, grid.shape[-2:]) for result, grid in zip(results, grids)]
 
 
 def _sum(
-    x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, factors: torch.Tensor, shortcut: torch.Tensor
-) -> torch.Tensor:
+    x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, factors: torch.Tensor, shortcut: torch.Tensor,
+    packed: Packed | None = None,
+) -> torch.Tensor:  # fmt: skip
     """relu((s W) x + s b + shortcut), in the form that measured fastest (2-core CPU, PyTorch 2.15).
 
     One image of more cells than input channels: the factors go into the weights, which are then fewer than the values
     of U. Else: one convolution for all, and the factors in the pass that adds the shortcut. A convolution for each
     image, a grouped one and `baddbmm` took up to 1.3, 3.5 and 1.5 times as long on the maps of a 2 x 480 x 640 and a
     4 x 480 x 640 px batch. On a GPU nothing was measured.
+
+    Args:
+        packed: of the convolution whose weight and bias these are.
     """
+    if packed is not None and not packed.runs(x):
+        packed = None
     if len(x) == 1 and x.shape[-2] * x.shape[-1] > x.shape[1]:
-        out = F.conv2d(x, weight * factors.view(-1, 1, 1, 1), bias * factors.flatten()).add_(shortcut)
-    else:
-        u = F.conv2d(x, weight, bias)
-        out = torch.addcmul(shortcut, u, factors, out=u)
-    return out.relu_()
+        weight, bias = weight * factors.view(-1, 1, 1, 1), bias * factors.flatten()
+        if packed is not None:
+            return packed(x, relu=True, plus=shortcut, given=(weight, bias))
+        return F.conv2d(x, weight, bias).add_(shortcut).relu_()
+    u = packed(x) if packed is not None else F.conv2d(x, weight, bias)
+    return torch.addcmul(shortcut, u, factors, out=u).relu_()
 
 
 class _FoldedSum(Function):

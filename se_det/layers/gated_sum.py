@@ -32,7 +32,7 @@ def gated_sum(
         (N, C, H, W).
     """
     if gate is None:
-        return F.relu_(conv(x, area).add_(shortcut))
+        return conv.rectified(x, area, plus=shortcut)
     if is_traced():
         return plain_sum(conv, gate, x, shortcut, area)
     if not gate.one_factor:

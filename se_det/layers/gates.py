@@ -78,6 +78,12 @@ class SE(nn.Module):
             nn.init.zeros_(parameter)
 
 
+def over_grid(conv: nn.Conv2d, grid: torch.Tensor) -> torch.Tensor:
+    """The depthwise convolution `conv` of a grid as large as its kernel, (N, C, k, k) to (N, C, 1, 1): a sum."""
+    total = (grid * conv.weight[:, 0]).sum((-2, -1), keepdim=True)
+    return total if conv.bias is None else total + conv.bias[:, None, None]
+
+
 class SPSE(SE):
     """Spatial pyramid SE (Jin et al., Pattern Recognition 121, 2022, 108159): depthwise convolutions as large as
     their grids of 1, 2 and 4 cells a side are summed, normalised and rectified in place of the mean.
@@ -93,8 +99,15 @@ class SPSE(SE):
         self.dw1, self.dw2, self.dw4 = (nn.Conv2d(channels, channels, k, groups=channels) for k in self.grids)
         self.norm = get_descriptor_norm(norm, channels)
 
+    def squeeze(self, u: torch.Tensor, area: ValidArea | None = None) -> list[torch.Tensor]:
+        """The averages over each grid, (N, C, k, k) each; with `area`, over each image's own cells."""
+        if (area is not None and not area.fills(u)) or any(side % 4 for side in u.shape[-2:]):
+            return super().squeeze(u, area)
+        finest = average_grid(u, 4)  # whose cells are all of one size: the others are averages of it
+        return [F.avg_pool2d(finest, 4), F.avg_pool2d(finest, 2), finest]
+
     def descriptor(self, grids: Sequence[torch.Tensor]) -> torch.Tensor:
-        fused = sum(conv(grid) for conv, grid in zip((self.dw1, self.dw2, self.dw4), grids))
+        fused = sum(over_grid(conv, grid) for conv, grid in zip((self.dw1, self.dw2, self.dw4), grids))
         return F.relu(self.norm(fused)).flatten(1)
 
 
@@ -116,7 +129,7 @@ class RGSE(SE):
         self.norm = get_descriptor_norm(norm, channels) if grid > 1 else None
 
     def descriptor(self, grids: Sequence[torch.Tensor]) -> torch.Tensor:
-        z = grids[0] if self.dw is None else self.norm(self.dw(grids[0]))
+        z = grids[0] if self.dw is None else self.norm(over_grid(self.dw, grids[0]))
         return F.relu(z).flatten(1)
 
 

@@ -1,0 +1,27 @@
+"""A network made fast for inference, whatever it is part of."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from .norms import fold_norms
+from .onednn import is_available, pack_convolutions
+
+
+def fuse_for_inference(model: nn.Module, *, dtype: torch.dtype = torch.float32) -> nn.Module:
+    """Put `model` in evaluation mode and make it fast, in place; it cannot be trained or saved afterwards.
+
+    Norms whose statistics are fixed go into their convolutions, weights lie channels_last, and on a CPU convolutions
+    have what follows them inside. Results equal the given model's up to the rounding of `dtype`.
+
+    Args:
+        model: on its device; moved to another one it is correct, and slower.
+        dtype: of its weights, and so of what it takes.
+    """
+    model.eval().requires_grad_(False)
+    fold_norms(model)
+    model.to(dtype).to(memory_format=torch.channels_last)
+    if is_available() and all(p.device.type == "cpu" for p in model.parameters()):
+        pack_convolutions(model)
+    return model

@@ -1,0 +1,89 @@
+"""Convolutions as oneDNN, which PyTorch computes them with on a CPU, does them best: for inference.
+
+`nn.Conv2d` lays its weights out for oneDNN at every call, which takes a third of a ResNet-50's time for one image of
+224 px, and a ReLU or an addition after it reads and writes the whole map once more. The operators used here lay the
+weights out once and finish each value while it is at hand; torch.compile makes the same of a network on a CPU.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from .conv import Conv2d
+from .tracing import is_traced
+
+OPERATORS = ("_convolution_pointwise", "_reorder_convolution_weight")
+
+
+def is_available() -> bool:
+    """Whether this PyTorch has the operators: builds for some processors have not."""
+    return torch.backends.mkldnn.is_available() and all(hasattr(torch.ops.mkldnn, name) for name in OPERATORS)
+
+
+def computes_in_bfloat16() -> bool:
+    """Whether oneDNN has bfloat16 convolutions for this processor."""
+    return torch.ops.mkldnn._is_mkldnn_bf16_supported()
+
+
+class Packed:
+    """How a convolution without a norm runs on a CPU in inference: what follows it inside, and its weight laid out once
+    where the size of maps does not change.
+
+    oneDNN wants other layouts for other sizes, and to make one of another takes up to fifty times as long as the
+    convolution. So a weight is laid out when a size comes the second time in a row, and used for that size only.
+    """
+
+    def __init__(self, conv: nn.Conv2d) -> None:
+        self._conv = conv
+        self._laid_out: torch.Tensor | None = None
+        self._for: tuple | None = None  # size, and the weight's version, of what is laid out
+        self._last: tuple | None = None
+
+    def runs(self, x: torch.Tensor) -> bool:
+        """Whether `x` can be taken: on a CPU, in a type that oneDNN has, and without gradients."""
+        if x.device.type != "cpu" or torch.is_grad_enabled() or is_traced():
+            return False
+        return x.dtype == torch.float32 or (x.dtype == torch.bfloat16 and computes_in_bfloat16())
+
+    def __call__(
+        self, x: torch.Tensor, *, relu: bool = False, plus: torch.Tensor | None = None,
+        given: tuple[torch.Tensor, torch.Tensor | None] | None = None,
+    ) -> torch.Tensor:  # fmt: skip
+        """The convolution, with `plus` added, and rectified, in one pass.
+
+        Args:
+            given: weight and bias in place of its own.
+        """
+        conv = self._conv
+        weight, bias = given or (self._weight_for(x), conv.bias)
+        how = (conv.padding, conv.stride, conv.dilation, conv.groups)
+        if plus is None:
+            return torch.ops.mkldnn._convolution_pointwise(x, weight, bias, *how, "relu" if relu else "none", [], "")
+        return torch.ops.mkldnn._convolution_pointwise.binary(
+            x, plus, weight, bias, *how, "add", 1.0, "relu" if relu else None, [], None
+        )
+
+    def _weight_for(self, x: torch.Tensor) -> torch.Tensor:
+        conv, weight = self._conv, self._conv.weight
+        # A weight that was loaded, moved or cast since is another one, or has another version.
+        now = (x.shape, x.dtype, weight.data_ptr(), None if weight.is_inference() else weight._version)
+        if now != self._for:
+            if now != self._last:
+                self._last = now
+                return weight
+            self._laid_out = torch.ops.mkldnn._reorder_convolution_weight(
+                weight, conv.padding, conv.stride, conv.dilation, conv.groups, list(x.shape)
+            )
+            self._for = now
+        return self._laid_out
+
+    def __getstate__(self) -> dict:
+        return {"_conv": self._conv, "_laid_out": None, "_for": None, "_last": None}  # a layout cannot be copied
+
+
+def pack_convolutions(model: nn.Module) -> None:
+    """Have every convolution of ours in `model` that has no norm run so."""
+    for conv in model.modules():
+        if isinstance(conv, Conv2d) and conv.norm is None:
+            conv.packed = Packed(conv)

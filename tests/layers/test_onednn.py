@@ -1,0 +1,123 @@
+"""Convolutions with their weights laid out once, and what follows inside, beside PyTorch's."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from se_det.backbones import create_backbone
+from se_det.layers.area import ValidArea
+from se_det.layers.conv import Conv2d
+from se_det.layers.inference import fuse_for_inference
+from se_det.layers.norms import FrozenBatchNorm2d
+from se_det.layers.onednn import is_available, pack_convolutions
+
+pytestmark = pytest.mark.skipif(not is_available(), reason="needs a PyTorch with oneDNN's operators")
+
+KINDS = [
+    (1, {}),
+    (3, {"padding": 1}),
+    (3, {"padding": 1, "stride": 2}),
+    (3, {"padding": 2, "dilation": 2}),
+    (3, {"padding": 1, "groups": 4}),
+    (7, {"padding": 3, "stride": 2}),
+    ((1, 7), {"padding": (0, 3)}),
+]
+
+
+def packed_pair(kernel, options, bias=True):
+    torch.manual_seed(0)
+    conv = Conv2d(16, 32, kernel, bias=bias, **options).requires_grad_(False).to(memory_format=torch.channels_last)
+    packed = copy.deepcopy(conv)
+    pack_convolutions(packed)
+    return conv, packed
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("kernel, options", KINDS)
+def test_equals_the_plain_convolution(kernel, options, bias):
+    conv, packed = packed_pair(kernel, options, bias)
+    sizes = (1, 16, 20, 24), (3, 16, 9, 11)
+    for size in (sizes[0], sizes[0], sizes[1], sizes[0], sizes[1], sizes[1]):  # a size that repeats is laid out for
+        for layout in (torch.channels_last, torch.contiguous_format):
+            x = torch.randn(size).contiguous(memory_format=layout)
+            want = conv(x)
+            plus = torch.randn_like(want).contiguous(memory_format=layout)
+            kept = plus.clone()
+            torch.testing.assert_close(packed(x), want, rtol=1e-5, atol=1e-5)
+            torch.testing.assert_close(packed.rectified(x), F.relu(want), rtol=1e-5, atol=1e-5)
+            torch.testing.assert_close(packed.rectified(x, plus=plus), F.relu(want + plus), rtol=1e-5, atol=1e-5)
+            assert torch.equal(plus, kept)
+
+
+@torch.no_grad()
+def test_reads_zeros_outside_an_image():
+    conv, packed = packed_pair(3, {"padding": 1})
+    area = ValidArea.of([(5, 6)], exact=True)
+    x = torch.randn(1, 16, 8, 8)
+    torch.testing.assert_close(packed(x, area), conv(x, area), rtol=1e-5, atol=1e-5)
+    assert not torch.allclose(packed(x, area), packed(x))
+
+
+def test_gradients_come_from_the_plain_convolution():
+    conv, packed = packed_pair(3, {"padding": 1})
+    x = torch.randn(1, 16, 6, 6, requires_grad=True)
+    (of_packed,) = torch.autograd.grad(packed.rectified(x).square().sum(), x)
+    (of_plain,) = torch.autograd.grad(F.relu(conv(x)).square().sum(), x)
+    assert torch.equal(of_packed, of_plain)
+
+
+@torch.no_grad()
+def test_other_weights_are_laid_out_anew():
+    conv, packed = packed_pair(3, {"padding": 1})
+    x = torch.randn(1, 16, 6, 6)
+    before = [packed(x) for _ in range(3)][-1]
+    twin = copy.deepcopy(packed)
+    packed.load_state_dict({"weight": conv.weight * 2, "bias": conv.bias * 2})
+    for _ in range(3):
+        torch.testing.assert_close(packed(x), before * 2, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(twin(x), before, rtol=1e-5, atol=1e-5)
+    assert twin.packed is not packed.packed
+    packed.double()
+    torch.testing.assert_close(packed(x.double()).float(), before * 2, rtol=1e-5, atol=1e-5)
+
+
+def test_works_where_weights_have_no_versions():
+    with torch.inference_mode():
+        conv, packed = packed_pair(1, {})
+        x = torch.randn(1, 16, 6, 6)
+        for _ in range(3):
+            torch.testing.assert_close(packed(x), conv(x), rtol=1e-5, atol=1e-5)
+
+
+NETWORKS = (
+    "resnet50", "sp_se_resnet50", "rg_se_resnet50", "cbam_resnet50", "cbam_resnet18", "se_resnet18", "se_resnet50",
+    "se_resnext50_32x4d", "senet154", "se_vgg16_bn", "se_bn_inception", "se_inception_resnet_v2", "se_mobilenet_v1",
+    "se_shufflenet_v1",
+)  # fmt: skip
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("batch", [1, 2])
+def test_a_whole_network_gives_what_it_gave(name, batch):
+    torch.manual_seed(0)
+    model = create_backbone(name, norm="BN").eval()
+    for module in model.modules():
+        if isinstance(module, (nn.BatchNorm2d, FrozenBatchNorm2d)):
+            module.running_mean.normal_(0, 0.1)
+            module.running_var.uniform_(0.8, 1.2)
+            module.weight.uniform_(0.8, 1.2)
+            module.bias.normal_(0, 0.1)
+    x = torch.randn(batch, 3, 97, 130)
+    want = model(x)
+    fused = fuse_for_inference(model)
+    assert any(getattr(m, "packed", None) is not None for m in fused.modules())
+    for given in (x, x.contiguous(memory_format=torch.channels_last), x):
+        for stage, result in fused(given).items():
+            assert float((result - want[stage]).abs().max() / want[stage].abs().max()) < 1e-4, stage
