@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from se_det.cli.main import main
 from se_det.config import load_config
 from se_det.detection import build_detector
 from se_det.detection.rcnn import paste_detections
@@ -120,3 +121,14 @@ def test_batches_change_no_file(tmp_path: Path) -> None:
         written[size] = [(r["image_id"], r["file_name"], r.get("frame"), r["category_id"]) for r in results]
         assert {path.name for path in output.iterdir()} == {*(f"{n}.png" for n in range(5)), "film.mp4", RESULTS}
     assert written[1] == written[3] and written[1][-1][2] == 5
+
+
+def test_the_command_takes_other_values_of_keys(tmp_path: Path) -> None:
+    cfg = predictor(tmp_path).cfg
+    (tmp_path / "c.yaml").write_text(cfg.dump())
+    cv2.imwrite(str(tmp_path / "a.png"), images((64, 64))[0])
+    command = ["predict", "--config-file", str(tmp_path / "c.yaml"), "--weights", str(tmp_path / "w.pth")]
+    command += ["--output", str(tmp_path / "out"), "--set", "TEST.DETECTIONS_PER_IMAGE", "2", "--set"]
+    assert main([*command, "INPUT.MIN_SIZE_TEST", "64", str(tmp_path / "a.png")]) == 0
+    assert len(json.loads((tmp_path / "out" / RESULTS).read_text())) == 2
+    assert main([*command, "TEST.IMS_PER_BATCH", "0", str(tmp_path / "a.png")]) == 1
