@@ -16,6 +16,7 @@ from ..data.skipping import SkippedImages
 from ..data.workers import dead_workers_told
 from ..errors import CheckpointError, ConfigError, DataError
 from ..files import check_writable, write_text
+from ..layers.inference import fuse_for_inference
 from ..training import settings as parts
 from ..training.checkpoint import Checkpointer, load_checkpoint
 from ..training.ema import EMA
@@ -117,7 +118,10 @@ def run_classifier_evaluation(cfg: CfgNode) -> dict[str, Any]:
         load_weights(model, file, whole=True)
         if comm.is_main():
             check_writable(cfg.OUTPUT_DIR)
-        return Evaluation(cfg, test_images, device)(_laid_out(cfg, model, device))
+        model = _laid_out(cfg, model, device)
+        if not cfg.SOLVER.AMP.ENABLED:  # autocast casts layer by layer, and would not see what is inside another
+            fuse_for_inference(model)
+        return Evaluation(cfg, test_images, device)(model)
 
 
 class Evaluation:

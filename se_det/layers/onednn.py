@@ -41,8 +41,8 @@ class Packed:
         self._last: tuple | None = None
 
     def runs(self, x: torch.Tensor) -> bool:
-        """Whether `x` can be taken: on a CPU, in a type that oneDNN has, and without gradients."""
-        if x.device.type != "cpu" or torch.is_grad_enabled() or is_traced():
+        """Whether `x` can be taken: on a CPU, in a type that oneDNN has, without gradients and not under autocast."""
+        if x.device.type != "cpu" or torch.is_grad_enabled() or torch.is_autocast_enabled("cpu") or is_traced():
             return False
         return x.dtype == torch.float32 or (x.dtype == torch.bfloat16 and computes_in_bfloat16())
 

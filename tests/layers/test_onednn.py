@@ -73,6 +73,14 @@ def test_gradients_come_from_the_plain_convolution():
 
 
 @torch.no_grad()
+def test_autocast_decides_the_precision():
+    conv, packed = packed_pair(3, {"padding": 1})
+    x = torch.randn(1, 16, 6, 6)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert packed(x).dtype == packed.rectified(x).dtype == conv(x).dtype == torch.bfloat16
+
+
+@torch.no_grad()
 def test_other_weights_are_laid_out_anew():
     conv, packed = packed_pair(3, {"padding": 1})
     x = torch.randn(1, 16, 6, 6)
