@@ -77,7 +77,9 @@ def _detector(args: argparse.Namespace) -> Exportable:
     from ..evaluation import Predictor
     from ..export import detector, pyramid
 
-    predictor = Predictor(load_config(args.config_file, [*args.opts, "TEST.PRECISION", "float32"]), args.weights)
+    predictor = Predictor(
+        load_config(args.config_file, [*args.opts, "TEST.PRECISION", "float32", "TEST.COMPILE", False]), args.weights
+    )
     network = pyramid(predictor.model) if args.part == "backbone" else detector(predictor.model, tuple(args.size))
     classes = [{"id": i, "name": n} for i, n in zip(predictor.category_ids, predictor.class_names)]
     says = {**network.says, "input_format": predictor.cfg.INPUT.FORMAT, "categories": classes}

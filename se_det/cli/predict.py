@@ -19,6 +19,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--limit", type=int, metavar="N", help="stop after N images and frames")
     parser.add_argument(
+        "--set", nargs=2, action="append", default=[], metavar=("KEY", "VALUE"),
+        help="another value of a config key, such as TEST.PRECISION bfloat16; may be repeated",
+    )  # fmt: skip
+    parser.add_argument(
         "inputs", nargs="+", metavar="INPUT", help="images, videos, folders of them, patterns ('photos/**/*.jpg')"
     )
 
@@ -44,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
     sources, failures = find_sources(args.inputs, output, reserved=(RESULTS,))
     if not sources:
         raise DataError(" ".join(failures))
-    predictor = Predictor(load_config(args.config_file), args.weights)
+    predictor = Predictor(load_config(args.config_file, [part for pair in args.set for part in pair]), args.weights)
     check_writable(output)
     account = predict_files(
         predictor, sources, output, score_threshold=args.score_threshold, limit=args.limit

@@ -61,10 +61,15 @@ def add_se_det_config(cfg: CfgNode) -> None:
     cfg.SOLVER.EMA = CN()
     # Keep an exponential average of the weights and evaluate it: 0.999, say, reached from 0.1 over the first steps.
     cfg.SOLVER.EMA.DECAY = 0.0  # 0: off
-    cfg.TEST.IMS_PER_BATCH = 1  # images per forward pass in evaluation, per process
+    # Images per forward pass in evaluation, per process. `Predictor` and `predict` take only images together that are
+    # of one size when resized, as a video's frames are, so that none is padded for another.
+    cfg.TEST.IMS_PER_BATCH = 1
     # float32, or bfloat16: about twice as fast on GPUs and on CPUs that compute in it, at a small cost in AP. Scores,
     # boxes and NMS stay in float32.
     cfg.TEST.PRECISION = "float32"
+    # torch.compile of the backbone, for the first 8 shapes that images have; takes most of a minute for each, and a C++
+    # compiler. For GPUs: on CPUs float32 became slower, bfloat16 hardly faster.
+    cfg.TEST.COMPILE = False
     cfg.TEST.BEST_METRIC = ""  # task/metric that model_best.pth maximises, "bbox/AP"; "": the first task's AP
     cfg.TEST.EARLY_STOP = 0  # stop after this many evaluations without a better BEST_METRIC; 0: never
 

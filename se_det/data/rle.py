@@ -58,3 +58,22 @@ def bitmap(counts: np.ndarray, height: int, width: int) -> np.ndarray:
     """The mask uint8 (height, width) of 0 and 1 that run lengths, which sum up to height x width, stand for."""
     ones = np.arange(len(counts), dtype=np.uint8) & 1
     return np.repeat(ones, counts).reshape(width, height).T
+
+
+def window_counts(window: np.ndarray, top: int, left: int, height: int, width: int) -> np.ndarray:
+    """The run lengths of a mask (height, width) that is 0 but for one window of it.
+
+    Args:
+        window: bool (columns, rows), columns first.
+        top, left: of the window.
+    """
+    columns, rows = window.shape
+    framed = np.zeros((columns, rows + 2), bool)
+    framed[:, 1:-1] = window
+    column, row = np.divmod(np.flatnonzero(framed[:, 1:] != framed[:, :-1]), rows + 1)
+    borders = (column + left) * height + row + top  # where runs begin and end, in turns
+    if rows == height:  # a run that goes on in the next column has neither an end nor a beginning there
+        goes_on = np.flatnonzero(borders[1:-1:2] == borders[2::2]) * 2 + 1
+        borders = np.delete(borders, [goes_on, goes_on + 1])
+    counts = np.diff(borders, prepend=0, append=height * width)
+    return counts[:-1] if len(borders) and counts[-1] == 0 else counts

@@ -27,8 +27,7 @@ def pairwise_iou(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
 
 def clip(boxes: torch.Tensor, height: int, width: int) -> torch.Tensor:
     """(..., 4) with coordinates inside [0, width] and [0, height]."""
-    x1, y1, x2, y2 = boxes.unbind(-1)
-    return torch.stack([x1.clamp(0, width), y1.clamp(0, height), x2.clamp(0, width), y2.clamp(0, height)], -1)
+    return torch.stack([boxes[..., 0::2].clamp(0, width), boxes[..., 1::2].clamp(0, height)], -1).flatten(-2)
 
 
 def nonempty(boxes: torch.Tensor, threshold: float = 0.0) -> torch.Tensor:
@@ -60,11 +59,11 @@ def decode(deltas: torch.Tensor, sources: torch.Tensor, weights: Sequence[float]
     """Move boxes by predicted deltas.
 
     Args:
-        deltas: (n, 4 k), k boxes for each source.
-        sources: (n, 4).
+        deltas: (..., 4 k), k boxes for each source.
+        sources: (..., 4).
 
     Returns:
-        (n, 4 k) boxes.
+        (..., 4 k) boxes.
     """
     deltas = deltas.float().unflatten(-1, (-1, 4)) if deltas.dtype != torch.float64 else deltas.unflatten(-1, (-1, 4))
     x, y, w, h = (v[..., None] for v in _centres(sources.to(deltas.dtype)))

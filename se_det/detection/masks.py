@@ -7,14 +7,14 @@ Ground-truth masks come as a dict of tensors (lengths: P polygons with M vertice
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import torch
 from pycocotools import mask as coco_mask
 from torchvision.ops import roi_align
 
-# Bytes that the float masks of one pasted chunk may take.
+# Bytes that the float masks of one chunk may take that is pasted whole.
 PASTE_BYTES = 128 * 2**20
 
 
@@ -80,8 +80,8 @@ def _draw_polygons(
 def paste_masks(probabilities: torch.Tensor, boxes: torch.Tensor, height: int, width: int) -> torch.Tensor:
     """Put masks into an image: bilinear sampling at pixel centres, zero outside the box, foreground from 0.5.
 
-    Bilinear sampling on an axis-aligned box is a product of one matrix per side, so all masks of a chunk are two
-    matrix products.
+    On a CPU each mask's own window is all that is computed; elsewhere so many small steps would take longer than whole
+    images in a few large ones.
 
     Args:
         probabilities: (n, M, M).
@@ -90,6 +90,46 @@ def paste_masks(probabilities: torch.Tensor, boxes: torch.Tensor, height: int, w
     Returns:
         (n, height, width) bool.
     """
+    if boxes.device.type != "cpu":
+        return _paste_whole(probabilities, boxes, height, width)
+    result = torch.zeros(len(boxes), height, width, dtype=torch.bool)
+    for image, (top, left, window) in zip(result.numpy(), paste_windows(probabilities, boxes, height, width)):
+        image[top : top + window.shape[1], left : left + window.shape[0]] = window.T
+    return result
+
+
+def paste_windows(
+    probabilities: torch.Tensor, boxes: torch.Tensor, height: int, width: int
+) -> Iterator[tuple[int, int, np.ndarray]]:
+    """What `paste_masks` puts into the image, mask by mask, without the image around it; on the CPU.
+
+    Yields:
+        (top, left, window): the window's first row and column, and its bool pixels (columns, rows), columns first as in
+        COCO's run lengths. There is no foreground outside of it. Sides may be 0.
+    """
+    probabilities, boxes = probabilities.float().cpu().numpy(), boxes.float().cpu().numpy()
+    limit = np.array([width, height])
+    # A pixel whose centre is outside the box has less than half of a probability. One more for rounding.
+    first = np.clip(np.floor(boxes[:, :2]) - 1, 0, limit).astype(int)
+    last = np.clip(np.ceil(boxes[:, 2:]) + 1, first, limit).astype(int)
+    cells = np.arange(probabilities.shape[-1], dtype=np.float32)
+    for mask, (x0, y0, x1, y1), (left, top), (right, bottom) in zip(
+        probabilities, boxes, first.tolist(), last.tolist()
+    ):
+        columns, rows = _weights(x0, x1, left, right, cells), _weights(y0, y1, top, bottom, cells)
+        yield top, left, (columns @ mask.T) @ rows.T >= 0.5
+
+
+def _weights(low: np.float32, high: np.float32, first: int, last: int, cells: np.ndarray) -> np.ndarray:
+    """(last - first, M): how much each of M mask cells adds to each of these pixels."""
+    with np.errstate(divide="ignore", invalid="ignore"):  # a box without area has no foreground
+        position = (np.arange(first, last, dtype=np.float32) + np.float32(0.5) - low) / (high - low)
+        position = position * np.float32(len(cells)) - np.float32(0.5)
+    return np.maximum(1 - np.abs(position[:, None] - cells), 0)
+
+
+def _paste_whole(probabilities: torch.Tensor, boxes: torch.Tensor, height: int, width: int) -> torch.Tensor:
+    """`paste_masks`, many at once: bilinear sampling on an axis-aligned box is a product of one matrix per side."""
     count, side = probabilities.shape[:2]
     result = torch.zeros(count, height, width, dtype=torch.bool, device=boxes.device)
     chunk = max(1, PASTE_BYTES // max(1, 4 * height * width))

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from .boxes import area
-from .roi_align import roi_align
+from .roi_align import pyramid_roi_align, roi_align, sums_rows
 
 # A box of this many px a side belongs to this level (FPN, arXiv 1612.03144, equation 1).
 CANONICAL_SIZE = 224
@@ -46,6 +46,9 @@ class Pooler(nn.Module):
         if len(self.strides) == 1 or len(rois) == 0:
             return self._pool(maps[0], rois, self.strides[0])
         level = self.levels(rois[:, 1:].float() if rois.dtype != torch.float64 else rois[:, 1:])
+        if sums_rows(maps[0]):
+            scales = [1.0 / stride for stride in self.strides]
+            return pyramid_roi_align(maps, rois, level, self.output_size, scales, self.sampling_ratio)
         # Sorted by level, so that the device is asked once how many boxes each level has.
         order = torch.argsort(level, stable=True)
         counts = torch.bincount(level, minlength=len(maps)).tolist()
@@ -54,8 +57,7 @@ class Pooler(nn.Module):
             for x, part, stride in zip(maps, rois[order].split(counts), self.strides)
             if len(part)
         ]
-        pooled = torch.cat(pieces)
-        return torch.empty_like(pooled).index_copy(0, order, pooled)
+        return torch.cat(pieces).index_select(0, order.argsort())
 
     def _pool(self, x: torch.Tensor, rois: torch.Tensor, stride: int) -> torch.Tensor:
         return roi_align(x, rois, self.output_size, 1.0 / stride, self.sampling_ratio)

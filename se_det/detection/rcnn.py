@@ -88,22 +88,36 @@ class RCNN(nn.Module):
             otherwise: a dict for each image, {"instances": {`pred_boxes` (m, 4) XYXY px, `scores` (m,),
             `pred_classes` (m,), with masks `pred_masks` (m, height, width) bool}}, best first.
         """
-        x, sizes = self.batch([s["image"] for s in samples])
-        maps, areas = self.backbone.features(x, image_area(self.backbone.padding, sizes))
-        rpn_maps = [maps[name] for name in self.rpn_features]
-        rpn_areas = [areas[name] for name in self.rpn_features]
-        roi_maps = [self._for_pooling(maps[name], areas[name]) for name in self.roi_features]
         if not self.training:
-            proposals, _ = self.proposal_generator(rpn_maps, rpn_areas, sizes)
-            detections = self.roi_heads.detect(roi_maps, [boxes for boxes, _ in proposals], sizes)
-            return [
-                {"instances": resize_detections(d, size, s.get("height", size[0]), s.get("width", size[1]))}
-                for d, size, s in zip(detections, sizes, samples)
-            ]
+            return [{"instances": paste_detections(found["instances"])} for found in self.detect(samples)]
+        rpn_maps, rpn_areas, roi_maps, sizes = self._maps(samples)
         truth = [self._on_device(s["instances"]) for s in samples]
         proposals, losses = self.proposal_generator(rpn_maps, rpn_areas, sizes, [t["gt_boxes"] for t in truth])
         losses.update(self.roi_heads.losses(roi_maps, [boxes for boxes, _ in proposals], truth))
         return losses
+
+    def detect(self, samples: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        """What `forward` gives in evaluation mode, but with masks as the mask head gives them, not yet in the image:
+        who has other work for the device meanwhile pastes them later (`paste_detections`) or never.
+
+        Returns:
+            a dict for each image, {"instances": {`pred_boxes`, `scores`, `pred_classes`, with masks `box_masks`
+            (m, M, M) probabilities within the boxes, and `image_size` (height, width) that the boxes are in}}.
+        """
+        rpn_maps, rpn_areas, roi_maps, sizes = self._maps(samples)
+        proposals, _ = self.proposal_generator(rpn_maps, rpn_areas, sizes)
+        detections = self.roi_heads.detect(roi_maps, [boxes for boxes, _ in proposals], sizes)
+        return [
+            {"instances": resize_detections(d, size, s.get("height", size[0]), s.get("width", size[1]))}
+            for d, size, s in zip(detections, sizes, samples)
+        ]
+
+    def _maps(self, samples: Sequence[Mapping[str, Any]]) -> tuple[list, list, list, list[tuple[int, int]]]:
+        """The maps and areas that the proposals are made of, the maps that boxes are pooled from, the images' sizes."""
+        x, sizes = self.batch([s["image"] for s in samples])
+        maps, areas = self.backbone.features(x, image_area(self.backbone.padding, sizes))
+        roi_maps = [self._for_pooling(maps[name], areas[name]) for name in self.roi_features]
+        return [maps[name] for name in self.rpn_features], [areas[name] for name in self.rpn_features], roi_maps, sizes
 
     def _for_pooling(self, x: torch.Tensor, area: ValidArea | None) -> torch.Tensor:
         """Under autocast RoIAlign works in float32. Under padding "exact" it reads at an image's border what it would
@@ -120,17 +134,28 @@ class RCNN(nn.Module):
 
 def resize_detections(
     detections: Mapping[str, torch.Tensor], size: tuple[int, int], height: int, width: int
-) -> dict[str, torch.Tensor]:
-    """Detections on an image of `size` (height, width), in the coordinates of `height` x `width`.
+) -> dict[str, Any]:
+    """Detections on an image of `size` (height, width), in the coordinates of `height` x `width`, which are added as
+    `image_size` where there are masks.
 
-    Boxes are scaled, clipped, and dropped when empty; masks are pasted.
+    Boxes are scaled, clipped, and dropped when empty.
     """
     boxes = detections["pred_boxes"]
-    scale = boxes.new_tensor([width / size[1], height / size[0]]).repeat(2)
-    boxes = box_ops.clip(boxes * scale, height, width)
-    kept = box_ops.nonempty(boxes)
-    result = {name: value[kept] for name, value in detections.items()}
+    if (height, width) != tuple(size):
+        boxes = boxes * boxes.new_tensor([width / size[1], height / size[0]]).repeat(2)
+    boxes = box_ops.clip(boxes, height, width)
+    kept = box_ops.nonempty(boxes).nonzero()[:, 0]
+    result: dict[str, Any] = {name: value[kept] for name, value in detections.items()}
     result["pred_boxes"] = boxes[kept]
-    if "pred_masks" in result:
-        result["pred_masks"] = paste_masks(result["pred_masks"], result["pred_boxes"], height, width)
+    if "box_masks" in result:
+        result["image_size"] = (height, width)
+    return result
+
+
+def paste_detections(instances: Mapping[str, Any]) -> dict[str, torch.Tensor]:
+    """The instances of `RCNN.detect` as `RCNN.forward` gives them: `pred_masks` (m, height, width) bool in place of
+    `box_masks` and `image_size`."""
+    result = {name: value for name, value in instances.items() if name not in ("box_masks", "image_size")}
+    if "box_masks" in instances:
+        result["pred_masks"] = paste_masks(instances["box_masks"], result["pred_boxes"], *instances["image_size"])
     return result

@@ -8,6 +8,8 @@ samples of one output cell together have one weight for each row and column that
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch.nn import functional as F
 from torchvision import ops
@@ -31,47 +33,76 @@ def roi_align(x: torch.Tensor, rois: torch.Tensor, size: int, scale: float, samp
     Returns:
         (n, C, size, size).
     """
-    if x.device.type != "cpu" or is_traced() or x.dtype == torch.float16:
+    if not sums_rows(x):
         return ops.roi_align(x, rois, size, scale, sampling_ratio, aligned=True)
-    _, channels, height, width = x.shape
-    table = x.permute(0, 2, 3, 1).reshape(-1, channels)
-    boxes = rois[:, 1:].detach() * scale - 0.5
-    first_row, rows = _axis(boxes[:, 1], boxes[:, 3], height, size, sampling_ratio)
-    first_column, columns = _axis(boxes[:, 0], boxes[:, 2], width, size, sampling_ratio)
-    first_row = first_row + (rois[:, 0].long() * height)[:, None]
-    pooled = []
-    order = []
-    for chosen, tall, wide in _windows(rows, columns):
-        order.append(chosen)
-        weights = rows[chosen, :, None, :tall, None] * columns[chosen, None, :, None, :wide]
-        at_row = first_row[chosen, :, None] + torch.arange(tall)
-        at_column = first_column[chosen, :, None] + torch.arange(wide)
-        cells = (at_row[:, :, None, :, None] * width + at_column[:, None, :, None, :]).expand(weights.shape)
+    return pyramid_roi_align([x], rois, torch.zeros(len(rois), dtype=torch.long), size, [scale], sampling_ratio)
+
+
+def sums_rows(x: torch.Tensor) -> bool:
+    """Whether maps like `x` are pooled here, not by torchvision."""
+    return x.device.type == "cpu" and not is_traced() and x.dtype != torch.float16
+
+
+def pyramid_roi_align(
+    maps: Sequence[torch.Tensor], rois: torch.Tensor, level: torch.Tensor, size: int, scales: Sequence[float],
+    sampling_ratio: int = 0,
+) -> torch.Tensor:  # fmt: skip
+    """`roi_align` of each box on its own map, for maps that it `sums_rows` of.
+
+    Args:
+        maps: (N, C, H, W) of each level.
+        level: (n,) int64, the number of each box's map.
+        scales: cells per px of each map.
+    """
+    heights, widths = (torch.tensor([x.shape[side] for x in maps])[level] for side in (2, 3))
+    boxes = rois[:, 1:].detach() * rois.new_tensor(scales)[level, None] - 0.5
+    first_row, rows = _axis(boxes[:, 1], boxes[:, 3], heights, size, sampling_ratio)
+    first_column, columns = _axis(boxes[:, 0], boxes[:, 2], widths, size, sampling_ratio)
+    first_row = first_row + (rois[:, 0].long() * heights)[:, None]
+    order, groups = _windows(level, rows, columns)
+    first_row, rows, first_column, columns = (v[order] for v in (first_row, rows, first_column, columns))
+    at: list[list[torch.Tensor]] = [[] for _ in maps]
+    by: list[list[torch.Tensor]] = [[] for _ in maps]
+    counts: list[list[torch.Tensor]] = [[] for _ in maps]
+    for number, part, tall, wide in groups:
+        weights = rows[part, :, None, :tall, None] * columns[part, None, :, None, :wide]
+        at_row = (first_row[part, :, None] + torch.arange(tall)) * maps[number].shape[3]
+        at_column = first_column[part, :, None] + torch.arange(wide)
+        cells = at_row[:, :, None, :, None] + at_column[:, None, :, None, :]
         used = weights != 0  # beyond the map, too, there is no weight
-        ends = used.flatten(3).sum(3).flatten().cumsum(0)
-        used = used.flatten().nonzero().flatten()
-        cells, weights = cells.reshape(-1)[used], weights.flatten()[used].to(table.dtype)
-        if not len(cells):  # none of these boxes meets the map
-            pooled.append(table.new_zeros(len(ends), channels))
-            continue
-        starts = torch.cat([ends.new_zeros(1), ends[:-1]])
-        pooled.append(F.embedding_bag(cells, table, starts, mode="sum", per_sample_weights=weights))
-    if not order:
-        return x.new_zeros(0, channels, size, size)
-    pooled = torch.cat(pooled) if len(pooled) > 1 else pooled[0]
-    pooled = pooled.view(len(rois), size, size, channels)
-    if len(order) > 1:
-        pooled = pooled[torch.cat(order).argsort()]
-    return pooled.permute(0, 3, 1, 2)
+        counts[number].append(used.sum((3, 4)).flatten())
+        at[number].append(cells[used])
+        by[number].append(weights[used])
+    pooled = [
+        _sums(x, torch.cat(a), torch.cat(b), torch.cat(c)) for x, a, b, c in zip(maps, at, by, counts) if c
+    ]  # fmt: skip
+    if not pooled:
+        return maps[0].new_zeros(0, maps[0].shape[1], size, size)
+    result = torch.cat(pooled) if len(pooled) > 1 else pooled[0]
+    result = result.view(len(rois), -1)
+    if len(groups) > 1:
+        result = result.index_select(0, order.argsort())
+    return result.view(len(rois), size, size, -1).permute(0, 3, 1, 2)
+
+
+def _sums(x: torch.Tensor, cells: torch.Tensor, weights: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
+    """(k, C): of the first `counts[0]` weighted cells of `x` the sum, then of the next `counts[1]`, and so on."""
+    channels = x.shape[1]
+    if not len(cells):  # no box meets the map
+        return x.new_zeros(len(counts), channels)
+    table = x.permute(0, 2, 3, 1).reshape(-1, channels)
+    starts = counts.cumsum(0) - counts
+    return F.embedding_bag(cells, table, starts, mode="sum", per_sample_weights=weights.to(table.dtype))
 
 
 def _axis(
-    low: torch.Tensor, high: torch.Tensor, length: int, size: int, sampling_ratio: int
+    low: torch.Tensor, high: torch.Tensor, length: torch.Tensor, size: int, sampling_ratio: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """One side of every box: where the window of each output cell begins, and the weights in it.
 
     Args:
         low, high: (n,) in cells of the map, whose centres are at 0 .. length - 1.
+        length: (n,) of each box's map.
 
     Returns:
         (n, size) int64 and (n, size, window); the weights of an output cell sum to the share of its samples that
@@ -81,15 +112,16 @@ def _axis(
     samples = step.ceil() if sampling_ratio == 0 else torch.full_like(step, sampling_ratio)
     most = max(int(samples.max()), 1) if len(samples) else 1
     divisor = samples.clamp(min=1)[:, None, None]
+    length = length.to(low.dtype)[:, None, None]
     number = torch.arange(most, dtype=low.dtype)
     cell = torch.arange(size, dtype=low.dtype)[:, None]
     position = low[:, None, None] + cell * step[:, None, None] + (number + 0.5) * (step[:, None, None] / divisor)
     counts = (number < samples[:, None, None]) & (position >= -1) & (position <= length)
     position = position.clamp(min=0)
-    below = position.floor().clamp(max=length - 1)
+    below = position.floor().minimum(length - 1)
     share = torch.where(below >= length - 1, 0.0, position - below)
     weight = counts / divisor
-    first = torch.where(counts, below, length - 1.0).amin(2)
+    first = torch.where(counts, below, length - 1).amin(2)
     offset = torch.where(counts, below - first[..., None], 0.0).long()
     weights = low.new_zeros(*first.shape, int(offset.max()) + 2 if len(low) else 2)
     weights.scatter_add_(2, offset, weight * (1 - share))
@@ -97,8 +129,14 @@ def _axis(
     return first.long(), weights
 
 
-def _windows(rows: torch.Tensor, columns: torch.Tensor) -> list[tuple[torch.Tensor, int, int]]:
-    """Boxes of like windows together: (their numbers, rows, columns), so that long boxes do not widen all others."""
+def _windows(
+    level: torch.Tensor, rows: torch.Tensor, columns: torch.Tensor
+) -> tuple[torch.Tensor, list[tuple[int, slice, int, int]]]:
+    """Boxes of one map and like windows together, so that long boxes do not widen all others.
+
+    Returns:
+        The boxes' numbers, sorted by map and window; and (map, which of the sorted ones, rows, columns) of each group.
+    """
     sizes = torch.tensor(WINDOWS)
 
     def needed(weights: torch.Tensor) -> torch.Tensor:
@@ -106,9 +144,14 @@ def _windows(rows: torch.Tensor, columns: torch.Tensor) -> list[tuple[torch.Tens
         return ((weights != 0) * reach).amax((1, 2)) if len(weights) else reach[:0]
 
     tall, wide = needed(rows), needed(columns)
-    key = torch.bucketize(tall, sizes) * (len(sizes) + 1) + torch.bucketize(wide, sizes)
-    groups = []
-    for value in key.unique().tolist():
-        chosen = (key == value).nonzero().flatten()
-        groups.append((chosen, int(tall[chosen].max()), int(wide[chosen].max())))
-    return groups
+    classes = len(sizes) + 1
+    key = (level * classes + torch.bucketize(tall, sizes)) * classes + torch.bucketize(wide, sizes)
+    key, order = key.sort(stable=True)
+    keys, counts = (v.tolist() for v in key.unique_consecutive(return_counts=True))
+    tall, wide = tall[order].tolist(), wide[order].tolist()
+    groups, start = [], 0
+    for value, count in zip(keys, counts):
+        part = slice(start, start + count)
+        groups.append((value // classes**2, part, max(tall[part]), max(wide[part])))
+        start += count
+    return order, groups

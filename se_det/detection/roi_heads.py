@@ -142,7 +142,7 @@ class RoIHeads(nn.Module):
         image_sizes: Sequence[tuple[int, int]],
     ) -> list[dict[str, torch.Tensor]]:
         """Detections of each image: `pred_boxes` (m, 4), `scores` (m,), `pred_classes` (m,) and, with a mask head,
-        `pred_masks` (m, M, M) probabilities within the boxes."""
+        `box_masks` (m, M, M) probabilities within the boxes."""
         scores, deltas = self._predict(maps, proposals)
         detections = self.box_predictor.detect(scores, deltas, proposals, image_sizes)
         if self.mask_head is not None:
@@ -151,7 +151,7 @@ class RoIHeads(nn.Module):
             logits = self.mask_head.of_class(logits, torch.cat([d["pred_classes"] for d in detections]))
             masks = logits.to(torch.promote_types(logits.dtype, torch.float32)).sigmoid()
             for d, part in zip(detections, masks.split([len(b) for b in boxes])):
-                d["pred_masks"] = part
+                d["box_masks"] = part
         return detections
 
 

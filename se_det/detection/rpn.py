@@ -190,15 +190,15 @@ class RPN(nn.Module):
         """
         pre_topk = self.pre_nms_topk[0 if self.training else 1]
         post_topk = self.post_nms_topk[0 if self.training else 1]
-        scores, boxes, levels = [], [], []
+        scores, sources, moves, levels = [], [], [], []
         for level, (level_anchors, level_logits, level_deltas) in enumerate(zip(anchors, logits, deltas)):
             best, at = level_logits.topk(min(pre_topk, level_logits.shape[1]), dim=1)
-            chosen = level_deltas.gather(1, at[..., None].expand(-1, -1, 4))
             scores.append(best)
-            boxes.append(box_ops.decode(chosen.flatten(0, 1), level_anchors[at].flatten(0, 1), self.box_weights)
-                         .view(*at.shape, 4))  # fmt: skip
+            sources.append(level_anchors[at])
+            moves.append(level_deltas.gather(1, at[..., None].expand(-1, -1, 4)))
             levels.append(torch.full((at.shape[1],), level, device=at.device))
-        scores, boxes, levels = torch.cat(scores, 1), torch.cat(boxes, 1), torch.cat(levels)
+        scores, levels = torch.cat(scores, 1), torch.cat(levels)
+        boxes = box_ops.decode(torch.cat(moves, 1), torch.cat(sources, 1), self.box_weights)
         # -inf marks what lies outside an image; NaN and +inf can only come from diverged weights.
         finite = torch.isfinite(boxes).all(2) & ~torch.isnan(scores) & (scores < torch.inf)
         if self.training and not finite.all():
@@ -210,7 +210,8 @@ class RPN(nn.Module):
         for image, (height, width) in enumerate(image_sizes):
             clipped = box_ops.clip(boxes[image], height, width)
             kept = finite[image] & torch.isfinite(scores[image]) & box_ops.nonempty(clipped, self.min_size)
-            image_boxes, image_scores, image_levels = clipped[kept], scores[image][kept], levels[kept]
+            kept = kept.nonzero()[:, 0]  # the one question that the device is asked; three would be with a mask
+            image_boxes, image_scores, image_levels = clipped[kept], scores[image, kept], levels[kept]
             keep = batched_nms(image_boxes, image_scores, image_levels, self.nms_threshold)[:post_topk]
             results.append((image_boxes[keep], image_scores[keep]))
         return results

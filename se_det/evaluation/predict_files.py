@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -15,6 +16,7 @@ from tqdm import tqdm
 
 from ..background import InOrder, ahead
 from ..data.images import read_image
+from ..detection.rcnn import paste_detections
 from ..errors import DataError
 from ..files import write_atomically
 from .coco_results import to_coco_results
@@ -66,19 +68,19 @@ def predict_files(
     # Quiet where nobody watches (disable=None); how many frames a video has is known at its end only.
     with JsonList(output / RESULTS) as results, tqdm(unit="image", total=_total(sources), disable=None) as bar:
 
-        def finish(picture: Picture, instances: dict[str, torch.Tensor], image_id: int) -> None:
+        def finish(picture: Picture, instances: dict[str, Any], image_id: int) -> None:
             found, _ = to_coco_results(
                 instances,
                 image_id=image_id,
                 category_ids=predictor.category_ids,
-                masks="pred_masks" in instances,
+                masks="box_masks" in instances,
             )
             frame = {} if picture.frame is None else {"frame": picture.frame}
             where = {"file_name": str(picture.source.path), **frame}
             results.extend({**where, **entry} for entry in found)
             drawn = draw_detections(
                 picture.pixels,
-                instances,
+                _pasted(instances, score_threshold),
                 predictor.class_names,
                 score_threshold=score_threshold,
                 enlarge_below=ENLARGE_BELOW if picture.frame is None else 0,
@@ -86,28 +88,50 @@ def predict_files(
             picture.write(drawn)
             bar.update()
 
-        # The next picture is decoded, and the last one encoded, drawn and written, while the model works.
-        with InOrder(finish) as later:
+        def picture(pixels: np.ndarray, source: Source, write: Write, frame: int | None = None) -> Picture:
+            return Picture(source, pixels, write, frame, predictor.sample(pixels))
 
-            def detect(pixels: np.ndarray, source: Source, write: Write, frame: int | None = None) -> None:
-                account.images += 1
-                later(Picture(source, pixels, write, frame), predictor.detect(pixels), account.images)
+        def opened() -> Iterator[Picture | Source | DataError]:
+            """Every source: an image as a picture, a video as it is, or why it cannot be read."""
+            for source in sources:
+                try:
+                    write = partial(_write_image, source, output / source.target, account.failures)
+                    yield source if source.video else picture(read_image(source.path), source, write)
+                except DataError as error:
+                    yield error
 
-            for source, pixels in ahead(_decoded(sources)):
+        # The next pictures are decoded and resized, and the masks of the last ones put into the image, encoded, drawn
+        # and written, while the model works.
+        with InOrder(finish, depth=2 * predictor.cfg.TEST.IMS_PER_BATCH) as later:
+
+            def detect(pictures: list[Picture]) -> None:
+                pictures = pictures[: None if limit is None else limit - account.images]
+                for one, instances in zip(pictures, predictor.detect([one.sample for one in pictures])):
+                    account.images += 1
+                    later(one, instances, account.images)
+
+            for batch in ahead(predictor.batches(opened(), _shape)):
                 left = None if limit is None else limit - account.images
                 if left == 0:
                     break
-                target = output / source.target
-                if isinstance(pixels, DataError):
-                    account.failures.append(str(pixels))
-                elif pixels is not None:
-                    detect(pixels, source, partial(_write_image, source, target, account.failures))
+                source = batch[0]
+                if isinstance(source, DataError):
+                    account.failures.append(str(source))
+                elif isinstance(source, Picture):
+                    detect(batch)
                 else:
                     try:
-                        with VideoReader(source.path) as video, VideoWriter(target, video.rate) as drawn:
+                        with (
+                            VideoReader(source.path) as video,
+                            VideoWriter(output / source.target, video.rate) as drawn,
+                        ):
+                            frames = (
+                                picture(pixels, source, drawn.write, number)
+                                for number, pixels in enumerate(islice(video, left))
+                            )
                             try:
-                                for number, frame in enumerate(ahead(islice(video, left))):
-                                    detect(frame, source, drawn.write, number)
+                                for pictures in ahead(predictor.batches(frames, _shape)):
+                                    detect(pictures)
                             finally:
                                 later.wait()
                     except DataError as error:
@@ -121,21 +145,24 @@ Write = Callable[[np.ndarray], None]
 
 @dataclass(frozen=True)
 class Picture:
-    """An image, or a frame of a video, and what takes it when it is drawn on."""
+    """An image, or a frame of a video, what takes it when it is drawn on, and what the detector takes."""
 
     source: Source
     pixels: np.ndarray
     write: Write
     frame: int | None
+    sample: dict[str, Any]
 
 
-def _decoded(sources: Sequence[Source]) -> Iterator[tuple[Source, np.ndarray | DataError | None]]:
-    """Every source with its pixels, or why it has none; None for a video."""
-    for source in sources:
-        try:
-            yield source, None if source.video else read_image(source.path)
-        except DataError as error:
-            yield source, error
+def _shape(item: Picture | Source | DataError) -> object:
+    """What a batch has in common; a video, and what cannot be read, stand alone."""
+    return item.sample["image"].shape if isinstance(item, Picture) else item
+
+
+def _pasted(instances: dict[str, Any], score_threshold: float) -> dict[str, torch.Tensor]:
+    """What is drawn of the detector's instances, on the CPU, with masks in the image."""
+    shown = (instances["scores"].cpu() >= score_threshold).nonzero()[:, 0]
+    return paste_detections({k: v.cpu()[shown] if torch.is_tensor(v) else v for k, v in instances.items()})
 
 
 def _write_image(source: Source, target: Path, failures: list[str], drawn: np.ndarray) -> None:

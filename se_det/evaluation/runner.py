@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Protocol
 
@@ -28,7 +28,13 @@ class Evaluator(Protocol):
     def evaluate(self) -> dict[str, dict[str, float]]: ...
 
 
-def evaluate(model: nn.Module, loader: Iterable[list[dict]], evaluator: Evaluator) -> dict[str, dict[str, float]]:
+def evaluate(
+    model: nn.Module,
+    loader: Iterable[list[dict]],
+    evaluator: Evaluator,
+    *,
+    infer: Callable[[list[dict]], list[dict]] | None = None,
+) -> dict[str, dict[str, float]]:
     """Run `model` over `loader` and return what `evaluator` says of its outputs.
 
     Every process calls this with its own part of the data; the parts may differ in length. The model is put in
@@ -39,6 +45,7 @@ def evaluate(model: nn.Module, loader: Iterable[list[dict]], evaluator: Evaluato
         model: takes a list of samples and returns a list of outputs, one per sample.
         loader: batches, each a list of samples; logs the time left when it has a length.
         evaluator: takes the outputs.
+        infer: called in place of `model`: `RCNN.detect` leaves masks to the evaluator.
 
     Returns:
         The metrics on the first process, `{}` elsewhere.
@@ -52,7 +59,7 @@ def evaluate(model: nn.Module, loader: Iterable[list[dict]], evaluator: Evaluato
     # Results are encoded and collected while the model already works on the next batch.
     with _evaluation_mode(model), torch.no_grad(), InOrder(evaluator.process) as collect:
         for samples in _with_progress(loader):
-            collect(samples, model(samples))
+            collect(samples, (infer or model)(samples))
     return evaluator.evaluate()
 
 

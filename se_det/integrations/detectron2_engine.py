@@ -59,6 +59,7 @@ BUILTIN_ONLY = (
     ("SOLVER.ACCUMULATE", 1, "its trainer computes a step in one part"),
     ("SOLVER.EMA.DECAY", 0.0, "its trainer keeps no averaged weights"),
     ("TEST.PRECISION", "float32", "its evaluation computes in float32"),
+    ("TEST.COMPILE", False, "its evaluation is not compiled"),
     ("TEST.EARLY_STOP", 0, "its trainer always goes to SOLVER.MAX_ITER"),
 )
 

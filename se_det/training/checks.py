@@ -25,7 +25,6 @@ RANGES = {
     "DATALOADER.SKIP_BAD_IMAGES": (0, None),
     "TEST.EVAL_PERIOD": (0, None),
     "TEST.EARLY_STOP": (0, None),
-    "TEST.IMS_PER_BATCH": (1, None),
 }
 
 logger = logging.getLogger(__name__)

@@ -17,7 +17,9 @@ from ..data.loader import build_test_loader, build_train_loader
 from ..data.skipping import SkippedImages
 from ..data.workers import dead_workers_told
 from ..detection.build import build_detector, check_model
+from ..detection.compilation import check_compiler, compile_backbone
 from ..detection.inference import check_precision, prepare_for_inference
+from ..device import pick_device
 from ..errors import ConfigError, did_you_mean
 from ..evaluation.coco_eval import CocoEvaluator, Outcome
 from ..evaluation.coco_metrics import SUMMARY
@@ -205,6 +207,8 @@ class Evaluation:
         tasks = ("bbox", "segm") if cfg.MODEL.MASK_ON else ("bbox",)
         _check_best_metric(cfg, tasks, test_sets)
         check_precision(cfg.TEST.PRECISION)
+        if cfg.TEST.COMPILE:
+            check_compiler(pick_device(cfg.MODEL.DEVICE))
         folder = Path(cfg.OUTPUT_DIR)
         self._cfg = cfg
         self._parts = {
@@ -229,10 +233,12 @@ class Evaluation:
         if isinstance(model, nn.parallel.DistributedDataParallel):
             model = model.module
         model = prepare_for_inference(copy.deepcopy(model), precision=self._cfg.TEST.PRECISION)
+        if self._cfg.TEST.COMPILE:
+            compile_backbone(model)
         results: Metrics = {}
         for name, (dataset, evaluator) in self._parts.items():
             loader = build_test_loader(self._cfg, dataset, rank=comm.rank(), world_size=comm.world_size())
-            for task, values in evaluate(model, loader, evaluator).items():
+            for task, values in evaluate(model, loader, evaluator, infer=model.detect).items():
                 results[task if len(self._parts) == 1 else f"{name}/{task}"] = values
         return results
 

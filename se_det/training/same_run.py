@@ -30,6 +30,7 @@ MAY_CHANGE = frozenset(
         "OUTPUT_DIR",
         "SOLVER.CHECKPOINT_PERIOD",
         "SOLVER.MAX_ITER",
+        "TEST.COMPILE",
         "TEST.EARLY_STOP",
         "TEST.EVAL_PERIOD",
         "TEST.IMS_PER_BATCH",

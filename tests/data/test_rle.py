@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from pycocotools import mask as coco_mask
 
-from se_det.data.rle import bitmap, decompress_counts
+from se_det.data.rle import bitmap, decompress_counts, window_counts
 
 
 def test_compressed_counts_decode_to_what_pycocotools_decodes() -> None:
@@ -36,3 +36,17 @@ def test_what_is_torn_is_found_and_leaves_its_neighbours_whole() -> None:
     parts = np.split(counts, np.cumsum(numbers)[:-1])
     for runs in (parts[0], parts[4]):
         np.testing.assert_array_equal(bitmap(runs, 300, 400), mask)
+
+
+def test_a_window_is_encoded_as_pycocotools_encodes_the_whole_mask() -> None:
+    random = np.random.default_rng(4)
+    height, width = 30, 40
+    for top, left, rows, columns in [(0, 0, 30, 40), (0, 3, 30, 20), (5, 39, 25, 1), (0, 0, 7, 9), (11, 8, 13, 17),
+                                     (0, 0, 0, 0), (30, 40, 0, 0), (4, 4, 0, 6)]:  # fmt: skip
+        for share in (0.0, 0.1, 0.5, 0.95, 1.0):
+            window = random.random((columns, rows)) < share
+            mask = np.zeros((height, width), np.uint8, order="F")
+            mask[top : top + rows, left : left + columns] = window.T
+            counts = window_counts(window, top, left, height, width)
+            rle = coco_mask.frPyObjects({"size": [height, width], "counts": counts.tolist()}, height, width)
+            assert rle == coco_mask.encode(mask)

@@ -8,7 +8,9 @@ from torch.nn import functional as F
 
 from se_det.detection import boxes as box_ops
 from se_det.detection import build_detector
+from se_det.detection.masks import _paste_whole
 from se_det.detection.matching import match
+from se_det.detection.rcnn import paste_detections
 from se_det.errors import ConfigError, TrainingError
 
 from .conftest import make_sample, small_config
@@ -152,6 +154,19 @@ def test_detections_are_scaled_to_the_original_image():
         (double,) = model([{**sample, "height": 192, "width": 256}])
     torch.testing.assert_close(double["instances"]["pred_boxes"], same["instances"]["pred_boxes"] * 2)
     assert double["instances"]["pred_masks"].shape[1:] == (192, 256)
+
+
+def test_masks_can_be_put_into_the_image_later():
+    model = lively_detector("none")
+    sample = {**make_sample(96, 128, []), "height": 150, "width": 210}
+    with torch.no_grad():
+        now, later = model([sample])[0]["instances"], model.detect([sample])[0]["instances"]
+    masks, size = later["box_masks"], later["image_size"]
+    assert masks.shape[1:] == (28, 28) and size == (150, 210) and len(masks) > 20
+    pasted = paste_detections(later)
+    assert pasted.keys() == now.keys() == {"pred_boxes", "scores", "pred_classes", "pred_masks"}
+    assert all(torch.equal(pasted[name], now[name]) for name in now)
+    assert now["pred_masks"].any() and torch.equal(_paste_whole(masks, later["pred_boxes"], *size), now["pred_masks"])
 
 
 def test_diverged_weights_are_an_error_in_training_and_dropped_in_evaluation(samples):

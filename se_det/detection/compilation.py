@@ -1,0 +1,93 @@
+"""The backbone and its pyramid through torch.compile, for a bounded number of shapes.
+
+A shape is compiled as it is. Padding images to fewer shapes would change results unless MODEL.GATE.PADDING is "exact"
+(zeros beyond an image have an effect), and there the image's own size is part of what is compiled.
+"""
+
+from __future__ import annotations
+
+import logging
+
+import torch
+from torch import nn
+
+from ..errors import ConfigError
+from ..layers.area import ValidArea
+from .rcnn import RCNN
+
+# Compiling one takes most of a minute. PyTorch by itself would stop at as many, and run the rest as if not compiled.
+MOST_SHAPES = 8
+
+logger = logging.getLogger(__name__)
+
+Maps = tuple[dict[str, torch.Tensor], dict[str, ValidArea | None]]
+
+
+def check_compiler(device: torch.device) -> None:
+    """Compile something small.
+
+    Raises:
+        ConfigError: torch.compile does not work here.
+    """
+    _compiled_or_refused(torch.compile(_small), torch.zeros(8, device=device))
+
+
+def compile_backbone(model: RCNN) -> RCNN:
+    """Have the maps of `model`, which is prepared for inference, computed by compiled code, in place.
+
+    Gates are then the plain formula, which the compiler fuses itself. Results are equal up to rounding.
+    """
+    if model.device.type == "cpu" and next(model.backbone.parameters()).dtype == torch.float32:
+        logger.warning("TEST.COMPILE is True: in float32 on a CPU compiled networks measured slower than others.")
+    model.backbone.features = CompiledFeatures(model.backbone)
+    return model
+
+
+class CompiledFeatures:
+    """What `features` of a backbone gives, compiled for the first `MOST_SHAPES` shapes that come."""
+
+    def __init__(self, backbone: nn.Module) -> None:
+        self._plain = backbone.features
+        self._compiled = torch.compile(self._plain, dynamic=False)
+        self._shapes: set[tuple] = set()
+        self._told = False
+
+    def __call__(self, x: torch.Tensor, area: ValidArea | None = None) -> Maps:
+        """(N, 3, H, W) to the maps and the area of each, see `FPN.features`.
+
+        Raises:
+            ConfigError: it cannot be compiled.
+        """
+        # Sizes of images are constants of the code, too, where padding is told from them ("squeeze", "exact").
+        shape = (tuple(x.shape), area)
+        if shape not in self._shapes:
+            if len(self._shapes) == MOST_SHAPES:
+                if not self._told:
+                    logger.warning(
+                        "TEST.COMPILE: images have more than %d shapes; those that come now are not compiled.",
+                        MOST_SHAPES,
+                    )
+                    self._told = True
+                return self._plain(x, area)
+            self._shapes.add(shape)
+            logger.info("Compiling the backbone for %d x %d x %d px.", x.shape[0], x.shape[2], x.shape[3])
+            return _compiled_or_refused(self._compiled, x, area)
+        return self._compiled(x, area)
+
+
+def _small(x: torch.Tensor) -> torch.Tensor:
+    return torch.relu(x + 1) * 2
+
+
+def _compiled_or_refused(function, *args):
+    from torch._dynamo.exc import TorchDynamoException  # the import takes a second
+
+    try:
+        return function(*args)
+    except TorchDynamoException as error:
+        cause = getattr(error, "inner_exception", error)
+        said = " ".join([f"{type(cause).__name__}:", *str(cause).strip().splitlines()[:1]])
+        raise ConfigError(
+            f"TEST.COMPILE is True, and torch.compile does not work here ({said.rstrip('.')}): install what it needs "
+            "(a C++ compiler; on a GPU Triton, too), or set TEST.COMPILE False."
+        ) from error
