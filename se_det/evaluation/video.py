@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -31,6 +32,8 @@ class VideoReader:
         self.path = Path(path)
         if not self.path.is_file():
             raise DataError(f"There is no video {self.path}.")
+        # A frame may be read in another thread, and what is released under it would crash.
+        self._lock = threading.Lock()
         # FFmpeg by name: other backends take a name like `a%02d.mp4` for a series of images.
         self._capture = cv2.VideoCapture(str(self.path), cv2.CAP_FFMPEG)
         if not self._capture.isOpened():
@@ -49,7 +52,8 @@ class VideoReader:
         """
         count = 0
         while True:
-            there, frame = self._capture.read()
+            with self._lock:
+                there, frame = self._capture.read()
             if not there:
                 break
             count += 1
@@ -64,7 +68,8 @@ class VideoReader:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._capture.release()
+        with self._lock:
+            self._capture.release()
 
 
 class VideoWriter:
@@ -78,6 +83,7 @@ class VideoWriter:
         self.path, self.rate = Path(path), rate
         self._writer: cv2.VideoWriter | None = None
         self._temporary: str | None = None
+        self._lock = threading.Lock()  # frames may be written by another thread than the one that leaves
 
     def write(self, frame: np.ndarray) -> None:
         """Append a frame, uint8 (height, width, 3) BGR.
@@ -91,7 +97,8 @@ class VideoWriter:
             self._open(frame.shape[1], frame.shape[0])
         if frame.shape[1::-1] != self._size:
             frame = cv2.resize(frame, self._size)
-        self._writer.write(frame)
+        with self._lock:
+            self._writer.write(frame)
 
     def _open(self, width: int, height: int) -> None:
         handle, self._temporary = temporary_beside(self.path, ".tmp.mp4")  # the suffix says the format
@@ -110,7 +117,8 @@ class VideoWriter:
     def __exit__(self, kind: type | None, *_: object) -> None:
         if self._writer is None:
             return
-        self._writer.release()
+        with self._lock:
+            self._writer.release()
         # A damaged input's good frames are kept; what an interrupt or a full disk left is not.
         if kind is not None and not issubclass(kind, DataError):
             self._discard()

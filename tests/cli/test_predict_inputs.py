@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import resource
+import threading
+import time
 from pathlib import Path
 
 import cv2
@@ -130,6 +132,29 @@ def test_a_video_that_breaks_off(tmp_path: Path) -> None:
     path.write_bytes(data[: len(data) // 2])
     with pytest.raises(DataError, match=r"a\.avi"), VideoReader(path) as reader:
         list(reader)
+
+
+def test_a_video_is_not_closed_under_a_frame_being_read(tmp_path: Path) -> None:
+    """Ctrl-C ends the main thread's loop while another thread reads ahead: FFmpeg would read what was freed."""
+    begun, calls = threading.Event(), []
+
+    class Capture:
+        def read(self) -> tuple[bool, None]:
+            begun.set()
+            time.sleep(0.2)
+            calls.append("read")
+            return True, None
+
+        def release(self) -> None:
+            calls.append("released")
+
+    with VideoReader(video(tmp_path / "a.avi", 1)) as reader:
+        reader._capture = Capture()
+        thread = threading.Thread(target=lambda: next(iter(reader), None))
+        thread.start()
+        begun.wait()
+    thread.join()
+    assert calls == ["read", "released"]
 
 
 def test_odd_sizes_lose_nothing_and_the_rate_is_kept(tmp_path: Path) -> None:

@@ -163,6 +163,16 @@ def refuse_on_one() -> None:
     comm.barrier()
 
 
+def refuse_at_length() -> None:
+    raise DataError(f"{comm.rank()} " + "many.jpg are torn. " * 20_000)
+
+
+def test_a_sentence_longer_than_a_pipe_holds_arrives() -> None:
+    """Each process must be heard before it can end."""
+    with pytest.raises(DataError, match=r"^\d (many\.jpg are torn\. ){20000}$"):
+        spawn_two(refuse_at_length)
+
+
 def leave_when_asked(folder: str) -> None:
     """A SIGTERM to the second process alone, and a Ctrl-C's SIGINT to the first; step 7 is not a step to ask at."""
     with stop_on_signals() as stop, stop.awaited():
