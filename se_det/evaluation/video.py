@@ -14,6 +14,8 @@ from ..errors import CheckpointError, DataError
 from ..files import temporary_beside
 
 USUAL_RATE = 25.0  # frames a second, for a file that does not say
+RATES = (0.01, 1000.0)  # what a file may say and MPEG-4 has
+MOST = 8190  # px of a side of MPEG-4 that is even
 
 
 class VideoReader:
@@ -41,7 +43,7 @@ class VideoReader:
                 f"The video {self.path} cannot be read: it is damaged, or of a format FFmpeg does not know."
             )
         rate = self._capture.get(cv2.CAP_PROP_FPS)
-        self.rate = rate if 0 < rate <= 1000 else USUAL_RATE
+        self.rate = rate if RATES[0] <= rate <= RATES[1] else USUAL_RATE
         self.declared = max(0, int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT)))
 
     def __iter__(self) -> Iterator[np.ndarray]:
@@ -76,7 +78,7 @@ class VideoWriter:
     """An MP4 (MPEG-4 part 2) that is at its place once it is whole; a context manager.
 
     It is opened by the first frame, whose size the others are given; without frames there is no file. The format has
-    even sizes: an odd last row or column is doubled.
+    even sizes: an odd last row or column is doubled. Frames that it has no room for are made smaller.
     """
 
     def __init__(self, path: str | os.PathLike, rate: float) -> None:
@@ -103,7 +105,8 @@ class VideoWriter:
     def _open(self, width: int, height: int) -> None:
         handle, self._temporary = temporary_beside(self.path, ".tmp.mp4")  # the suffix says the format
         os.close(handle)
-        self._size = (width, height)
+        shrunk = min(1.0, MOST / max(width, height))
+        self._size = (max(2, int(width * shrunk) // 2 * 2), max(2, int(height * shrunk) // 2 * 2))
         self._writer = cv2.VideoWriter(
             self._temporary, cv2.CAP_FFMPEG, cv2.VideoWriter_fourcc(*"mp4v"), self.rate, self._size
         )

@@ -37,8 +37,9 @@ class FolderLock:
         return self._handle is not None
 
     def acquire(self) -> None:
-        """Take the lock of the folder, which must be there, unless it is held already. Where the file system has no locks, a
-        line says so.
+        """Take the lock of the folder, which must be there, unless it is held already.
+
+        Where the file system has no locks, a line says so.
 
         Raises:
             CheckpointError: another run holds it, by its process and host; or the folder cannot be written.

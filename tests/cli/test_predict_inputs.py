@@ -166,6 +166,16 @@ def test_odd_sizes_lose_nothing_and_the_rate_is_kept(tmp_path: Path) -> None:
         assert [frame.shape for frame in reader] == [(34, 48, 3)] * 3
 
 
+@pytest.mark.parametrize(
+    ("size", "drawn"), [((8190, 2), (8190, 2)), ((9000, 100), (8190, 90)), ((2, 16380), (2, 8190))]
+)
+def test_frames_larger_than_the_format_holds_are_made_smaller(tmp_path: Path, size: tuple, drawn: tuple) -> None:
+    with VideoWriter(tmp_path / "a.mp4", 0.01) as writer:
+        writer.write(np.zeros((size[1], size[0], 3), np.uint8))
+    with VideoReader(tmp_path / "a.mp4") as reader:
+        assert [frame.shape[1::-1] for frame in reader] == [drawn] and reader.rate == pytest.approx(0.01)
+
+
 def test_an_interrupted_result_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt), VideoWriter(tmp_path / "a.mp4", 10) as drawn:
         drawn.write(np.zeros((48, 64, 3), np.uint8))

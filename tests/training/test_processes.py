@@ -23,7 +23,7 @@ from se_det.training.loop import seed_step, train
 from se_det.training.optimizer import build_optimizer
 from se_det.training.progress import Progress
 from se_det.training.replicas import replicate
-from se_det.training.stopping import Stop, stop_on_signals
+from se_det.training.stopping import EvaluationLeft, Stop, stop_on_signals
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
@@ -190,6 +190,24 @@ def test_all_processes_leave_after_the_same_step(tmp_path: Path) -> None:
     with pytest.raises(Interrupted, match="SIGINT ended the run after 10 steps"):
         spawn_two(leave_when_asked, str(tmp_path))
     assert sorted(p.name for p in tmp_path.iterdir()) == ["0_10", "1_10"]
+
+
+def leave_an_evaluation(folder: str) -> None:
+    """The second process has a batch less than the first, and gets the signal."""
+    with stop_on_signals() as stop, stop.awaited():
+        assert list(stop.between(range(31 - comm.rank()))) == list(range(31 - comm.rank()))
+        try:
+            for batch in stop.between(range(31 - comm.rank())):
+                last = batch
+                if batch == 12 and comm.rank() == 1:
+                    os.kill(os.getpid(), signal.SIGTERM)
+        except EvaluationLeft:
+            Path(folder, f"{comm.rank()}_{last}").touch()
+
+
+def test_all_processes_leave_an_evaluation_after_equally_many_batches(tmp_path: Path) -> None:
+    spawn_two(leave_an_evaluation, str(tmp_path))
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["0_19", "1_19"]
 
 
 def die_on_one(together: bool) -> None:
