@@ -77,7 +77,7 @@ def find_sources(inputs: Sequence[str], output: str | os.PathLike, *, reserved: 
 def _search(text: str, output: Path) -> list[tuple[Path, Path]]:
     """(file, its name below the output folder) of one input."""
     path = Path(text)
-    if not text or "\0" in text:
+    if not text or not _may_be_a_name(text):
         return []
     if os.path.isdir(path):  # unlike Path's own methods these take names of any length
         return [(file, file.relative_to(path)) for file in _known(path.rglob("*"), path, output)]
@@ -141,6 +141,13 @@ def _known(files: Iterable[Path], root: Path, output: Path) -> list[Path]:
         and os.path.isfile(file)
         and (inside is None or inside not in Path(os.path.realpath(file)).parents)
     )
+
+
+def _may_be_a_name(text: str) -> bool:
+    try:
+        return b"\0" not in os.fsencode(text)
+    except UnicodeEncodeError:  # half of a character
+        return False
 
 
 def _nothing(text: str) -> str:

@@ -18,16 +18,15 @@ from ..data.skipping import SkippedImages
 from ..data.workers import dead_workers_told
 from ..detection.build import build_detector, check_model
 from ..detection.inference import check_precision, prepare_for_inference
-from ..errors import ConfigError, did_you_mean
+from ..errors import ConfigError
 from ..evaluation.coco_eval import CocoEvaluator, Outcome
-from ..evaluation.coco_metrics import SUMMARY
 from ..evaluation.report import write_report
 from ..evaluation.runner import evaluate
 from ..files import check_writable, write_text
 from ..weights import fit_gates, load_weights, settle_as_saved, settle_weights
 from . import data_sets, settings
 from .checkpoint import Checkpointer
-from .checks import check_training
+from .checks import check_best_metric, check_training
 from .ema import EMA
 from .folder import OutputFolder
 from .logs import run_log
@@ -207,7 +206,7 @@ class Evaluation:
 
     def __init__(self, cfg: CfgNode, test_sets: dict[str, CocoDataset], stop: Stop | None = None) -> None:
         tasks = ("bbox", "segm") if cfg.MODEL.MASK_ON else ("bbox",)
-        _check_best_metric(cfg, tasks, test_sets)
+        check_best_metric(cfg, tasks, test_sets)
         check_precision(cfg.TEST.PRECISION)
         folder = Path(cfg.OUTPUT_DIR)
         self._cfg, self._stop = cfg, stop
@@ -243,22 +242,6 @@ class Evaluation:
             for task, values in evaluate(model, loader, evaluator).items():
                 results[task if len(self._parts) == 1 else f"{name}/{task}"] = values
         return results
-
-
-def _check_best_metric(cfg: CfgNode, tasks: tuple[str, ...], test_sets: dict[str, CocoDataset]) -> None:
-    """Refuse a TEST.BEST_METRIC that no evaluation will give, before hours of training have passed."""
-    metric = cfg.TEST.BEST_METRIC
-    known = [
-        f"{task}/{metric}" if len(test_sets) == 1 else f"{name}/{task}/{metric}"
-        for name, dataset in test_sets.items()
-        for task in tasks
-        for metric in (*SUMMARY, *(f"AP-{label}" for label in dataset.category_names))
-    ]
-    if metric and metric not in known:
-        raise ConfigError(
-            f"TEST.BEST_METRIC '{metric}' is none of what is evaluated: {', '.join(known[:3])}, ...."
-            f"{did_you_mean(metric, known)}"
-        )
 
 
 def _own_copy(cfg: CfgNode) -> CfgNode:
