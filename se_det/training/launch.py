@@ -20,7 +20,7 @@ import torch.multiprocessing as mp
 from .. import errors
 from ..errors import ConfigError, SeDetError, TrainingError
 from ..memory import keep_freed_memory
-from .stopping import passed_on, stopped_by
+from .stopping import ENDED, ERRORS, passed_on, stopped_by
 
 # The others wait this long while the first process evaluates.
 TIMEOUT = datetime.timedelta(hours=1)
@@ -126,7 +126,10 @@ def spawn(
         failures += _heard(listening, wait(listening, 0))
         if failures:
             name, message = failures[0]
-            raise getattr(errors, name, SeDetError)(message) from None
+            kind = getattr(errors, name, SeDetError)
+            if came and kind in ERRORS.values():  # of the signal that came here, not of the one passed on
+                raise stopped_by(came[0], message.partition(ENDED)[2]) from None
+            raise kind(message) from None
         if came:
             raise stopped_by(came[0], "before its first step.") from None
         killed = _killed(codes, error)

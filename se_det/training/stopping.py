@@ -18,6 +18,7 @@ from ..errors import Interrupted, Terminated, TrainingError
 
 EVERY = 10  # steps, or batches of an evaluation, between the questions whether any of several processes is to leave
 ERRORS = {signal.SIGTERM: Terminated, signal.SIGINT: Interrupted}
+ENDED = " ended the run "
 RANKS = (None, signal.SIGTERM, signal.SIGINT)  # of several processes' answers the last of these counts
 
 
@@ -100,7 +101,7 @@ class StoppableBatches:
 
 def stopped_by(number: signal.Signals, when: str) -> TrainingError:
     """The error of a run that a signal ended."""
-    return ERRORS[number](f"{number.name} ended the run {when}")
+    return ERRORS[number](f"{number.name}{ENDED}{when}")
 
 
 @contextmanager

@@ -192,6 +192,25 @@ def test_all_processes_leave_after_the_same_step(tmp_path: Path) -> None:
     assert sorted(p.name for p in tmp_path.iterdir()) == ["0_10", "1_10"]
 
 
+def leave_as_the_parent_is_asked() -> None:
+    with stop_on_signals() as stop, stop.awaited():
+        if comm.rank() == 0:
+            os.kill(os.getppid(), signal.SIGINT)
+        step = 0
+        while not stop.requested(step):
+            step += 1
+            time.sleep(0.001)
+        comm.barrier()
+        raise stop.error("after some steps.")
+
+
+@pytest.mark.slow
+def test_the_signal_that_is_told_is_the_one_that_came() -> None:
+    """SIGINT to the process that started them, which they get as SIGTERM."""
+    with pytest.raises(Interrupted, match=r"^SIGINT ended the run after some steps\.$"):
+        spawn_two(leave_as_the_parent_is_asked)
+
+
 def leave_an_evaluation(folder: str) -> None:
     """The second process has a batch less than the first, and gets the signal."""
     with stop_on_signals() as stop, stop.awaited():
