@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import stat
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -69,6 +71,22 @@ def check_writable(folder: str | os.PathLike) -> None:
         raise CheckpointError(
             f"The output folder {folder} cannot be written: {error.strerror or error}. Give another one."
         ) from error
+
+
+def open_file(path: str | os.PathLike) -> IO[bytes]:
+    """Open a file to read its bytes. Pipes, which would be waited for without end, and devices, which may have none,
+    are refused.
+
+    Raises:
+        OSError: it is not there, cannot be read, or is no file.
+    """
+    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    mode = os.fstat(handle).st_mode
+    if stat.S_ISREG(mode):
+        return os.fdopen(handle, "rb")
+    os.close(handle)
+    code = errno.EISDIR if stat.S_ISDIR(mode) else errno.EINVAL
+    raise OSError(code, os.strerror(code) if stat.S_ISDIR(mode) else "it is no file", os.fspath(path))
 
 
 def write_text(path: str | os.PathLike, text: str) -> None:

@@ -80,10 +80,10 @@ def run_pretraining(
         folder.check(resume=resume, overwrite=overwrite)
         images, test_images = _data(cfg)
         path, saved = _saved_run(cfg, images, checkpoint) if resume else (None, None)
-        run = _Run(cfg, device, images, test_images, path, saved)
+        run = _Run(cfg, device, images, test_images, path, saved, stop)
         del saved
         folder.claim()
-        return run.train(log, stop)
+        return run.train(log)
 
 
 def run_classifier_evaluation(cfg: CfgNode) -> dict[str, Any]:
@@ -97,7 +97,7 @@ def run_classifier_evaluation(cfg: CfgNode) -> dict[str, Any]:
     """
     cfg = cfg.clone()
     cfg.defrost()
-    with run_log(), dead_workers_told():
+    with run_log(), stop_on_signals("before its evaluation was done."), dead_workers_told():
         device = _announce(cfg)
         if not cfg.MODEL.WEIGHTS:
             raise ConfigError("No weights were given to evaluate: set MODEL.WEIGHTS <path>, or --resume <checkpoint>.")
@@ -122,16 +122,26 @@ def run_classifier_evaluation(cfg: CfgNode) -> dict[str, Any]:
 
 
 class Evaluation:
-    """The run's evaluation: logs and writes the results, and gives them."""
+    """The run's evaluation: logs and writes the results, and gives them.
 
-    def __init__(self, cfg: CfgNode, images: LabelledImages, device: torch.device) -> None:
-        self._cfg, self._images, self._device = cfg, images, device
+    Args:
+        stop: asked between batches whether to leave, in training.
+    """
+
+    def __init__(
+        self, cfg: CfgNode, images: LabelledImages, device: torch.device, stop: Stop | None = None
+    ) -> None:  # fmt: skip
+        self._cfg, self._images, self._device, self._stop = cfg, images, device, stop
         self._view = preprocessing(cfg)
         amp = cfg.SOLVER.AMP
         self._precision = Precision(enabled=amp.ENABLED, dtype=amp.DTYPE, device_type=device.type)
 
     def __call__(self, model: nn.Module, ema: EMA | None = None) -> dict[str, Any]:
-        """Evaluate `model`, with its averaged weights where there are any."""
+        """Evaluate `model`, with its averaged weights where there are any.
+
+        Raises:
+            EvaluationLeft: the run was asked to end.
+        """
         with ema.applied() if ema is not None else nullcontext():
             share_statistics(model)
             loader = test_loader(
@@ -146,7 +156,7 @@ class Evaluation:
             )
             results = evaluate_classifier(
                 model,
-                loader,
+                loader if self._stop is None else self._stop.between(loader),
                 num_classes=len(self._images.class_names),
                 preprocessing=self._view,
                 device=self._device,
@@ -168,8 +178,9 @@ class _Run:
 
     def __init__(
         self, cfg: CfgNode, device: torch.device, images: LabelledImages, test_images: LabelledImages | None,
-        path: Path | None, saved: dict[str, Any] | None,
+        path: Path | None, saved: dict[str, Any] | None, stop: Stop,
     ) -> None:  # fmt: skip
+        self._stop = stop
         if saved:
             cfg.MODEL.WEIGHTS = _weights_of(saved)
         seed = parts.settle_seed(cfg, saved["rng"]["seed"] if saved else None)
@@ -214,7 +225,7 @@ class _Run:
             self.state.restore(saved, path)
         self.objective = objective_of(settled, model, seed).to(device)
         self.writer: MetricsWriter | None = None
-        evaluation = Evaluation(settled, test_images, device) if test_images is not None else None
+        evaluation = Evaluation(settled, test_images, device, stop) if test_images is not None else None
         self.milestones = Milestones(
             checkpointer=Checkpointer(settled.OUTPUT_DIR, keep=KEEP),
             snapshot=self.state.snapshot,
@@ -240,7 +251,7 @@ class _Run:
     def _metrics(results: dict[str, Any]) -> dict[str, dict[str, float]]:
         return {TASK: {k: v for k, v in results.items() if k != "per_class"}} if results else {}
 
-    def train(self, log: RunLog, stop: Stop) -> dict[str, Any]:
+    def train(self, log: RunLog) -> dict[str, Any]:
         cfg, milestones, start = self.cfg, self.milestones, self.start
         max_iter = cfg.SOLVER.MAX_ITER
         if comm.is_main():
@@ -254,7 +265,7 @@ class _Run:
         )  # fmt: skip
         try:
             if not milestones.evaluate_if_due(start) and start < max_iter:
-                with stop.awaited():
+                with self._stop.awaited():
                     train(
                         replicate(self.objective),
                         iter(self.loader),
@@ -272,7 +283,7 @@ class _Run:
                         clip=parts.gradient_clip(cfg, self.model),
                         ema=self.state.ema,
                         read_every_step=cfg.MODEL.DEVICE == "cpu",
-                        stop=stop,
+                        stop=self._stop,
                         skipped=self.state.skipped,
                     )
         finally:

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import DataError
+from ..files import open_file
 from .lists import MOST_CLASSES
 from .sources import IMAGE_SUFFIXES, MOST_BYTES, LabelledImages, settle_classes
 
@@ -86,7 +87,7 @@ def _index(path: Path, bound: int) -> list[tuple[str, int, int, int]]:
     labels: dict[str, int] = {}
     try:
         length = path.stat().st_size
-        with tarfile.open(path, "r:") as tar:
+        with open_file(path) as file, tarfile.open(fileobj=file, mode="r:") as tar:
             while (member := tar.next()) is not None:
                 tar.members = []  # which would else keep every header
                 if member.isdir():
@@ -104,7 +105,6 @@ def _index(path: Path, bound: int) -> list[tuple[str, int, int, int]]:
                 else:
                     images[key] = (member.name, member.offset_data, member.size)
             end = tar.offset
-        with open(path, "rb") as file:
             file.seek(end)
             whole = file.read(BLOCK) == bytes(BLOCK)
     except tarfile.ReadError as error:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import glob
 import os
 import re
-import stat
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ import numpy as np
 
 from ..data.text_column import TextColumn
 from ..errors import DataError, did_you_mean
+from ..files import open_file
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 MOST_BYTES = 256 * 2**20  # of one encoded image; a larger one is no photo
@@ -66,13 +66,9 @@ def read_file(path: Path) -> bytes:
         DataError: it is missing, cannot be read, or is far too large for an image.
     """
     try:
-        # Without waiting, as it may be a pipe that nobody writes to.
-        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
-            status = os.fstat(file.fileno())
-            if not stat.S_ISREG(status.st_mode):
-                raise DataError(f"The image {path} is no file: take it out.")
+        with open_file(path) as file:
             # No more than there is: memory for MOST_BYTES would be asked for first, which takes longer than reading.
-            data = file.read(min(status.st_size, MOST_BYTES) + 1)
+            data = file.read(min(os.fstat(file.fileno()).st_size, MOST_BYTES) + 1)
     except OSError as error:
         raise DataError(f"The image {path} cannot be read: {error.strerror}. Add the file or take it out.") from error
     if len(data) > MOST_BYTES:
@@ -127,7 +123,9 @@ def read_class_names(path: str) -> list[str] | None:
     if not path:
         return None
     try:
-        names = [line.strip() for line in Path(path).read_text(encoding="utf-8").splitlines() if line.strip()]
+        with open_file(path) as file:
+            text = file.read().decode("utf-8")
+        names = [line.strip() for line in text.splitlines() if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"The class names in {path} (DATASETS.CLASSES) cannot be read: {error}.") from error
     twice = next((name for number, name in enumerate(names) if name in names[:number]), None)

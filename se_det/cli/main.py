@@ -6,6 +6,7 @@ import argparse
 import importlib
 import logging
 import os
+import select
 import sys
 from collections.abc import Sequence
 
@@ -58,6 +59,10 @@ def run_command(name: str, argv: Sequence[str] | None = None, *, prog: str | Non
         print("error: interrupted.", file=sys.stderr)
         return 130
     except BrokenPipeError:
+        poll = select.poll()
+        poll.register(sys.stdout, 0)
+        if not poll.poll(0):  # it was another pipe
+            raise
         # Whoever read our output has left; nothing more can be said to them.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import DataError
+from ..files import open_file
 
 PACKED = 0  # the key that a packed segmentation's number stands under; keys of JSON itself are strings
 
@@ -103,7 +104,9 @@ def load_json(path: Path, polygons: PackedPolygons) -> Any:
     # Millions of new objects and not one cycle: the collector would walk over all of them again and again.
     gc.disable()
     try:
-        return json.loads(path.read_bytes(), object_hook=polygons.take)
+        with open_file(path) as file:
+            data = file.read()
+        return json.loads(data, object_hook=polygons.take)
     except FileNotFoundError as error:
         raise DataError(f"The annotation file {path} is not there: correct the path.") from error
     except OSError as error:

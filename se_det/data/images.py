@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from ..errors import DataError
+from ..files import open_file
 
 FORMATS = ("BGR", "RGB")
 START_OF_JPEG, END_OF_JPEG = b"\xff\xd8\xff", b"\xff\xd9"
@@ -50,7 +51,7 @@ def read_image(path: str | os.PathLike, format: str = "BGR") -> np.ndarray:
     """
     try:
         # From open() rather than the path, so that Pillow cannot leave it open.
-        with open(path, "rb") as file:
+        with open_file(path) as file:
             return decode(file, format)
     except FileNotFoundError as error:
         raise DataError(f"The image {path} is not there: add the file, or take it out of the annotations.") from error

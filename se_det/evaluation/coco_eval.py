@@ -138,16 +138,22 @@ class CocoEvaluator:
             logger.warning("The detector found nothing in %d images: every AP is 0.", len(self._image_ids))
         if self.output_folder is not None:
             write_json(self.output_folder / "inference" / "coco_instances_results.json", results)
+        self.outcome = self.score(results)
+        metrics = self.outcome.metrics
+        for task in self.tasks:
+            _log(task, metrics[task])
+        if self.output_folder is not None:
+            write_json(self.output_folder / "inference" / "metrics.json", _without_nan(metrics), indent=2)
+        return metrics
+
+    def score(self, results: list[dict[str, Any]]) -> Outcome:
+        """What COCO results with the file's own ids are worth; for one process."""
         if self._truth is None:  # the process group was started after this evaluator was made
             self._truth = self._read_truth()
         metrics, precision = {}, {}
         for task in self.tasks:
             metrics[task], precision[task] = coco_scores(self._truth, results, task)
-            _log(task, metrics[task])
-        if self.output_folder is not None:
-            write_json(self.output_folder / "inference" / "metrics.json", _without_nan(metrics), indent=2)
-        self.outcome = Outcome(self.dataset, self._truth, results, metrics, precision)
-        return metrics
+        return Outcome(self.dataset, self._truth, results, metrics, precision)
 
     def _read_truth(self) -> GroundTruth:
         return GroundTruth(

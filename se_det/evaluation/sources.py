@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import fnmatch
 import glob
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,10 +52,10 @@ def find_sources(inputs: Sequence[str], output: str | os.PathLike, *, reserved: 
             failures.append(_nothing(text))
         pairs += found
     taken = {name.casefold() for name in reserved}
-    seen: set[Path] = set()
+    seen: set[str] = set()
     sources = []
     for path, name in pairs:
-        real = path.resolve()
+        real = os.path.realpath(path)
         if real in seen:
             continue
         seen.add(real)
@@ -68,7 +69,7 @@ def find_sources(inputs: Sequence[str], output: str | os.PathLike, *, reserved: 
         sources.append(Source(path=path, video=video, target=target))
     for written in [*(output / s.target for s in sources), *(output / name for name in reserved)]:
         # By the file itself, whatever the names: a link to an input counts.
-        if written.exists() and written.resolve() in seen:
+        if os.path.exists(written) and os.path.realpath(written) in seen:
             raise DataError(f"{written} is one of the inputs and would be overwritten: give another output folder.")
     return sources, failures
 
@@ -76,43 +77,85 @@ def find_sources(inputs: Sequence[str], output: str | os.PathLike, *, reserved: 
 def _search(text: str, output: Path) -> list[tuple[Path, Path]]:
     """(file, its name below the output folder) of one input."""
     path = Path(text)
-    if not text:
+    if not text or not _may_be_a_name(text):
         return []
-    if path.is_dir():
+    if os.path.isdir(path):  # unlike Path's own methods these take names of any length
         return [(file, file.relative_to(path)) for file in _known(path.rglob("*"), path, output)]
-    if path.is_file():
+    if os.path.isfile(path):
         return [(path, Path(path.name))]
-    if path.exists() or not glob.has_magic(text):
+    if os.path.exists(path) or not glob.has_magic(text):
         return []
     found = []
     # Names below the first part of the pattern that is not a plain folder.
     parts = Path(text).parts
     plain = next(number for number, part in enumerate(parts) if glob.has_magic(part))
     root = Path(*parts[:plain])
-    for file in _known(map(Path, glob.iglob(text, recursive=True)), root, output):
+    for file in _known(_matching(root, parts[plain:]), root, output):
         name = file.relative_to(root)
         # A pattern such as */../../a.jpg must not lead out of the output folder.
         found.append((file, Path(file.name) if ".." in name.parts else name))
     return found
 
 
+def _matching(folder: Path, parts: Sequence[str]) -> Iterator[Path]:
+    """What `parts` of a pattern lead to from `folder`, as the shell has it: `**` is any folders below, hidden ones and
+    links left out. (Python's `glob` follows links there, of which two that lead back are too many to follow.)
+    """
+    if not parts:
+        yield folder
+        return
+    first, rest = parts[0], parts[1:]
+    if first == "**":
+        while rest[:1] == ("**",):
+            rest = rest[1:]
+        yield from _matching(folder, rest or ("*",))
+        for entry in _entries(folder, "*"):
+            if entry.is_dir(follow_symlinks=False):
+                yield from _matching(folder / entry.name, ("**", *rest))
+    elif glob.has_magic(first):
+        for entry in _entries(folder, first):
+            if not rest or entry.is_dir():
+                yield from _matching(folder / entry.name, rest)
+    elif os.path.lexists(folder / first):
+        yield from _matching(folder / first, rest)
+
+
+def _entries(folder: Path, pattern: str) -> list[os.DirEntry]:
+    try:
+        with os.scandir(folder) as entries:
+            return [
+                entry
+                for entry in entries
+                if fnmatch.fnmatch(entry.name, pattern) and entry.name.startswith(".") <= pattern.startswith(".")
+            ]
+    except OSError:  # no folder, or one that may not be looked into
+        return []
+
+
 def _known(files: Iterable[Path], root: Path, output: Path) -> list[Path]:
-    inside = output.resolve() if output.resolve() != root.resolve() else None
+    inside = Path(os.path.realpath(output)) if os.path.realpath(output) != os.path.realpath(root) else None
     return sorted(
         file
         for file in files
         if file.suffix.lower() in IMAGE_SUFFIXES + VIDEO_SUFFIXES
-        and file.is_file()
-        and (inside is None or inside not in file.resolve().parents)
+        and os.path.isfile(file)
+        and (inside is None or inside not in Path(os.path.realpath(file)).parents)
     )
+
+
+def _may_be_a_name(text: str) -> bool:
+    try:
+        return b"\0" not in os.fsencode(text)
+    except UnicodeEncodeError:  # half of a character
+        return False
 
 
 def _nothing(text: str) -> str:
     if not text:
         return "One of the inputs is an empty word: name an image, a video, a folder or a pattern."
-    if Path(text).exists() and not Path(text).is_dir():
+    if os.path.exists(text) and not os.path.isdir(text):
         return f"{text} is neither a file nor a folder."
-    if Path(text).is_dir() or glob.has_magic(text):
+    if os.path.isdir(text) or glob.has_magic(text):
         kinds = ", ".join(IMAGE_SUFFIXES + VIDEO_SUFFIXES)
         return f"There are no images or videos in {text} (looked for {kinds})."
     return f"There is no file or folder {text}."

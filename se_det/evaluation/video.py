@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +14,8 @@ from ..errors import CheckpointError, DataError
 from ..files import temporary_beside
 
 USUAL_RATE = 25.0  # frames a second, for a file that does not say
+RATES = (0.01, 1000.0)  # what a file may say and MPEG-4 has
+MOST = 8190  # px of a side of MPEG-4 that is even
 
 
 class VideoReader:
@@ -31,6 +34,8 @@ class VideoReader:
         self.path = Path(path)
         if not self.path.is_file():
             raise DataError(f"There is no video {self.path}.")
+        # A frame may be read in another thread, and what is released under it would crash.
+        self._lock = threading.Lock()
         # FFmpeg by name: other backends take a name like `a%02d.mp4` for a series of images.
         self._capture = cv2.VideoCapture(str(self.path), cv2.CAP_FFMPEG)
         if not self._capture.isOpened():
@@ -38,7 +43,7 @@ class VideoReader:
                 f"The video {self.path} cannot be read: it is damaged, or of a format FFmpeg does not know."
             )
         rate = self._capture.get(cv2.CAP_PROP_FPS)
-        self.rate = rate if 0 < rate <= 1000 else USUAL_RATE
+        self.rate = rate if RATES[0] <= rate <= RATES[1] else USUAL_RATE
         self.declared = max(0, int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT)))
 
     def __iter__(self) -> Iterator[np.ndarray]:
@@ -49,7 +54,8 @@ class VideoReader:
         """
         count = 0
         while True:
-            there, frame = self._capture.read()
+            with self._lock:
+                there, frame = self._capture.read()
             if not there:
                 break
             count += 1
@@ -64,20 +70,22 @@ class VideoReader:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._capture.release()
+        with self._lock:
+            self._capture.release()
 
 
 class VideoWriter:
     """An MP4 (MPEG-4 part 2) that is at its place once it is whole; a context manager.
 
     It is opened by the first frame, whose size the others are given; without frames there is no file. The format has
-    even sizes: an odd last row or column is doubled.
+    even sizes: an odd last row or column is doubled. Frames that it has no room for are made smaller.
     """
 
     def __init__(self, path: str | os.PathLike, rate: float) -> None:
         self.path, self.rate = Path(path), rate
         self._writer: cv2.VideoWriter | None = None
         self._temporary: str | None = None
+        self._lock = threading.Lock()  # frames may be written by another thread than the one that leaves
 
     def write(self, frame: np.ndarray) -> None:
         """Append a frame, uint8 (height, width, 3) BGR.
@@ -91,12 +99,14 @@ class VideoWriter:
             self._open(frame.shape[1], frame.shape[0])
         if frame.shape[1::-1] != self._size:
             frame = cv2.resize(frame, self._size)
-        self._writer.write(frame)
+        with self._lock:
+            self._writer.write(frame)
 
     def _open(self, width: int, height: int) -> None:
         handle, self._temporary = temporary_beside(self.path, ".tmp.mp4")  # the suffix says the format
         os.close(handle)
-        self._size = (width, height)
+        shrunk = min(1.0, MOST / max(width, height))
+        self._size = (max(2, int(width * shrunk) // 2 * 2), max(2, int(height * shrunk) // 2 * 2))
         self._writer = cv2.VideoWriter(
             self._temporary, cv2.CAP_FFMPEG, cv2.VideoWriter_fourcc(*"mp4v"), self.rate, self._size
         )
@@ -110,7 +120,8 @@ class VideoWriter:
     def __exit__(self, kind: type | None, *_: object) -> None:
         if self._writer is None:
             return
-        self._writer.release()
+        with self._lock:
+            self._writer.release()
         # A damaged input's good frames are kept; what an interrupt or a full disk left is not.
         if kind is not None and not issubclass(kind, DataError):
             self._discard()

@@ -22,13 +22,13 @@ TRAIN, VAL = "se_det_train", "se_det_val"
 logger = logging.getLogger(__name__)
 
 
-def settle_data(cfg: CfgNode, *, training: bool) -> list[dict[str, Any]]:
+def settle_data(cfg: CfgNode, *, training: bool) -> tuple[list[dict[str, Any]], dict[str, CocoDataset | None]]:
     """Register what `cfg` names and set DATASETS.TRAIN and TEST, the numbers of classes and INPUT.MASK_FORMAT by it.
 
     One's own files and the sets that we know are read by us. Others are Detectron2's own, or registered by the user.
 
     Returns:
-        The categories, as a checkpoint keeps them.
+        The categories, as a checkpoint keeps them, and the sets to evaluate on; None for those that we do not read.
 
     Raises:
         ConfigError: a set that nobody knows.
@@ -43,14 +43,14 @@ def settle_data(cfg: CfgNode, *, training: bool) -> list[dict[str, Any]]:
             _register(name, dataset)
     cfg.DATASETS.TRAIN, cfg.DATASETS.TEST = tuple(train), tuple(test)
     if not ours:
-        return []
+        return [], test
     data_sets.settle_num_classes(cfg, ours[0])
     cfg.MODEL.RETINANET.NUM_CLASSES = cfg.MODEL.ROI_HEADS.NUM_CLASSES
     if any(dataset.annotations_with_runs() for dataset in train.values() if dataset is not None):
         # Detectron2 draws polygons at the size of the box, but needs bitmaps as soon as one mask is run-length coded.
         logger.info("INPUT.MASK_FORMAT is set to bitmask, as the training data has run-length coded masks.")
         cfg.INPUT.MASK_FORMAT = "bitmask"
-    return data_sets.categories(ours[0])
+    return data_sets.categories(ours[0]), test
 
 
 def _train_sets(cfg: CfgNode) -> dict[str, CocoDataset | None]:

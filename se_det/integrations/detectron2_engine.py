@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import os
 import sys
 import weakref
@@ -37,19 +36,19 @@ from torch import nn
 from .. import __version__, comm
 from ..config.loading import get_value
 from ..errors import CheckpointError, ConfigError, DataError, SeDetError, TrainingError, did_you_mean
-from ..files import check_writable, write_json, write_text
+from ..files import check_writable, write_text
 from ..training import settings
 from ..training.checkpoint import Checkpointer, load_checkpoint
 from ..training.checks import check_training
 from ..training.folder import OutputFolder
 from ..training.logs import run_log
 from ..training.same_run import check_same_run
+from ..training.stopping import Stop, stop_on_signals
 from ..weights import fit_gates, load_weights, settle_as_saved, settle_weights
 from .detectron2 import add_se_det_config, follow_image_sizes, register_backbone
 from .detectron2_data import settle_data
+from .detectron2_results import Metrics, best_metric, check_evaluation, write_results
 from .detectron2_version import check_detectron2
-
-Metrics = dict[str, dict[str, float]]
 
 ENGINE = "detectron2"
 # Our own keys that Detectron2 has no part for: key, the one value that works there, what to do instead.
@@ -83,13 +82,14 @@ def run_training(
     """
     cfg = cfg.clone()
     cfg.defrost()
-    with run_log() as log, OutputFolder(cfg.OUTPUT_DIR) as folder, _in_sentences():
+    with run_log() as log, stop_on_signals() as stop, OutputFolder(cfg.OUTPUT_DIR) as folder, _in_sentences():
         _announce(cfg)
         _check(cfg)
         check_training(cfg, comm.world_size())
         folder.check(resume=resume, overwrite=overwrite)
         weights = None if resume else settle_weights(cfg)
-        categories = settle_data(cfg, training=True)
+        categories, test_sets = settle_data(cfg, training=True)
+        check_evaluation(cfg, test_sets)
         path, saved = _saved_run(cfg) if resume else (None, None)
         settings.settle_seed(cfg, saved["seed"] if saved else None)
         _settle_learning_rate(cfg)
@@ -108,16 +108,17 @@ def run_training(
         _log_to(cfg.OUTPUT_DIR)
         settings.settle_backends(cfg)
         seed_all_rng(cfg.SEED + comm.rank())
-        trainer = Trainer(cfg, model, run={"engine": ENGINE, "config": cfg.dump(), "seed": cfg.SEED,
-                                           "categories": categories})  # fmt: skip
+        trainer = Trainer(cfg, model, stop=stop, run={"engine": ENGINE, "config": cfg.dump(), "seed": cfg.SEED,
+                                                      "categories": categories})  # fmt: skip
         if saved:
             del saved
             trainer.go_on_from(path)
-        trainer.train()
+        with stop.awaited():
+            trainer.train()
         results = getattr(trainer, "_last_eval_results", None) or {}
         if cfg.TEST.AUG.ENABLED:
             results = {**results, **evaluate_with_augmentation(cfg, model)}
-        return _write(cfg, results)
+        return write_results(cfg, results, test_sets)
 
 
 def run_evaluation(cfg: CfgNode) -> Metrics:
@@ -128,14 +129,14 @@ def run_evaluation(cfg: CfgNode) -> Metrics:
     """
     cfg = cfg.clone()
     cfg.defrost()
-    with run_log(), _in_sentences():
+    with run_log(), stop_on_signals("before its evaluation was done."), _in_sentences():
         _announce(cfg)
         _check(cfg)
         settings.settle_backends(cfg)
         if not cfg.MODEL.WEIGHTS:
             raise ConfigError("MODEL.WEIGHTS is empty: no weights were given to evaluate. Set MODEL.WEIGHTS <path>.")
         weights = settle_weights(cfg, trained=True)
-        settle_data(cfg, training=False)
+        _, test_sets = settle_data(cfg, training=False)
         if not cfg.DATASETS.TEST:
             raise ConfigError(
                 "There is no data to evaluate on: give --val-json and --val-images (DATASETS.VAL_JSON and "
@@ -149,7 +150,7 @@ def run_evaluation(cfg: CfgNode) -> Metrics:
         results = dict(Trainer.test(cfg, model))
         if cfg.TEST.AUG.ENABLED:
             results.update(evaluate_with_augmentation(cfg, model))
-        return _write(cfg, results)
+        return write_results(cfg, results, test_sets)
 
 
 class Trainer(DefaultTrainer):
@@ -157,11 +158,13 @@ class Trainer(DefaultTrainer):
 
     Args:
         model: with its initial weights.
+        stop: asked after every step whether to save and leave.
         run: what a checkpoint says of its run besides the trainer's state.
     """
 
-    def __init__(self, cfg: CfgNode, model: nn.Module, *, run: dict[str, Any]) -> None:
+    def __init__(self, cfg: CfgNode, model: nn.Module, *, stop: Stop, run: dict[str, Any]) -> None:
         self.build_model = lambda cfg: model  # the base class would build one without weights
+        self.stop = stop
         self._run = run
         super().__init__(cfg)
         if cfg.SOLVER.AMP.ENABLED:
@@ -172,13 +175,23 @@ class Trainer(DefaultTrainer):
         self.checkpointer.load(str(path))
         self.start_iter = self.iter + 1
 
+    def train(self) -> None:
+        try:
+            super().train()
+        except _Leaving:
+            raise self.stop.error(
+                f"after {self.iter + 1} of {self.max_iter} steps. All of it is saved: --resume goes on."
+            ) from None
+
     def build_hooks(self) -> list[hooks.HookBase]:
         cfg = self.cfg
         self.checkpointer = SafeCheckpointer(self.model, cfg.OUTPUT_DIR, run=self._run, trainer=weakref.proxy(self))
         result = super().build_hooks()
+        # After the learning rate's, whose state is saved; before an evaluation.
+        result.insert(1 + next(i for i, hook in enumerate(result) if isinstance(hook, hooks.LRScheduler)), _Leave())
         if cfg.TEST.EVAL_PERIOD and cfg.DATASETS.TEST and comm.is_main():
             best = hooks.BestCheckpointer(
-                cfg.TEST.EVAL_PERIOD, self.checkpointer, cfg.TEST.BEST_METRIC or "bbox/AP", file_prefix="model_best"
+                cfg.TEST.EVAL_PERIOD, self.checkpointer, best_metric(cfg), file_prefix="model_best"
             )
             result.insert(-1, best)  # after the evaluation, before the writers
         return result
@@ -230,6 +243,22 @@ class Trainer(DefaultTrainer):
                 "lvis, sem_seg and coco_panoptic_seg. Evaluate it in a script of your own with Detectron2's evaluator."
             )
         return DatasetEvaluators(evaluators)
+
+
+class _Leaving(BaseException):
+    """Ends Detectron2's loop, which logs the traceback of every `Exception`."""
+
+
+class _Leave(hooks.HookBase):
+    """Saves and leaves when the run is asked to, as the builtin engine does."""
+
+    def after_step(self) -> None:
+        trainer = self.trainer
+        done = trainer.iter + 1
+        if done < trainer.max_iter and trainer.stop.requested(done):
+            trainer.checkpointer.save(f"model_{trainer.iter:07d}", iteration=trainer.iter)
+            comm.barrier()  # whoever started the processes ends them all when the first one leaves
+            raise _Leaving
 
 
 class SafeCheckpointer(DetectionCheckpointer):
@@ -329,22 +358,6 @@ def _saved_run(cfg: CfgNode) -> tuple[Path, dict[str, Any]]:
         f"{path} was written by {writer}, and Detectron2's trainer would start from its weights as if no step had been "
         f"made: start a new run in another OUTPUT_DIR with MODEL.WEIGHTS {path}, or resume with what wrote it."
     )
-
-
-def _write(cfg: CfgNode, results: dict[str, Any]) -> Metrics:
-    if not comm.is_main():
-        return {}
-    if len(cfg.DATASETS.TEST) > 1:
-        results = {f"{name}/{task}": v for name, tasks in results.items() for task, v in tasks.items()}
-    plain = {
-        task: {name: float(value) for name, value in values.items() if isinstance(value, (int, float))}
-        for task, values in results.items()
-    }
-    if plain:
-        Path(cfg.OUTPUT_DIR, "inference").mkdir(parents=True, exist_ok=True)
-        safe = {t: {k: v if math.isfinite(v) else None for k, v in values.items()} for t, values in plain.items()}
-        write_json(Path(cfg.OUTPUT_DIR) / "inference" / "metrics.json", safe)
-    return plain
 
 
 @contextmanager

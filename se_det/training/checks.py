@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 
 from fvcore.common.config import CfgNode
 
 from ..config.limits import check_ranges, check_values
+from ..data.coco import CocoDataset
 from ..detection.trunk import gate_name
-from ..errors import ConfigError
+from ..errors import ConfigError, did_you_mean
+from ..evaluation.coco_metrics import SUMMARY
 from .optimizer import CLIP_TYPES
 
 FEW_IMAGES = 8  # below this many, batch statistics of a gate's (N, C, 1, 1) map are mostly noise
@@ -129,3 +132,23 @@ def _check_gate_norm(cfg: CfgNode, world_size: int) -> None:
         raise ConfigError(f"{told}, of which there are no statistics: {remedy}.")
     if images < FEW_IMAGES:
         logger.warning("%s, whose statistics are mostly noise: %s.", told, remedy)
+
+
+def check_best_metric(cfg: CfgNode, tasks: tuple[str, ...], test_sets: Mapping[str, CocoDataset]) -> None:
+    """Refuse a TEST.BEST_METRIC that no evaluation will give, before hours of training have passed.
+
+    Raises:
+        ConfigError: naming some that there will be.
+    """
+    metric = cfg.TEST.BEST_METRIC
+    known = [
+        f"{task}/{metric}" if len(test_sets) == 1 else f"{name}/{task}/{metric}"
+        for name, dataset in test_sets.items()
+        for task in tasks
+        for metric in (*SUMMARY, *(f"AP-{label}" for label in dataset.category_names))
+    ]
+    if metric and metric not in known:
+        raise ConfigError(
+            f"TEST.BEST_METRIC '{metric}' is none of what is evaluated: {', '.join(known[:3])}, ...."
+            f"{did_you_mean(metric, known)}"
+        )

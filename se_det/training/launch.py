@@ -9,7 +9,8 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Sequence
-from multiprocessing import connection
+from contextlib import suppress
+from multiprocessing.connection import Connection, wait
 from typing import Any
 
 import torch
@@ -19,7 +20,7 @@ import torch.multiprocessing as mp
 from .. import errors
 from ..errors import ConfigError, SeDetError, TrainingError
 from ..memory import keep_freed_memory
-from .stopping import passed_on, stopped_by
+from .stopping import ENDED, ERRORS, passed_on, stopped_by
 
 # The others wait this long while the first process evaluates.
 TIMEOUT = datetime.timedelta(hours=1)
@@ -102,20 +103,33 @@ def spawn(
         TrainingError: one of them was killed; or all were ended by a signal.
         ProcessRaisedException: one of them failed in a way that nobody foresaw, with its traceback.
     """
-    failures = mp.get_context("spawn").SimpleQueue()
-    job = (function, tuple(args), first, processes, world or processes, url, device, failures)
+    # One for each process: it ends with its process, and none waits for another's.
+    pipes = [mp.get_context("spawn").Pipe(duplex=False) for _ in range(processes)]
+    listening, tell = ([pipe[end] for pipe in pipes] for end in (0, 1))
+    failures: list[tuple[str, str]] = []
+    job = (function, tuple(args), first, processes, world or processes, url, device, tell)
     try:
         context = mp.start_processes(_spawned, job, nprocs=processes, join=False, start_method="spawn")
+        for end in tell:
+            end.close()
         with passed_on(context.pids()) as came:  # each saves what it has to and leaves
             finished = False
             while not finished:
-                connection.wait(context.sentinels)  # of those not joined yet: some may have ended by now, and return
-                codes = [process.exitcode for process in context.processes]  # before `join` ends the others
-                finished = context.join()
+                # Sentinels of those not joined yet: some may have ended by now, and return. A process whose sentence
+                # is longer than a pipe holds does not end before it is heard.
+                ready = wait([*context.sentinels, *listening])
+                failures += _heard(listening, ready)
+                if not set(ready).isdisjoint(context.sentinels):
+                    codes = [process.exitcode for process in context.processes]  # before `join` ends the others
+                    finished = context.join()
     except (mp.ProcessRaisedException, mp.ProcessExitedException) as error:
-        if not failures.empty():
-            name, message = failures.get()
-            raise getattr(errors, name, SeDetError)(message) from None
+        failures += _heard(listening, wait(listening, 0))
+        if failures:
+            name, message = failures[0]
+            kind = getattr(errors, name, SeDetError)
+            if came and kind in ERRORS.values():  # of the signal that came here, not of the one passed on
+                raise stopped_by(came[0], message.partition(ENDED)[2]) from None
+            raise kind(message) from None
         if came:
             raise stopped_by(came[0], "before its first step.") from None
         killed = _killed(codes, error)
@@ -129,6 +143,17 @@ def spawn(
         raise TrainingError(
             f"Process {first + index} {how}, and the others were ended.{hint if 'SIGKILL' in how else ''}"
         ) from None
+
+
+def _heard(listening: list[Connection], ready: Sequence[object]) -> list[tuple[str, str]]:
+    """What those of `listening` that are `ready` say, which is once, if at all; they are then closed and removed."""
+    told = []
+    for end in [end for end in listening if end in ready]:
+        with suppress(EOFError, OSError):  # it ended without a word, or in the middle of one
+            told.append(end.recv())
+        end.close()
+        listening.remove(end)
+    return told
 
 
 def _killed(codes: Sequence[int | None], error: Exception) -> tuple[int, str] | None:
@@ -151,8 +176,12 @@ def free_port() -> int:
 
 def _spawned(
     local_rank: int, function: Callable, args: tuple, first: int, here: int, world: int, url: str, device: str,
-    failures: Any,
+    tell: Sequence[Connection],
 ) -> None:  # fmt: skip
+    own = tell[local_rank]
+    for end in tell:
+        if end is not own:
+            end.close()
     try:
         os.environ["LOCAL_RANK"] = str(local_rank)
         os.environ["LOCAL_WORLD_SIZE"] = str(here)
@@ -160,7 +189,7 @@ def _spawned(
         _join(device, local_rank, init_method=url, rank=first + local_rank, world_size=world)
         function(*args)
     except SeDetError as error:
-        failures.put((type(error).__name__, str(error)))
+        own.send((type(error).__name__, str(error)))
         # The others may wait for this process; it takes no part in anything any more.
         sys.stdout.flush()
         sys.stderr.flush()

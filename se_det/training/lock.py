@@ -12,6 +12,7 @@ from pathlib import Path
 from ..errors import CheckpointError
 
 FILE = ".lock"
+ATTEMPTS = 100
 # What file systems say that have no locks.
 WITHOUT_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
 
@@ -36,12 +37,16 @@ class FolderLock:
         return self._handle is not None
 
     def acquire(self) -> None:
-        """Take the lock of the folder, which must be there. Where the file system has no locks, a line says so.
+        """Take the lock of the folder, which must be there, unless it is held already.
+
+        Where the file system has no locks, a line says so.
 
         Raises:
             CheckpointError: another run holds it, by its process and host; or the folder cannot be written.
         """
-        while self._handle is None:
+        if self.held:
+            return
+        for attempt in range(1, ATTEMPTS + 1):
             try:
                 handle = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
             except OSError as error:
@@ -66,10 +71,12 @@ class FolderLock:
                     "The file system of OUTPUT_DIR %s has no locks (%s): see to it that no other run uses the folder.",
                     self.folder, error.strerror,
                 )  # fmt: skip
-            if self._is_current(handle):
+            # Else the holder before has removed it in between; or, every time, the file system has no lasting numbers
+            # for its files.
+            if self._is_current(handle) or attempt == ATTEMPTS:
                 self._keep(handle)
-            else:  # the holder before has removed it in between
-                os.close(handle)
+                return
+            os.close(handle)
 
     def release(self) -> None:
         """Let go of the lock and remove its file."""

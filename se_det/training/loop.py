@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import torch
@@ -19,7 +19,7 @@ from .milestones import Milestones
 from .optimizer import set_learning_rate
 from .precision import Precision
 from .progress import Progress
-from .stopping import Stop
+from .stopping import EvaluationLeft, Stop
 
 logger = logging.getLogger(__name__)
 
@@ -94,13 +94,21 @@ def train(
         if progress.due(done):
             progress.line(done)
         if leaving:
-            milestones.save(done)
-            comm.barrier()  # whoever started the processes ends them all when the first one leaves
-            raise stop.error(f"after {done} of {max_iter} steps. All of it is saved: --resume goes on.")
+            _leave(stop, milestones, done, f"after {done} of {max_iter} steps. All of it is saved: --resume goes on.")
         if milestones.due(done):
             with progress.pause():
-                if milestones(done):
-                    return
+                try:
+                    if milestones(done):
+                        return
+                except EvaluationLeft:
+                    when = f"in the evaluation after {done} of {max_iter} steps. All else is saved: --resume evaluates"
+                    _leave(stop, milestones, done, f"{when}{' and goes on' if done < max_iter else ''}.")
+
+
+def _leave(stop: Stop, milestones: Milestones, step: int, when: str) -> NoReturn:
+    milestones.save(step)
+    comm.barrier()  # whoever started the processes ends them all when the first one leaves
+    raise stop.error(when)
 
 
 def seed_step(seed: int, step: int, part: int = 0) -> None:

@@ -56,6 +56,7 @@ class Milestones:
         self._evaluate, self._eval_period = evaluate, eval_period
         self._best_metric, self._early_stop = best_metric, early_stop
         self._on_metrics = on_metrics
+        self._saved = -1  # the steps of the last checkpoint of this process
         self.best: dict[str, Any] = {
             "metric": best_metric, "value": None, "step": 0, "without_better": 0, "evaluated": 0, "stopped": False
         }  # fmt: skip
@@ -74,8 +75,9 @@ class Milestones:
         return self.evaluate_if_due(step) or final
 
     def save(self, step: int) -> None:
-        """A checkpoint after `step` steps, for a run that has to leave; an evaluation that is due stays owed."""
-        self._save(step_name(step), step)
+        """See to a checkpoint after `step` steps, for a run that has to leave; an evaluation that is due stays owed."""
+        if self._saved != step:
+            self._save(step_name(step), step)
 
     def _owes_checkpoint(self, step: int) -> bool:
         return step >= self._max_iter or (self._checkpoint_period > 0 and step % self._checkpoint_period == 0)
@@ -141,6 +143,7 @@ class Milestones:
         self.best["stopped"] = 0 < self._early_stop <= self.best["without_better"]
 
     def _save(self, name: str, step: int) -> None:
+        self._saved = step
         if comm.is_main():
             path = self._checkpointer.save(name, {**self._snapshot(step), "best": dict(self.best)})
             logger.info("Saved %s.", path)

@@ -20,16 +20,15 @@ from ..detection.build import build_detector, check_model
 from ..detection.compilation import check_compiler, compile_backbone
 from ..detection.inference import check_precision, prepare_for_inference
 from ..device import pick_device
-from ..errors import ConfigError, did_you_mean
+from ..errors import ConfigError
 from ..evaluation.coco_eval import CocoEvaluator, Outcome
-from ..evaluation.coco_metrics import SUMMARY
 from ..evaluation.report import write_report
 from ..evaluation.runner import evaluate
 from ..files import check_writable, write_text
 from ..weights import fit_gates, load_weights, settle_as_saved, settle_weights
 from . import data_sets, settings
 from .checkpoint import Checkpointer
-from .checks import check_training
+from .checks import check_best_metric, check_training
 from .ema import EMA
 from .folder import OutputFolder
 from .logs import run_log
@@ -40,7 +39,7 @@ from .progress import Progress
 from .replicas import replicate, share_statistics
 from .same_run import check_engine, check_same_run
 from .state import RunState, freeze_as_saved
-from .stopping import stop_on_signals
+from .stopping import Stop, stop_on_signals
 
 Metrics = dict[str, dict[str, float]]
 
@@ -111,7 +110,7 @@ def run_training(
         )
         if saved:
             run.restore(saved, path)
-        evaluation = Evaluation(cfg, test_sets) if test_sets else None
+        evaluation = Evaluation(cfg, test_sets, stop) if test_sets else None
         writer: MetricsWriter | None = None
         milestones = Milestones(
             checkpointer=Checkpointer(cfg.OUTPUT_DIR),
@@ -177,7 +176,7 @@ def run_evaluation(cfg: CfgNode) -> Metrics:
         SeDetError: no weights were given, there is nothing to evaluate on, or the weights are not of this network.
     """
     cfg = _own_copy(cfg)
-    with run_log(), dead_workers_told():
+    with run_log(), stop_on_signals("before its evaluation was done."), dead_workers_told():
         device = _announce(cfg)
         if not cfg.MODEL.WEIGHTS:
             raise ConfigError("MODEL.WEIGHTS is empty: no weights were given to evaluate. Set MODEL.WEIGHTS <path>.")
@@ -201,16 +200,20 @@ def run_evaluation(cfg: CfgNode) -> Metrics:
 
 
 class Evaluation:
-    """The run's evaluation: `evaluation(model)` gives the metrics, with several sets prefixed by their names."""
+    """The run's evaluation: `evaluation(model)` gives the metrics, with several sets prefixed by their names.
 
-    def __init__(self, cfg: CfgNode, test_sets: dict[str, CocoDataset]) -> None:
+    Args:
+        stop: asked between batches whether to leave, in training.
+    """
+
+    def __init__(self, cfg: CfgNode, test_sets: dict[str, CocoDataset], stop: Stop | None = None) -> None:
         tasks = ("bbox", "segm") if cfg.MODEL.MASK_ON else ("bbox",)
-        _check_best_metric(cfg, tasks, test_sets)
+        check_best_metric(cfg, tasks, test_sets)
         check_precision(cfg.TEST.PRECISION)
         if cfg.TEST.COMPILE:
             check_compiler(pick_device(cfg.MODEL.DEVICE))
         folder = Path(cfg.OUTPUT_DIR)
-        self._cfg = cfg
+        self._cfg, self._stop = cfg, stop
         self._parts = {
             name: (dataset, CocoEvaluator(dataset, tasks, folder if len(test_sets) == 1 else folder / name))
             for name, dataset in test_sets.items()
@@ -222,7 +225,11 @@ class Evaluation:
         return {name: e.outcome for name, (_, e) in self._parts.items() if e.outcome is not None}
 
     def __call__(self, model: nn.Module, ema: EMA | None = None) -> Metrics:
-        """Evaluate `model`, with its averaged weights where there are any."""
+        """Evaluate `model`, with its averaged weights where there are any.
+
+        Raises:
+            EvaluationLeft: the run was asked to end.
+        """
         if ema is None:
             return self._evaluate(model)
         with ema.applied():
@@ -230,33 +237,17 @@ class Evaluation:
 
     def _evaluate(self, model: nn.Module) -> Metrics:
         share_statistics(model)
-        if isinstance(model, nn.parallel.DistributedDataParallel):
-            model = model.module
         model = prepare_for_inference(copy.deepcopy(model), precision=self._cfg.TEST.PRECISION)
         if self._cfg.TEST.COMPILE:
             compile_backbone(model)
         results: Metrics = {}
         for name, (dataset, evaluator) in self._parts.items():
             loader = build_test_loader(self._cfg, dataset, rank=comm.rank(), world_size=comm.world_size())
+            if self._stop is not None:
+                loader = self._stop.between(loader)
             for task, values in evaluate(model, loader, evaluator, infer=model.detect).items():
                 results[task if len(self._parts) == 1 else f"{name}/{task}"] = values
         return results
-
-
-def _check_best_metric(cfg: CfgNode, tasks: tuple[str, ...], test_sets: dict[str, CocoDataset]) -> None:
-    """Refuse a TEST.BEST_METRIC that no evaluation will give, before hours of training have passed."""
-    metric = cfg.TEST.BEST_METRIC
-    known = [
-        f"{task}/{metric}" if len(test_sets) == 1 else f"{name}/{task}/{metric}"
-        for name, dataset in test_sets.items()
-        for task in tasks
-        for metric in (*SUMMARY, *(f"AP-{label}" for label in dataset.category_names))
-    ]
-    if metric and metric not in known:
-        raise ConfigError(
-            f"TEST.BEST_METRIC '{metric}' is none of what is evaluated: {', '.join(known[:3])}, ...."
-            f"{did_you_mean(metric, known)}"
-        )
 
 
 def _own_copy(cfg: CfgNode) -> CfgNode:

@@ -174,8 +174,12 @@ def test_a_pipe_is_no_image_and_nobody_waits_for_it(tmp_path: Path) -> None:
     root = class_folders(tmp_path / "train", per_class=1)
     (root / "ash" / "0.jpg").unlink()
     os.mkfifo(root / "ash" / "0.jpg")
-    with pytest.raises(DataError, match="ash/0.jpg is no file"):
+    with pytest.raises(DataError, match="ash/0.jpg cannot be read: it is no file"):
         open_images(str(root)).read(0)
+    os.mkfifo(tmp_path / "pipe.tar")
+    for function in (read_class_names, open_images, lambda path: open_images(str(tmp_path / "*.tar"))):
+        with pytest.raises(DataError, match=r"pipe\.tar"):
+            function(str(tmp_path / "pipe.tar"))
 
 
 def test_class_names_are_refused(tmp_path: Path) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import resource
+import threading
+import time
 from pathlib import Path
 
 import cv2
@@ -132,6 +134,29 @@ def test_a_video_that_breaks_off(tmp_path: Path) -> None:
         list(reader)
 
 
+def test_a_video_is_not_closed_under_a_frame_being_read(tmp_path: Path) -> None:
+    """Ctrl-C ends the main thread's loop while another thread reads ahead: FFmpeg would read what was freed."""
+    begun, calls = threading.Event(), []
+
+    class Capture:
+        def read(self) -> tuple[bool, None]:
+            begun.set()
+            time.sleep(0.2)
+            calls.append("read")
+            return True, None
+
+        def release(self) -> None:
+            calls.append("released")
+
+    with VideoReader(video(tmp_path / "a.avi", 1)) as reader:
+        reader._capture = Capture()
+        thread = threading.Thread(target=lambda: next(iter(reader), None))
+        thread.start()
+        begun.wait()
+    thread.join()
+    assert calls == ["read", "released"]
+
+
 def test_odd_sizes_lose_nothing_and_the_rate_is_kept(tmp_path: Path) -> None:
     with VideoWriter(tmp_path / "a.mp4", 29.97) as drawn:
         for _ in range(3):
@@ -139,6 +164,16 @@ def test_odd_sizes_lose_nothing_and_the_rate_is_kept(tmp_path: Path) -> None:
     with VideoReader(tmp_path / "a.mp4") as reader:
         assert reader.rate == pytest.approx(29.97) and reader.declared == 3
         assert [frame.shape for frame in reader] == [(34, 48, 3)] * 3
+
+
+@pytest.mark.parametrize(
+    ("size", "drawn"), [((8190, 2), (8190, 2)), ((9000, 100), (8190, 90)), ((2, 16380), (2, 8190))]
+)
+def test_frames_larger_than_the_format_holds_are_made_smaller(tmp_path: Path, size: tuple, drawn: tuple) -> None:
+    with VideoWriter(tmp_path / "a.mp4", 0.01) as writer:
+        writer.write(np.zeros((size[1], size[0], 3), np.uint8))
+    with VideoReader(tmp_path / "a.mp4") as reader:
+        assert [frame.shape[1::-1] for frame in reader] == [drawn] and reader.rate == pytest.approx(0.01)
 
 
 def test_an_interrupted_result_leaves_nothing(tmp_path: Path) -> None:

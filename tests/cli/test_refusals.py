@@ -13,6 +13,21 @@ import pytest
 
 from se_det.cli.main import main
 
+# Writes on a pipe that nobody reads, its own output or another.
+BROKEN = """
+import os, sys
+from se_det.cli import doctor, main
+def run(args):
+    if sys.argv[1] == "other":
+        reading, writing = os.pipe()
+        os.close(reading)
+        os.write(writing, b"x")
+    while True:
+        print("x" * 10000)
+doctor.run = run
+sys.exit(main.main(["doctor"]))
+"""
+
 SCRATCH = ["MODEL.WEIGHTS", "", "MODEL.RESNETS.NORM", "GN", "MODEL.BACKBONE.FREEZE_AT", "0", "MODEL.DEVICE", "cpu",
            "DATALOADER.NUM_WORKERS", "0", "SOLVER.IMS_PER_BATCH", "2", "SOLVER.MAX_ITER", "1",
            "INPUT.MIN_SIZE_TRAIN", "(64,)", "INPUT.MIN_SIZE_TEST", "64"]  # fmt: skip
@@ -197,3 +212,13 @@ def test_an_output_folder_that_cannot_be_is_refused_before_the_work(case, tmp_pa
     assert case.train("MODEL.WEIGHTS", weights, "OUTPUT_DIR", str(blocked), options=validation) == 1
     assert "a_file" in capsys.readouterr().err
     assert blocked.read_text() == "mine"
+
+
+@pytest.mark.parametrize(("which", "told"), [("own", ""), ("other", "BrokenPipeError")])
+def test_only_those_who_left_are_told_nothing(which: str, told: str) -> None:
+    words = [sys.executable, "-c", BROKEN, which]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        if which == "own":
+            process.stdout.close()
+        last = process.stderr.read().strip().splitlines()[-1:]
+    assert process.returncode == 1 and "".join(last).startswith(told) and bool(last) == bool(told)

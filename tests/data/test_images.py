@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from se_det.data import images, read_image
+from se_det.data import images, read_coco, read_image
 from se_det.errors import DataError
 
 # Red, green / blue, white, and a yellow fifth and sixth: no turn of it looks like another.
@@ -131,3 +132,13 @@ def test_a_jpeg_cut_short_is_refused(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-700])
     with pytest.raises(DataError, match="truncated"):
         read_image(path)
+
+
+def test_a_pipe_that_nobody_writes_to_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.jpg")
+    with pytest.raises(DataError, match=r"pipe\.jpg cannot be read: it is no file\. Replace"):
+        read_image(tmp_path / "pipe.jpg")
+    with pytest.raises(DataError, match=r"The annotation file .*pipe\.jpg cannot be read: it is no file\."):
+        read_coco(tmp_path / "pipe.jpg", tmp_path)
+    with pytest.raises(DataError, match=r"The annotation file /dev/zero cannot be read: it is no file\."):
+        read_coco("/dev/zero", tmp_path)

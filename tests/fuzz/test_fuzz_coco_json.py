@@ -69,7 +69,7 @@ def told(error: SeDetError) -> None:
     assert text and text.encode() and len(text) < 2000, text
 
 
-def use_for_training(dataset: CocoDataset) -> None:
+def use_for_training(dataset: CocoDataset, *, cleaned: bool = False) -> None:
     kept = dataset.without_empty()
     assert len(kept) <= len(dataset) == len(dataset.file_names)
     samples = TrainingSamples(
@@ -81,6 +81,7 @@ def use_for_training(dataset: CocoDataset) -> None:
             sample = samples[index, index]
             tests[index]
         except SeDetError as error:
+            assert not cleaned, error
             told(error)
             continue
         instances = as_tensors(sample["instances"])
@@ -134,7 +135,7 @@ def check_and_clean(path: Path, images: Path, out: Path) -> None:
     content = json.loads((out / "fixed" / "annotations.json").read_bytes())
     json.loads((out / "fixed" / "changes.json").read_bytes())
     if content["images"]:  # what is left after cleaning is a data set
-        use_for_training(read_coco(out / "fixed" / "annotations.json", out / "fixed" / "images"))
+        use_for_training(read_coco(out / "fixed" / "annotations.json", out / "fixed" / "images"), cleaned=True)
 
 
 @pytest.mark.parametrize("number", NUMBERS)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -152,3 +154,61 @@ def test_configs_for_detectron2_alone_say_so_in_the_builtin_engine(capsys: pytes
     for config in ("retinanet_se_r50_fpn", "cascade_mask_rcnn_se_r50_fpn", "panoptic_fpn_se_r50"):
         assert run_command("train", ["--config-file", f"configs/{config}.yaml", "OUTPUT_DIR", str(tmp_path)]) == 1
         assert "--engine detectron2" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_saves_and_leaves(
+    data: list[str], tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch,
+    number: signal.Signals, code: int,
+) -> None:  # fmt: skip
+    """After the second step, at which an evaluation is due."""
+    from se_det.integrations import detectron2_engine as engine
+
+    plain = engine.Trainer.run_step
+
+    def run_step(trainer: engine.Trainer) -> None:
+        plain(trainer)
+        if trainer.iter == 1:
+            os.kill(os.getpid(), number)
+
+    monkeypatch.setattr(engine.Trainer, "run_step", run_step)
+    keys = ["SOLVER.CHECKPOINT_PERIOD", "100", "TEST.EVAL_PERIOD", "2"]
+    assert train("detectron2", data, tmp_path / "run", *keys) == code
+    told = capsys.readouterr().err
+    assert f"error: {number.name} ended the run after 2 of 4 steps. All of it is saved: --resume goes on." in told
+    assert "Traceback" not in (tmp_path / "run" / "log.txt").read_text()
+    assert [path.name for path in (tmp_path / "run").glob("*.pth")] == ["model_0000001.pth"]
+    monkeypatch.setattr(engine.Trainer, "run_step", plain)
+    assert train("detectron2", data, tmp_path / "run", *keys, flags=("--resume",)) == 0
+    steps = [json.loads(line)["iteration"] for line in (tmp_path / "run" / "metrics.json").read_text().splitlines()]
+    assert max(steps) >= 3 and (tmp_path / "run" / "model_final.pth").exists()
+
+
+def test_a_signal_ends_a_mere_evaluation(
+    data: list[str], tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from se_det.integrations import detectron2_engine as engine
+
+    assert train("detectron2", data, tmp_path / "run", "SOLVER.MAX_ITER", "1") == 0
+    monkeypatch.setattr(engine.Trainer, "test", lambda *_: os.kill(os.getpid(), signal.SIGINT))
+    capsys.readouterr()
+    weights = ["MODEL.WEIGHTS", str(tmp_path / "run" / "model_final.pth")]
+    assert train("detectron2", data, tmp_path / "eval", *weights, flags=("--eval-only",)) == 130
+    assert capsys.readouterr().err.strip() == "error: SIGINT ended the run before its evaluation was done."
+
+
+def test_a_best_metric_that_does_not_exist_is_refused_first(
+    data: list[str], tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    assert train("detectron2", data, tmp_path / "run", "TEST.BEST_METRIC", "bbox/AP_50") == 1
+    assert "TEST.BEST_METRIC 'bbox/AP_50' is none of what is evaluated" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_it_writes_the_report(data: list[str], tmp_path: Path) -> None:
+    """With the numbers that Detectron2 gives."""
+    keys = ["SOLVER.BASE_LR", "0.01", "SOLVER.MAX_ITER", "40", "SOLVER.REFERENCE_BATCH", "0"]
+    assert train("detectron2", data, tmp_path / "run", *keys) == 0
+    found = metrics(tmp_path / "run")["bbox"]
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert found["AP50"] > 0 and f"{found['AP50']:.1f}" in page and "<svg" in page and "se_det_val" in page

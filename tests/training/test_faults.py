@@ -18,10 +18,11 @@ import pytest
 import torch
 from small_detector import config, draw, train_and_evaluate
 from small_disk import mount, mounted
+from torch import nn
 
 from se_det.cli.main import main
 from se_det.errors import CheckpointError, ConfigError, DataError, Interrupted, Terminated, TrainingError
-from se_det.training import loop
+from se_det.training import loop, run
 from se_det.training.checkpoint import Checkpointer, load_checkpoint
 from se_det.training.lock import FolderLock
 from se_det.training.precision import Precision
@@ -95,6 +96,61 @@ def test_a_signal_saves_at_that_step_and_leaves(
     in_step(-1, None)
     train_and_evaluate(str(tmp_path), *keys, resume=True)
     assert_same_run(tmp_path, uninterrupted)
+
+
+@pytest.fixture
+def in_evaluation(monkeypatch: pytest.MonkeyPatch):
+    """`in_evaluation(n, do)` calls `do()` while the n-th image is evaluated; the list has the numbers of those seen."""
+    plain, seen = run.prepare_for_inference, []
+
+    def arrange(number: int, do: Any) -> list[int]:
+        seen.clear()
+
+        def evaluated(*_: Any) -> None:
+            seen.append(len(seen) + 1)
+            if seen[-1] == number:
+                do()
+
+        def prepare(model: nn.Module, **how: Any) -> nn.Module:
+            model = plain(model, **how)
+            model.register_forward_hook(evaluated)
+            return model
+
+        monkeypatch.setattr(run, "prepare_for_inference", prepare)
+        return seen
+
+    return arrange
+
+
+# Two images are evaluated after steps 2, 4 and 5. After the second no checkpoint is due, after the last one it is.
+@pytest.mark.parametrize(
+    ("number", "image", "step", "error"), [(signal.SIGTERM, 1, 2, Terminated), (signal.SIGINT, 5, 5, Interrupted)]
+)
+def test_a_signal_in_an_evaluation_leaves_it_to_the_run_that_goes_on(
+    keys: list[Any], uninterrupted: Path, tmp_path: Path, in_evaluation: Any, number: signal.Signals, image: int,
+    step: int, error: type,
+) -> None:  # fmt: skip
+    seen = in_evaluation(image, lambda: os.kill(os.getpid(), number))
+    then = "evaluates and goes on" if step < 5 else "evaluates"
+    sentence = rf"{number.name} ended the run in the evaluation after {step} of 5 steps\..*: --resume {then}\.$"
+    with pytest.raises(error, match=sentence):
+        train_and_evaluate(str(tmp_path), *keys)
+    assert seen[-1] == image
+    name = f"model_{step:07d}.pth" if step < 5 else "model_final.pth"
+    assert (tmp_path / "last_checkpoint").read_text() == name and not (tmp_path / f"model_{5:07d}.pth").exists()
+    in_evaluation(0, None)
+    train_and_evaluate(str(tmp_path), *keys, resume=True)
+    assert_same_run(tmp_path, uninterrupted)
+
+
+@pytest.mark.parametrize(("number", "error"), [(signal.SIGTERM, Terminated), (signal.SIGINT, Interrupted)])
+def test_a_signal_ends_a_mere_evaluation_at_once(
+    keys: list[Any], uninterrupted: Path, tmp_path: Path, in_evaluation: Any, number: signal.Signals, error: type
+) -> None:
+    seen = in_evaluation(1, lambda: os.kill(os.getpid(), number))
+    with pytest.raises(error, match=rf"^{number.name} ended the run before its evaluation was done\.$"):
+        run.run_evaluation(config(tmp_path, *keys, "MODEL.WEIGHTS", str(uninterrupted / "model_final.pth")))
+    assert seen == [1] and not list(tmp_path.rglob("*.json"))
 
 
 def test_a_signal_before_the_first_step_ends_it_at_once(

@@ -23,7 +23,7 @@ from se_det.training.loop import seed_step, train
 from se_det.training.optimizer import build_optimizer
 from se_det.training.progress import Progress
 from se_det.training.replicas import replicate
-from se_det.training.stopping import Stop, stop_on_signals
+from se_det.training.stopping import EvaluationLeft, Stop, stop_on_signals
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
@@ -163,6 +163,16 @@ def refuse_on_one() -> None:
     comm.barrier()
 
 
+def refuse_at_length() -> None:
+    raise DataError(f"{comm.rank()} " + "many.jpg are torn. " * 20_000)
+
+
+def test_a_sentence_longer_than_a_pipe_holds_arrives() -> None:
+    """Each process must be heard before it can end."""
+    with pytest.raises(DataError, match=r"^\d (many\.jpg are torn\. ){20000}$"):
+        spawn_two(refuse_at_length)
+
+
 def leave_when_asked(folder: str) -> None:
     """A SIGTERM to the second process alone, and a Ctrl-C's SIGINT to the first; step 7 is not a step to ask at."""
     with stop_on_signals() as stop, stop.awaited():
@@ -180,6 +190,43 @@ def test_all_processes_leave_after_the_same_step(tmp_path: Path) -> None:
     with pytest.raises(Interrupted, match="SIGINT ended the run after 10 steps"):
         spawn_two(leave_when_asked, str(tmp_path))
     assert sorted(p.name for p in tmp_path.iterdir()) == ["0_10", "1_10"]
+
+
+def leave_as_the_parent_is_asked() -> None:
+    with stop_on_signals() as stop, stop.awaited():
+        if comm.rank() == 0:
+            os.kill(os.getppid(), signal.SIGINT)
+        step = 0
+        while not stop.requested(step):
+            step += 1
+            time.sleep(0.001)
+        comm.barrier()
+        raise stop.error("after some steps.")
+
+
+@pytest.mark.slow
+def test_the_signal_that_is_told_is_the_one_that_came() -> None:
+    """SIGINT to the process that started them, which they get as SIGTERM."""
+    with pytest.raises(Interrupted, match=r"^SIGINT ended the run after some steps\.$"):
+        spawn_two(leave_as_the_parent_is_asked)
+
+
+def leave_an_evaluation(folder: str) -> None:
+    """The second process has a batch less than the first, and gets the signal."""
+    with stop_on_signals() as stop, stop.awaited():
+        assert list(stop.between(range(31 - comm.rank()))) == list(range(31 - comm.rank()))
+        try:
+            for batch in stop.between(range(31 - comm.rank())):
+                last = batch
+                if batch == 12 and comm.rank() == 1:
+                    os.kill(os.getpid(), signal.SIGTERM)
+        except EvaluationLeft:
+            Path(folder, f"{comm.rank()}_{last}").touch()
+
+
+def test_all_processes_leave_an_evaluation_after_equally_many_batches(tmp_path: Path) -> None:
+    spawn_two(leave_an_evaluation, str(tmp_path))
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["0_19", "1_19"]
 
 
 def die_on_one(together: bool) -> None:
