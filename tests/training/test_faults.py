@@ -18,9 +18,9 @@ import pytest
 import torch
 from small_detector import config, draw, train_and_evaluate
 from small_disk import mount, mounted
-from torch import nn
 
 from se_det.cli.main import main
+from se_det.detection.rcnn import RCNN
 from se_det.errors import CheckpointError, ConfigError, DataError, Interrupted, Terminated, TrainingError
 from se_det.training import loop, run
 from se_det.training.checkpoint import Checkpointer, load_checkpoint
@@ -106,14 +106,18 @@ def in_evaluation(monkeypatch: pytest.MonkeyPatch):
     def arrange(number: int, do: Any) -> list[int]:
         seen.clear()
 
-        def evaluated(*_: Any) -> None:
-            seen.append(len(seen) + 1)
-            if seen[-1] == number:
-                do()
-
-        def prepare(model: nn.Module, **how: Any) -> nn.Module:
+        def prepare(model: RCNN, **how: Any) -> RCNN:
             model = plain(model, **how)
-            model.register_forward_hook(evaluated)
+            detect = model.detect
+
+            def evaluated(samples: list) -> list:
+                found = detect(samples)
+                seen.append(len(seen) + 1)
+                if seen[-1] == number:
+                    do()
+                return found
+
+            model.detect = evaluated
             return model
 
         monkeypatch.setattr(run, "prepare_for_inference", prepare)
