@@ -39,26 +39,27 @@ def roi_align(x: torch.Tensor, rois: torch.Tensor, size: int, scale: float, samp
     first_row, rows = _axis(boxes[:, 1], boxes[:, 3], height, size, sampling_ratio)
     first_column, columns = _axis(boxes[:, 0], boxes[:, 2], width, size, sampling_ratio)
     first_row = first_row + (rois[:, 0].long() * height)[:, None]
-    pooled = []
-    order = []
+    order, cells, weights, counts = [], [], [], []
     for chosen, tall, wide in _windows(rows, columns):
         order.append(chosen)
-        weights = rows[chosen, :, None, :tall, None] * columns[chosen, None, :, None, :wide]
+        weight = rows[chosen, :, None, :tall, None] * columns[chosen, None, :, None, :wide]
         at_row = first_row[chosen, :, None] + torch.arange(tall)
         at_column = first_column[chosen, :, None] + torch.arange(wide)
-        cells = (at_row[:, :, None, :, None] * width + at_column[:, None, :, None, :]).expand(weights.shape)
-        used = weights != 0  # beyond the map, too, there is no weight
-        ends = used.flatten(3).sum(3).flatten().cumsum(0)
+        cell = (at_row[:, :, None, :, None] * width + at_column[:, None, :, None, :]).expand(weight.shape)
+        used = weight != 0  # beyond the map, too, there is no weight
+        counts.append(used.flatten(3).sum(3).flatten())
         used = used.flatten().nonzero().flatten()
-        cells, weights = cells.reshape(-1)[used], weights.flatten()[used].to(table.dtype)
-        if not len(cells):  # none of these boxes meets the map
-            pooled.append(table.new_zeros(len(ends), channels))
-            continue
-        starts = torch.cat([ends.new_zeros(1), ends[:-1]])
-        pooled.append(F.embedding_bag(cells, table, starts, mode="sum", per_sample_weights=weights))
+        cells.append(cell.reshape(-1)[used])
+        weights.append(weight.flatten()[used].to(table.dtype))
     if not order:
         return x.new_zeros(0, channels, size, size)
-    pooled = torch.cat(pooled) if len(pooled) > 1 else pooled[0]
+    # One call for all: in the backward pass each would fill a table of its own.
+    ends = torch.cat(counts).cumsum(0)
+    starts = torch.cat([ends.new_zeros(1), ends[:-1]])
+    cells, weights = torch.cat(cells), torch.cat(weights)
+    if not len(cells):  # no box meets the map
+        return x.new_zeros(len(rois), channels, size, size)
+    pooled = F.embedding_bag(cells, table, starts, mode="sum", per_sample_weights=weights)
     pooled = pooled.view(len(rois), size, size, channels)
     if len(order) > 1:
         pooled = pooled[torch.cat(order).argsort()]
