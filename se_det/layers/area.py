@@ -101,6 +101,9 @@ def bin_weights(size: torch.Tensor | int, bins: int, length: int, like: torch.Te
 def average_grid(x: torch.Tensor, bins: int, area: ValidArea | None = None) -> torch.Tensor:
     """Average `x` (N, C, H, W) over a `bins` x `bins` grid of each image's own area: (N, C, bins, bins)."""
     if area is None or area.fills(x):
+        if bins == 1 and x.requires_grad and x.dtype in (torch.float32, torch.float64) and not is_traced():
+            # A sum's gradient is a view, added to x's other gradient in one pass; a mean's is a map of its own.
+            return x.sum((-2, -1), keepdim=True) / (x.shape[-2] * x.shape[-1])
         if bins == 1 or not is_traced():
             return torch.nn.functional.adaptive_avg_pool2d(x, bins)
         # ONNX has no adaptive pooling, and its stand-in fails where the grid does not divide (pytorch#64806).
