@@ -48,7 +48,7 @@ class Pooler(nn.Module):
         level = self.levels(rois[:, 1:].float() if rois.dtype != torch.float64 else rois[:, 1:])
         # Sorted by level, so that the device is asked once how many boxes each level has.
         order = torch.argsort(level, stable=True)
-        counts = torch.bincount(level, minlength=len(maps)).tolist()
+        counts = (level[:, None] == torch.arange(len(maps), device=level.device)).sum(0).tolist()
         pieces = [
             self._pool(x, part, stride)
             for x, part, stride in zip(maps, rois[order].split(counts), self.strides)

@@ -14,7 +14,7 @@ from ..errors import TrainingError
 from ..layers.area import ValidArea
 from . import boxes as box_ops
 from .anchors import AnchorGenerator
-from .matching import match, sample
+from .matching import match, sample, true_first
 from .rpn_head import RPNHead
 
 
@@ -195,17 +195,20 @@ class RPN(nn.Module):
         scores, boxes, levels = torch.cat(scores, 1), torch.cat(boxes, 1), torch.cat(levels)
         # -inf marks what lies outside an image; NaN and +inf can only come from diverged weights.
         finite = torch.isfinite(boxes).all(2) & ~torch.isnan(scores) & (scores < torch.inf)
-        if self.training and not finite.all():
+        clipped = torch.stack([box_ops.clip(boxes[row], *size) for row, size in enumerate(image_sizes)])
+        kept = finite & torch.isfinite(scores) & box_ops.nonempty(clipped, self.min_size)
+        # One look at the device for all images.
+        all_finite, *counts = torch.cat([finite.all()[None], kept.sum(1)]).tolist()
+        if self.training and not all_finite:
             raise TrainingError(
                 "The proposals are not finite: the training has diverged. Lower SOLVER.BASE_LR, warm up longer "
                 "(SOLVER.WARMUP_ITERS), or clip gradients (SOLVER.CLIP_GRADIENTS.ENABLED True)."
             )
         results = []
-        for image, (height, width) in enumerate(image_sizes):
-            clipped = box_ops.clip(boxes[image], height, width)
-            kept = finite[image] & torch.isfinite(scores[image]) & box_ops.nonempty(clipped, self.min_size)
-            image_boxes, image_scores, image_levels = clipped[kept], scores[image][kept], levels[kept]
-            keep = batched_nms(image_boxes, image_scores, image_levels, self.nms_threshold)[:post_topk]
+        for row, count in enumerate(counts):
+            at = true_first(kept[row])[:count]
+            image_boxes, image_scores = clipped[row][at], scores[row][at]
+            keep = batched_nms(image_boxes, image_scores, levels[at], self.nms_threshold)[:post_topk]
             results.append((image_boxes[keep], image_scores[keep]))
         return results
 
