@@ -85,7 +85,7 @@ class FPN(nn.Module):
                 else:
                     # Equal to doubling; cut where the finer map is not twice the coarser one (inputs not padded to 32).
                     above = F.interpolate(above, scale_factor=2.0, mode="nearest")[..., :height, :width]
-                here = here + above if self.fuse == "sum" else (here + above) / 2
+                here = here.add_(above) if self.fuse == "sum" else here.add_(above).div_(2)
             above, above_area = here, here_area
             results[f"p{level}"] = self._output(level)(here, here_area)
             result_areas[f"p{level}"] = here_area

@@ -16,7 +16,8 @@ from .mask_head import MaskHead
 from .pooler import Pooler
 from .rcnn import RCNN
 from .roi_heads import RoIHeads
-from .rpn import RPN, RPNHead
+from .rpn import RPN
+from .rpn_head import RPNHead
 from .trunk import build_trunk, check_backbone
 
 # Keys that choose among Detectron2's classes, and the only choice the builtin engine has.

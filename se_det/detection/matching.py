@@ -39,9 +39,9 @@ def match(
         )
     overlap = pairwise_iou(truth, boxes)
     best, index = overlap.max(0)
-    bounds = torch.as_tensor(thresholds, device=boxes.device, dtype=best.dtype)
-    values = torch.as_tensor(labels, device=boxes.device, dtype=torch.int8)
-    label = values[torch.bucketize(best, bounds, right=True)]
+    label = torch.full_like(index, labels[0], dtype=torch.int8)
+    for threshold, value in zip(thresholds, labels[1:]):
+        label = torch.where(best >= threshold, label.new_full((), value), label)
     if allow_low_quality:
         highest = overlap.amax(1, keepdim=True)
         label = torch.where(((overlap == highest) & (highest > 0)).any(0), label.new_ones(()), label)
@@ -74,3 +74,9 @@ def sample(
 def _draw(keys: torch.Tensor, wanted: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:
     value, index = torch.where(wanted, keys, -1.0).topk(count, dim=1)
     return index, value >= 0
+
+
+def true_first(mask: torch.Tensor) -> torch.Tensor:
+    """The positions of a mask (n,), those that are true first, both parts in their order: so that how many there are
+    can be asked of the device for several masks at once, where each index with a mask would wait for its own."""
+    return torch.argsort(mask.logical_not().to(torch.uint8), stable=True)

@@ -51,7 +51,7 @@ class Pooler(nn.Module):
             return pyramid_roi_align(maps, rois, level, self.output_size, scales, self.sampling_ratio)
         # Sorted by level, so that the device is asked once how many boxes each level has.
         order = torch.argsort(level, stable=True)
-        counts = torch.bincount(level, minlength=len(maps)).tolist()
+        counts = (level[:, None] == torch.arange(len(maps), device=level.device)).sum(0).tolist()
         pieces = [
             self._pool(x, part, stride)
             for x, part, stride in zip(maps, rois[order].split(counts), self.strides)

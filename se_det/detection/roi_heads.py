@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import nn
@@ -10,7 +11,7 @@ from torch import nn
 from .box_head import BoxHead, BoxPredictor
 from .mask_head import MaskHead
 from .masks import crop_masks
-from .matching import match, sample
+from .matching import match, sample, true_first
 from .pooler import Pooler
 
 
@@ -56,14 +57,15 @@ class RoIHeads(nn.Module):
     @torch.no_grad()
     def sample_proposals(
         self, proposals: Sequence[torch.Tensor], truth: Sequence[Mapping[str, torch.Tensor]]
-    ) -> list[dict[str, torch.Tensor]]:
+    ) -> list[dict[str, Any]]:
         """Label each image's proposals (p, 4) and draw those the losses are computed on.
 
         Returns:
             for each image: `boxes` (s, 4), `classes` (s,) with K for background, `truth` (s, 4) the matched boxes,
-            `instances` (s,) the matched instances' numbers.
+            `instances` (s,) the matched instances' numbers; all of them begin with the `positives` (a number) that are
+            not background.
         """
-        results = []
+        results, counts = [], []
         for boxes, instances in zip(proposals, truth):
             gt_boxes, gt_classes = instances["gt_boxes"].to(boxes), instances["gt_classes"].to(boxes.device)
             if self.append_truth:
@@ -82,8 +84,12 @@ class RoIHeads(nn.Module):
             at, filled = sample(
                 classes[None], self.batch_size_per_image, self.positive_fraction, background=self.num_classes
             )
-            at = at[0][filled[0]]
+            counts += [filled.sum(), (filled[0] & (classes[at[0]] < self.num_classes)).sum()]
+            at = at[0][true_first(filled[0])]
             results.append({"boxes": boxes[at], "classes": classes[at], "truth": matched[at], "instances": index[at]})
+        numbers = iter(torch.stack(counts).tolist())  # one look at the device for all images
+        for row, (filled, positives) in enumerate(zip(numbers, numbers)):
+            results[row] = {name: value[:filled] for name, value in results[row].items()} | {"positives": positives}
         return results
 
     def losses(
@@ -123,16 +129,16 @@ class RoIHeads(nn.Module):
     def _mask_loss(
         self,
         maps: Sequence[torch.Tensor],
-        sampled: Sequence[Mapping[str, torch.Tensor]],
+        sampled: Sequence[Mapping[str, Any]],
         truth: Sequence[Mapping[str, torch.Tensor]],
     ) -> dict[str, torch.Tensor]:
         boxes, classes, targets = [], [], []
         side = 2 * self.mask_pooler.output_size
         for s, instances in zip(sampled, truth):
-            positive = s["classes"] < self.num_classes
-            boxes.append(s["boxes"][positive])
-            classes.append(s["classes"][positive])
-            targets.append(crop_masks(instances["gt_masks"], s["instances"][positive], boxes[-1], side))
+            positives = s["positives"]
+            boxes.append(s["boxes"][:positives])
+            classes.append(s["classes"][:positives])
+            targets.append(crop_masks(instances["gt_masks"], s["instances"][:positives], boxes[-1], side))
         return self.mask_head.loss(self.mask_pooler(maps, boxes), torch.cat(classes), torch.cat(targets))
 
     def detect(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import nn
@@ -11,45 +12,27 @@ from torchvision.ops import batched_nms
 
 from ..errors import TrainingError
 from ..layers.area import ValidArea
-from ..layers.conv import Conv2d
 from . import boxes as box_ops
 from .anchors import AnchorGenerator
-from .matching import match, sample
+from .matching import match, sample, true_first
+from .rpn_head import RPNHead
 
 
-class RPNHead(nn.Module):
-    """A 3 x 3 convolution shared by all levels, then objectness and deltas for every anchor of a cell.
+@dataclass(frozen=True)
+class SampledAnchors:
+    """The anchors that the losses are computed on, (N, k) each.
 
     Args:
-        in_channels: channels of every map.
-        anchors_per_cell: A.
-        conv_dims: channels of the hidden convolutions; -1 repeats `in_channels`.
+        at: positions among the anchors of all levels one after another.
+        filled: whether a place holds an anchor at all.
+        labels: 1 where the anchor is on an object, 0 on background.
+        targets: (N, k, 4) deltas; finite, and without meaning, where the label is not 1.
     """
 
-    def __init__(self, *, in_channels: int, anchors_per_cell: int, conv_dims: Sequence[int] = (-1,)) -> None:
-        super().__init__()
-        hidden = [in_channels if dim == -1 else dim for dim in conv_dims]
-        convs = [Conv2d(a, b, 3, padding=1) for a, b in zip([in_channels, *hidden], hidden)]
-        # Detectron2 names a single convolution `conv` and several `conv.conv0`, `conv.conv1`, ...
-        self.conv = convs[0] if len(convs) == 1 else nn.ModuleDict({f"conv{i}": c for i, c in enumerate(convs)})
-        self.objectness_logits = nn.Conv2d(hidden[-1], anchors_per_cell, 1)
-        self.anchor_deltas = nn.Conv2d(hidden[-1], anchors_per_cell * 4, 1)
-        for layer in (*convs, self.objectness_logits, self.anchor_deltas):
-            nn.init.normal_(layer.weight, std=0.01)
-            nn.init.zeros_(layer.bias)
-
-    def forward(
-        self, maps: Sequence[torch.Tensor], areas: Sequence[ValidArea | None]
-    ) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
-        """Objectness logits (N, H W A) and deltas (N, H W A, 4) of each level."""
-        convs = [self.conv] if isinstance(self.conv, Conv2d) else self.conv.values()
-        logits, deltas = [], []
-        for x, area in zip(maps, areas):
-            for conv in convs:
-                x = conv.rectified(x, area)
-            logits.append(self.objectness_logits(x).permute(0, 2, 3, 1).flatten(1))
-            deltas.append(self.anchor_deltas(x).permute(0, 2, 3, 1).reshape(len(x), -1, 4))
-        return logits, deltas
+    at: torch.Tensor
+    filled: torch.Tensor
+    labels: torch.Tensor
+    targets: torch.Tensor
 
 
 class RPN(nn.Module):
@@ -120,8 +103,16 @@ class RPN(nn.Module):
             (boxes (p, 4), objectness logits (p,)) of each image, best first; and the losses.
         """
         anchors = self.anchor_generator(maps)
-        logits, deltas = self.rpn_head(maps, areas)
-        losses = {} if truth is None else self.losses(anchors, logits, deltas, truth)
+        sampled = None if truth is None else self.sample(anchors, truth)
+        few = sampled is not None and self.rpn_head.are_few(sampled.at.shape[1], maps)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not few):
+            logits, deltas = self.rpn_head(maps, areas)
+        losses = {}
+        if few:
+            torch.clear_autocast_cache()  # of copies of the weights that know no gradient
+            losses = self.losses(sampled, *self.rpn_head.at(maps, areas, sampled.at))
+        elif sampled is not None:
+            losses = self.losses(sampled, *gather_anchors(logits, deltas, sampled.at))
         with torch.no_grad():
             logits = [level.detach().to(torch.promote_types(level.dtype, torch.float32)) for level in logits]
             for index, (x, area) in enumerate(zip(maps, areas)):
@@ -136,40 +127,43 @@ class RPN(nn.Module):
         inside = area.inside(x).flatten(1)[..., None].expand(-1, -1, self.anchor_generator.anchors_per_cell).flatten(1)
         return logits.masked_fill(~inside, -torch.inf)
 
-    def losses(
-        self,
-        anchors: Sequence[torch.Tensor],
-        logits: Sequence[torch.Tensor],
-        deltas: Sequence[torch.Tensor],
-        truth: Sequence[torch.Tensor],
-    ) -> dict[str, torch.Tensor]:
-        """Binary cross-entropy and (smooth) L1 over sampled anchors, both divided by N x `batch_size_per_image`."""
-        with torch.no_grad():
-            all_anchors = torch.cat(list(anchors))
-            labels, targets = [], []
-            for boxes in truth:
-                index, label = match(
-                    boxes, all_anchors, thresholds=self.iou_thresholds, labels=self.iou_labels, allow_low_quality=True
-                )
-                labels.append(label)
-                targets.append(boxes[index] if len(boxes) else torch.zeros_like(all_anchors))
-            labels, targets = torch.stack(labels), torch.stack(targets)
-            at, filled = sample(labels, self.batch_size_per_image, self.positive_fraction)
-            labels = labels.gather(1, at)
-            positive = filled & (labels == 1)
-            at4 = at[..., None].expand(-1, -1, 4)
-            chosen = all_anchors[at]
-            # Places that are not positive get the anchor itself for target: their terms are dropped, but are finite.
-            targets = torch.where(positive[..., None], targets.gather(1, at4), chosen)
-            targets = box_ops.encode(chosen, targets, self.box_weights)
-        logits = torch.cat(list(logits), 1).gather(1, at)
-        deltas = torch.cat(list(deltas), 1).gather(1, at4)
+    @torch.no_grad()
+    def sample(self, anchors: Sequence[torch.Tensor], truth: Sequence[torch.Tensor]) -> SampledAnchors:
+        """Label the anchors of each image, and draw those that the losses are computed on."""
+        anchors = torch.cat(list(anchors))
+        labels, targets = [], []
+        for boxes in truth:
+            index, label = match(
+                boxes, anchors, thresholds=self.iou_thresholds, labels=self.iou_labels, allow_low_quality=True
+            )
+            labels.append(label)
+            targets.append(index)
+        labels = torch.stack(labels)
+        at, filled = sample(labels, self.batch_size_per_image, self.positive_fraction)
+        labels = labels.gather(1, at)
+        chosen = anchors[at]
+        # Places that are not positive get the anchor itself for target: their terms are dropped, but are finite.
+        matched = [
+            boxes[index[row]] if len(boxes) else own for boxes, index, row, own in zip(truth, targets, at, chosen)
+        ]
+        positive = filled & (labels == 1)
+        targets = torch.where(positive[..., None], torch.stack(matched), chosen)
+        return SampledAnchors(at, filled, labels, box_ops.encode(chosen, targets, self.box_weights))
+
+    def losses(self, sampled: SampledAnchors, logits: torch.Tensor, deltas: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Binary cross-entropy and (smooth) L1 over sampled anchors, both divided by N x `batch_size_per_image`.
+
+        Args:
+            logits, deltas: (N, k) and (N, k, 4), of the sampled anchors.
+        """
+        targets, filled = sampled.targets, sampled.filled
         objectness = F.binary_cross_entropy_with_logits(
-            logits.to(targets.dtype), labels.to(targets.dtype), reduction="none"
+            logits.to(targets.dtype), sampled.labels.to(targets.dtype), reduction="none"
         )
         distance = box_ops.smooth_l1(deltas.to(targets.dtype), targets, self.smooth_l1_beta)
-        normaliser = self.batch_size_per_image * len(truth)
+        normaliser = self.batch_size_per_image * len(filled)
         objectness = torch.where(filled, objectness, 0.0).sum() / normaliser
+        positive = filled & (sampled.labels == 1)
         distance = torch.where(positive[..., None], distance, 0.0).sum() / normaliser
         return {
             "loss_rpn_cls": objectness * self.loss_weight,
@@ -201,17 +195,27 @@ class RPN(nn.Module):
         boxes = box_ops.decode(torch.cat(moves, 1), torch.cat(sources, 1), self.box_weights)
         # -inf marks what lies outside an image; NaN and +inf can only come from diverged weights.
         finite = torch.isfinite(boxes).all(2) & ~torch.isnan(scores) & (scores < torch.inf)
-        if self.training and not finite.all():
+        clipped = torch.stack([box_ops.clip(boxes[row], *size) for row, size in enumerate(image_sizes)])
+        kept = finite & torch.isfinite(scores) & box_ops.nonempty(clipped, self.min_size)
+        # One look at the device for all images.
+        all_finite, *counts = torch.cat([finite.all()[None], kept.sum(1)]).tolist()
+        if self.training and not all_finite:
             raise TrainingError(
                 "The proposals are not finite: the training has diverged. Lower SOLVER.BASE_LR, warm up longer "
                 "(SOLVER.WARMUP_ITERS), or clip gradients (SOLVER.CLIP_GRADIENTS.ENABLED True)."
             )
         results = []
-        for image, (height, width) in enumerate(image_sizes):
-            clipped = box_ops.clip(boxes[image], height, width)
-            kept = finite[image] & torch.isfinite(scores[image]) & box_ops.nonempty(clipped, self.min_size)
-            kept = kept.nonzero()[:, 0]  # the one question that the device is asked; three would be with a mask
-            image_boxes, image_scores, image_levels = clipped[kept], scores[image, kept], levels[kept]
-            keep = batched_nms(image_boxes, image_scores, image_levels, self.nms_threshold)[:post_topk]
+        for row, count in enumerate(counts):
+            at = true_first(kept[row])[:count]
+            image_boxes, image_scores = clipped[row][at], scores[row][at]
+            keep = batched_nms(image_boxes, image_scores, levels[at], self.nms_threshold)[:post_topk]
             results.append((image_boxes[keep], image_scores[keep]))
         return results
+
+
+def gather_anchors(
+    logits: Sequence[torch.Tensor], deltas: Sequence[torch.Tensor], at: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Of what `RPNHead.forward` returns, the logits (N, k) and deltas (N, k, 4) of the anchors at positions (N, k)."""
+    at4 = at[..., None].expand(-1, -1, 4)
+    return torch.cat(list(logits), 1).gather(1, at), torch.cat(list(deltas), 1).gather(1, at4)

@@ -101,8 +101,12 @@ def bin_weights(size: torch.Tensor | int, bins: int, length: int, like: torch.Te
 def average_grid(x: torch.Tensor, bins: int, area: ValidArea | None = None) -> torch.Tensor:
     """Average `x` (N, C, H, W) over a `bins` x `bins` grid of each image's own area: (N, C, bins, bins)."""
     if area is None or area.fills(x):
-        if bins == 1 and x.dtype == torch.bfloat16 and x.device.type == "cpu":
-            # `mean` would make a float32 copy of the whole map; a sum is accumulated in float32 too.
+        summed = (x.requires_grad and x.dtype in (torch.float32, torch.float64)) or (
+            x.dtype == torch.bfloat16 and x.device.type == "cpu"
+        )
+        if bins == 1 and summed and not is_traced():
+            # A sum's gradient is a view, added to x's other gradient in one pass; a mean's is a map of its own. And in
+            # bfloat16 a mean makes a float32 copy of the whole map on a CPU, where a sum does without.
             return x.sum((-2, -1), keepdim=True) / (x.shape[-2] * x.shape[-1])
         if bins == 1 or not is_traced():
             return torch.nn.functional.adaptive_avg_pool2d(x, bins)

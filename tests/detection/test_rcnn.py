@@ -11,7 +11,10 @@ from se_det.detection import build_detector
 from se_det.detection.masks import _paste_whole
 from se_det.detection.matching import match
 from se_det.detection.rcnn import paste_detections
+from se_det.detection.rpn import gather_anchors
+from se_det.detection.rpn_head import RPNHead
 from se_det.errors import ConfigError, TrainingError
+from se_det.layers.area import ValidArea
 
 from .conftest import make_sample, small_config
 
@@ -49,7 +52,8 @@ def test_rpn_losses_written_out(samples):
     anchors = rpn.anchor_generator(maps)
     logits, deltas = rpn.rpn_head(maps, [None] * 5)
     truth = [s["instances"]["gt_boxes"] for s in samples]
-    result = rpn.losses(anchors, logits, deltas, truth)
+    sampled = rpn.sample(anchors, truth)
+    result = rpn.losses(sampled, *gather_anchors(logits, deltas, sampled.at))
     objectness = distance = 0.0
     everything = torch.cat(anchors)
     for row, boxes in enumerate(truth):
@@ -66,6 +70,47 @@ def test_rpn_losses_written_out(samples):
     torch.testing.assert_close(result["loss_rpn_cls"], objectness / normaliser, rtol=1e-4, atol=0)
     torch.testing.assert_close(result["loss_rpn_loc"], distance / normaliser, rtol=1e-4, atol=0)
     assert distance > 0
+
+
+@pytest.mark.parametrize("exact", [False, True], ids=["keep", "exact"])
+@pytest.mark.parametrize("fmt", [torch.contiguous_format, torch.channels_last], ids=["nchw", "nhwc"])
+def test_sampled_anchors_have_the_predictions_and_gradients_of_the_whole_maps(fmt, exact):
+    torch.manual_seed(0)
+    head = RPNHead(in_channels=6, anchors_per_cell=3).double()
+    for parameter in head.parameters():
+        torch.nn.init.normal_(parameter)
+    shapes = [(12, 16), (6, 8), (3, 4), (2, 2)]
+    maps = [torch.randn(2, 6, *s).double().contiguous(memory_format=fmt).requires_grad_() for s in shapes]
+    areas = [ValidArea.of([(h, w), (h - 1, max(w // 2, 1))], exact=exact) for h, w in shapes]
+    everywhere = torch.arange(sum(h * w for h, w in shapes) * 3).flip(0)
+    at = torch.stack([everywhere, everywhere.roll(17)])
+    weights = torch.randn(2, len(everywhere), 5).double()
+    results = []
+    for predicted in (head.at(maps, areas, at), gather_anchors(*head(maps, areas), at)):
+        loss = (predicted[0] * weights[..., 0]).sum() + (predicted[1] * weights[..., 1:]).sum()
+        results.append([*predicted, *torch.autograd.grad(loss, [*maps, *head.parameters()])])
+    for mine, theirs in zip(*results):
+        torch.testing.assert_close(mine, theirs, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("amp", [False, True], ids=["float32", "bfloat16"])
+def test_rpn_losses_do_not_depend_on_the_way_of_their_gradients(samples, monkeypatch, amp):
+    model = build_detector(small_config())
+    results = []
+    for few in (True, False):
+        monkeypatch.setattr(RPNHead, "are_few", lambda *given, few=few: few)
+        torch.manual_seed(0)
+        model.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16, enabled=amp):
+            losses = model(samples)
+        (losses["loss_rpn_cls"] + losses["loss_rpn_loc"]).backward()
+        named = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+        results.append({"loss": losses["loss_rpn_cls"].detach(), **named})
+    assert results[0].keys() == results[1].keys()
+    assert any(name.startswith("proposal_generator.rpn_head.conv") for name in results[0])
+    for name, wanted in results[1].items():
+        distance = (results[0][name] - wanted).norm() / wanted.norm().clamp(min=1e-12)
+        assert distance < (0.05 if amp else 1e-4), name
 
 
 def test_box_losses_written_out():

@@ -68,6 +68,18 @@ def test_equals_the_formula_with_every_gradient(gate, norm, training, kernel, im
         close(buffers, kept)
 
 
+@pytest.mark.parametrize("images", [1, 3])
+@pytest.mark.parametrize("gate", ["se", "sp_se", "rg_se"])
+def test_gradients_on_fewer_cells_than_channels(gate, images):
+    ours = make(gate, norm="FrozenBN", kernel=1)
+    theirs = copy.deepcopy(ours)
+    x, shortcut, weights = (torch.randn(images, c, 3, 5).double() for c in (16, 32, 32))
+    result, gradients, _ = run(gated_sum, ours, x, shortcut, None, weights)
+    expected, wanted, _ = run(plain_sum, theirs, x, shortcut, None, weights)
+    assert torch.allclose(result, expected, rtol=1e-10, atol=1e-10)
+    close(gradients, wanted)
+
+
 @pytest.mark.parametrize("side", [3, 10], ids=["fewer cells than channels", "more"])
 @pytest.mark.parametrize("images", [1, 2])
 @pytest.mark.parametrize("norm, training", [("FrozenBN", False), ("BN", False)])
