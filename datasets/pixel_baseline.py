@@ -18,7 +18,8 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # works in a checkout that is not installed
 
 from se_det.classification.decoding import decode_image
-from se_det.classification.sources import LabelledImages, open_images
+from se_det.classification.labelled import LabelledImages
+from se_det.classification.sources import open_images
 from se_det.classification.transforms import centre_crop
 from se_det.errors import SeDetError
 

@@ -15,8 +15,8 @@ from ..data.skipping import Replacing, SkippedImages
 from ..data.workers import Loader
 from ..errors import DataError
 from .decoding import decode_image
+from .labelled import LabelledImages
 from .order import ImageBatches
-from .sources import LabelledImages
 from .transforms import AUGMENTATION, CROP, ImageSizes, RandomCrop, centre_crop, seed_sample
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..errors import DataError, did_you_mean
-from .sources import IMAGE_SUFFIXES, LabelledImages, read_file
+from .labelled import IMAGE_SUFFIXES, LabelledImages, read_file
 
 
 class ClassFolders(LabelledImages):

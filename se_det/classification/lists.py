@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..errors import DataError
-from .sources import LabelledImages, read_file, settle_classes
+from .labelled import LabelledImages, read_file, settle_classes
 
 HEADER = ("imagename", "label")
 MOST_CLASSES = 1_000_000  # a label above is a mistake, and would make a classifier that no memory holds

@@ -34,6 +34,7 @@ from ..weights import load_weights, read_weights
 from .activations import checkpoint_activations
 from .batches import test_loader, train_loader
 from .evaluation import TASK, evaluate_classifier, write_results
+from .labelled import LabelledImages, read_class_names
 from .optimiser import build_pretraining_optimizer
 from .preprocessing import architecture, preprocessing
 from .settings import (
@@ -44,7 +45,7 @@ from .settings import (
     settle_steps,
     training_view,
 )
-from .sources import LabelledImages, open_images, read_class_names
+from .sources import open_images
 from .state import ClassifierState
 
 KEEP = 2  # numbered checkpoints: a torn one leaves the one before

@@ -14,10 +14,10 @@ from ..config.limits import check_ranges
 from ..errors import ConfigError
 from ..training.same_run import MAY_CHANGE as DETECTORS
 from .batches import TrainingView
+from .labelled import LabelledImages
 from .losses import ClassificationLoss
 from .objective import Objective, mixing
 from .preprocessing import model_options, preprocessing
-from .sources import LabelledImages
 from .transforms import ImageSizes, RandomCrop, augmentation
 
 # The names by which the SP-SE and RG-SE authors' script knows its models.

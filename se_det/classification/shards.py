@@ -16,8 +16,8 @@ import numpy as np
 
 from ..errors import DataError
 from ..files import open_file
+from .labelled import IMAGE_SUFFIXES, MOST_BYTES, LabelledImages, settle_classes
 from .lists import MOST_CLASSES
-from .sources import IMAGE_SUFFIXES, MOST_BYTES, LabelledImages, settle_classes
 
 LABEL_SUFFIX = ".cls"
 BLOCK = 512  # bytes; an archive ends with zeros

@@ -1,79 +1,17 @@
-"""Labelled images wherever they lie: what every way of storing them offers, and which one a path is."""
+"""Which way of storing labelled images a path is of."""
 
 from __future__ import annotations
 
 import glob
-import os
 import re
-from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-
-from ..data.text_column import TextColumn
 from ..errors import DataError, did_you_mean
-from ..files import open_file
-
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
-MOST_BYTES = 256 * 2**20  # of one encoded image; a larger one is no photo
-
-
-class LabelledImages(ABC):
-    """Images with a class each, in an order that does not change; reading one is a function of its index alone.
-
-    Attributes:
-        source: where they are from, for sentences.
-        labels: int64 (n,), the class of each image.
-        class_names: the name of every class.
-        names: of the images, within their source.
-    """
-
-    def __init__(
-        self, source: str, names: Sequence[str] | TextColumn, labels: Sequence[int] | np.ndarray,
-        class_names: Sequence[str],
-    ) -> None:  # fmt: skip
-        self.source = source
-        self.labels = np.asarray(labels, np.int64)
-        self.class_names = list(class_names)
-        # One block of bytes, not a million objects that every worker process would copy by counting references.
-        self.names = names if isinstance(names, TextColumn) else TextColumn(names)
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    @abstractmethod
-    def read(self, index: int) -> bytes:
-        """The encoded image.
-
-        Raises:
-            DataError: it cannot be read.
-        """
-
-    def where(self, index: int) -> str:
-        """What a sentence calls the image."""
-        return f"{self.names[index]} ({self.source})"
-
-    def counts(self) -> np.ndarray:
-        """Images of every class, int64 (classes,)."""
-        return np.bincount(self.labels, minlength=len(self.class_names))
-
-
-def read_file(path: Path) -> bytes:
-    """The bytes of an image file.
-
-    Raises:
-        DataError: it is missing, cannot be read, or is far too large for an image.
-    """
-    try:
-        with open_file(path) as file:
-            # No more than there is: memory for MOST_BYTES would be asked for first, which takes longer than reading.
-            data = file.read(min(os.fstat(file.fileno()).st_size, MOST_BYTES) + 1)
-    except OSError as error:
-        raise DataError(f"The image {path} cannot be read: {error.strerror}. Add the file or take it out.") from error
-    if len(data) > MOST_BYTES:
-        raise DataError(f"The image {path} has more than {MOST_BYTES >> 20} MiB: that is no photo, take it out.")
-    return data
+from .folders import ClassFolders
+from .labelled import LabelledImages
+from .lists import ImageList
+from .shards import Shards
 
 
 def open_images(
@@ -90,10 +28,6 @@ def open_images(
     Raises:
         DataError: there is nothing there, or it cannot be used; the sentence names file and line.
     """
-    from .folders import ClassFolders
-    from .lists import ImageList
-    from .shards import Shards
-
     if not path:
         raise DataError("There is no path to images: give --train_data_path and --test_data_path.")
     place = Path(path).expanduser()
@@ -112,43 +46,6 @@ def open_images(
         f"There is nothing at {path}: give a folder of class folders, a list of `imagename label` lines, or tar shards."
         f"{near}"
     )
-
-
-def read_class_names(path: str) -> list[str] | None:
-    """The lines of a text file, the names of class 0, 1, ...; None for "".
-
-    Raises:
-        DataError: it cannot be read, is empty, or names a class twice.
-    """
-    if not path:
-        return None
-    try:
-        with open_file(path) as file:
-            text = file.read().decode("utf-8")
-        names = [line.strip() for line in text.splitlines() if line.strip()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"The class names in {path} (DATASETS.CLASSES) cannot be read: {error}.") from error
-    twice = next((name for number, name in enumerate(names) if name in names[:number]), None)
-    if not names or twice:
-        raise DataError(f"{path} (DATASETS.CLASSES) {f'names {twice!r} twice' if twice else 'is empty'}.")
-    return names
-
-
-def settle_classes(
-    source: str, labels: Sequence[int], classes: Sequence[str] | None, num_classes: int
-) -> list[str]:  # fmt: skip
-    """Names of the classes of numbered labels: `classes`, or the numbers themselves.
-
-    Raises:
-        DataError: there are no images, or names and number disagree.
-    """
-    if not len(labels):
-        raise DataError(f"There are no images in {source}.")
-    if classes is not None and num_classes and len(classes) != num_classes:
-        raise DataError(
-            f"There are {len(classes)} class names, and MODEL.NUM_CLASSES is {num_classes}: make them agree."
-        )
-    return list(classes) if classes is not None else [str(n) for n in range(num_classes or int(max(labels)) + 1)]
 
 
 def _shard_files(path: Path) -> list[Path]:

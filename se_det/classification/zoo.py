@@ -14,8 +14,8 @@ from ..weights.download import cache_path
 from ..weights.zoo import Entry
 from .batches import test_loader
 from .evaluation import evaluate_classifier
+from .labelled import LabelledImages
 from .preprocessing import Preprocessing
-from .sources import LabelledImages
 
 CLASSES = 1000
 

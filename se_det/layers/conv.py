@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import nn
 from torch.nn import functional as F
 
 from .area import ValidArea
 from .norms import FrozenBatchNorm2d, GroupNorm, apply_frozen, get_norm
-
-if TYPE_CHECKING:
-    from .onednn import Packed
+from .onednn import Packed
 
 
 class Conv2d(nn.Conv2d):

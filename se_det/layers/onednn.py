@@ -10,7 +10,6 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from .conv import Conv2d
 from .tracing import is_traced
 
 OPERATORS = ("_convolution_pointwise", "_reorder_convolution_weight")
@@ -80,10 +79,3 @@ class Packed:
 
     def __getstate__(self) -> dict:
         return {"_conv": self._conv, "_laid_out": None, "_for": None, "_last": None}  # a layout cannot be copied
-
-
-def pack_convolutions(model: nn.Module) -> None:
-    """Have every convolution of ours in `model` that has no norm run so."""
-    for conv in model.modules():
-        if isinstance(conv, Conv2d) and conv.norm is None:
-            conv.packed = Packed(conv)

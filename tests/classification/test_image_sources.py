@@ -15,7 +15,8 @@ from picture_sets import CLASSES, class_folders
 from PIL import Image
 
 from se_det.classification.batches import Batch, TrainingView, test_loader, train_loader
-from se_det.classification.sources import LabelledImages, open_images, read_class_names
+from se_det.classification.labelled import LabelledImages, read_class_names
+from se_det.classification.sources import open_images
 from se_det.classification.transforms import ImageSizes, RandomCrop, augmentation
 from se_det.errors import DataError
 

@@ -12,9 +12,9 @@ from torch.nn import functional as F
 from se_det.backbones import create_backbone
 from se_det.layers.area import ValidArea
 from se_det.layers.conv import Conv2d
-from se_det.layers.inference import fuse_for_inference
+from se_det.layers.inference import fuse_for_inference, pack_convolutions
 from se_det.layers.norms import FrozenBatchNorm2d
-from se_det.layers.onednn import is_available, pack_convolutions
+from se_det.layers.onednn import is_available
 
 pytestmark = pytest.mark.skipif(not is_available(), reason="needs a PyTorch with oneDNN's operators")
 
