@@ -12,6 +12,8 @@ from torch import nn
 
 from .tracing import is_traced
 
+# On more cells a layout costs little beside the products, and is not worth its memory.
+MOST_CELLS = 1024
 OPERATORS = ("_convolution_pointwise", "_reorder_convolution_weight")
 
 
@@ -65,6 +67,8 @@ class Packed:
 
     def _weight_for(self, x: torch.Tensor) -> torch.Tensor:
         conv, weight = self._conv, self._conv.weight
+        if len(x) * x.shape[-2] * x.shape[-1] > MOST_CELLS:
+            return weight
         # A weight that was loaded, moved or cast since is another one, or has another version.
         now = (x.shape, x.dtype, weight.data_ptr(), None if weight.is_inference() else weight._version)
         if now != self._for:

@@ -42,8 +42,8 @@ def packed_pair(kernel, options, bias=True):
 @pytest.mark.parametrize("kernel, options", KINDS)
 def test_equals_the_plain_convolution(kernel, options, bias):
     conv, packed = packed_pair(kernel, options, bias)
-    sizes = (1, 16, 20, 24), (3, 16, 9, 11)
-    for size in (sizes[0], sizes[0], sizes[1], sizes[0], sizes[1], sizes[1]):  # a size that repeats is laid out for
+    sizes = (1, 16, 20, 24), (3, 16, 9, 11), (1, 16, 33, 40)
+    for size in (sizes[i] for i in (0, 0, 1, 0, 1, 1, 2, 2)):  # a small size that repeats is laid out for
         for layout in (torch.channels_last, torch.contiguous_format):
             x = torch.randn(size).contiguous(memory_format=layout)
             want = conv(x)
