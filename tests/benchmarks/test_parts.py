@@ -40,13 +40,14 @@ def test_the_formula_is_measured_only_beside_se(in_process, tiny_host, monkeypat
 def test_backbones_are_compared_with_timms(in_process, monkeypatch, tmp_path):
     pytest.importorskip("timm")
     monkeypatch.setattr(backbone, "BATCHES", (1, 2))
+    monkeypatch.setattr(backbone, "IMAGES", 3)  # of a turn: 3 x 1 and 1 x 2
     compared = list(compare_backbones("resnet18", size=32, repeat=1, device="cpu", weights=str(tmp_path / "w.pth")))
     assert [list(c.seconds) for c in compared] == [
         ["timm", "se_det"], ["timm, channels_last", "se_det, channels_last"],
         ["timm", "se_det"], ["timm, channels_last", "se_det, channels_last"],
         ["timm", "se_det"],
     ]  # fmt: skip
-    assert [c.amount for c in compared] == [1, 1, 2, 2, 2]
+    assert [c.amount for c in compared] == [3, 3, 2, 2, 2]
 
 
 def test_a_backbone_whose_results_differ_is_refused(in_process, monkeypatch, tmp_path):
