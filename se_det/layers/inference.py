@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from ..errors import WeightsError
 from .conv import Conv2d
 from .norms import fold_norms
 from .onednn import Packed, is_available
@@ -19,9 +20,18 @@ def fuse_for_inference(model: nn.Module, *, dtype: torch.dtype = torch.float32) 
     Args:
         model: on its device; moved to another one it is correct, and slower.
         dtype: of its weights, and so of what it takes.
+
+    Raises:
+        WeightsError: weights that are not finite, of which results would not tell.
     """
     model.eval().requires_grad_(False)
     fold_norms(model)
+    for name, values in model.named_parameters():
+        if not values.isfinite().all():
+            raise WeightsError(
+                f"The weights of {name} are not finite: the training that made them has diverged. Use an earlier "
+                "checkpoint."
+            )
     model.to(dtype).to(memory_format=torch.channels_last)
     if is_available() and all(p.device.type == "cpu" for p in model.parameters()):
         pack_convolutions(model)

@@ -10,10 +10,12 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from ..errors import DataError
 from .tracing import is_traced
 
 # On more cells a layout costs little beside the products, and is not worth its memory.
 MOST_CELLS = 1024
+IMAGE_CHANNELS = 3  # what a network's first convolution reads
 OPERATORS = ("_convolution_pointwise", "_reorder_convolution_weight")
 
 
@@ -25,6 +27,14 @@ def is_available() -> bool:
 def computes_in_bfloat16() -> bool:
     """Whether oneDNN has bfloat16 convolutions for this processor."""
     return torch.ops.mkldnn._is_mkldnn_bf16_supported()
+
+
+def version(weight: torch.Tensor) -> tuple:
+    """Which values `weight` has, for what is made of it: another after it was loaded, moved or cast.
+
+    A change through `.data` is not seen.
+    """
+    return weight.data_ptr(), weight.dtype, None if weight.is_inference() else weight._version
 
 
 class Packed:
@@ -55,8 +65,13 @@ class Packed:
 
         Args:
             given: weight and bias in place of its own.
+
+        Raises:
+            DataError: an image is not finite. oneDNN's ReLU makes a number of what is none, which would go unnoticed.
         """
         conv = self._conv
+        if conv.in_channels <= IMAGE_CHANNELS and not x.sum(dtype=torch.float32).isfinite():
+            raise DataError("An image given to the network holds values that are not finite: give finite pixels.")
         weight, bias = given or (self._weight_for(x), conv.bias)
         how = (conv.padding, conv.stride, conv.dilation, conv.groups)
         if plus is None:
@@ -69,8 +84,7 @@ class Packed:
         conv, weight = self._conv, self._conv.weight
         if len(x) * x.shape[-2] * x.shape[-1] > MOST_CELLS:
             return weight
-        # A weight that was loaded, moved or cast since is another one, or has another version.
-        now = (x.shape, x.dtype, weight.data_ptr(), None if weight.is_inference() else weight._version)
+        now = (x.shape, version(weight))
         if now != self._for:
             if now != self._last:
                 self._last = now

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from .area import ValidArea
 from .conv import Conv2d
+from .onednn import version
 from .tracing import is_traced
 
 # The paper's B^T, G and A^T, which transform inputs, weights and outputs (section 4.3).
@@ -41,16 +42,22 @@ class WinogradConv2d(Conv2d):
     def __init__(self, conv: Conv2d) -> None:
         super().__init__(conv.in_channels, conv.out_channels, 3, padding=1, bias=conv.bias is not None)
         self.weight, self.bias = conv.weight, conv.bias
-        left = torch.tensor(WEIGHT)
-        transformed = torch.einsum("ap,bq,oipq->abio", left, left, self.weight.detach()).flatten(0, 1)
-        self.register_buffer("transformed", transformed.contiguous(), persistent=False)
+        self.register_buffer("transformed", None, persistent=False)
+        self._transform()
         for name, values in (("of_input", INPUT), ("of_output", OUTPUT)):
             self.register_buffer(name, torch.tensor(values, dtype=torch.float32), persistent=False)
+
+    def _transform(self) -> None:
+        left = torch.tensor(WEIGHT, device=self.weight.device)
+        transformed = torch.einsum("ap,bq,oipq->abio", left, left, self.weight.detach()).flatten(0, 1)
+        self.transformed, self._version = transformed.contiguous(), version(self.weight)
 
     def convolve(self, x: torch.Tensor, area: ValidArea | None = None) -> torch.Tensor:
         """(N, C_in, H, W) to (N, C_out, H, W), both channels last."""
         if x.shape[-2] * x.shape[-1] < LEAST_CELLS or torch.is_grad_enabled() or is_traced():
             return super().convolve(x, area)
+        if self._version != version(self.weight):
+            self._transform()
         x = self._own(x, area).permute(0, 2, 3, 1)
         count, height, width, channels = x.shape
         down, across = -(-height // OUT), -(-width // OUT)

@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from se_det.backbones import create_backbone
+from se_det.errors import DataError, WeightsError
 from se_det.layers.area import ValidArea
 from se_det.layers.conv import Conv2d
 from se_det.layers.inference import fuse_for_inference, pack_convolutions
@@ -93,6 +94,20 @@ def test_other_weights_are_laid_out_anew():
     assert twin.packed is not packed.packed
     packed.double()
     torch.testing.assert_close(packed(x.double()).float(), before * 2, rtol=1e-5, atol=1e-5)
+
+
+def test_what_is_not_finite_is_refused():
+    """oneDNN's ReLU would make zeros of it."""
+    model = create_backbone("se_resnet18", norm="BN")
+    sound = copy.deepcopy(model)
+    with torch.no_grad():
+        model.res2[0].conv1.weight[0] = torch.nan
+    with pytest.raises(WeightsError, match=r"weights of res2\.0\.conv1\.weight are not finite"):
+        fuse_for_inference(model)
+    x = torch.randn(1, 3, 64, 64)
+    x[0, 0, 5, 6] = torch.inf
+    with pytest.raises(DataError, match="image given to the network holds values that are not finite"), torch.no_grad():
+        fuse_for_inference(sound)(x)
 
 
 def test_works_where_weights_have_no_versions():

@@ -29,6 +29,15 @@ def test_equals_the_direct_convolution(images, size):
             assert float((got - expected).abs().max() / expected.abs().max()) < 2e-5
 
 
+@torch.no_grad()
+def test_other_weights_are_transformed_anew():
+    conv = WinogradConv2d(Conv2d(128, 128, 3, padding=1))
+    x = torch.randn(1, 128, 12, 12)
+    before = conv(x)
+    conv.load_state_dict({"weight": conv.weight * 2, "bias": conv.bias * 2})
+    assert torch.allclose(conv(x), before * 2, atol=1e-4)
+
+
 def test_zeroes_outside_each_image_under_padding_exact():
     conv = WinogradConv2d(Conv2d(128, 128, 3, padding=1))
     x = torch.randn(2, 128, 12, 12)
