@@ -44,7 +44,8 @@ def run(args: argparse.Namespace) -> int:
     check_writable(Path(args.output).parent)
     difference = write(network, args.output)
     compared = "not compared" if difference is None else f"largest difference to PyTorch {difference:.2g}"
-    logger.info("Wrote %s: %s, at %d shapes.", args.output, compared, len(network.shapes))
+    shapes = "1 shape" if len(network.shapes) == 1 else f"{len(network.shapes)} shapes"
+    logger.info("Wrote %s: %s, at %s.", args.output, compared, shapes)
     return 0
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import colorsys
 import unicodedata
-from collections.abc import Iterator, Mapping, Sequence
+from bisect import bisect_left
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -90,14 +91,14 @@ def draw_detections(
         x0, y0, x1, y1 = map(int, boxes[index])
         cv2.rectangle(canvas, (x0, y0), (x1, y1), colour, line, cv2.LINE_8)
 
-    taken: list[tuple[int, int, int, int]] = []
+    taken = np.empty((0, 4), int)
     for index in np.argsort(-scores, kind="stable"):  # the surest detections get the best places
         score = scores[index] if scored else None
         label = _fitting_label(class_names[classes[index]], classes[index], score, (height, width))
         place = label and _place(label, boxes[index], taken, (height, width), line)
         if place:
             x, y = place
-            taken.append((x, y, x + label.width, y + label.height))
+            taken = np.append(taken, [[x, y, x + label.width, y + label.height]], 0)
             _write(canvas, label, (x, y), class_colour(classes[index]), line)
     return canvas
 
@@ -134,20 +135,18 @@ def _text_size(image_size: tuple[int, int]) -> tuple[float, int, int]:
 def _fitting_label(name: str, index: int, score: float | None, image_size: tuple[int, int]) -> _Label | None:
     """The longest form of the label that the image has room for; None when it has room for none."""
     scale, thickness, margin = _text_size(image_size)
-    for text in _forms(_printable(name, index), score):
+
+    def fitting(text: str) -> _Label | None:
         (wide, tall), below = cv2.getTextSize(text, FONT, scale, thickness)
         label = _Label(text, wide + 2 * margin, tall + below + 2 * margin, below + margin)
-        if label.width <= image_size[1] and label.height <= image_size[0]:
-            return label
-    return None
+        return label if label.width <= image_size[1] and label.height <= image_size[0] else None
 
-
-def _forms(name: str, score: float | None) -> Iterator[str]:
-    if score is not None:
-        yield f"{name} {score:.0%}"
-    yield name
-    for length in range(len(name) - 1, 0, -1):
-        yield f"{name[:length]}."
+    name = _printable(name, index)
+    whole = fitting(name if score is None else f"{name} {score:.0%}") or fitting(name)
+    if whole:
+        return whole
+    most = bisect_left(range(1, len(name)), True, key=lambda length: not fitting(f"{name[:length]}."))
+    return fitting(f"{name[:most]}.") if most else None
 
 
 def _printable(name: str, index: int) -> str:
@@ -159,7 +158,7 @@ def _printable(name: str, index: int) -> str:
 def _place(
     label: _Label,
     box: np.ndarray,
-    taken: list[tuple[int, int, int, int]],
+    taken: np.ndarray,
     image_size: tuple[int, int],
     line: int,
 ) -> tuple[int, int] | None:
@@ -175,7 +174,7 @@ def _place(
         for x in (left, right, (left + right) // 2):
             # There is no room above a box at the image's edge: pushed inside, that place becomes the next one.
             place = (min(max(x, 0), image_size[1] - label.width), min(max(y, 0), image_size[0] - label.height))
-            hidden = sum(_overlap(place, label, other) for other in taken)
+            hidden = _overlap(place, label, taken)
             if not hidden:
                 return place
             if hidden < least:
@@ -183,10 +182,11 @@ def _place(
     return best
 
 
-def _overlap(place: tuple[int, int], label: _Label, other: tuple[int, int, int, int]) -> int:
-    wide = min(place[0] + label.width, other[2]) - max(place[0], other[0])
-    tall = min(place[1] + label.height, other[3]) - max(place[1], other[1])
-    return max(0, wide) * max(0, tall)
+def _overlap(place: tuple[int, int], label: _Label, taken: np.ndarray) -> int:
+    """Px that a label would have in common with those before it, (n, 4) XYXY."""
+    corner = np.array([place[0] + label.width, place[1] + label.height])
+    common = np.minimum(corner, taken[:, 2:]) - np.maximum(place, taken[:, :2])
+    return int(common.clip(min=0).prod(1).sum())
 
 
 def _write(canvas: np.ndarray, label: _Label, place: tuple[int, int], colour: tuple[int, int, int], line: int) -> None:
