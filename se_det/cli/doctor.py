@@ -34,6 +34,7 @@ def run(args: argparse.Namespace) -> int:
     lines, missing = [], []
     _versions(lines, missing)
     _devices(lines)
+    _compiler(lines, missing)
     _data(lines, missing)
     _cache(lines, missing)
     for name, value in lines:
@@ -89,6 +90,13 @@ def _devices(lines: list[tuple[str, str]]) -> None:
         free, total = torch.cuda.mem_get_info(number)
         lines.append((f"GPU {number}", f"{facts.name}, {free / 2**30:.1f} of {total / 2**30:.1f} GiB free, "
                       f"bf16 {'yes' if torch.cuda.is_bf16_supported() else 'no'}"))  # fmt: skip
+
+
+def _compiler(lines: list[tuple[str, str]], missing: list[str]) -> None:
+    compiler = shutil.which(os.environ.get("CXX") or "g++")
+    lines.append(("C++ compiler", compiler or "none"))
+    if compiler is None:
+        missing.append("a C++ compiler (g++, or what CXX names), for TEST.COMPILE (optional)")
 
 
 def cpu_flags(path: Path) -> set[str]:

@@ -162,9 +162,11 @@ def test_doctor_names_what_a_missing_package_is_for(monkeypatch, capsys):
     from se_det.cli import doctor
 
     monkeypatch.setattr(doctor, "version_of", lambda package: None if package in ("timm", "detectron2") else "1.0")
+    monkeypatch.setenv("CXX", "/nowhere/g++")
     assert main(["doctor"]) == 0
     out = capsys.readouterr().out
     assert "timm, for timm/<name> backbones (optional)" in out and "detectron2, for --engine detectron2" in out
+    assert "a C++ compiler (g++, or what CXX names), for TEST.COMPILE (optional)" in out
 
 
 def test_cpu_flags(tmp_path):
