@@ -17,7 +17,7 @@ import torch
 from se_det.cli.main import main
 from se_det.config import get_cfg, load_config
 from se_det.detection import build_detector
-from se_det.errors import DataError
+from se_det.errors import CheckpointError, DataError
 from se_det.evaluation import Predictor
 from se_det.evaluation.json_list import JsonList
 from se_det.evaluation.sources import find_sources
@@ -183,6 +183,31 @@ def test_an_interrupted_result_leaves_nothing(tmp_path: Path) -> None:
             results.extend([{"a": 1}])
             raise KeyboardInterrupt
     assert not list(tmp_path.iterdir())
+
+
+def test_a_film_that_the_disk_cuts_short_replaces_none(tmp_path: Path) -> None:
+    path = video(tmp_path / "a.mp4", 3)
+    before = path.read_bytes()
+
+    class Cut:
+        """A writer whose file loses its end, as on a full disk: OpenCV says nothing of it."""
+
+        def __init__(self, writer: cv2.VideoWriter, file: str) -> None:
+            self.write, self._release, self._file = writer.write, writer.release, file
+
+        def release(self) -> None:
+            self._release()
+            os.truncate(self._file, os.path.getsize(self._file) * 3 // 4)
+
+    sentence = r"a\.mp4 could not be written whole: is the disk full\?"
+    with pytest.raises(CheckpointError, match=sentence), VideoWriter(path, 10) as writer:
+        for frame in np.random.default_rng(0).integers(0, 256, (5, 48, 64, 3), dtype=np.uint8):
+            writer.write(frame)
+        writer._writer = Cut(writer._writer, writer._temporary)
+    with pytest.raises(CheckpointError, match=sentence), VideoWriter(path, 10) as writer:
+        writer.write(frame)
+        writer._count += 1  # a frame that FFmpeg could not write
+    assert [file.name for file in tmp_path.iterdir()] == ["a.mp4"] and path.read_bytes() == before
 
 
 @pytest.mark.slow
