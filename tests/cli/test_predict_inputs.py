@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import resource
 import threading
 import time
@@ -22,6 +23,7 @@ from se_det.evaluation import Predictor
 from se_det.evaluation.json_list import JsonList
 from se_det.evaluation.sources import find_sources
 from se_det.evaluation.video import VideoReader, VideoWriter
+from se_det.files import write_atomically
 
 TINY = ["MODEL.WEIGHTS", "", "MODEL.RESNETS.NORM", "GN", "MODEL.BACKBONE.FREEZE_AT", "0", "MODEL.DEVICE", "cpu",
         "MODEL.ROI_HEADS.NUM_CLASSES", "3", "INPUT.MIN_SIZE_TEST", "32", "MODEL.ROI_HEADS.SCORE_THRESH_TEST", "0.0",
@@ -183,6 +185,28 @@ def test_an_interrupted_result_leaves_nothing(tmp_path: Path) -> None:
             results.extend([{"a": 1}])
             raise KeyboardInterrupt
     assert not list(tmp_path.iterdir())
+
+
+def test_the_longest_names_are_drawn_to(tmp_path: Path, detector) -> None:
+    """255 bytes, most of them of letters that have two."""
+    folder, out = tmp_path / "in", tmp_path / "out"
+    still = picture(folder / f"a{'é' * 125}.png")
+    film = video(folder / f"{'é' * 125}b.mp4", 2)
+    assert len(os.fsencode(still.name)) == len(os.fsencode(film.name)) == 255
+    assert main([*detector, "--output", str(out), str(folder)]) == 0
+    assert {file.name for file in out.iterdir()} == {still.name, film.name, "detections.json"}
+
+
+def test_temporary_files_have_names_that_fit_and_say_of_what_they_are(tmp_path: Path) -> None:
+    seen: list[str] = []
+    for name in ("a.json", "é" * 127, os.fsdecode(b"\xff" * 255)):
+        write_atomically(tmp_path / name, lambda file: seen.append(os.path.basename(file_name(file))))
+        (tmp_path / name).unlink()
+    assert [re.sub(r"\w{8}\.tmp$", "*", name) for name in seen] == [".a.json.*", f".{'é' * 50}.*", "..*"]
+
+
+def file_name(file) -> str:
+    return os.readlink(f"/proc/self/fd/{file.fileno()}")
 
 
 def test_a_film_that_the_disk_cuts_short_replaces_none(tmp_path: Path) -> None:
