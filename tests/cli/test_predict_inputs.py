@@ -6,6 +6,7 @@ import json
 import os
 import re
 import resource
+import signal
 import threading
 import time
 from pathlib import Path
@@ -232,6 +233,30 @@ def test_a_film_that_the_disk_cuts_short_replaces_none(tmp_path: Path) -> None:
         writer.write(frame)
         writer._count += 1  # a frame that FFmpeg could not write
     assert [file.name for file in tmp_path.iterdir()] == ["a.mp4"] and path.read_bytes() == before
+
+
+@pytest.mark.parametrize("suffix", [".png", ".mp4"])
+def test_sigterm_leaves_no_part_of_a_file(tmp_path: Path, detector, capsys, monkeypatch, suffix: str) -> None:
+    path = picture(tmp_path / "a.png") if suffix == ".png" else video(tmp_path / "a.mp4", 6)
+    picture(tmp_path / "b.png")
+    picture(tmp_path / "z.png")
+    out = tmp_path / "out"
+    detect, before, left = Predictor.detect, signal.getsignal(signal.SIGTERM), []
+
+    def asked_to_leave(self: Predictor, samples: list) -> list:
+        found = detect(self, samples)
+        left.append({re.sub(r"\w{8}\.tmp.*", "*", file.name) for file in out.iterdir()})
+        if len(left) == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return found
+
+    monkeypatch.setattr(Predictor, "detect", asked_to_leave)
+    inputs = [str(path), str(tmp_path / "b.png"), str(tmp_path / "z.png")]
+    assert main([*detector, "--set", "TEST.IMS_PER_BATCH", "1", "--output", str(out), *inputs]) == 143
+    assert capsys.readouterr().err.count("error: SIGTERM ended the command early") == 1
+    assert {".detections.json.*", *([".a.mp4.*"] if suffix == ".mp4" else [])} <= left[-1]
+    assert all(not file.name.startswith(".") and file.suffix == ".png" for file in out.iterdir())
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 @pytest.mark.slow
