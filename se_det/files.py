@@ -13,6 +13,8 @@ from typing import IO, Any
 
 from .errors import CheckpointError
 
+MOST_OF_NAME = 100  # bytes of a file's name in that of its temporary one; file systems hold from 143 to 255
+
 
 def write_atomically(path: str | os.PathLike, write: Callable[[IO[bytes]], None]) -> None:
     """Let `write(file)` fill a temporary file in the folder of `path`, then rename it to `path`.
@@ -101,7 +103,9 @@ def write_json(path: str | os.PathLike, value: Any, *, indent: int | None = None
 
 def _temporary_beside(path: Path, suffix: str) -> tuple[int, str]:
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=suffix, dir=path.parent)
+    # Its own additions must not make the name of a file too long that has a sound one.
+    start = os.fsencode(path.name)[:MOST_OF_NAME].decode(errors="ignore")
+    handle, name = tempfile.mkstemp(prefix=f".{start}.", suffix=suffix, dir=path.parent)
     # mkstemp makes the file private; give it the permissions an ordinary open() would.
     os.fchmod(handle, 0o666 & ~_umask())
     return handle, name

@@ -15,6 +15,7 @@ from torch import nn
 from ..backbones.catalog import create_model
 from ..backbones.classifier import Classifier
 from ..data.images import read_image
+from ..data.pixels import check_pixels
 from ..errors import ConfigError, WeightsError
 from ..layers.inference import fuse_for_inference
 from ..weights import load_weights, read_weights
@@ -80,9 +81,15 @@ def classify(
 
     Raises:
         WeightsError: the model does not say what images it wants, and `preprocessing` is not given.
-        DataError: the image cannot be read.
+        DataError: the image cannot be read, or something else was given.
+        ConfigError: `model` is neither a network nor a path, or `class_names` are not one for each of its outputs.
     """
     if not isinstance(model, nn.Module):
+        if not isinstance(model, (str, os.PathLike)):
+            raise ConfigError(
+                "The model must be a network, or the path of a pretraining checkpoint, got "
+                f"{'None' if model is None else f'a value of type {type(model).__name__}'}."
+            )
         path = Path(model)
         model = _loaded(str(path.resolve()), path.stat().st_mtime_ns) if path.is_file() else load_classifier(path)
     view = preprocessing or getattr(model, "preprocessing", None)
@@ -91,8 +98,10 @@ def classify(
             "This model does not say what images it wants: load it with load_classifier, or give a preprocessing."
         )
     names = class_names or getattr(model, "class_names", None)
-    pixels = image if isinstance(image, np.ndarray) else read_image(image, "RGB")
-    tensor = torch.from_numpy(np.array(pixels, copy=True)).permute(2, 0, 1)
+    if isinstance(image, (str, os.PathLike)):
+        image = read_image(image, "RGB")
+    check_pixels(image, "RGB")
+    tensor = torch.from_numpy(np.array(image, copy=True)).permute(2, 0, 1)
     was_training = model.training
     model.eval()
     try:
@@ -100,6 +109,8 @@ def classify(
         scores = model(view(tensor.to(device)))[0].float().softmax(0)
     finally:
         model.train(was_training)
+    if names and len(names) != len(scores):
+        raise ConfigError(f"{len(names)} class names were given for {len(scores)} classes.")
     best = int(scores.argmax())
     return (names[best] if names else str(best)), float(scores[best])
 

@@ -13,6 +13,8 @@ from .loading import get_value, leaves
 
 # key: (least, most), both included; None is no limit.
 RANGES: dict[str, tuple[float, float | None]] = {
+    "INPUT.MAX_SIZE_TEST": (1, None),
+    "INPUT.MIN_SIZE_TEST": (0, None),
     "SEED": (-math.inf, 2**63 - 1),
     "MODEL.FPN.OUT_CHANNELS": (1, None),
     "MODEL.GATE.REDUCTION": (1, None),

@@ -11,6 +11,7 @@ import torch
 from fvcore.common.config import CfgNode
 
 from ..data.images import FORMATS, read_image
+from ..data.pixels import check_pixels
 from ..data.transforms import resize_image, short_side_size, to_tensor
 from ..detection import build_detector
 from ..detection.compilation import check_compiler, compile_backbone
@@ -87,10 +88,13 @@ class Predictor:
             `masks` bool (n, height, width), all in the image's own size. Of a list, a list of these.
 
         Raises:
-            DataError: a file cannot be read as an image.
+            DataError: a file cannot be read as an image, or something else was given.
         """
         if isinstance(image, (str, Path, np.ndarray)):
             return self([image])[0]
+        # Of these, too, one could take the elements; none would be an image.
+        if not isinstance(image, Iterable) or isinstance(image, (bytes, bytearray, Mapping, torch.Tensor)):
+            check_pixels(image, "BGR")
         found: list[dict[str, np.ndarray]] = []
         samples = (self.sample(read_image(one) if isinstance(one, (str, Path)) else one) for one in image)
         for batch in self.batches(samples):
@@ -109,10 +113,7 @@ class Predictor:
         Raises:
             DataError: `pixels` are not such an image.
         """
-        if pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.dtype != np.uint8:
-            raise DataError(
-                f"An image must be (height, width, 3) of uint8 in the order BGR, got {pixels.shape} of {pixels.dtype}."
-            )
+        check_pixels(pixels, "BGR")
         height, width = pixels.shape[:2]
         if self.reverse_channels:
             pixels = pixels[:, :, ::-1]

@@ -85,6 +85,7 @@ class VideoWriter:
         self.path, self.rate = Path(path), rate
         self._writer: cv2.VideoWriter | None = None
         self._temporary: str | None = None
+        self._count = 0
         self._lock = threading.Lock()  # frames may be written by another thread than the one that leaves
 
     def write(self, frame: np.ndarray) -> None:
@@ -101,6 +102,7 @@ class VideoWriter:
             frame = cv2.resize(frame, self._size)
         with self._lock:
             self._writer.write(frame)
+            self._count += 1
 
     def _open(self, width: int, height: int) -> None:
         handle, self._temporary = temporary_beside(self.path, ".tmp.mp4")  # the suffix says the format
@@ -112,7 +114,9 @@ class VideoWriter:
         )
         if not self._writer.isOpened():
             self._discard()
-            raise CheckpointError(f"{self.path} could not be written: OpenCV's FFmpeg has no encoder for it.")
+            raise CheckpointError(
+                f"{self.path} could not be written: the disk is full, or OpenCV's FFmpeg has no encoder for it."
+            )
 
     def __enter__(self) -> VideoWriter:
         return self
@@ -126,10 +130,23 @@ class VideoWriter:
         if kind is not None and not issubclass(kind, DataError):
             self._discard()
             return
-        if not os.path.getsize(self._temporary):
+        try:
+            if not self._whole():
+                raise CheckpointError(f"{self.path} could not be written whole: is the disk full?")
+            os.replace(self._temporary, self.path)
+        except OSError as error:
+            raise CheckpointError(f"{self.path} could not be written: {error.strerror or error}.") from error
+        finally:
             self._discard()
-            raise CheckpointError(f"{self.path} could not be written: is the disk full?")
-        os.replace(self._temporary, self.path)
+
+    def _whole(self) -> bool:
+        """Whether all frames are in the file: OpenCV only warns of those that it could not write."""
+        capture = cv2.VideoCapture(self._temporary, cv2.CAP_FFMPEG)
+        try:
+            # The index of the frames is the last that is written.
+            return capture.isOpened() and capture.get(cv2.CAP_PROP_FRAME_COUNT) == self._count and capture.read()[0]
+        finally:
+            capture.release()
 
     def _discard(self) -> None:
         if self._temporary is not None and os.path.exists(self._temporary):

@@ -7,6 +7,7 @@ import json
 import shlex
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
@@ -18,7 +19,7 @@ from se_det.cli.main import run_command
 from se_det.config import load_config
 from se_det.data import read_image
 from se_det.detection import build_detector
-from se_det.errors import WeightsError
+from se_det.errors import ConfigError, DataError, WeightsError
 from se_det.training.checkpoint import load_checkpoint
 from se_det.weights import load_weights, read_weights
 
@@ -139,6 +140,16 @@ def test_classify_says_what_it_sees(run: Path, pictures: Path, tmp_path: Path) -
         load_classifier(tmp_path / "bare.pth")
     with pytest.raises(WeightsError, match="There is no weight file"):
         classify(tmp_path / "none.pth", photo)
+    for given in (None, 5, b"a.jpg", [photo], torch.zeros(8, 8, 3, dtype=torch.uint8), np.zeros((8, 8), np.uint8),
+                  np.zeros((8, 8, 4), np.uint8), np.zeros((8, 8, 3)), np.zeros((0, 8, 3), np.uint8)):  # fmt: skip
+        with pytest.raises(DataError, match=r"^An image must be .* in the order RGB .*, got .*\.$"):
+            classify(model, given)
+    for names in (["a"], list("abcd")):
+        with pytest.raises(ConfigError, match=f"^{len(names)} class names were given for 3 classes"):
+            classify(model, photo, class_names=names)
+    for neither in (None, {"model": 1}):
+        with pytest.raises(ConfigError, match="must be a network, or the path"):
+            classify(neither, photo)
 
 
 @pytest.mark.parametrize(

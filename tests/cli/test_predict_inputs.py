@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import resource
+import signal
 import threading
 import time
 from pathlib import Path
@@ -17,11 +19,12 @@ import torch
 from se_det.cli.main import main
 from se_det.config import get_cfg, load_config
 from se_det.detection import build_detector
-from se_det.errors import DataError
+from se_det.errors import CheckpointError, DataError
 from se_det.evaluation import Predictor
 from se_det.evaluation.json_list import JsonList
 from se_det.evaluation.sources import find_sources
 from se_det.evaluation.video import VideoReader, VideoWriter
+from se_det.files import write_atomically
 
 TINY = ["MODEL.WEIGHTS", "", "MODEL.RESNETS.NORM", "GN", "MODEL.BACKBONE.FREEZE_AT", "0", "MODEL.DEVICE", "cpu",
         "MODEL.ROI_HEADS.NUM_CLASSES", "3", "INPUT.MIN_SIZE_TEST", "32", "MODEL.ROI_HEADS.SCORE_THRESH_TEST", "0.0",
@@ -183,6 +186,77 @@ def test_an_interrupted_result_leaves_nothing(tmp_path: Path) -> None:
             results.extend([{"a": 1}])
             raise KeyboardInterrupt
     assert not list(tmp_path.iterdir())
+
+
+def test_the_longest_names_are_drawn_to(tmp_path: Path, detector) -> None:
+    """255 bytes, most of them of letters that have two."""
+    folder, out = tmp_path / "in", tmp_path / "out"
+    still = picture(folder / f"a{'é' * 125}.png")
+    film = video(folder / f"{'é' * 125}b.mp4", 2)
+    assert len(os.fsencode(still.name)) == len(os.fsencode(film.name)) == 255
+    assert main([*detector, "--output", str(out), str(folder)]) == 0
+    assert {file.name for file in out.iterdir()} == {still.name, film.name, "detections.json"}
+
+
+def test_temporary_files_have_names_that_fit_and_say_of_what_they_are(tmp_path: Path) -> None:
+    seen: list[str] = []
+    for name in ("a.json", "é" * 127, os.fsdecode(b"\xff" * 255)):
+        write_atomically(tmp_path / name, lambda file: seen.append(os.path.basename(file_name(file))))
+        (tmp_path / name).unlink()
+    assert [re.sub(r"\w{8}\.tmp$", "*", name) for name in seen] == [".a.json.*", f".{'é' * 50}.*", "..*"]
+
+
+def file_name(file) -> str:
+    return os.readlink(f"/proc/self/fd/{file.fileno()}")
+
+
+def test_a_film_that_the_disk_cuts_short_replaces_none(tmp_path: Path) -> None:
+    path = video(tmp_path / "a.mp4", 3)
+    before = path.read_bytes()
+
+    class Cut:
+        """A writer whose file loses its end, as on a full disk: OpenCV says nothing of it."""
+
+        def __init__(self, writer: cv2.VideoWriter, file: str) -> None:
+            self.write, self._release, self._file = writer.write, writer.release, file
+
+        def release(self) -> None:
+            self._release()
+            os.truncate(self._file, os.path.getsize(self._file) * 3 // 4)
+
+    sentence = r"a\.mp4 could not be written whole: is the disk full\?"
+    with pytest.raises(CheckpointError, match=sentence), VideoWriter(path, 10) as writer:
+        for frame in np.random.default_rng(0).integers(0, 256, (5, 48, 64, 3), dtype=np.uint8):
+            writer.write(frame)
+        writer._writer = Cut(writer._writer, writer._temporary)
+    with pytest.raises(CheckpointError, match=sentence), VideoWriter(path, 10) as writer:
+        writer.write(frame)
+        writer._count += 1  # a frame that FFmpeg could not write
+    assert [file.name for file in tmp_path.iterdir()] == ["a.mp4"] and path.read_bytes() == before
+
+
+@pytest.mark.parametrize("suffix", [".png", ".mp4"])
+def test_sigterm_leaves_no_part_of_a_file(tmp_path: Path, detector, capsys, monkeypatch, suffix: str) -> None:
+    path = picture(tmp_path / "a.png") if suffix == ".png" else video(tmp_path / "a.mp4", 6)
+    picture(tmp_path / "b.png")
+    picture(tmp_path / "z.png")
+    out = tmp_path / "out"
+    detect, before, left = Predictor.detect, signal.getsignal(signal.SIGTERM), []
+
+    def asked_to_leave(self: Predictor, samples: list) -> list:
+        found = detect(self, samples)
+        left.append({re.sub(r"\w{8}\.tmp.*", "*", file.name) for file in out.iterdir()})
+        if len(left) == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return found
+
+    monkeypatch.setattr(Predictor, "detect", asked_to_leave)
+    inputs = [str(path), str(tmp_path / "b.png"), str(tmp_path / "z.png")]
+    assert main([*detector, "--set", "TEST.IMS_PER_BATCH", "1", "--output", str(out), *inputs]) == 143
+    assert capsys.readouterr().err.count("error: SIGTERM ended the command early") == 1
+    assert {".detections.json.*", *([".a.mp4.*"] if suffix == ".mp4" else [])} <= left[-1]
+    assert all(not file.name.startswith(".") and file.suffix == ".png" for file in out.iterdir())
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 @pytest.mark.slow

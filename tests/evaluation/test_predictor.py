@@ -14,7 +14,7 @@ from se_det.cli.main import main
 from se_det.config import load_config
 from se_det.detection import build_detector
 from se_det.detection.rcnn import paste_detections
-from se_det.errors import DataError
+from se_det.errors import ConfigError, DataError
 from se_det.evaluation import Predictor
 from se_det.evaluation.coco_results import to_coco_results
 from se_det.evaluation.predict_files import RESULTS, predict_files
@@ -84,6 +84,53 @@ def test_images_of_one_size_that_follow_each_other_are_a_batch(tmp_path: Path, m
     assert detect([]) == []
     with pytest.raises(DataError, match="must be"):
         detect([pictures[0], np.zeros((4, 4), np.uint8)])
+
+
+@pytest.fixture(scope="module")
+def detector(tmp_path_factory: pytest.TempPathFactory) -> Predictor:
+    return predictor(tmp_path_factory.mktemp("weights"))
+
+
+IMAGE = np.zeros((8, 9, 3), np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        (None, "None"),
+        (5, "a value of type int"),
+        (b"a.jpg", "a value of type bytes"),
+        ({"image": IMAGE}, "a value of type dict"),
+        (torch.from_numpy(IMAGE), "a value of type Tensor"),
+        ([None], "None"),
+        ([IMAGE, None], "None"),
+        ([b"a.jpg"], "a value of type bytes"),
+        ([torch.from_numpy(IMAGE)], "a value of type Tensor"),
+        (IMAGE.tolist(), "a value of type list"),
+        ([IMAGE.tolist()], "a value of type list"),
+        (IMAGE[:0], "an array (0, 9, 3) of uint8"),
+        (IMAGE[:, :0], "an array (8, 0, 3) of uint8"),
+        (IMAGE[None], "an array (1, 8, 9, 3) of uint8"),
+        (IMAGE.astype(float), "an array (8, 9, 3) of float64"),
+        (np.array(None), "an array () of object"),
+    ],
+)
+def test_what_is_no_image_is_told_in_a_sentence(detector: Predictor, given: object, told: str) -> None:
+    with pytest.raises(DataError) as caught:
+        detector(given)
+    assert str(caught.value) == (
+        "An image must be the path of a file, or a NumPy array (height, width, 3) of uint8 in the order BGR with no "
+        f"side of 0, got {told}."
+    )
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "told"),
+    [("INPUT.MIN_SIZE_TEST", -1, "at least 0, got -1"), ("INPUT.MAX_SIZE_TEST", 0, "at least 1, got 0")],
+)
+def test_sizes_that_no_image_can_have_are_refused(detector: Predictor, key: str, value: int, told: str) -> None:
+    with pytest.raises(ConfigError, match=f"{key} must be {told}"):
+        Predictor(load_config("configs/mask_rcnn_r50_fpn.yaml", [*SMALL, key, value]), detector.cfg.MODEL.WEIGHTS)
 
 
 def test_masks_are_encoded_without_the_image_around_them(tmp_path: Path) -> None:
