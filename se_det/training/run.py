@@ -78,6 +78,7 @@ def run_training(
         data_sets.settle_num_classes(cfg, train_sets[0])
         if not test_sets:
             logger.warning("There is no data to evaluate on (DATASETS.VAL_JSON, DATASETS.TEST): nothing is evaluated.")
+        data_sets.tell_of_no_annotations(cfg, test_sets)
 
         categories = data_sets.categories(train_sets[0])
         path, saved = _saved_run(cfg, categories) if resume else (None, None)
