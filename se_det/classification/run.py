@@ -98,7 +98,7 @@ def run_classifier_evaluation(cfg: CfgNode) -> dict[str, Any]:
     """
     cfg = cfg.clone()
     cfg.defrost()
-    with run_log(), stop_on_signals("before its evaluation was done."), dead_workers_told():
+    with run_log(), stop_on_signals("before its evaluation was done.") as stop, dead_workers_told():
         device = _announce(cfg)
         if not cfg.MODEL.WEIGHTS:
             raise ConfigError("No weights were given to evaluate: set MODEL.WEIGHTS <path>, or --resume <checkpoint>.")
@@ -119,14 +119,14 @@ def run_classifier_evaluation(cfg: CfgNode) -> dict[str, Any]:
         model = _laid_out(cfg, model, device)
         if not cfg.SOLVER.AMP.ENABLED:  # autocast casts layer by layer, and would not see what is inside another
             fuse_for_inference(model)
-        return Evaluation(cfg, test_images, device)(model)
+        return Evaluation(cfg, test_images, device, stop)(model)
 
 
 class Evaluation:
     """The run's evaluation: logs and writes the results, and gives them.
 
     Args:
-        stop: asked between batches whether to leave, in training.
+        stop: asked between batches whether to leave.
     """
 
     def __init__(

@@ -159,6 +159,10 @@ class CocoDataset:
             columns={**self._columns, "index": index},
         )
 
+    def has_annotations(self) -> bool:
+        """Whether any image has an annotation that is not a crowd: without one there is no AP."""
+        return bool(self._not_crowd(torch.ones(len(self._columns["crowd"]), dtype=torch.bool)).any())
+
     def annotations_without_mask(self) -> int:
         """How many annotations, crowds not counted, have no segmentation."""
         lacking = torch.ones(len(self._columns["crowd"]), dtype=torch.bool)

@@ -40,6 +40,7 @@ from ..files import check_writable, write_text
 from ..training import settings
 from ..training.checkpoint import Checkpointer, load_checkpoint
 from ..training.checks import check_training
+from ..training.data_sets import tell_of_no_annotations
 from ..training.folder import OutputFolder
 from ..training.logs import run_log
 from ..training.same_run import check_same_run
@@ -90,6 +91,7 @@ def run_training(
         weights = None if resume else settle_weights(cfg)
         categories, test_sets = settle_data(cfg, training=True)
         check_evaluation(cfg, test_sets)
+        tell_of_no_annotations(cfg, test_sets)
         path, saved = _saved_run(cfg) if resume else (None, None)
         settings.settle_seed(cfg, saved["seed"] if saved else None)
         _settle_learning_rate(cfg)

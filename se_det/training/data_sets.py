@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from typing import Any
 
 from fvcore.common.config import CfgNode
@@ -67,6 +68,24 @@ def check_categories(train: list[CocoDataset], test: dict[str, CocoDataset]) -> 
     """
     for dataset in test.values():
         compare_categories(train[0], dataset)
+
+
+def tell_of_no_annotations(cfg: CfgNode, test: Mapping[str, CocoDataset | None]) -> None:
+    """Warn, before training, of test data that no AP can come of. What is None is not read by us."""
+    metric = cfg.TEST.BEST_METRIC
+    judged = next((name for name in test if metric.startswith(f"{name}/")), next(iter(test), None))
+    for name, dataset in test.items():
+        if dataset is None or dataset.has_annotations():
+            continue
+        then = ""
+        if name == judged:
+            then = ", so no best checkpoint (model_best.pth) will be chosen" + (
+                " and TEST.EARLY_STOP will not end the run" if cfg.TEST.EARLY_STOP else ""
+            )
+        logger.warning(
+            "%s has no annotations (crowds do not count): its AP will be nan%s. Give test data with annotations.",
+            dataset.json_path, then,
+        )  # fmt: skip
 
 
 def settle_num_classes(cfg: CfgNode, dataset: CocoDataset) -> None:

@@ -31,7 +31,8 @@ class Milestones:
         evaluate: returns the metrics on the first process, `{}` elsewhere; None never evaluates.
         eval_period: steps between evaluations; 0 only at the end.
         best_metric: "task/metric" that is to be as high as it can; "" is the AP of the first task.
-        early_stop: stop after so many evaluations without a better one; 0 never does.
+        early_stop: stop after so many evaluations without a better one; 0 never does. One whose metric is not finite,
+            as there is nothing in the data to measure it on, is not counted.
         on_metrics: given the step and the metrics, flat as "task/metric", on the first process.
         best: of the checkpoint resumed.
     """
@@ -56,6 +57,7 @@ class Milestones:
         self._evaluate, self._eval_period = evaluate, eval_period
         self._best_metric, self._early_stop = best_metric, early_stop
         self._on_metrics = on_metrics
+        self._told = False  # of a metric that is not finite
         self._saved = -1  # the steps of the last checkpoint of this process
         self.best: dict[str, Any] = {
             "metric": best_metric, "value": None, "step": 0, "without_better": 0, "evaluated": 0, "stopped": False
@@ -134,13 +136,25 @@ class Milestones:
             )
         value, before = flat[metric], self.best["value"]
         self.best.update(metric=metric, evaluated=step)
-        if math.isfinite(value) and (before is None or value > before):
+        if not math.isfinite(value):
+            self._tell_of_no_number(metric, value, step)
+        elif before is None or value > before:
             self.best.update(value=value, step=step, without_better=0)
             self._checkpointer.save(BEST, {**self._weights(step), "best": dict(self.best)}, mark_last=False)
             logger.info("%s %.3f after %d steps is the best so far: kept as %s.pth.", metric, value, step, BEST)
         else:
             self.best["without_better"] += 1
         self.best["stopped"] = 0 < self._early_stop <= self.best["without_better"]
+
+    def _tell_of_no_number(self, metric: str, value: float, step: int) -> None:
+        if self._told:
+            return
+        self._told = True
+        logger.warning(
+            "%s is %s after %d steps, mostly as the data to evaluate on hold nothing to measure it on: where it is, no "
+            "checkpoint is kept as the best%s.",
+            metric, value, step, ", and the evaluation does not count for TEST.EARLY_STOP" if self._early_stop else "",
+        )  # fmt: skip
 
     def _save(self, name: str, step: int) -> None:
         self._saved = step

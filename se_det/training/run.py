@@ -78,6 +78,7 @@ def run_training(
         data_sets.settle_num_classes(cfg, train_sets[0])
         if not test_sets:
             logger.warning("There is no data to evaluate on (DATASETS.VAL_JSON, DATASETS.TEST): nothing is evaluated.")
+        data_sets.tell_of_no_annotations(cfg, test_sets)
 
         categories = data_sets.categories(train_sets[0])
         path, saved = _saved_run(cfg, categories) if resume else (None, None)
@@ -176,7 +177,7 @@ def run_evaluation(cfg: CfgNode) -> Metrics:
         SeDetError: no weights were given, there is nothing to evaluate on, or the weights are not of this network.
     """
     cfg = _own_copy(cfg)
-    with run_log(), stop_on_signals("before its evaluation was done."), dead_workers_told():
+    with run_log(), stop_on_signals("before its evaluation was done.") as stop, dead_workers_told():
         device = _announce(cfg)
         if not cfg.MODEL.WEIGHTS:
             raise ConfigError("MODEL.WEIGHTS is empty: no weights were given to evaluate. Set MODEL.WEIGHTS <path>.")
@@ -192,7 +193,7 @@ def run_evaluation(cfg: CfgNode) -> Metrics:
         load_weights(model, weights, whole=True)
         if comm.is_main():
             check_writable(cfg.OUTPUT_DIR)
-        evaluation = Evaluation(cfg, test_sets)
+        evaluation = Evaluation(cfg, test_sets, stop)
         metrics = evaluation(model.to(device))
         if comm.is_main():
             write_report(cfg.OUTPUT_DIR, evaluation.outcomes, config=cfg.dump())
@@ -203,7 +204,7 @@ class Evaluation:
     """The run's evaluation: `evaluation(model)` gives the metrics, with several sets prefixed by their names.
 
     Args:
-        stop: asked between batches whether to leave, in training.
+        stop: asked between batches whether to leave.
     """
 
     def __init__(self, cfg: CfgNode, test_sets: dict[str, CocoDataset], stop: Stop | None = None) -> None:

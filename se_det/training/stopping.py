@@ -26,6 +26,18 @@ class EvaluationLeft(Exception):
     """An evaluation was left before its end, as the run was asked to end."""
 
 
+class _Asked(BaseException):
+    """On its way from the signal's handler to the edge of `stop_on_signals`, which raises `error` in its place.
+
+    It may be raised anywhere, so no `except Exception` is to take it for a failure of what it interrupts: logging would
+    print it and go on, and an image that is just being read would pass for a damaged one.
+    """
+
+    def __init__(self, error: TrainingError) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
 class Stop:
     """Whether the run was asked to end. Several processes agree on it, so that they leave after the same step.
 
@@ -69,15 +81,21 @@ class Stop:
         """What a run ends with that was asked to."""
         return stopped_by(self.asked, when)
 
+    def at_once(self) -> TrainingError:
+        """What a run ends with that a signal ended while it was not awaited."""
+        return self.error(self._otherwise)
+
     def note(self, number: int, frame: FrameType | None) -> None:
         """What a signal does."""
-        if number == self.asked == signal.SIGINT:
-            raise stopped_by(signal.SIGINT, "at once, as it came twice; --resume goes on from the last checkpoint.")
-        if self.asked is None and not self._awaited:
-            raise stopped_by(signal.Signals(number), self._otherwise)
+        before = self.asked
         # A SIGTERM may follow from whoever started the processes, when one of them has left.
-        if self.asked != signal.SIGINT:
+        if before != signal.SIGINT:
             self.asked = signal.Signals(number)
+        if number == before == signal.SIGINT:
+            raise _Asked(self.error("at once, as it came twice; --resume goes on from the last checkpoint."))
+        # Where even this is swallowed, as in a `__del__`, the next `requested` sees what was asked.
+        if before is None and not self._awaited:
+            raise _Asked(self.at_once())
 
 
 class StoppableBatches:
@@ -112,11 +130,28 @@ def stop_on_signals(*otherwise: str) -> Iterator[Stop]:
         otherwise: of `Stop`.
 
     Raises:
-        TrainingError: inside, at once: at a signal while no steps are made, and at a second Ctrl-C.
+        TrainingError: what is inside was left at once: at a signal while no steps are made, or at a second Ctrl-C.
     """
     stop = Stop(*otherwise)
-    with _handled(stop.note):
-        yield stop
+    try:
+        with _handled(stop.note):
+            yield stop
+    except EvaluationLeft:  # of an evaluation outside the awaited steps
+        raise stop.at_once() from None
+    except BaseException as error:
+        asked = _first_asked(error)
+        if asked is None:
+            raise
+        raise asked.error from None
+
+
+def _first_asked(error: BaseException | None) -> _Asked | None:
+    """What first asked to leave, when that is what `error` is or came of: cleaning up may fail, or be interrupted."""
+    first = None
+    while error is not None:
+        first = error if isinstance(error, _Asked) else first
+        error = error.__context__
+    return first
 
 
 @contextmanager
@@ -146,8 +181,10 @@ def _handled(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {number: signal.signal(number, handler) for number in ERRORS}
+    before = {number: signal.getsignal(number) for number in ERRORS}
     try:
+        for number in ERRORS:
+            signal.signal(number, handler)
         yield
     finally:
         for number, old in before.items():

@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -153,6 +154,19 @@ def test_a_signal_ends_a_mere_evaluation_at_once(
 ) -> None:
     seen = in_evaluation(1, lambda: os.kill(os.getpid(), number))
     with pytest.raises(error, match=rf"^{number.name} ended the run before its evaluation was done\.$"):
+        run.run_evaluation(config(tmp_path, *keys, "MODEL.WEIGHTS", str(uninterrupted / "model_final.pth")))
+    assert seen == [1] and not list(tmp_path.rglob("*.json"))
+
+
+def test_a_signal_that_is_swallowed_in_a_mere_evaluation_ends_it_after_the_batch(
+    keys: list[Any], uninterrupted: Path, tmp_path: Path, in_evaluation: Any
+) -> None:
+    def swallowed() -> None:
+        with suppress(BaseException):  # as Python does in a `__del__`
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    seen = in_evaluation(1, swallowed)
+    with pytest.raises(Terminated, match=r"^SIGTERM ended the run before its evaluation was done\.$"):
         run.run_evaluation(config(tmp_path, *keys, "MODEL.WEIGHTS", str(uninterrupted / "model_final.pth")))
     assert seen == [1] and not list(tmp_path.rglob("*.json"))
 

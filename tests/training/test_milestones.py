@@ -44,7 +44,7 @@ def test_the_best_is_kept_and_the_rest_is_where_it_should_be(tmp_path: Path) -> 
     assert load_checkpoint(tmp_path / "model_best.pth")["iteration"] == 4
     assert best.items() <= load_checkpoint(tmp_path / "model_best.pth")["best"].items()
     final = load_checkpoint(tmp_path / "model_final.pth")
-    assert final["best"] == {**best, "without_better": 4, "evaluated": 12, "stopped": False}
+    assert final["best"] == {**best, "without_better": 3, "evaluated": 12, "stopped": False}
     assert (tmp_path / "last_checkpoint").read_text() == "model_final.pth"
     assert parts.last_metrics["segm"] == {"AP": 50.0}
 
@@ -59,6 +59,15 @@ def test_a_run_without_anything_better_stops_and_says_so_when_resumed(tmp_path: 
     longer.refuse_finished(8, "x")
     assert run(longer, 8) == 12
     assert longer.best["value"] == 99.0
+
+
+def test_what_is_not_a_number_is_told_once_and_stops_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    nan = float("nan")
+    parts = milestones(tmp_path, [nan, nan, nan, 1.0, nan, 0.5], early_stop=2)
+    assert run(parts) == 12
+    assert (parts.best["value"], parts.best["without_better"], parts.best["stopped"]) == (1.0, 1, False)
+    [told] = [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
+    assert "bbox/AP is nan after 2 steps" in told and "does not count for TEST.EARLY_STOP" in told
 
 
 def test_only_at_the_end_when_no_period_is_given(tmp_path: Path) -> None:

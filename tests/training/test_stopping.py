@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import subprocess
 import threading
+from contextlib import suppress
+from pathlib import Path
 
 import pytest
+from PIL import Image
 
+from se_det.data.images import read_image
 from se_det.errors import Interrupted, Terminated
-from se_det.training.stopping import passed_on, stop_on_signals
+from se_det.training.stopping import EvaluationLeft, passed_on, stop_on_signals
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -39,6 +44,47 @@ def test_a_second_ctrl_c_does_not_wait() -> None:
         os.kill(os.getpid(), signal.SIGINT)
         assert stop.asked == signal.SIGINT
         os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_nothing_takes_a_signal_for_a_failure_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Logging swallows what its streams raise, and an image is bad when it cannot be decoded."""
+
+    class Stream:
+        def write(self, text: str) -> None:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    logger = logging.Logger("told")
+    logger.addHandler(logging.StreamHandler(Stream()))
+    with pytest.raises(Terminated, match="before or after its steps"), stop_on_signals():
+        logger.warning("x")
+
+    Image.new("RGB", (4, 4)).save(tmp_path / "sound.png")
+    monkeypatch.setattr("PIL.Image.Image.load", lambda self: os.kill(os.getpid(), signal.SIGINT))
+    with pytest.raises(Interrupted, match=r"^SIGINT ended the run here\.$"), stop_on_signals("here."):
+        read_image(tmp_path / "sound.png")
+
+
+def test_what_fails_on_the_way_out_does_not_hide_the_signal() -> None:
+    cleaned = []
+    with pytest.raises(Terminated, match="before or after its steps"), stop_on_signals():
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+        finally:
+            os.kill(os.getpid(), signal.SIGTERM)  # again, as schedulers do: it does not disturb the leaving
+            cleaned.append("all")
+            raise RuntimeError("of cleaning up")
+    assert cleaned == ["all"]
+
+
+def test_a_signal_that_was_swallowed_is_seen_at_the_next_step() -> None:
+    with stop_on_signals() as stop:
+        with suppress(BaseException):  # as Python does in a `__del__`
+            os.kill(os.getpid(), signal.SIGTERM)
+        with stop.awaited():
+            assert stop.requested(1)
+    with pytest.raises(Terminated, match="ended the run here"), stop_on_signals("here.") as stop:
+        stop.asked = signal.SIGTERM
+        raise EvaluationLeft
 
 
 def test_outside_the_main_thread_nothing_is_caught() -> None:
