@@ -4,14 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
-import signal
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
-
-from ..errors import Terminated
 
 logger = logging.getLogger(__name__)
 
@@ -39,9 +32,11 @@ def run(args: argparse.Namespace) -> int:
 
     Raises:
         DataError: there is nothing to detect in; or at the end, when some inputs could not be read.
-        Terminated: SIGTERM came; files that were whole are kept, all others removed.
+        Terminated, Interrupted: SIGTERM or Ctrl-C came; files that were whole are kept, all others removed.
     """
-    with _leaving_on_sigterm():
+    from ..training.stopping import stop_on_signals
+
+    with stop_on_signals("early: what was drawn until then is kept, its detections are not."):
         return _run(args)
 
 
@@ -75,32 +70,7 @@ def _run(args: argparse.Namespace) -> int:
         if source.target.stem != source.path.stem:
             logger.info("%s is drawn to %s, as the name was taken.", source.path, output / source.target)
     if failures:
-        raise DataError(f"{len(failures)} inputs could not be read. {' '.join(failures)}")
+        raise DataError(
+            f"{len(failures)} input{'s' if len(failures) > 1 else ''} could not be read. {' '.join(failures)}"
+        )
     return 0
-
-
-@contextmanager
-def _leaving_on_sigterm() -> Iterator[None]:
-    """Inside, SIGTERM ends what is done as Ctrl-C does, so that no unfinished file stays."""
-    if threading.current_thread() is not threading.main_thread():  # none can be caught there
-        yield
-        return
-    came = False
-
-    def leave(number: int, frame: FrameType | None) -> None:
-        nonlocal came
-        if not came:  # a second one would end the removing of files
-            came = True
-            raise KeyboardInterrupt  # which nobody takes for a damaged file
-
-    before = signal.signal(signal.SIGTERM, leave)
-    try:
-        yield
-    except KeyboardInterrupt:
-        if came:
-            raise Terminated(
-                "SIGTERM ended the command early: what was drawn until then is kept, its detections are not."
-            ) from None
-        raise
-    finally:
-        signal.signal(signal.SIGTERM, before)
