@@ -46,8 +46,9 @@ class Conv2d(nn.Conv2d):
 
     def forward(self, x: torch.Tensor, area: ValidArea | None = None) -> torch.Tensor:
         """(N, C_in, H, W) to (N, C_out, H', W'); `area` is that of `x`."""
-        if self.packed is not None and self.packed.runs(x):
-            return self.packed(self._own(x, area))
+        packed = self.packed_for(x)
+        if packed is not None:
+            return packed(self._own(x, area))
         if isinstance(self.norm, FrozenBatchNorm2d):
             return apply_frozen(self, self._own(x, area))
         return self.normalise(self.convolve(x, area), area)
@@ -56,10 +57,15 @@ class Conv2d(nn.Conv2d):
         self, x: torch.Tensor, area: ValidArea | None = None, *, plus: torch.Tensor | None = None
     ) -> torch.Tensor:
         """relu of `forward`, to which `plus`, of its size, is added before."""
-        if self.packed is not None and self.packed.runs(x):
-            return self.packed(self._own(x, area), relu=True, plus=plus)
+        packed = self.packed_for(x)
+        if packed is not None:
+            return packed(self._own(x, area), relu=True, plus=plus)
         y = Conv2d.forward(self, x, area)
         return F.relu_(y if plus is None else y.add_(plus))
+
+    def packed_for(self, x: torch.Tensor) -> Packed | None:
+        """How this convolution runs on `x` where it was packed for inference and `x` can be taken so."""
+        return self.packed if self.packed is not None and self.packed.runs(x) else None
 
     def convolve(self, x: torch.Tensor, area: ValidArea | None = None) -> torch.Tensor:
         """The convolution without its norm."""

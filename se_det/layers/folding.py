@@ -16,6 +16,7 @@ from torch.autograd.function import FunctionCtx, once_differentiable
 from torch.nn import functional as F
 
 from .area import ValidArea
+from .conv import Conv2d
 from .gates import SE
 from .norms import affine_convolution, has_fixed_affine
 from .onednn import Packed
@@ -31,7 +32,7 @@ def can_fold(conv: nn.Conv2d, gate: SE) -> bool:
 
 
 def folded_sum(
-    conv: nn.Conv2d, gate: SE, x: torch.Tensor, shortcut: torch.Tensor, area: ValidArea | None = None
+    conv: Conv2d, gate: SE, x: torch.Tensor, shortcut: torch.Tensor, area: ValidArea | None = None
 ) -> torch.Tensor:
     """relu(gate(conv.norm(conv(x))) + shortcut), for a convolution and a gate that `can_fold`.
 
@@ -52,7 +53,7 @@ def folded_sum(
     factors = gate.scale(grids).to(x.dtype)
     shortcut = shortcut.to(x.dtype)
     if not torch.is_grad_enabled():
-        return _sum(x, weight, bias, factors, shortcut, conv.packed)
+        return _sum(x, weight, bias, factors, shortcut, conv.packed_for(x))
     return _FoldedSum.apply(x, weight, bias, factors, shortcut)
 
 
@@ -76,10 +77,8 @@ def _sum(
     4 x 480 x 640 px batch. On a GPU nothing was measured.
 
     Args:
-        packed: of the convolution whose weight and bias these are.
+        packed: how the convolution of which these are weight and bias runs on x, see `Conv2d.packed_for`.
     """
-    if packed is not None and not packed.runs(x):
-        packed = None
     if len(x) == 1 and x.shape[-2] * x.shape[-1] > x.shape[1]:
         weight, bias = weight * factors.view(-1, 1, 1, 1), bias * factors.flatten()
         if packed is not None:

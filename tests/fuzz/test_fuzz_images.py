@@ -8,30 +8,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
-from fuzz_limits import NUMBERS, TINY, files_below, try_many
+from fuzz_limits import NUMBERS, files_below, try_many
 from fuzz_pictures import image_files, pictures
 
 from se_det.classification.decoding import decode_image
-from se_det.config import get_cfg, load_config
 from se_det.data import read_image
 from se_det.data.check.pictures import inspect
-from se_det.detection import build_detector
 from se_det.errors import SeDetError
 from se_det.evaluation import Predictor
 from se_det.evaluation.predict_files import predict_files
 from se_det.evaluation.sources import find_sources
 
 LARGE = 4_000_000  # px; what is larger is not detected in here, which would take long
-
-
-@pytest.fixture(scope="module")
-def predictor(tmp_path_factory) -> Predictor:
-    torch.manual_seed(0)
-    cfg = load_config("faster_rcnn_se_r18_fpn.yaml", TINY, defaults=get_cfg())
-    path = tmp_path_factory.mktemp("weights") / "w.pth"
-    torch.save({"model": build_detector(cfg).state_dict()}, path)
-    return Predictor(cfg, path)
 
 
 def pixels_or_none(path: Path) -> np.ndarray | None:

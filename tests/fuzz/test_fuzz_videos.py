@@ -10,13 +10,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-import torch
-from fuzz_limits import FEW, MANY, TINY, files_below, try_many
+from fuzz_limits import FEW, MANY, files_below, try_many
 from fuzz_pictures import damaged, damages
 from hypothesis import strategies as st
 
-from se_det.config import get_cfg, load_config
-from se_det.detection import build_detector
 from se_det.errors import SeDetError
 from se_det.evaluation import Predictor
 from se_det.evaluation.predict_files import predict_files
@@ -42,15 +39,6 @@ def videos() -> dict[str, bytes]:
             writer.release()
             found[name] = Path(path).read_bytes()
     return found
-
-
-@pytest.fixture(scope="module")
-def predictor(tmp_path_factory) -> Predictor:
-    torch.manual_seed(0)
-    cfg = load_config("faster_rcnn_se_r18_fpn.yaml", TINY, defaults=get_cfg())
-    path = tmp_path_factory.mktemp("weights") / "w.pth"
-    torch.save({"model": build_detector(cfg).state_dict()}, path)
-    return Predictor(cfg, path)
 
 
 @pytest.mark.parametrize("number", NUMBERS)
