@@ -94,6 +94,8 @@ def _by_pillow(file: IO[bytes]) -> np.ndarray:
         # Of half the number of pixels that Pillow refuses (179 million), which satellite images have.
         warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
         image = open_image(file)
+        # Loading turns a TIFF upright, and takes the orientation out: whoever asks before turns it twice.
+        image.load()
         upright = _UPRIGHT.get(orientation_of(image))
         image = _to_rgb(image)
         return np.asarray(image if upright is None else image.transpose(upright))

@@ -11,7 +11,7 @@ import pytest
 from broken_sets import BROKEN, HEIGHT, WIDTH, Set, pixels
 from PIL import Image
 
-from se_det.data import read_coco
+from se_det.data import read_coco, read_image
 from se_det.data.check import KINDS, check_dataset, compare_splits
 from se_det.data.check.histograms import draw_histograms
 from se_det.data.check.repair import write_cleaned
@@ -133,6 +133,16 @@ def test_a_picture_turned_after_it_was_annotated_is_stored_as_it_was_annotated(i
     with Image.open(tmp_path / "out" / "images" / "a.jpg") as after, Image.open(it.images / "a.jpg") as before:
         assert after.size == (WIDTH, HEIGHT) and after.getexif().get(274) == 1
         assert np.array_equal(np.asarray(after), np.asarray(before))  # as stored: Pillow does not turn
+
+
+@pytest.mark.parametrize("orientation", [5, 6, 7, 8])
+def test_a_tiff_turned_after_it_was_annotated_is_stored_as_it_was_annotated(it, tmp_path, orientation):
+    stored = pixels(1, HEIGHT, WIDTH)
+    it.put("a.tif", Image.fromarray(stored), tiffinfo={274: orientation})
+    it.content["images"][0]["file_name"] = "a.tif"
+    _, _, changes = cleaned(it, tmp_path / "out")
+    assert [c["change"] for c in changes] == ["stored without EXIF rotation"]
+    assert np.array_equal(read_image(tmp_path / "out" / "images" / "a.tif", "RGB"), stored)
 
 
 def test_what_goes_and_what_stays(it, tmp_path):

@@ -28,6 +28,13 @@ UNUSABLE_ANNOTATIONS = ("dangling-image", "undeclared-category", "box-empty", "b
 
 ORIENTATION = 274  # EXIF's tag
 DECIMALS = 6  # of a px, of boxes that are written anew
+# What turns an upright picture back to how it is stored, by the orientations that exchange width and height.
+BACK = {
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_90,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_270,
+}
 
 Change = dict[str, Any]
 
@@ -167,11 +174,24 @@ def _store_unturned(source: Path, target: Path) -> str | None:
             exif[ORIENTATION] = 1
             image.save(target, format=image.format, exif=exif, lossless=True)
             return None
+        if image.format == "TIFF":
+            return _store_tiff_unturned(image, target)
         stored = image.info.get("exif", b"") if image.format == "JPEG" else b""
     data, upright = source.read_bytes(), _upright(stored)
     if upright is None or data.count(stored) != 1:
         return f"its EXIF rotation cannot be taken out of this {image.format} file"
     target.write_bytes(data.replace(stored, upright))
+    return None
+
+
+def _store_tiff_unturned(image: Image.Image, target: Path) -> str | None:
+    """Pillow has a TIFF turned when its pixels are read: turn it back."""
+    orientation = image.getexif().get(ORIENTATION)
+    if getattr(image, "n_frames", 1) > 1:
+        return "its EXIF rotation cannot be taken out of a TIFF of several pages"
+    image.load()
+    stored = image if image.getexif().get(ORIENTATION) else image.transpose(BACK[orientation])
+    stored.save(target, format="TIFF", compression="tiff_lzw", tiffinfo={ORIENTATION: 1})
     return None
 
 
