@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from ..data.image_files import Listing, is_hidden, list_files, looked_for
 from ..errors import DataError, did_you_mean
-from .labelled import IMAGE_SUFFIXES, LabelledImages, read_file
+from .labelled import LabelledImages, read_file
+
+logger = logging.getLogger(__name__)
 
 
 class ClassFolders(LabelledImages):
@@ -23,7 +27,7 @@ class ClassFolders(LabelledImages):
     def __init__(self, root: Path, *, classes: Sequence[str] | None = None, num_classes: int = 0) -> None:
         self._root = root
         try:
-            entries = sorted((e for e in os.scandir(root) if not e.name.startswith(".")), key=lambda e: e.name)
+            entries = sorted((e for e in os.scandir(root) if not is_hidden(e.name)), key=lambda e: e.name)
             folders = [e.name for e in entries if e.is_dir()]
         except OSError as error:
             raise DataError(f"The folder {root} cannot be read: {error.strerror}.") from error
@@ -34,20 +38,25 @@ class ClassFolders(LabelledImages):
         if num_classes and classes is None and len(folders) != num_classes:
             raise DataError(f"{root} has {len(folders)} class folders, and MODEL.NUM_CLASSES is {num_classes}.")
         known = {name: label for label, name in enumerate(folders if classes is None else classes)}
-        names, labels = [], []
+        names, labels, passed = [], [], Listing()
         for folder in folders:
             if folder not in known:
                 raise DataError(
                     f"{root / folder} is a folder of none of the {len(known)} classes.{did_you_mean(folder, known)}"
                 )
-            images = sorted(_images(root, folder))
-            if not images:
+            listing = list_files(root / folder, on_error=_refuse)
+            if not listing.files:
+                others = f" It holds {listing.left_out()}." if listing.left_out() else ""
                 raise DataError(
-                    f"The class folder {root / folder} is empty (looked for {', '.join(IMAGE_SUFFIXES)}): add its "
-                    "images, or remove the folder."
+                    f"The class folder {root / folder} has no images (looked for {looked_for()}): add its images, or "
+                    f"remove the folder.{others}"
                 )
-            names += images
-            labels += [known[folder]] * len(images)
+            names += sorted(f"{folder}/{name.as_posix()}" for name in listing.files)
+            labels += [known[folder]] * len(listing.files)
+            passed.others += listing.others
+            passed.hidden += listing.hidden
+        if passed.left_out():
+            logger.info("%s: left out are %s.", root, passed.left_out())
         super().__init__(str(root), names, labels, list(known))
 
     def read(self, index: int) -> bytes:
@@ -57,15 +66,5 @@ class ClassFolders(LabelledImages):
         return str(self._root / self.names[index])
 
 
-def _images(root: Path, folder: str) -> list[str]:
-    def refuse(error: OSError) -> None:
-        raise DataError(f"The folder {error.filename} cannot be read: {error.strerror}.") from error
-
-    found = []
-    for place, inner, files in os.walk(root / folder, onerror=refuse):
-        inner[:] = [name for name in inner if not name.startswith(".")]
-        inside = os.path.relpath(place, root)
-        found += [
-            f"{inside}/{name}" for name in files if name.lower().endswith(IMAGE_SUFFIXES) and not name.startswith(".")
-        ]
-    return found
+def _refuse(error: OSError) -> None:
+    raise DataError(f"The folder {error.filename} cannot be read: {error.strerror}.") from error

@@ -13,7 +13,6 @@ from ..data.text_column import TextColumn
 from ..errors import DataError
 from ..files import open_file
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 MOST_BYTES = 256 * 2**20  # of one encoded image; a larger one is no photo
 
 

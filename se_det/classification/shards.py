@@ -10,13 +10,14 @@ import os
 import tarfile
 from collections import OrderedDict
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 
+from ..data.image_files import image_suffixes, is_hidden
 from ..errors import DataError
 from ..files import open_file
-from .labelled import IMAGE_SUFFIXES, MOST_BYTES, LabelledImages, settle_classes
+from .labelled import MOST_BYTES, LabelledImages, settle_classes
 from .lists import MOST_CLASSES
 
 LABEL_SUFFIX = ".cls"
@@ -90,11 +91,11 @@ def _index(path: Path, bound: int) -> list[tuple[str, int, int, int]]:
         with open_file(path) as file, tarfile.open(fileobj=file, mode="r:") as tar:
             while (member := tar.next()) is not None:
                 tar.members = []  # which would else keep every header
-                if member.isdir():
+                if member.isdir() or any(map(is_hidden, PurePosixPath(member.name).parts)):
                     continue
                 key, suffix = _key(member.name)
                 suffix = suffix.lower()
-                if suffix != LABEL_SUFFIX and suffix not in IMAGE_SUFFIXES:
+                if suffix != LABEL_SUFFIX and suffix not in image_suffixes():
                     continue
                 _check_member(member, path, length)
                 place = images if suffix != LABEL_SUFFIX else labels

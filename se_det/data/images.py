@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import warnings
+from contextlib import suppress
 from functools import cache
 from typing import IO
 
@@ -107,14 +108,18 @@ def open_image(file: IO[bytes]) -> Image.Image:
     Raises:
         Exception: as `decode`.
     """
-    return Image.open(file, formats=_formats())
+    return Image.open(file, formats=readable_formats())
 
 
 @cache
-def _formats() -> tuple[str, ...]:
-    """Those of `FILES` that this Pillow was built with."""
+def readable_formats() -> tuple[str, ...]:
+    """Those of `FILES` that this Pillow was built with, and HEIF where the package pillow-heif adds it."""
     Image.init()
-    return tuple(name for name in FILES if name in Image.OPEN)
+    with suppress(ImportError):
+        from pillow_heif import register_heif_opener
+
+        register_heif_opener()
+    return tuple(name for name in (*FILES, "HEIF") if name in Image.OPEN)
 
 
 def _plain_jpeg(data: bytes, format: str) -> np.ndarray | None:
@@ -154,7 +159,7 @@ def what_is_wrong(error: Exception, *, empty: bool) -> str:
     if empty:
         return "the file is empty"
     if isinstance(error, UnidentifiedImageError):
-        return f"it is no image of a known format ({', '.join(FILES)})"
+        return f"it is no image of a known format ({', '.join(readable_formats())})"
     return str(getattr(error, "strerror", None) or error) or type(error).__name__
 
 

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import fnmatch
 import glob
+import logging
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..data.image_files import is_hidden, is_image_name, list_files, looked_for
 from ..errors import DataError
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv")
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,9 @@ def find_sources(inputs: Sequence[str], output: str | os.PathLike, *, reserved: 
         real = os.path.realpath(path)
         if real in seen:
             continue
+        if not os.path.isfile(path):
+            failures.append(f"{path} is {'no file' if os.path.exists(path) else 'a link to a file that is not there'}.")
+            continue
         seen.add(real)
         video = path.suffix.lower() in VIDEO_SUFFIXES
         suffix = ".mp4" if video else name.suffix if name.suffix.lower() in (".jpg", ".jpeg") else ".png"
@@ -80,7 +86,11 @@ def _search(text: str, output: Path) -> list[tuple[Path, Path]]:
     if not text or not _may_be_a_name(text):
         return []
     if os.path.isdir(path):  # unlike Path's own methods these take names of any length
-        return [(file, file.relative_to(path)) for file in _known(path.rglob("*"), path, output)]
+        listing = list_files(path, _is_wanted)
+        found = [(path / name, name) for name in listing.files if not _is_result(path / name, path, output)]
+        if listing.left_out() and found:
+            logger.info("%s: left out are %s.", path, listing.left_out())
+        return found
     if os.path.isfile(path):
         return [(path, Path(path.name))]
     if os.path.exists(path) or not glob.has_magic(text):
@@ -126,21 +136,26 @@ def _entries(folder: Path, pattern: str) -> list[os.DirEntry]:
             return [
                 entry
                 for entry in entries
-                if fnmatch.fnmatch(entry.name, pattern) and entry.name.startswith(".") <= pattern.startswith(".")
+                if fnmatch.fnmatch(entry.name, pattern) and is_hidden(entry.name) <= pattern.startswith(".")
             ]
     except OSError:  # no folder, or one that may not be looked into
         return []
 
 
 def _known(files: Iterable[Path], root: Path, output: Path) -> list[Path]:
-    inside = Path(os.path.realpath(output)) if os.path.realpath(output) != os.path.realpath(root) else None
     return sorted(
-        file
-        for file in files
-        if file.suffix.lower() in IMAGE_SUFFIXES + VIDEO_SUFFIXES
-        and os.path.isfile(file)
-        and (inside is None or inside not in Path(os.path.realpath(file)).parents)
+        file for file in files if _is_wanted(file.name) and os.path.isfile(file) and not _is_result(file, root, output)
     )
+
+
+def _is_wanted(name: str) -> bool:
+    return is_image_name(name) or Path(name).suffix.lower() in VIDEO_SUFFIXES
+
+
+def _is_result(file: Path, root: Path, output: Path) -> bool:
+    """Whether a file found below `root` lies in the output folder, unless that is `root` itself."""
+    inside = os.path.realpath(output)
+    return inside != os.path.realpath(root) and Path(inside) in Path(os.path.realpath(file)).parents
 
 
 def _may_be_a_name(text: str) -> bool:
@@ -156,6 +171,9 @@ def _nothing(text: str) -> str:
     if os.path.exists(text) and not os.path.isdir(text):
         return f"{text} is neither a file nor a folder."
     if os.path.isdir(text) or glob.has_magic(text):
-        kinds = ", ".join(IMAGE_SUFFIXES + VIDEO_SUFFIXES)
-        return f"There are no images or videos in {text} (looked for {kinds})."
+        others = list_files(text, _is_wanted).left_out() if os.path.isdir(text) else ""
+        return (
+            f"There are no images or videos in {text} (looked for {looked_for()}, {', '.join(VIDEO_SUFFIXES)})."
+            f"{f' It holds {others}.' if others else ''}"
+        )
     return f"There is no file or folder {text}."

@@ -125,7 +125,7 @@ def test_folders_are_refused(tmp_path: Path) -> None:
     root = class_folders(tmp_path / "train", per_class=1)
     refused("There is nothing at .*trian.*Did you mean 'train'", tmp_path / "trian")
     (root / "birch" / "0.jpg").rename(root / "birch" / "notes.md")
-    refused("class folder .*birch is empty", root)
+    refused(r"class folder .*birch has no images .* It holds 1 file of other kinds \(1 .md\)", root)
     (root / "birch" / "deeper").mkdir()
     (root / "birch" / "notes.md").rename(root / "birch" / "deeper" / "0.JPG")
     assert open_images(str(root)).names[1] == "birch/deeper/0.JPG"
