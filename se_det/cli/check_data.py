@@ -18,6 +18,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", metavar="FILE", help="write the report there as JSON, with every finding")
     parser.add_argument("--histograms", metavar="PNG", help="draw box sizes and classes there")
     parser.add_argument("--fix", metavar="OUT", help="write a cleaned copy into this new folder, and what it changed")
+    parser.add_argument(
+        "--absolute-file-names", action="store_true", help="allow file names that are absolute, or climb with '..'"
+    )
     parser.add_argument("--json-only", action="store_true", help="do not open the images")
 
 
@@ -40,11 +43,18 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigError("--json-only opens no image, and --fix and --against need them: leave it out.")
     if args.fix:
         check_target(Path(args.fix), Path(args.json), Path(args.images))
-    report = check_dataset(args.json, args.images, decode=not args.json_only)
+    report = check_dataset(
+        args.json, args.images, decode=not args.json_only, absolute_file_names=args.absolute_file_names
+    )
     if not args.json_only:
         keep_verdict(report)  # of this set alone
     if args.against:
-        other = check_dataset(args.against, args.against_images or args.images, title="images of the other split")
+        other = check_dataset(
+            args.against,
+            args.against_images or args.images,
+            absolute_file_names=args.absolute_file_names,
+            title="images of the other split",
+        )
         compare_splits(report, other)
     # Names from a data set may hold what a terminal cannot show.
     encoding = sys.stdout.encoding or "utf-8"

@@ -47,6 +47,8 @@ def add_se_det_config(cfg: CfgNode) -> None:
     cfg.DATASETS.TRAIN_IMAGES = ""
     cfg.DATASETS.VAL_JSON = ""
     cfg.DATASETS.VAL_IMAGES = ""
+    # Whether a file_name may be an absolute path, or climb out of the image folder with "..": for trusted files.
+    cfg.DATASETS.ABSOLUTE_FILE_NAMES = False
     # Training goes on without images that cannot be read, or are of another size than declared: as many different ones
     # as this, each replaced by another image and named in the log. 0: the first one ends the run.
     cfg.DATALOADER.SKIP_BAD_IMAGES = 0

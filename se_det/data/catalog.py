@@ -75,8 +75,8 @@ def dataset_paths(name: str) -> tuple[Path, Path]:
     return root / entry.json, root / entry.images
 
 
-def open_dataset(name: str) -> CocoDataset:
-    """Read a named data set.
+def open_dataset(name: str, *, absolute_file_names: bool = False) -> CocoDataset:
+    """Read a named data set; see `read_coco`.
 
     Raises:
         DataError: no data set has this name, its files are not there, or they cannot be used.
@@ -94,7 +94,7 @@ def open_dataset(name: str) -> CocoDataset:
                 f"The {what} of the data set '{name}' is not there: {path.absolute()} ({setting}). {entry.remedy}, or "
                 f"set {ROOT_VARIABLE} to the folder that holds {Path(entry.json).parts[0]}/."
             )
-    return read_coco(json, images, drop_empty_boxes=entry.drop_empty_boxes)
+    return read_coco(json, images, drop_empty_boxes=entry.drop_empty_boxes, absolute_file_names=absolute_file_names)
 
 
 def _entry(name: str) -> DatasetEntry:

@@ -15,7 +15,6 @@ from . import coco_checks as checks
 from .coco_dataset import CocoDataset, ImageAnnotations, ImageInfo
 from .coco_json import parse_coco
 from .coco_masks import segmentations
-from .folders import check_folders
 from .text_column import TextColumn
 
 __all__ = ["CocoDataset", "ImageAnnotations", "ImageInfo", "compare_categories", "read_coco"]
@@ -24,7 +23,11 @@ logger = logging.getLogger(__name__)
 
 
 def read_coco(
-    json_path: str | os.PathLike, images_folder: str | os.PathLike, *, drop_empty_boxes: bool = False
+    json_path: str | os.PathLike,
+    images_folder: str | os.PathLike,
+    *,
+    drop_empty_boxes: bool = False,
+    absolute_file_names: bool = False,
 ) -> CocoDataset:
     """Read and check a COCO annotation file. Ids may be sparse; polygons, RLEs and crowds may be mixed.
 
@@ -33,6 +36,7 @@ def read_coco(
         images_folder: the folder that its file names are relative to.
         drop_empty_boxes: leave out boxes without area and polygons of fewer than 3 points, and log how many, instead
             of refusing them: for released files whose faults are known.
+        absolute_file_names: read also files whose name is absolute, or climbs out of the folder with "..".
 
     Raises:
         DataError: a sentence with the file, the id, the value, and what to do.
@@ -43,8 +47,7 @@ def read_coco(
         raise DataError(f"The folder of images {folder} (of {path}) is not there: correct the path.")
     content = parse_coco(path)
     category_ids, category_names = checks.categories(path, content.categories)
-    image_ids, file_names, image_sizes = checks.images(path, content.images)
-    check_folders(path, folder, image_ids, file_names)
+    image_ids, file_names, image_sizes = checks.images(path, content.images, absolute=absolute_file_names)
 
     found = content.annotations
     ids = checks.annotation_ids(path, found)

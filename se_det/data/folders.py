@@ -1,38 +1,23 @@
-"""Where a data set's images lie: below its folder, links included, and all of them there."""
+"""Where a data set's images lie: all of them below its folder, or where a link there leads."""
 
 from __future__ import annotations
 
 import os
+import unicodedata
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
-from pathlib import Path
+from collections.abc import Iterable
+from pathlib import Path, PurePosixPath
+from urllib.parse import unquote
 
 from ..errors import DataError
-
-
-def check_folders(json_path: Path, folder: Path, ids: Sequence[int | str], names: Sequence[str]) -> None:
-    """Refuse file names that a link in their path leads out of `folder` (which itself may be a link).
-
-    Raises:
-        DataError: naming the image.
-    """
-    seen: set[str] = set()
-    for at, name in enumerate(names):
-        parent = os.path.dirname(name)
-        if parent not in seen:
-            seen.add(parent)
-            if parent and not _inside(folder / parent, folder):
-                raise DataError(
-                    f"{json_path}: image {ids[at]!r} has the file_name {name!r}, whose folder is a link out of the "
-                    f"image folder, to {os.path.realpath(folder / parent)}. {_REMEDY}"
-                )
+from .image_files import is_image_name
 
 
 def check_files(json_path: Path, folder: Path, names: Iterable[str]) -> None:
     """Refuse a data set whose files are not all there. Each folder is listed once; no file is asked for by itself.
 
     Raises:
-        DataError: naming the first files missing, or one that is a link out of `folder`.
+        DataError: naming the first files missing, and what is there instead.
     """
     wanted: dict[str, set[str]] = defaultdict(set)
     for name in names:
@@ -42,40 +27,99 @@ def check_files(json_path: Path, folder: Path, names: Iterable[str]) -> None:
     total = 0
     for parent, leaves in wanted.items():
         total += len(leaves)
-        found = _files(json_path, folder, parent, leaves)
-        missing += [os.path.join(parent, leaf) for leaf in leaves - found]
-    if missing:
-        first = ", ".join(sorted(missing)[:3])
-        raise DataError(
-            f"{len(missing)} of the {total} image files that {json_path} names are not in {folder}: {first}"
-            f"{', ...' if len(missing) > 3 else ''}. Give the folder that the file names are relative to, or add the "
-            "files."
-        )
+        missing += [os.path.join(parent, leaf) for leaf in leaves - _files(folder / parent, leaves)]
+    if not missing:
+        return
+    near = NearMisses(folder)
+    shown, alike = [], 0
+    for name in sorted(missing)[:3]:
+        found = near.of(name)
+        alike += found is not None
+        shown.append(f"{name!a} ({found!a} is there)" if found else dangling(folder / name, name))
+    remedy = (
+        "Write the names as they are on the disk (`se-det check-data --fix OUT` does), or rename the files."
+        if alike
+        else "Give the folder that the file names are relative to, or add the files."
+    )
+    raise DataError(
+        f"{len(missing)} of the {total} image files that {json_path} names are not in {folder}: {', '.join(shown)}"
+        f"{', ...' if len(missing) > 3 else ''}. {remedy}"
+    )
 
 
-def _files(json_path: Path, folder: Path, parent: str, wanted: set[str]) -> set[str]:
-    found = set()
+def dangling(path: Path, name: str) -> str:
+    """A missing file's name, with where it leads to if it is a link."""
+    shown = name if name.isascii() and name.isprintable() else ascii(name)
+    return f"{shown} (a link to {os.path.realpath(path)}, which is not there)" if os.path.islink(path) else shown
+
+
+def _files(folder: Path, wanted: set[str]) -> set[str]:
     try:
-        with os.scandir(folder / parent) as entries:
-            for entry in entries:
-                if entry.name not in wanted or not entry.is_file():
-                    continue
-                if entry.is_symlink() and not _inside(Path(entry.path), folder):
-                    raise DataError(
-                        f"{json_path} names the image file {os.path.join(parent, entry.name)!r}, which is a link out "
-                        f"of the image folder, to {os.path.realpath(entry.path)}. {_REMEDY}"
-                    )
-                found.add(entry.name)
+        with os.scandir(folder) as entries:
+            return {entry.name for entry in entries if entry.name in wanted and entry.is_file()}
     except (FileNotFoundError, NotADirectoryError):
-        pass
+        return set()
     except OSError as error:
-        raise DataError(f"The folder of images {folder / parent} cannot be read: {error.strerror}.") from error
-    return found
+        raise DataError(f"The folder of images {folder} cannot be read: {error.strerror}.") from error
 
 
-def _inside(path: Path, folder: Path) -> bool:
-    root = os.path.realpath(folder)
-    return os.path.commonpath([root, os.path.realpath(path)]) == root
+class NearMisses:
+    """Files of a folder that a name which is not there most likely means: another case, Unicode form or image ending,
+    spaces at its ends, `%20` for a space, or folders before it that the disk does not have."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._listed: dict[str, dict[str, list[str]]] = {}
+
+    def of(self, name: str) -> str | None:
+        """The one file that is nearest to `name`, relative to the folder; None without one, or where several are."""
+        parts = PurePosixPath(name).parts
+        if parts[:1] == ("/",):
+            parts = parts[1:]
+        for start in range(len(parts)):  # with fewer and fewer of the folders before it
+            found = self._walk(parts[start:])
+            if found is not None:
+                return found
+        return None
+
+    def _walk(self, parts: tuple[str, ...]) -> str | None:
+        place = ""
+        for number, part in enumerate(parts):
+            last = number == len(parts) - 1
+            found = self._entry(place, part, last)
+            if found is None:
+                return None
+            place = f"{place}/{found}" if place else found
+        full = self._folder / place
+        return place if place and os.path.isfile(full) else None
+
+    def _entry(self, place: str, part: str, last: bool) -> str | None:
+        alike = self._names(place).get(_plain(part), [])
+        if part in alike:
+            return part
+        if not alike and last and is_image_name(part.strip()):
+            stem = _plain(part).rpartition(".")[0]
+            alike = [
+                name
+                for plain, names in self._names(place).items()
+                if plain.rpartition(".")[0] == stem
+                for name in names
+                if is_image_name(name)
+            ]
+        return alike[0] if len(alike) == 1 else None
+
+    def _names(self, place: str) -> dict[str, list[str]]:
+        if place not in self._listed:
+            names: dict[str, list[str]] = defaultdict(list)
+            try:
+                for entry in sorted(os.listdir(self._folder / place)):
+                    names[_plain(entry)].append(entry)
+            except OSError:
+                pass
+            self._listed[place] = dict(names)
+        return self._listed[place]
 
 
-_REMEDY = "Only files below that folder are read: copy or hard-link them there, or give the folder that holds them."
+def _plain(name: str) -> str:
+    """What names that people take for the same have in common."""
+    return unicodedata.normalize("NFC", unquote(name).strip()).casefold()

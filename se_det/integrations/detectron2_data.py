@@ -56,16 +56,16 @@ def settle_data(cfg: CfgNode, *, training: bool) -> tuple[list[dict[str, Any]], 
 def _train_sets(cfg: CfgNode) -> dict[str, CocoDataset | None]:
     if cfg.DATASETS.TRAIN_JSON or cfg.DATASETS.TRAIN_IMAGES or not cfg.DATASETS.TRAIN:
         return {TRAIN: data_sets.training_sets(cfg)[0]}
-    return _open(cfg.DATASETS.TRAIN)
+    return _open(cfg, cfg.DATASETS.TRAIN)
 
 
 def _test_sets(cfg: CfgNode) -> dict[str, CocoDataset | None]:
     if cfg.DATASETS.VAL_JSON or cfg.DATASETS.VAL_IMAGES or cfg.DATASETS.TRAIN_JSON:
         return dict(zip((VAL,), data_sets.test_sets(cfg).values()))
-    return _open(cfg.DATASETS.TEST)
+    return _open(cfg, cfg.DATASETS.TEST)
 
 
-def _open(names: Sequence[str]) -> dict[str, CocoDataset | None]:
+def _open(cfg: CfgNode, names: Sequence[str]) -> dict[str, CocoDataset | None]:
     """The sets by name; None for those that we do not read."""
     known = {*DATASETS, *DatasetCatalog.list()}
     for name in names:
@@ -73,7 +73,10 @@ def _open(names: Sequence[str]) -> dict[str, CocoDataset | None]:
             raise ConfigError(
                 f"DATASETS names '{name}', which neither se_det nor Detectron2 knows.{did_you_mean(name, known)}"
             )
-    sets = {name: open_dataset(name) if name in DATASETS else None for name in names}
+    sets = {
+        name: open_dataset(name, absolute_file_names=cfg.DATASETS.ABSOLUTE_FILE_NAMES) if name in DATASETS else None
+        for name in names
+    }
     for dataset in sets.values():
         if dataset is not None:
             dataset.check_files_exist()

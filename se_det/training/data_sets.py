@@ -25,7 +25,7 @@ def training_sets(cfg: CfgNode) -> list[CocoDataset]:
         DataError: they cannot be used, images among them, or do not agree in their categories.
     """
     own = _own_set(cfg, "TRAIN")
-    sets = [own] if own else [open_dataset(name) for name in cfg.DATASETS.TRAIN]
+    sets = [own] if own else [_named_set(cfg, name) for name in cfg.DATASETS.TRAIN]
     if not sets:
         raise ConfigError(
             "There is no training data: give --train-json and --train-images (DATASETS.TRAIN_JSON and "
@@ -34,7 +34,7 @@ def training_sets(cfg: CfgNode) -> list[CocoDataset]:
     for other in sets[1:]:
         compare_categories(sets[0], other)
     for dataset in sets:
-        _check_images(dataset, tolerated=cfg.DATALOADER.SKIP_BAD_IMAGES)
+        _check_images(cfg, dataset, tolerated=cfg.DATALOADER.SKIP_BAD_IMAGES)
     return sets
 
 
@@ -54,9 +54,9 @@ def test_sets(cfg: CfgNode) -> dict[str, CocoDataset]:
     elif cfg.DATASETS.TRAIN_JSON:
         sets = {}
     else:
-        sets = {name: open_dataset(name) for name in cfg.DATASETS.TEST}
+        sets = {name: _named_set(cfg, name) for name in cfg.DATASETS.TEST}
     for dataset in sets.values():
-        _check_images(dataset)
+        _check_images(cfg, dataset)
     return sets
 
 
@@ -104,14 +104,16 @@ def categories(dataset: CocoDataset) -> list[dict[str, Any]]:
     return [{"id": int(i), "name": str(n)} for i, n in zip(dataset.category_ids, dataset.category_names)]
 
 
-def _check_images(dataset: CocoDataset, *, tolerated: int = 0) -> None:
+def _check_images(cfg: CfgNode, dataset: CocoDataset, *, tolerated: int = 0) -> None:
     """Refuse images that a run would end at, where that is known or soon found. One process looks, all hear."""
     dataset.check_files_exist()
     place = dataset.json_path, dataset.images_folder
     fault = None
     if comm.is_main():
         try:
-            announce(verdict_at_start(*place, dataset.file_names), *place, tolerated=tolerated)
+            absolute = cfg.DATASETS.ABSOLUTE_FILE_NAMES
+            verdict = verdict_at_start(*place, dataset.file_names, absolute_file_names=absolute)
+            announce(verdict, *place, tolerated=tolerated)
         except SeDetError as error:
             fault = str(error)
     fault = comm.broadcast_object(fault)
@@ -127,4 +129,8 @@ def _own_set(cfg: CfgNode, part: str) -> CocoDataset | None:
             f"DATASETS.{part}_{given} is {json or images} and DATASETS.{part}_{lacking} is empty: give both the "
             f"annotation file and the folder of its images (--{part.lower()}-json and --{part.lower()}-images)."
         )
-    return read_coco(json, images) if json else None
+    return read_coco(json, images, absolute_file_names=cfg.DATASETS.ABSOLUTE_FILE_NAMES) if json else None
+
+
+def _named_set(cfg: CfgNode, name: str) -> CocoDataset:
+    return open_dataset(name, absolute_file_names=cfg.DATASETS.ABSOLUTE_FILE_NAMES)

@@ -21,6 +21,7 @@ MAY_CHANGE = frozenset(
         "DATALOADER.NUM_WORKERS",
         "DATALOADER.SKIP_BAD_IMAGES",
         # The same data may lie elsewhere: its categories and its number of images are compared.
+        "DATASETS.ABSOLUTE_FILE_NAMES",
         "DATASETS.TRAIN_IMAGES",
         "DATASETS.TRAIN_JSON",
         "DATASETS.VAL_IMAGES",

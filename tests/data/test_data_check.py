@@ -26,7 +26,7 @@ def it(tmp_path):
 
 
 def snapshot(folder):
-    return {str(p): (p.read_bytes() if p.is_file() else None, p.stat().st_mtime_ns) for p in sorted(folder.rglob("*"))}
+    return {str(p): (p.read_bytes() if p.is_file() else None, p.lstat().st_mtime_ns) for p in sorted(folder.rglob("*"))}
 
 
 def test_a_sound_set_is_found_sound(it):

@@ -34,6 +34,7 @@ KINDS: dict[str, Kind] = {
     "unused-category": Kind(NOTE, "categories without annotations", "nothing, if that is meant"),
     "file-outside": Kind(ERROR, "file names that leave the image folder", "make them paths below the folder"),
     "file-twice": Kind(WARNING, "files listed by several images", "list each file once"),
+    "file-name-off": Kind(ERROR, "file names that are nearly those on the disk", "write them as they are (--fix does)"),
     "missing-file": Kind(ERROR, "image files that are not there", "add the files, or remove the images"),
     "unreadable-image": Kind(ERROR, "images that cannot be read", "replace the files"),
     "truncated-image": Kind(ERROR, "truncated images", "copy the files again"),

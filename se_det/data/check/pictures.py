@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
-import threading
 import warnings
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +16,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from ...errors import DataError
+from ..folders import dangling
 from ..images import open_image, orientation_of, read_image
 from .findings import Findings
 from .image_entries import ImageTable
@@ -61,9 +61,6 @@ def decode_all(
         threads: None is one for each CPU that this process may use.
     """
     threads = threads or usable_cpus()
-    root = os.path.realpath(folder)
-    parents: dict[str, bool] = {}
-    lock = threading.Lock()
     found: list[Picture | None] = [None] * len(names)
 
     def work(first: int) -> int:
@@ -71,15 +68,7 @@ def decode_all(
         for at in range(first, last):
             name = names[at]
             if name is not None:
-                parent = os.path.dirname(name)
-                inside = parents.get(parent)
-                if inside is None:
-                    inside = _inside(os.path.join(root, parent), root)
-                    with lock:
-                        parents[parent] = inside
-                found[at] = inspect(folder, name, root) if inside else _faulty(
-                    "file-outside", f"its folder is a link out of the image folder, to "
-                    f"{os.path.realpath(os.path.join(root, parent))}")  # fmt: skip
+                found[at] = inspect(folder, name)
         return last - first
 
     # Warnings' filters are the whole process's, so they are set once and not by each thread.
@@ -96,19 +85,17 @@ def decode_all(
     return found
 
 
-def inspect(folder: Path, name: str, root: str) -> Picture:
+def inspect(folder: Path, name: str) -> Picture:
     """Decode one file."""
     path = folder / name
     try:
         status = os.stat(path)
     except (OSError, ValueError) as error:
         missing = isinstance(error, (FileNotFoundError, NotADirectoryError))
-        what = "the file is not there" if missing else f"the file cannot be looked at: {error}"
+        what = dangling(path, "the file is not there") if missing else f"the file cannot be looked at: {error}"
         return _faulty("missing-file" if missing else "unreadable-image", what)
     if not stat.S_ISREG(status.st_mode):  # a pipe would be waited for without end
         return _faulty("unreadable-image", "it is no file")
-    if os.path.islink(path) and not _inside(path, root):
-        return _faulty("file-outside", f"it is a link out of the image folder, to {os.path.realpath(path)}")
     try:
         pixels = read_image(path, "RGB")
         with open(path, "rb") as file:
@@ -186,7 +173,3 @@ def _frames(image: Image.Image) -> int:
 def usable_cpus() -> int:
     """CPUs that this process may run on."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _inside(path: str | Path, root: str) -> bool:
-    return os.path.commonpath([root, os.path.realpath(path)]) == root

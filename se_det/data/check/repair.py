@@ -7,7 +7,7 @@ import os
 import shutil
 import struct
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from PIL import Image
 
 from ...errors import CheckpointError, DataError
 from ...files import write_atomically, write_json
+from ..coco_checks import leaves_folder
 from ..coco_json import PACKED, as_numpy
 from .geometry import as_boxes
 from .image_entries import odd_ids
@@ -111,6 +112,7 @@ def _images(report: Report, out: Path, changes: list[Change]) -> list[tuple[int,
         _leave_out_repeat(report, finding.at, finding.kind, finding.detail, reasons)
     swapped = findings.positions("images", "exif-swapped")
     odd = odd_ids(table.ids)
+    taken: dict[str, str] = {}  # names in the copy, by the files that they are copies of
     kept = []
     for at, entry in enumerate(report.document.images):
         place = {"part": "images", "id": table.ids[at], "file_name": table.names[at]}
@@ -123,7 +125,12 @@ def _images(report: Report, out: Path, changes: list[Change]) -> list[tuple[int,
             changes.append({**place, "change": "size set", "why": "its declared size was no size"})
         if at not in reasons:
             name = table.names[at]
-            target = out / IMAGES / name
+            stored = _stored_name(name, taken)
+            if stored != entry.get("file_name"):
+                changes.append({**place, "change": f"file_name corrected to {stored!a}",
+                                "why": f"it was {entry.get('file_name')!a}"})  # fmt: skip
+                entry["file_name"] = stored
+            target = out / IMAGES / stored
             target.parent.mkdir(parents=True, exist_ok=True)
             if at in swapped:
                 fault = _store_unturned(report.images_folder / name, target)
@@ -139,6 +146,21 @@ def _images(report: Report, out: Path, changes: list[Change]) -> list[tuple[int,
         else:
             kept.append((at, entry))
     return kept
+
+
+def _stored_name(name: str, taken: dict[str, str]) -> str:
+    """Where the copy keeps the file `name`: below its folder, whatever the name says."""
+    if name in taken:
+        return taken[name]
+    stored = name
+    if leaves_folder(name):
+        path = PurePosixPath(name)
+        stored, number = path.name, 1
+        while stored in taken.values():
+            number += 1
+            stored = f"{path.stem}-{number}{path.suffix}"
+    taken[name] = stored
+    return stored
 
 
 def _leave_out_repeat(report: Report, at: int, kind: str, why: str, reasons: dict[int, str]) -> None:

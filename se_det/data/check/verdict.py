@@ -16,11 +16,19 @@ from ...weights.download import cache_folder
 from .findings import SEVERITIES
 from .report import Report, check_dataset
 
-VERSION = 1  # raised when what is looked for changes: older verdicts are not used then
+VERSION = 2  # raised when what is looked for changes: older verdicts are not used then
 CHECKED_AT_ONCE = 2000  # images: larger sets are decoded by check-data alone, not at the start of a run
 NOT_KEPT = 100  # images: so few are decoded faster than anyone looks
 # Training would end at such an image, whenever it comes to it.
-STOPPING = ("unreadable-image", "truncated-image", "size-differs", "exif-swapped", "file-outside", "missing-file")
+STOPPING = (
+    "file-name-off",
+    "unreadable-image",
+    "truncated-image",
+    "size-differs",
+    "exif-swapped",
+    "file-outside",
+    "missing-file",
+)
 EXAMPLES = 3
 
 logger = logging.getLogger(__name__)
@@ -54,7 +62,9 @@ def keep_verdict(report: Report) -> Verdict:
     return verdict
 
 
-def verdict_at_start(json_path: Path, folder: Path, names: list[str]) -> Verdict | None:
+def verdict_at_start(
+    json_path: Path, folder: Path, names: list[str], *, absolute_file_names: bool = False
+) -> Verdict | None:
     """The verdict on a data set whose JSON could be read: the kept one, a new one for a small set, or none."""
     if len(names) > NOT_KEPT:
         kept = _kept(json_path, folder, names)
@@ -62,7 +72,8 @@ def verdict_at_start(json_path: Path, folder: Path, names: list[str]) -> Verdict
             return kept
     if len(names) > CHECKED_AT_ONCE:
         return None
-    return keep_verdict(check_dataset(json_path, folder, title=f"checking {Path(json_path).name}"))
+    title = f"checking {Path(json_path).name}"
+    return keep_verdict(check_dataset(json_path, folder, absolute_file_names=absolute_file_names, title=title))
 
 
 def announce(verdict: Verdict | None, json_path: Path, folder: Path, *, tolerated: int = 0) -> None:
