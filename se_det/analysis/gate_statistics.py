@@ -70,7 +70,7 @@ def stage_of(gate: str) -> str:
     return next((part for part in parts if part.startswith("res") and part[3:].isdigit()), parts[0])
 
 
-def collect(
+def collect_gate_statistics(
     trunk: nn.Module,
     folder: str | Path,
     *,

@@ -32,22 +32,22 @@ def run(args: argparse.Namespace) -> int:
 
     from ..data.check import check_dataset, compare_splits
     from ..data.check.histograms import draw_histograms
-    from ..data.check.repair import check_target, write_cleaned
-    from ..data.check.verdict import keep_verdict
+    from ..data.check.repair import check_output, write_cleaned
+    from ..data.check.result_cache import cache_summary
     from ..errors import ConfigError
-    from ..files import write_atomically, write_json
+    from ..files import atomic_write, write_json
 
     if args.against_images and not args.against:
         raise ConfigError("--against-images goes with --against J2.")
     if args.json_only and (args.fix or args.against):
         raise ConfigError("--json-only opens no image, and --fix and --against need them: leave it out.")
     if args.fix:
-        check_target(Path(args.fix), Path(args.json), Path(args.images))
+        check_output(Path(args.fix), Path(args.json), Path(args.images))
     report = check_dataset(
         args.json, args.images, decode=not args.json_only, absolute_file_names=args.absolute_file_names
     )
     if not args.json_only:
-        keep_verdict(report)  # of this set alone
+        cache_summary(report)  # of this set alone
     if args.against:
         other = check_dataset(
             args.against,
@@ -65,7 +65,7 @@ def run(args: argparse.Namespace) -> int:
     if args.histograms:
         picture = draw_histograms(report.box_sides(), report.classes, title=str(args.json))
         data = cv2.imencode(".png", picture)[1].tobytes()
-        write_atomically(args.histograms, lambda file: file.write(data))
+        atomic_write(args.histograms, lambda file: file.write(data))
         logger.info("Wrote %s.", args.histograms)
     if args.fix:
         changes = write_cleaned(report, Path(args.fix))

@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..errors import DataError, did_you_mean
+from ..errors import DataError, suggestion
 from .coco import CocoDataset, read_coco
 
 ROOT_VARIABLE = "DETECTRON2_DATASETS"
@@ -100,7 +100,7 @@ def open_dataset(name: str, *, absolute_file_names: bool = False) -> CocoDataset
 def _entry(name: str) -> DatasetEntry:
     if name not in DATASETS:
         raise DataError(
-            f"There is no data set '{name}'.{did_you_mean(name, DATASETS)} Known are {', '.join(sorted(DATASETS))}; "
+            f"There is no data set '{name}'.{suggestion(name, DATASETS)} Known are {', '.join(sorted(DATASETS))}; "
             "for your own files give DATASETS.TRAIN_JSON and DATASETS.TRAIN_IMAGES (--train-json, --train-images)."
         )
     return DATASETS[name]

@@ -15,7 +15,7 @@ from . import coco_checks as checks
 from .coco_dataset import CocoDataset, ImageAnnotations, ImageInfo
 from .coco_json import parse_coco
 from .coco_masks import segmentations
-from .text_column import TextColumn
+from .string_array import StringArray
 
 __all__ = ["CocoDataset", "ImageAnnotations", "ImageInfo", "compare_categories", "read_coco"]
 
@@ -54,7 +54,7 @@ def read_coco(
     owners = checks.image_indices(path, found, ids, image_ids)
     classes = checks.class_indices(path, found, ids, category_ids)
     xywh = checks.boxes(path, found, ids)
-    empty = checks.without_area(path, xywh, ids, allowed=drop_empty_boxes)
+    empty = checks.zero_area(path, xywh, ids, allowed=drop_empty_boxes)
     crowd = checks.crowds(path, found, ids)
     areas = checks.areas(path, found, ids, xywh)
     masks = segmentations(path, found, ids, image_sizes[owners], xywh, content.polygons, lenient=drop_empty_boxes)
@@ -73,8 +73,8 @@ def read_coco(
         images_folder=folder,
         category_ids=category_ids,
         category_names=category_names,
-        image_ids=TextColumn(image_ids) if texts else torch.tensor(image_ids, dtype=torch.int64),
-        file_names=TextColumn(file_names),
+        image_ids=StringArray(image_ids) if texts else torch.tensor(image_ids, dtype=torch.int64),
+        file_names=StringArray(file_names),
         columns={
             "index": torch.arange(len(image_ids)),
             "sizes": torch.from_numpy(image_sizes),

@@ -114,7 +114,7 @@ def boxes(path: Path, annotations: list[dict], ids: Sequence[Id]) -> np.ndarray:
     )
 
 
-def without_area(path: Path, xywh: np.ndarray, ids: Sequence[Id], *, allowed: bool) -> np.ndarray:
+def zero_area(path: Path, xywh: np.ndarray, ids: Sequence[Id], *, allowed: bool) -> np.ndarray:
     """bool (n,): boxes whose width or height is not above 0.
 
     Raises:

@@ -114,7 +114,7 @@ def _draw(keys: torch.Tensor, wanted: torch.Tensor, count: int) -> tuple[torch.T
     return index, value >= 0
 
 
-def true_first(mask: torch.Tensor) -> torch.Tensor:
+def true_indices_first(mask: torch.Tensor) -> torch.Tensor:
     """The positions of a mask (n,), those that are true first, both parts in their order: so that how many there are
     can be asked of the device for several masks at once, where each index with a mask would wait for its own."""
     return torch.argsort(mask.logical_not().to(torch.uint8), stable=True)

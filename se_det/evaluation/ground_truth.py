@@ -65,17 +65,17 @@ class GroundTruth:
         if masks:
             self._check_segmentations(annotations)
         self.annotations = [
-            self._completed(annotation, sizes[annotation["image_id"]], masks) for annotation in annotations
+            self._complete(annotation, sizes[annotation["image_id"]], masks) for annotation in annotations
         ]
         self._of_image: dict[int, list[dict[str, Any]]] = {}
         for annotation in self.annotations:
             self._of_image.setdefault(annotation["image_id"], []).append(annotation)
 
-    def of_image(self, image_id: Hashable) -> list[dict[str, Any]]:
+    def annotations_of(self, image_id: Hashable) -> list[dict[str, Any]]:
         """The annotations of the image of that id."""
         return self._of_image.get(self.image_numbers[image_id], [])
 
-    def _completed(self, annotation: dict, size: tuple[int, int], masks: bool) -> dict[str, Any]:
+    def _complete(self, annotation: dict, size: tuple[int, int], masks: bool) -> dict[str, Any]:
         x, y, width, height = map(float, annotation["bbox"])
         area = annotation.get("area")
         rle = None

@@ -49,7 +49,7 @@ def image_overlaps(truth: GroundTruth, results: Iterable[dict[str, Any]], task: 
     for result in results:
         per_image.setdefault(result["image_id"], []).append(result)
     return [
-        _overlaps(image_id, per_image.get(image_id, []), truth.of_image(image_id), truth, key)
+        _overlaps(image_id, per_image.get(image_id, []), truth.annotations_of(image_id), truth, key)
         for image_id in truth.image_numbers
     ]
 
@@ -79,7 +79,7 @@ def same_class(overlaps: ImageOverlaps) -> np.ndarray:
     return overlaps.classes[:, None] == overlaps.truth_classes[None, :]
 
 
-def surer_than(overlaps: ImageOverlaps, score: float) -> ImageOverlaps:
+def above_score(overlaps: ImageOverlaps, score: float) -> ImageOverlaps:
     """The detections of at least this score alone."""
     kept = overlaps.scores >= score
     return ImageOverlaps(

@@ -13,7 +13,7 @@ from coco_files import CONTENT, changed, small_set, write_json
 
 from se_det.data import read_coco
 from se_det.data.check import check_dataset
-from se_det.data.folders import NearMisses
+from se_det.data.image_paths import NearMisses
 from se_det.errors import DataError
 
 A = "annotations"
@@ -181,7 +181,7 @@ def test_a_near_miss_of_a_file_name_is_named(tmp_path: Path, case: str) -> None:
         read_coco(path, tmp_path / "images").check_files_exist()
     assert f"{declared!a} ({there!a} is there)" in str(error.value) and "--fix" in str(error.value)
     report = check_dataset(path, tmp_path / "images", decode=False)
-    assert [f.detail for f in report.findings.of("file-name-off")] == [f"there is no such file, but {there!a}"]
+    assert [f.detail for f in report.findings.of_kinds("file-name-off")] == [f"there is no such file, but {there!a}"]
 
 
 def test_of_several_near_misses_none_is_taken(tmp_path: Path) -> None:
@@ -235,7 +235,7 @@ def test_any_value_anywhere_gives_a_data_set_or_a_sentence(tmp_path: Path) -> No
                 dataset = read_coco(path, tmp_path, drop_empty_boxes=lenient)
                 for i in range(len(dataset)):
                     dataset.image(i), dataset.annotations(i)
-                dataset.without_empty()
+                dataset.drop_empty()
                 outcomes["read"] += 1
             except DataError as error:
                 assert str(path) in str(error)

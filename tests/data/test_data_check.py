@@ -44,7 +44,7 @@ def test_each_fault_is_found_and_named(it, name):
     spoil, kind, place = BROKEN[name]
     spoil(it)
     report = check_dataset(*it.save())
-    found = report.findings.of(kind)
+    found = report.findings.of_kinds(kind)
     assert found, report.text()
     assert place is None or any(place in (finding.id, finding.file) for finding in found), report.text()
     assert kind in report.text()
@@ -77,7 +77,7 @@ def test_whole_files_of_another_convention(it):
         BROKEN[name][0](broken)
         report = check_dataset(*broken.save())
         # All but the box at the origin, which is the same in both.
-        assert {f.id for f in report.findings.of("box-xyxy")} == {10, 20, 30, 40, 50, 70, 80}
+        assert {f.id for f in report.findings.of_kinds("box-xyxy")} == {10, 20, 30, 40, 50, 70, 80}
         assert set(report.findings.counts("error")) == {"box-xyxy"}
 
 
@@ -176,8 +176,8 @@ def test_two_splits(it, tmp_path):
     val.content["categories"] = [{"id": 3, "name": "mug"}, {"id": 9, "name": "owl"}]
     report = check_dataset(*it.save())
     compare_splits(report, check_dataset(*val.save()))
-    assert {f.id for f in report.findings.of("split-category")} == {3, 8, 9}
-    assert [(f.id, f.file) for f in report.findings.of("split-duplicate")] == [(4, "d.png")]
+    assert {f.id for f in report.findings.of_kinds("split-category")} == {3, 8, 9}
+    assert [(f.id, f.file) for f in report.findings.of_kinds("split-duplicate")] == [(4, "d.png")]
     write_cleaned(report, tmp_path / "out")
     assert [i["id"] for i in json.loads((tmp_path / "out/annotations.json").read_text())["images"]] == [1, 2, 3]
 
@@ -192,10 +192,10 @@ def test_no_false_alarm_on_coco(shared_data, split):
     annotated = {a["image_id"] for a in content["annotations"]}
     used = {a["category_id"] for a in content["annotations"]}
     assert report.findings.counts("error") == {} and report.findings.counts("warning") == {}
-    assert {f.id for f in report.findings.of("image-without-annotations")} == {
+    assert {f.id for f in report.findings.of_kinds("image-without-annotations")} == {
         i["id"] for i in content["images"] if i["id"] not in annotated
     }
-    assert {f.id for f in report.findings.of("unused-category")} == {
+    assert {f.id for f in report.findings.of_kinds("unused-category")} == {
         c["id"] for c in content["categories"] if c["id"] not in used
     }
     assert set(report.findings.counts("note")) == {"image-without-annotations", "unused-category"}

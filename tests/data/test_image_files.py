@@ -12,13 +12,13 @@ import pytest
 from PIL import Image
 
 from se_det.analysis.gate_statistics import class_folders
-from se_det.classification.labelled import LabelledImages
-from se_det.classification.sources import open_images
+from se_det.classification.data.dataset import ClassificationDataset
+from se_det.classification.data.dataset_factory import open_image_dataset
 from se_det.data import read_image
 from se_det.data.image_files import image_suffixes, is_hidden, list_files
 from se_det.data.images import FILES, readable_formats
 from se_det.errors import DataError
-from se_det.evaluation.sources import find_sources
+from se_det.inference.sources import find_sources
 
 PIXELS = np.full((12, 16, 3), 90, np.uint8)
 HIDDEN = (
@@ -33,7 +33,7 @@ def put(path: Path, format: str = "JPEG") -> Path:
     return path
 
 
-def names_of(images: LabelledImages) -> list[str]:
+def names_of(images: ClassificationDataset) -> list[str]:
     return [images.names[index] for index in range(len(images))]
 
 
@@ -54,7 +54,7 @@ def test_commands_find_what_the_reader_opens(tmp_path: Path, ending: str) -> Non
     assert read_image(path).shape == (12, 16, 3)
     sources, failures = find_sources([str(tmp_path / "images")], tmp_path / "out")
     assert [s.path for s in sources] == [path] and not failures
-    assert names_of(open_images(str(tmp_path / "images"))) == [f"ash/a.{ending}"]
+    assert names_of(open_image_dataset(str(tmp_path / "images"))) == [f"ash/a.{ending}"]
     assert class_folders(tmp_path / "images") == {"ash": [path]}
 
 
@@ -70,7 +70,7 @@ def test_hidden_and_system_files_are_left_out_everywhere(tmp_path: Path, caplog:
     sources, _ = find_sources([str(root)], tmp_path / "out")
     assert [s.path for s in sources] == [root / "ash" / "a.jpg"]
     assert [s.path for s in find_sources([f"{root}/**/*.jpg"], tmp_path / "out")[0]] == [root / "ash" / "a.jpg"]
-    assert names_of(open_images(str(root))) == ["ash/a.jpg"]
+    assert names_of(open_image_dataset(str(root))) == ["ash/a.jpg"]
     assert class_folders(root) == {"ash": [root / "ash" / "a.jpg"]}
     told = [r.getMessage() for r in caplog.records if "left out" in r.getMessage()]
     assert len(told) == 2
@@ -95,7 +95,7 @@ def test_hidden_members_of_shards_are_left_out(tmp_path: Path) -> None:
                 info = tarfile.TarInfo(member)
                 info.size = len(data)
                 tar.addfile(info, io.BytesIO(data))
-    assert names_of(open_images(str(tmp_path / "a.tar"))) == ["1.jpg"]
+    assert names_of(open_image_dataset(str(tmp_path / "a.tar"))) == ["1.jpg"]
 
 
 def test_links_are_followed_and_circles_end(tmp_path: Path) -> None:

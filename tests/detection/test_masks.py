@@ -8,8 +8,8 @@ import torch
 from pycocotools import mask as coco_mask
 from torch.nn import functional as F
 
-from se_det.detection.masks import _paste_whole, crop_masks, paste_masks
-from se_det.detection.pooler import Pooler
+from se_det.detection.masks import _paste_full_size, crop_masks, paste_masks
+from se_det.detection.pooler import ROIPooler
 
 from .conftest import no_masks
 
@@ -61,13 +61,13 @@ def test_pasting_is_bilinear_sampling_at_pixel_centres():
     result = paste_masks(probabilities, boxes, 48, 64)
     clear = (expected - 0.5).abs() > 1e-5
     assert torch.equal(result[clear], (expected >= 0.5)[clear]) and clear.float().mean() > 0.999
-    assert torch.equal(_paste_whole(probabilities, boxes, 48, 64), result)
+    assert torch.equal(_paste_full_size(probabilities, boxes, 48, 64), result)
     assert paste_masks(probabilities[:0], boxes[:0], 48, 64).shape == (0, 48, 64)
     assert not paste_masks(probabilities[:1], torch.tensor([[7.5, 3, 7.5, 9]]), 48, 64).any()  # a box without area
 
 
 def test_pooling_reads_each_box_from_its_level():
-    pooler = Pooler(output_size=2, strides=(4, 8, 16, 32))
+    pooler = ROIPooler(output_size=2, strides=(4, 8, 16, 32))
     boxes = torch.tensor([[0.0, 0, s, s] for s in (20, 111, 112, 223, 224, 447, 448, 900)])
     assert pooler.levels(boxes).tolist() == [0, 0, 1, 1, 2, 2, 3, 3]
     maps = [torch.full((2, 1, 1024 // s, 1024 // s), float(s)) for s in (4, 8, 16, 32)]

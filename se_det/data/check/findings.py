@@ -109,13 +109,13 @@ class Findings:
         """Note a fault."""
         self._found[kind].append(Finding(kind, part, int(at), usable_id(id), file, detail))
 
-    def of(self, *kinds: str) -> list[Finding]:
+    def of_kinds(self, *kinds: str) -> list[Finding]:
         """The faults of these kinds."""
         return [finding for kind in kinds for finding in self._found[kind]]
 
     def positions(self, part: str, *kinds: str) -> set[int]:
         """Where in a list of the JSON these kinds were found."""
-        return {finding.at for finding in self.of(*kinds) if finding.part == part}
+        return {finding.at for finding in self.of_kinds(*kinds) if finding.part == part}
 
     def counts(self, severity: str | None = None) -> dict[str, int]:
         """How many of each kind that was found."""

@@ -13,7 +13,7 @@ import numpy as np
 
 from ..coco_checks import MAX_SIDE, as_path, is_encodable, leaves_folder
 from ..coco_json import shorten
-from ..folders import NearMisses
+from ..image_paths import NearMisses
 from .document import Document
 from .findings import Findings, is_number, numbers, usable_id
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..coco_json import PACKED, as_numpy, shorten
-from ..outline import MAX_OUTLINE, outline_lengths
+from ..polygon_cost import MAX_OUTLINE, outline_lengths
 from ..rle import decompress_counts
 from .annotation_entries import AnnotationTable
 from .document import Document
@@ -156,12 +156,12 @@ def _check_runs(
         waiting.append((at, counts.encode() if isinstance(counts, str) else counts))
         held += len(counts)
         if held > CHUNK:
-            _settle(waiting, document, table, masks, findings)
+            _decode_runs(waiting, document, table, masks, findings)
             waiting, held = [], 0
-    _settle(waiting, document, table, masks, findings)
+    _decode_runs(waiting, document, table, masks, findings)
 
 
-def _settle(
+def _decode_runs(
     waiting: list[tuple[int, Any]], document: Document, table: AnnotationTable, masks: MaskTable, findings: Findings
 ) -> None:
     """Decode the run lengths of some annotations and see that each sums up to its size."""

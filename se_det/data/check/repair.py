@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from ...errors import CheckpointError, DataError
-from ...files import write_atomically, write_json
+from ...files import atomic_write, write_json
 from ..coco_checks import leaves_folder
 from ..coco_json import PACKED, as_numpy
 from .geometry import as_boxes
@@ -40,7 +40,7 @@ BACK = {
 Change = dict[str, Any]
 
 
-def check_target(out: Path, json_path: Path, images_folder: Path) -> None:
+def check_output(out: Path, json_path: Path, images_folder: Path) -> None:
     """Refuse a folder for the copy that is, holds or lies in the input, or has something in it.
 
     Raises:
@@ -66,11 +66,11 @@ def write_cleaned(report: Report, out: Path) -> list[Change]:
         DataError: `out` is not a new folder apart from the input, or the file has faults that only its author can mend.
         CheckpointError: something cannot be written.
     """
-    check_target(out, report.json_path, report.images_folder)
+    check_output(out, report.json_path, report.images_folder)
     _check_mendable(report)
     changes: list[Change] = [
         {"part": "file", "id": None, "change": "left out", "why": finding.detail}
-        for finding in report.findings.of("format")
+        for finding in report.findings.of_kinds("format")
     ]
     try:
         kept_images = _images(report, out, changes)
@@ -82,7 +82,7 @@ def write_cleaned(report: Report, out: Path) -> list[Change]:
         "images": [entry for _, entry in kept_images],
         "categories": _categories(report, changes),
     }
-    write_atomically(out / ANNOTATIONS, lambda file: _write(file, head, kept))
+    atomic_write(out / ANNOTATIONS, lambda file: _write(file, head, kept))
     write_json(out / CHANGES, changes, indent=1)
     return changes
 
@@ -91,7 +91,7 @@ def _check_mendable(report: Report) -> None:
     document, findings = report.document, report.findings
     if not document.images or not document.categories:
         raise DataError(f"{report.json_path} has no images or no categories: there is nothing that --fix could clean.")
-    names = [document.categories[finding.at].get("name") for finding in findings.of("category-id-twice")]
+    names = [document.categories[finding.at].get("name") for finding in findings.of_kinds("category-id-twice")]
     if names:
         raise DataError(
             f"{report.json_path}: category ids stand for several categories (one of them {names[0]!a}), and which one "
@@ -106,10 +106,10 @@ def _check_mendable(report: Report) -> None:
 def _images(report: Report, out: Path, changes: list[Change]) -> list[tuple[int, dict]]:
     findings, table = report.findings, report.images
     reasons: dict[int, str] = {}
-    for finding in findings.of(*UNUSABLE_IMAGES, "split-duplicate"):
+    for finding in findings.of_kinds(*UNUSABLE_IMAGES, "split-duplicate"):
         reasons.setdefault(finding.at, finding.detail)
-    for finding in findings.of("image-id-twice", "duplicate-image", "file-twice"):
-        _leave_out_repeat(report, finding.at, finding.kind, finding.detail, reasons)
+    for finding in findings.of_kinds("image-id-twice", "duplicate-image", "file-twice"):
+        _drop_duplicate(report, finding.at, finding.kind, finding.detail, reasons)
     swapped = findings.positions("images", "exif-swapped")
     odd = odd_ids(table.ids)
     taken: dict[str, str] = {}  # names in the copy, by the files that they are copies of
@@ -133,7 +133,7 @@ def _images(report: Report, out: Path, changes: list[Change]) -> list[tuple[int,
             target = out / IMAGES / stored
             target.parent.mkdir(parents=True, exist_ok=True)
             if at in swapped:
-                fault = _store_unturned(report.images_folder / name, target)
+                fault = _store_upright(report.images_folder / name, target)
                 if fault:
                     reasons[at] = fault
                 else:
@@ -163,7 +163,7 @@ def _stored_name(name: str, taken: dict[str, str]) -> str:
     return stored
 
 
-def _leave_out_repeat(report: Report, at: int, kind: str, why: str, reasons: dict[int, str]) -> None:
+def _drop_duplicate(report: Report, at: int, kind: str, why: str, reasons: dict[int, str]) -> None:
     """Of an id twice both go, as whose its annotations are is not known, unless both name one file. Of a picture twice
     the one with fewer annotations goes."""
     table = report.images
@@ -188,7 +188,7 @@ def _leave_out_repeat(report: Report, at: int, kind: str, why: str, reasons: dic
                 reasons[other] = f"has the pixels of image {table.ids[best]!r}"
 
 
-def _store_unturned(source: Path, target: Path) -> str | None:
+def _store_upright(source: Path, target: Path) -> str | None:
     """Write the stored pixels, without loss, with the EXIF orientation set to upright; a reason when that cannot be."""
     with Image.open(source) as image:
         if image.format in ("PNG", "WEBP"):
@@ -248,19 +248,19 @@ def _annotations(report: Report, images: set[int], changes: list[Change]) -> Ite
     """The annotations that stay, mended. They are made as they are written: a second copy of all would not fit."""
     findings, table = report.findings, report.annotations
     reasons: dict[int, str] = {}
-    for finding in findings.of(*UNUSABLE_ANNOTATIONS):
+    for finding in findings.of_kinds(*UNUSABLE_ANNOTATIONS):
         reasons.setdefault(finding.at, finding.detail)
     fresh = odd_ids(table.ids)
     texts = any(type(value) is str for at, value in enumerate(table.ids) if at not in fresh)
     new_id = 0 if texts else max((value for at, value in enumerate(table.ids) if at not in fresh), default=0)
     fresh |= findings.positions("annotations", "annotation-id-twice")
-    recomputed = findings.positions("annotations", "area-off")
+    checkpointed = findings.positions("annotations", "area-off")
     boxes = as_boxes(table.xywh, report.conventions.corners)
     outlying = findings.positions("annotations", "box-sticks-out")
     polygons = _Polygons(report)
     for at, entry in enumerate(report.document.annotations):
         owner = int(table.owner[at])
-        why = reasons.get(at) or ("its box, image or category is missing" if _lacking(report, at) else None)
+        why = reasons.get(at) or ("its box, image or category is missing" if _reason_to_drop(report, at) else None)
         if why or owner not in images:
             if why:  # those of an image that is left out are told of with it
                 changes.append({"part": "annotations", "id": table.ids[at], "change": "left out", "why": why})
@@ -292,7 +292,7 @@ def _annotations(report: Report, images: set[int], changes: list[Change]) -> Ite
         if type(entry.get("iscrowd", 0)) not in (int, bool) or entry.get("iscrowd", 0) not in (0, 1):
             entry["iscrowd"] = int(str(entry["iscrowd"]) in ("1", "1.0"))
             done.append(f"iscrowd set to {entry['iscrowd']}")
-        if at in recomputed or ("area" in entry and not np.isfinite(table.area[at])):
+        if at in checkpointed or ("area" in entry and not np.isfinite(table.area[at])):
             area = report.expected_area[at] if not report.conventions.fractions[at] else np.nan
             entry["area"] = float(area if np.isfinite(area) else box[2] * box[3])
             done.append("area computed again")
@@ -301,7 +301,7 @@ def _annotations(report: Report, images: set[int], changes: list[Change]) -> Ite
         yield entry
 
 
-def _lacking(report: Report, at: int) -> bool:
+def _reason_to_drop(report: Report, at: int) -> bool:
     table = report.annotations
     return table.owner[at] < 0 or table.category[at] < 0 or not np.isfinite(table.xywh[at]).all()
 

@@ -15,8 +15,8 @@ from .document import Document, read_document
 from .findings import ERROR, KINDS, SEVERITIES, Finding, Findings
 from .geometry import Conventions, as_boxes, check_areas, check_boxes
 from .image_entries import ImageTable, check_categories, check_images, find_near_misses
+from .image_files import Picture, check_pictures, decode_all
 from .masks import MaskTable, check_masks
-from .pictures import Picture, check_pictures, decode_all
 
 EXAMPLES = 3  # of each kind in the text
 
@@ -88,7 +88,7 @@ class Report:
         for severity in SEVERITIES:
             for kind, count in sorted(self.findings.counts(severity).items(), key=lambda pair: -pair[1]):
                 lines.append(f"{severity:>8}  {count:>7}  {kind}: {KINDS[kind].title}; {KINDS[kind].remedy}")
-                found = self.findings.of(kind)
+                found = self.findings.of_kinds(kind)
                 lines += [f"{'':19}{finding.sentence()}" for finding in found[:EXAMPLES]]
                 if count > EXAMPLES:
                     lines.append(f"{'':19}... and {count - EXAMPLES} more")
