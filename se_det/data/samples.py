@@ -107,8 +107,9 @@ def _instances(
         bitmaps = np.zeros((len(found.runs), *geometry.new), np.uint8)
         for mask, runs in zip(bitmaps, found.runs):
             mask[:] = geometry.bitmap(bitmap(runs, info.height, info.width))
-        # As in Detectron2 an instance whose mask has vanished, here by resizing, is none.
-        drawn = np.zeros(len(keep), bool)
+        # As in Detectron2 an instance whose mask has vanished, here by resizing, is none; one that never had a mask is.
+        drawn = np.ones(len(keep), bool)
+        drawn[found.runs_owner] = False
         drawn[found.polygon_owner] = True
         drawn[found.runs_owner[bitmaps.any(axis=(1, 2))]] = True
         keep &= drawn
