@@ -13,6 +13,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 
+from ..config.paths import expand_path
 from ..errors import WeightsError
 from .families.conventions import WeightConventions
 from .formats.mat import read_mat
@@ -65,7 +66,7 @@ def read_weights(path: str | Path) -> WeightFile:
         WeightsError: the file is missing, damaged, holds no tensors, or asks for anything but tensors and plain
             containers; the sentence names what it asked for.
     """
-    path = Path(path)
+    path = Path(expand_path(path, "MODEL.WEIGHTS"))
     if path.suffix not in READERS:
         raise WeightsError(f"MODEL.WEIGHTS {path} has an unknown ending: use one of {', '.join(READERS)}.")
     if not path.is_file():
