@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -73,12 +73,15 @@ class Reading:
         categories: the classes in the format's order; None where names stand beside the shapes: they are sorted then.
         skipped: how many shapes or pictures were left out, by reason; it grows while pictures are read.
         notes: other things worth a line.
+        sound: splits that are COCO as `read_coco` takes it: the JSON, the folder of images, and how many images and
+            annotations it has. It is filled, for all splits, or empty.
     """
 
     splits: dict[str, Iterable[Picture]]
     categories: list[Category] | None = None
     skipped: Counter[str] = field(default_factory=Counter)
     notes: list[str] = field(default_factory=list)
+    sound: dict[str, tuple[Path, Path, int, int]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -118,6 +121,3 @@ class Format(Protocol):
             DataError: a sentence with the file, the line or element, the value, and what to do.
         """
         ...
-
-
-PictureSource = Iterator[Picture]

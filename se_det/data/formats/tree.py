@@ -1,0 +1,174 @@
+"""The files of a folder, listed once: what formats are recognised by, and where images are found by name."""
+
+from __future__ import annotations
+
+import os
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from functools import cached_property
+from pathlib import Path
+from urllib.parse import unquote
+
+from ...errors import DataError
+
+IMAGES = frozenset("jpg jpeg jpe jfif png bmp dib gif webp tif tiff avif jp2 j2k ppm pgm pbm pnm tga ico mpo".split())
+MOST_FILES = 5_000_000
+
+# What people call splits, in words of file and folder names.
+SPLITS = {
+    "train": "train", "training": "train", "trainval": "train",
+    "val": "val", "valid": "val", "validation": "val", "dev": "val", "eval": "val",
+    "test": "test", "testing": "test",
+}  # fmt: skip
+
+
+def extension(name: str) -> str:
+    """The ending of a file's name in small letters, without its dot."""
+    return os.path.splitext(name)[1][1:].lower()
+
+
+def split_in(name: str) -> str | None:
+    """The split that a word of a name says, such as `instances_train2017.json` or `valid`; None without one."""
+    words = "".join(c if c.isalpha() else " " for c in name.lower()).split()
+    return next((SPLITS[word] for word in words if word in SPLITS), None)
+
+
+def split_of(path: Path, root: Path) -> str | None:
+    """The split that a path below `root` says: its file's name first, then its folders, the nearest first."""
+    parts = Path(os.path.relpath(path, root)).parts
+    stem = os.path.splitext(parts[-1])[0] if parts else ""
+    return next((s for s in map(split_in, (stem, *reversed(parts[:-1]))) if s), None)
+
+
+class Tree:
+    """The files below a folder.
+
+    Attributes:
+        root: the folder.
+        chosen: the file or folder that was given as SRC.
+        files: every file, sorted.
+    """
+
+    def __init__(self, root: Path, chosen: Path | None = None) -> None:
+        """List the folder.
+
+        Raises:
+            DataError: it cannot be read, or holds more than `MOST_FILES` files.
+        """
+        self.root, self.chosen = root, chosen or root
+        self.files = sorted(_walk(root))
+
+    def of(self, *extensions: str) -> list[Path]:
+        """The files with one of these endings, whatever their case."""
+        return [path for end in extensions for path in self._by_extension.get(end, ())]
+
+    @cached_property
+    def images(self) -> ImageIndex:
+        """The image files."""
+        return ImageIndex(self.root, self.of(*sorted(IMAGES)))
+
+    @cached_property
+    def _by_extension(self) -> dict[str, list[Path]]:
+        found = defaultdict(list)
+        for path in self.files:
+            found[extension(path.name)].append(path)
+        return found
+
+
+class ImageIndex:
+    """Image files by the names that annotations give them."""
+
+    def __init__(self, root: Path, paths: Sequence[Path]) -> None:
+        self.root, self.paths = root, sorted(paths)
+        self._by_name: dict[str, list[Path]] = defaultdict(list)
+        self._by_stem: dict[str, list[Path]] = defaultdict(list)
+        self._known = set(self.paths)
+        for path in self.paths:
+            self._by_name[path.name.lower()].append(path)
+            self._by_stem[path.stem.lower()].append(path)
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def below(self, folder: Path) -> list[Path]:
+        """Those in a folder and the folders in it."""
+        return [path for path in self.paths if path.is_relative_to(folder)]
+
+    def find(self, name: str, bases: Iterable[Path], where: str) -> Path | None:
+        """The image that an annotation calls `name`: beside one of `bases`, else that whose path ends most like it.
+
+        Absolute paths of another machine, backslashes, `..`, another case, a lacking ending and percent signs of an
+        address are seen through; the file's own name must agree.
+
+        Args:
+            bases: folders that it may be relative to, the likeliest first.
+            where: what a sentence calls the place of the name.
+
+        Raises:
+            DataError: several files are as likely.
+        """
+        bases = list(bases)
+        for text in dict.fromkeys((name, name.replace("\\", "/"), unquote(name).replace("\\", "/"))):
+            wanted = [part for part in text.split("/") if part not in ("", ".", "..")]
+            if "\0" in text or not wanted:
+                continue
+            for base in bases:
+                path = Path(os.path.normpath(base / text))
+                if path in self._known:
+                    return path
+            leaf = wanted[-1]
+            found = self._by_name.get(leaf.lower()) or self._by_stem.get(leaf.lower())
+            if not found and extension(leaf) in IMAGES:
+                found = self._by_stem.get(os.path.splitext(leaf)[0].lower())
+            if found:
+                return self._likest(found, wanted, bases, name, where)
+        return None
+
+    def _likest(self, found: list[Path], wanted: list[str], bases: list[Path], name: str, where: str) -> Path:
+        if len(found) == 1:
+            return found[0]
+
+        def likeness(path: Path) -> tuple[int, bool, int]:
+            equal = 0
+            for one, other in zip(reversed(path.parts[:-1]), reversed(wanted[:-1])):
+                if one.lower() != other.lower():
+                    break
+                equal += 1
+            near = [len(bases) - at for at, base in enumerate(bases) if path.is_relative_to(base)]
+            return equal, path.name == wanted[-1], max(near, default=0)
+
+        ranked = sorted(found, key=likeness, reverse=True)
+        if likeness(ranked[0]) == likeness(ranked[1]):
+            pair = " and ".join(str(path.relative_to(self.root)) for path in ranked[:2])
+            raise DataError(
+                f"{where}: the image {name!r} may be {pair} in {self.root}: give its path with the folder, or remove "
+                "the file that is not meant."
+            )
+        return ranked[0]
+
+
+def _walk(root: Path) -> Iterable[Path]:
+    """Files below `root`, links to folders followed once; what begins with a dot is left out."""
+    seen: set[str] = set()
+    count = 0
+    waiting = [str(root)]
+    while waiting:
+        folder = waiting.pop()
+        real = os.path.realpath(folder)
+        if real in seen:
+            continue
+        seen.add(real)
+        try:
+            with os.scandir(folder) as entries:
+                for entry in entries:
+                    if entry.name.startswith(".") or entry.name == "__MACOSX":
+                        continue
+                    if entry.is_dir():
+                        waiting.append(entry.path)
+                    elif entry.is_file():
+                        count += 1
+                        yield Path(entry.path)
+        except OSError as error:
+            raise DataError(f"The folder {folder} cannot be read: {error.strerror or error}.") from error
+        if count > MOST_FILES:
+            raise DataError(f"{root} holds more than {MOST_FILES} files: give the folder of the data set alone.")
