@@ -23,7 +23,6 @@ from .labelme import LabelMeFormat
 from .open_images import OpenImagesFormat
 from .others import refuse_others
 from .protocol import Category, Format, Found, Reading
-from .sizes import ImageSizes
 from .tree import Tree, extension
 from .voc import VocFormat
 from .yolo import YoloFormat
@@ -208,7 +207,7 @@ def build(found: Found, reading: Reading, tree: Tree) -> tuple[dict[str, BuiltSp
     Raises:
         DataError: no image is there, no object has a class, or one of the pictures has a fault.
     """
-    built, categories = build_splits(reading, ImageSizes(tree.root))
+    built, categories = build_splits(reading, tree.sizes)
     built = {name: split for name, split in built.items() if split.images}
     if not built:
         raise DataError(

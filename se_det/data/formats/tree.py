@@ -10,6 +10,7 @@ from pathlib import Path
 from urllib.parse import unquote
 
 from ...errors import DataError
+from .sizes import ImageSizes
 
 IMAGES = frozenset("jpg jpeg jpe jfif png bmp dib gif webp tif tiff avif jp2 j2k ppm pgm pbm pnm tga ico mpo".split())
 MOST_FILES = 5_000_000
@@ -68,6 +69,11 @@ class Tree:
         return ImageIndex(self.root, self.of(*sorted(IMAGES)))
 
     @cached_property
+    def sizes(self) -> ImageSizes:
+        """The sizes of its images."""
+        return ImageSizes(self.root)
+
+    @cached_property
     def _by_extension(self) -> dict[str, list[Path]]:
         found = defaultdict(list)
         for path in self.files:
@@ -89,6 +95,9 @@ class ImageIndex:
 
     def __len__(self) -> int:
         return len(self.paths)
+
+    def __contains__(self, path: Path) -> bool:
+        return path in self._known
 
     def below(self, folder: Path) -> list[Path]:
         """Those in a folder and the folders in it."""
