@@ -60,7 +60,7 @@ class CocoFormat:
         reading.categories, positions = _merged(files)
         for split, file in files.items():
             reading.splits[split] = file.pictures(positions[split])
-        if all(file.sound for file in files.values()) and len({tuple(file.declared) for file in files.values()}) == 1:
+        if reading.categories and all(file.sound for file in files.values()) and len({tuple(file.declared) for file in files.values()}) == 1:
             reading.sound = {
                 split: (file.path, file.folder, len(file.images), len(file.annotations))
                 for split, file in files.items()
@@ -133,6 +133,8 @@ class _File:
         self.images, self.annotations = content["images"], content["annotations"]
         self.sound = True
         self.keypoints: dict[int, tuple[tuple[str, ...], tuple[tuple[str, str], ...]]] = {}
+        if any("segments_info" in annotation for annotation in self.annotations[:1]):
+            raise DataError(f"{path} is COCO panoptic, which is not read: give the 'instances' JSON of the same images.")
         self.declared = self._categories(content["categories"])
         self.folder = self._images_folder()
 
@@ -186,8 +188,8 @@ class _File:
                     self.sound &= all(type(v) in (int, str) for v in ids) and not self._cvat_masks()
                     self.sound &= all(type(image.get(key)) is int for image in self.images for key in ("width", "height"))
                     for annotation in self.annotations:
-                        if type(annotation.get("image_id")) is float or type(annotation.get("category_id")) is float:
-                            self.sound = False
+                        plain = type(annotation.get("category_id")) is int and type(annotation.get("image_id")) in (int, str)
+                        self.sound &= plain and isinstance(annotation.get("bbox"), list)
                     return base
         self.sound = False
         return self._tree.root

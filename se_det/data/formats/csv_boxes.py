@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ...errors import DataError
-from .csv_rows import beginning, rows
+from .csv_rows import beginning, rows, shorten_row
+from .open_images import is_open_images
 from .protocol import Found, Picture, Reading, Shape
 from .reading import class_name, number, whole
 from .tree import IMAGES, Tree, extension, split_of
@@ -76,7 +77,7 @@ def _layout(some: list[list[str]]) -> dict[str, int] | None:
         at = next((header.index(name) for name in names if name in header), None)
         if at is not None:
             found[key] = at
-    if "image" in found and "class" in found and not CENTRES & set(header):
+    if "image" in found and "class" in found and not set(header) & CENTRES and not is_open_images(some):
         if all(key in found for key in CORNERS):
             return {key: found[key] for key in ("image", "class", *CORNERS, "width", "height") if key in found} | {"header": 1}
         if "x" in found and "y" in found:
@@ -154,9 +155,3 @@ def _shape(row: list[str], layout: dict[str, int], where: str) -> Shape:
     keys = CORNERS if "x1" in layout else SIDES
     a, b, c, d = (number(row[layout[key]], where, key) for key in keys)
     return Shape(name, box=(a, b, c, d) if keys is CORNERS else (a, b, a + c, b + d))
-
-
-def shorten_row(row: list[str]) -> str:
-    """A row for a message."""
-    text = ",".join(row)
-    return repr(text if len(text) <= 80 else text[:77] + "...")

@@ -49,3 +49,9 @@ def rows(path: Path) -> Iterator[tuple[int, list[str]]]:
                 yield reader.line_num, cells
     except csv.Error as error:
         raise DataError(f"{path}, line {reader.line_num}: {error}. Correct the line.") from error
+
+
+def shorten_row(row: list[str]) -> str:
+    """A row for a message."""
+    text = ",".join(row)
+    return repr(text if len(text) <= 80 else text[:77] + "...")

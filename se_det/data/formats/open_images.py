@@ -9,8 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ...errors import DataError
-from .csv_boxes import shorten_row
-from .csv_rows import beginning, rows
+from .csv_rows import beginning, rows, shorten_row
 from .protocol import Category, Found, Picture, Reading, Shape
 from .reading import class_name, number
 from .tree import Tree, extension, split_of
@@ -28,7 +27,7 @@ class OpenImagesFormat:
     def recognise(self, tree: Tree) -> Found | None:
         """By the header."""
         files = [tree.chosen] if tree.chosen.is_file() else tree.of("csv")
-        files = [path for path in files if extension(path.name) == "csv" and _has_boxes(beginning(path))]
+        files = [path for path in files if extension(path.name) == "csv" and is_open_images(beginning(path))]
         if not files:
             return None
         return Found(self, ", ".join(os.path.relpath(path, tree.root) for path in files[:3]), tuple(files))
@@ -47,7 +46,8 @@ class OpenImagesFormat:
         return reading
 
 
-def _has_boxes(some: list[list[str]]) -> bool:
+def is_open_images(some: list[list[str]]) -> bool:
+    """Whether the first rows of a CSV have the header of Open Images' boxes."""
     return bool(some) and set(NEEDED) <= {cell.strip() for cell in some[0]}
 
 

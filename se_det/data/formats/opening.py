@@ -169,17 +169,17 @@ def recognise(source: str | os.PathLike) -> tuple[Found, Tree]:
 
 
 def _trees(source: Path) -> list[Tree]:
-    """The folder to look at, and the one above where it holds no image: annotations lie beside their images' folder."""
+    """The folder to look at; where it has annotations but no image, with the images of the folder above it."""
     folder = source if source.is_dir() else source.parent
     tree = Tree(folder, source)
-    if len(tree.images) or folder.parent == folder:
+    if len(tree.images) or not any(tree.of(*ENDINGS)):
         return [tree]
     for above in (folder.parent, folder.parent.parent):
-        if above == above.parent or above == Path.home() or len(above.parts) < 3:
+        if len(above.parts) < 3 or above == Path.home():
             break
-        wider = Tree(above, source)
+        wider = Tree(above, source, annotations=folder)
         if len(wider.images):
-            return [wider, tree]
+            return [wider]
     return [tree]
 
 

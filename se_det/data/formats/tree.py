@@ -50,14 +50,19 @@ class Tree:
         files: every file, sorted.
     """
 
-    def __init__(self, root: Path, chosen: Path | None = None) -> None:
+    def __init__(self, root: Path, chosen: Path | None = None, *, annotations: Path | None = None) -> None:
         """List the folder.
+
+        Args:
+            annotations: of other files than images only those below this folder, and what belongs to it by its name.
 
         Raises:
             DataError: it cannot be read, or holds more than `MOST_FILES` files.
         """
         self.root, self.chosen = root, chosen or root
         self.files = sorted(_walk(root))
+        if annotations is not None:
+            self.files = [path for path in self.files if _belongs(path, annotations)]
 
     def of(self, *extensions: str) -> list[Path]:
         """The files with one of these endings, whatever their case."""
@@ -154,6 +159,14 @@ class ImageIndex:
                 "the file that is not meant."
             )
         return ranked[0]
+
+
+def _belongs(path: Path, annotations: Path) -> bool:
+    """Whether a file is one of a folder's annotations, an image, or what VOC and YOLO keep in a folder beside."""
+    if path.is_relative_to(annotations) or extension(path.name) in IMAGES:
+        return True
+    beside = path.is_relative_to(annotations.parent) and path.relative_to(annotations.parent).parts[0]
+    return beside == "ImageSets" or beside in ("classes.txt", "obj.names")
 
 
 def _walk(root: Path) -> Iterable[Path]:

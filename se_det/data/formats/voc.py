@@ -95,12 +95,15 @@ def _by_split(
     for split, path in lists.items():
         for at, line in enumerate(read_text(path).splitlines(), 1):
             words = line.split()
-            if not words:
+            if not words or words[0].startswith("#"):
                 continue
             # A name may have blanks; what follows it in the lists of a class is 1, 0 or -1.
             name = " ".join(words[:-1] if len(words) > 1 and words[-1] in ("1", "0", "-1") else words)
             stem = re.split(r"[/\\]", name)[-1]
             found = by_stem.get(stem) or by_stem.get(os.path.splitext(stem)[0])
+            if found is None and split == "test":  # whose annotations VOC kept to itself
+                reading.skipped["images of ImageSets' test list without an XML file"] += 1
+                continue
             if found is None:
                 raise DataError(
                     f"{path}, line {at}: there is no {stem}.xml for {name!r}. Add it, or take the line out."
@@ -140,6 +143,8 @@ def _pictures(
         image = _image(path, root, tree)
         shapes = []
         for at, item in enumerate(root.iter("object"), 1):
+            if _flag(item, "deleted"):
+                continue
             shape = _shape(item, f"{path}, object {at}", base)
             if shape is None:
                 reading.skipped["objects without a box"] += 1
@@ -193,6 +198,9 @@ def _shape(item: Element, where: str, base: int) -> Shape | None:
         while polygon.find(f"x{len(points) // 2 + 1}") is not None:
             at = len(points) // 2 + 1
             points += [number(polygon.findtext(f"{axis}{at}"), where, f"{axis}{at}") for axis in "xy"]
+        shape.polygons = [points] if len(points) >= 6 else []
+    elif polygon is not None:  # of MIT's LabelMe
+        points = [number(pt.findtext(axis), where, f"{axis} of a pt") for pt in polygon.iter("pt") for axis in "xy"]
         shape.polygons = [points] if len(points) >= 6 else []
     if turned is not None:
         cx, cy, w, h, angle = (number(turned.findtext(key), where, key) for key in ("cx", "cy", "w", "h", "angle"))

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections import defaultdict
-from collections.abc import Iterator
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from typing import Any
 from ...config.loading import read_yaml
 from ...errors import ConfigError, DataError
 from ..coco_json import shorten
+from .others import refuse_others
 from .protocol import Category, Found, Picture, Reading
 from .reading import class_name, read_text, whole
 from .sizes import ImageSizes
@@ -44,7 +45,7 @@ class YoloFormat:
 
     def recognise(self, tree: Tree) -> Found | None:
         """By a YAML with `train` and `names`, else by Darknet's .data, else by label files that images go with."""
-        if tree.chosen.is_file() and extension(tree.chosen.name) not in ("yaml", "yml", "data", "txt"):
+        if tree.chosen.is_file() and extension(tree.chosen.name) not in ("yaml", "yml", "data"):
             return None
         descriptions = [path for path in tree.of("yaml", "yml") if _is_data_yaml(path)]
         descriptions = descriptions or [path for path in tree.of("data") if _is_darknet(path)]
@@ -73,7 +74,7 @@ class YoloFormat:
         names = plan.names
         if names is None:
             names = _names_file(tree)
-        labels = _LabelFiles(tree)
+        labels = _LabelFiles(tree, found.files)
         if names is None:
             count = 1 + max((_highest(path) for path in labels.files), default=-1)
             names = [str(at) for at in range(count)]
@@ -83,6 +84,7 @@ class YoloFormat:
         for split, images in plan.splits.items():
             with_file = [(image, labels.of(image)) for image in images]
             if images and not any(label for _, label in with_file):
+                refuse_others(tree)
                 raise DataError(
                     f"None of the {len(images)} images of the split {split!r} has a label file: {images[0]} should "
                     f"have {_beside(images[0])[0]}. Put the label files there."
@@ -142,10 +144,17 @@ def _beside(image: Path) -> list[Path]:
 class _LabelFiles:
     """The label files of a tree, by their images."""
 
-    def __init__(self, tree: Tree) -> None:
+    def __init__(self, tree: Tree, folders: Sequence[Path]) -> None:
+        """`folders`: those that have label files, whatever they are called."""
         self.files = [path for path in tree.of("txt") if path.name.lower() not in NO_LABELS]
         self._inside = {str(path) for path in self.files}
         self._root = tree.root
+        known = set(folders)
+        self._by_stem: dict[str, list[Path]] = defaultdict(list)
+        for path in self.files:
+            if path.parent in known:
+                self._by_stem[path.stem].append(path)
+        self._stems = Counter(path.stem for path in tree.images.paths)
 
     def of(self, image: Path) -> Path | None:
         """An image's label file; None where it has none."""
@@ -153,7 +162,12 @@ class _LabelFiles:
         for path in _beside(image):
             if str(path) in self._inside or (outside and path.is_file()):
                 return path
-        return None
+        # In a folder of another name: the only one so called, or the only one in a folder called as the image's.
+        found = self._by_stem.get(image.stem, [])
+        if len(found) == 1 and self._stems[image.stem] == 1:
+            return found[0]
+        found = [path for path in found if path.parent.name == image.parent.name]
+        return found[0] if len(found) == 1 else None
 
 
 def _highest(path: Path) -> int:
@@ -364,7 +378,7 @@ def _from_darknet(path: Path, tree: Tree) -> _Plan:
 
 
 def _from_folders(tree: Tree, found: Found) -> _Plan:
-    labels = _LabelFiles(tree)
+    labels = _LabelFiles(tree, found.files)
     splits: dict[str, list[Path]] = defaultdict(list)
     chosen = [folder for folder in found.files if folder.is_relative_to(tree.chosen)] or [tree.root]
     for image in tree.images.paths:
