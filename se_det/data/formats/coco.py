@@ -189,7 +189,7 @@ class _File:
                     self.sound &= all(type(image.get(key)) is int for image in self.images for key in ("width", "height"))
                     for annotation in self.annotations:
                         plain = type(annotation.get("category_id")) is int and type(annotation.get("image_id")) in (int, str)
-                        self.sound &= plain and isinstance(annotation.get("bbox"), list)
+                        self.sound &= plain and _has_area(annotation.get("bbox"))
                     return base
         self.sound = False
         return self._tree.root
@@ -302,6 +302,11 @@ class _File:
                 raise DataError(f"{where}: its keypoints are {shorten(points)}; they must be x, y, v, ...")
             shape.keypoints = [number(value, where, "a number of its keypoints") for value in points]
         return shape
+
+
+def _has_area(box: Any) -> bool:
+    sound = isinstance(box, list) and len(box) == 4 and all(type(v) in (int, float) for v in box)
+    return sound and box[2] > 0 and box[3] > 0
 
 
 def _is_brushed(annotation: dict) -> bool:

@@ -214,11 +214,14 @@ def _add_masks(path: Path, shapes: list[Shape], reading: Reading) -> None:
     """Give objects their masks: number k of the picture is the k-th object, or the one whose box fits it."""
     try:
         with open_file(path) as file, Image.open(file, formats=("PNG",)) as picture:
-            if picture.mode not in ("P", "L"):
+            if picture.mode not in ("P", "L", "RGB", "RGBA"):
                 raise DataError(
-                    f"{path} is a PNG of mode {picture.mode}; masks have a palette, or one channel. Save it so."
+                    f"{path} is a PNG of mode {picture.mode}; masks have a palette, VOC's colours, or one channel. Save "
+                    "it so."
                 )
             numbers = np.asarray(picture)
+        if numbers.ndim == 3:
+            numbers = _of_colours(numbers)
     except DataError:
         raise
     except Exception as error:  # of Pillow, of many kinds
@@ -240,6 +243,14 @@ def _add_masks(path: Path, shapes: list[Shape], reading: Reading) -> None:
         shape = shapes[fit[0]]
         shape.mask, shape.polygons = mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1], []
         shape.corner = (int(columns[0]), int(rows[0]))
+
+
+def _of_colours(colours: np.ndarray) -> np.ndarray:
+    """The numbers that VOC's colours stand for: their bits, the lowest first, in the highest of red, green, blue."""
+    numbers = np.zeros(colours.shape[:2], np.uint8)
+    for bit in range(8):
+        numbers |= (colours[:, :, bit % 3] >> (7 - bit // 3) & 1) << bit
+    return numbers
 
 
 def _iou(one: tuple[float, ...], other: tuple[float, ...]) -> float:

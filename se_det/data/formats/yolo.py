@@ -384,5 +384,7 @@ def _from_folders(tree: Tree, found: Found) -> _Plan:
     for image in tree.images.paths:
         if tree.chosen == tree.root or labels.of(image) is None or labels.of(image).parent in chosen:
             splits[split_of(image.parent / "x", tree.root) or "train"].append(image)
-    # A folder of pictures that has nothing to do with the labels is not a split of backgrounds.
-    return _Plan({name: images for name, images in splits.items() if any(map(labels.of, images))}, None)
+    # A folder of pictures without one label file has nothing to do with the labels: those are no backgrounds.
+    labelled = {image.parent for images in splits.values() for image in images if labels.of(image) is not None}
+    kept = {name: [image for image in images if image.parent in labelled] for name, images in splits.items()}
+    return _Plan({name: images for name, images in kept.items() if images}, None)
