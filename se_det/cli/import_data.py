@@ -26,7 +26,9 @@ def run(args: argparse.Namespace) -> int:
 
     data = import_data(args.source, args.out, images=args.images)
     lines = [data.summary()]
-    lines += [f"  {name}: --json {split.json_path} --images {split.images_folder}" for name, split in data.splits.items()]
+    lines += [
+        f"  {name}: --json {split.json_path} --images {split.images_folder}" for name, split in data.splits.items()
+    ]
     # Names from a data set may hold what a terminal cannot show.
     encoding = sys.stdout.encoding or "utf-8"
     print("\n".join(lines).encode(encoding, "backslashreplace").decode(encoding))

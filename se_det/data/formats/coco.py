@@ -60,7 +60,8 @@ class CocoFormat:
         reading.categories, positions = _merged(files)
         for split, file in files.items():
             reading.splits[split] = file.pictures(positions[split])
-        if reading.categories and all(file.sound for file in files.values()) and len({tuple(file.declared) for file in files.values()}) == 1:
+        alike = len({tuple(file.declared) for file in files.values()}) == 1
+        if reading.categories and alike and all(file.sound for file in files.values()):
             reading.sound = {
                 split: (file.path, file.folder, len(file.images), len(file.annotations))
                 for split, file in files.items()
@@ -134,7 +135,9 @@ class _File:
         self.sound = True
         self.keypoints: dict[int, tuple[tuple[str, ...], tuple[tuple[str, str], ...]]] = {}
         if any("segments_info" in annotation for annotation in self.annotations[:1]):
-            raise DataError(f"{path} is COCO panoptic, which is not read: give the 'instances' JSON of the same images.")
+            raise DataError(
+                f"{path} is COCO panoptic, which is not read: give the 'instances' JSON of the same images."
+            )
         self.declared = self._categories(content["categories"])
         self.folder = self._images_folder()
 
@@ -186,10 +189,8 @@ class _File:
                 if all(base / PurePosixPath(name) in known for name in names):
                     ids = [image.get("id") for image in self.images]
                     self.sound &= all(type(v) in (int, str) for v in ids) and not self._cvat_masks()
-                    self.sound &= all(type(image.get(key)) is int for image in self.images for key in ("width", "height"))
-                    for annotation in self.annotations:
-                        plain = type(annotation.get("category_id")) is int and type(annotation.get("image_id")) in (int, str)
-                        self.sound &= plain and _has_area(annotation.get("bbox"))
+                    sides = (image.get(key) for image in self.images for key in ("width", "height"))
+                    self.sound &= all(type(side) is int for side in sides) and all(map(_is_plain, self.annotations))
                     return base
         self.sound = False
         return self._tree.root
@@ -288,7 +289,9 @@ class _File:
             flat = segmentation and all(type(v) in (int, float) for v in segmentation)
             for polygon in [segmentation] if flat else segmentation:
                 if not isinstance(polygon, list) or len(polygon) % 2:
-                    raise DataError(f"{where}: a polygon of its segmentation is {shorten(polygon)}; it must be x, y, ...")
+                    raise DataError(
+                        f"{where}: a polygon of its segmentation is {shorten(polygon)}; it must be x, y, ..."
+                    )
                 shape.polygons.append([number(value, where, "a number of its segmentation") for value in polygon])
         if shape.box is None and not shape.polygons and shape.mask is None:
             self._reading.skipped["annotations without bbox and segmentation"] += 1
@@ -304,9 +307,12 @@ class _File:
         return shape
 
 
-def _has_area(box: Any) -> bool:
+def _is_plain(annotation: dict) -> bool:
+    """Whether an annotation has ids that are no fractions and a box with an area."""
+    box = annotation.get("bbox")
     sound = isinstance(box, list) and len(box) == 4 and all(type(v) in (int, float) for v in box)
-    return sound and box[2] > 0 and box[3] > 0
+    ids = type(annotation.get("category_id")) is int and type(annotation.get("image_id")) in (int, str)
+    return sound and ids and box[2] > 0 and box[3] > 0
 
 
 def _is_brushed(annotation: dict) -> bool:

@@ -78,16 +78,13 @@ def _layout(some: list[list[str]]) -> dict[str, int] | None:
         if at is not None:
             found[key] = at
     if "image" in found and "class" in found and not set(header) & CENTRES and not is_open_images(some):
-        if all(key in found for key in CORNERS):
-            return {key: found[key] for key in ("image", "class", *CORNERS, "width", "height") if key in found} | {"header": 1}
-        if "x" in found and "y" in found:
-            # `width` is a box's where no other column can be.
-            sides = {"w": found.get("w", found.get("width")), "h": found.get("h", found.get("height"))}
-            if None not in sides.values():
-                return {"image": found["image"], "class": found["class"], "x": found["x"], "y": found["y"], **sides, "header": 1}
-    plain = all(
-        len(row) in (1, 6) and extension(row[0].strip()) in IMAGES and (len(row) == 1 or _is_box(row)) for row in some[:20]
-    )
+        # A column called `width` is the box's where no corner is given and nothing else can be.
+        found |= {"w": found.get("w", found.get("width", -1)), "h": found.get("h", found.get("height", -1))}
+        for keys in (CORNERS, SIDES):
+            if all(found.get(key, -1) >= 0 for key in keys):
+                declared = ("width", "height") if keys is CORNERS else ()
+                return {key: found[key] for key in ("image", "class", *keys, *declared) if key in found} | {"header": 1}
+    plain = all(extension(row[0].strip()) in IMAGES and (len(row) == 1 or _is_box(row)) for row in some[:20])
     if plain and any(len(row) == 6 for row in some):
         return {"image": 0, "x1": 1, "y1": 2, "x2": 3, "y2": 4, "class": 5, "header": 0}
     return None
@@ -95,7 +92,8 @@ def _layout(some: list[list[str]]) -> dict[str, int] | None:
 
 def _is_box(row: list[str]) -> bool:
     cells = [cell.strip() for cell in row[1:]]
-    return not any(cells) or all(re.fullmatch(r"-?\d+(\.\d+)?", cell) for cell in cells[:4])
+    numbers = all(re.fullmatch(r"-?\d+(\.\d+)?", cell) for cell in cells[:4])
+    return len(row) == 6 and (not any(cells) or numbers)
 
 
 def _pictures(path: Path, tree: Tree, reading: Reading) -> Iterator[Picture]:

@@ -133,7 +133,9 @@ def _shape(item: Element, where: str, reading: Reading) -> Shape | None:
             raise DataError(f"{where}: its points are {shorten(item.get('points'))}; they must be 'x,y;x,y;x,y'.")
         shape.polygons = [[number(v, where, "a number of its points") for pair in pairs for v in pair]]
     else:
-        left, top, width, height = (whole(item.get(key), where, f"its {key}") for key in ("left", "top", "width", "height"))
+        left, top, width, height = (
+            whole(item.get(key), where, f"its {key}") for key in ("left", "top", "width", "height")
+        )
         runs = [whole(run, where, "a number of its rle") for run in (item.get("rle") or "").split(",")]
         if width < 1 or height < 1 or width * height > LARGEST or min(runs) < 0 or sum(runs) != width * height:
             raise DataError(f"{where}: its rle does not sum up to {width} x {height}. Export it again.")

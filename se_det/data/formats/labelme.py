@@ -91,7 +91,9 @@ def _pictures(paths: list[Path], tree: Tree, reading: Reading) -> Iterator[Pictu
         declared = None
         if all(side is not None for side in sides):
             declared = tuple(whole(side, str(path), "its imageWidth or imageHeight") for side in sides)
-        yield Picture(image, _shapes(shapes, path, reading), str(path), declared if declared and all(declared) else None)
+        yield Picture(
+            image, _shapes(shapes, path, reading), str(path), declared if declared and all(declared) else None
+        )
     folders = {path.parent for path in paths}
     without = sum(path.parent in folders and path not in annotated for path in tree.images.paths)
     if without:

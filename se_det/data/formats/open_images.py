@@ -60,15 +60,17 @@ def _names(tree: Tree) -> dict[str, str]:
     return names
 
 
-def _pictures(
-    paths: list[Path], split: str, tree: Tree, names: dict[str, str], reading: Reading
-) -> Iterator[Picture]:
+def _pictures(paths: list[Path], split: str, tree: Tree, names: dict[str, str], reading: Reading) -> Iterator[Picture]:
     pictures: dict[str, Picture] = {}
     missing: set[str] = set()
     known = {category.name for category in reading.categories}
     for path in paths:
         columns: dict[str, int] = {}
-        bases = [folder / part for folder in (path.parent, path.parent.parent) for part in (split, f"images/{split}", "images")]
+        bases = [
+            folder / part
+            for folder in (path.parent, path.parent.parent)
+            for part in (split, f"images/{split}", "images")
+        ]
         if split == "val":
             bases += [path.parent / "validation", path.parent.parent / "images" / "validation"]
         for line, row in rows(path):
@@ -77,7 +79,9 @@ def _pictures(
                 columns = {cell: at for at, cell in enumerate(row)}
                 continue
             if len(row) < len(columns):
-                raise DataError(f"{where} has {len(row)} cells, {shorten_row(row)}, not {len(columns)}. Correct the line.")
+                raise DataError(
+                    f"{where} has {len(row)} cells, {shorten_row(row)}, not {len(columns)}. Correct the line."
+                )
             image = row[columns["ImageID"]]
             if image in missing or (image not in pictures and not _add(image, pictures, bases, tree, where)):
                 missing.add(image)

@@ -10,6 +10,7 @@ import zipfile
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import combinations
 from pathlib import Path
 
 from ...errors import CheckpointError, DataError
@@ -219,6 +220,9 @@ def build(found: Found, reading: Reading, tree: Tree) -> tuple[dict[str, BuiltSp
             f"{tree.chosen} ({found.format.name}: {found.evidence}) has no object of a class{_reasons(reading)}: there "
             "is nothing to learn."
         )
+    for one, other in combinations(sorted(built, key=_place), 2):
+        if both := len(set(built[one].paths) & set(built[other].paths)):
+            reading.notes.append(f"{both} images are in both {one} and {other}: what is measured there means little")
     return {name: built[name] for name in sorted(built, key=_place)}, categories
 
 

@@ -12,7 +12,7 @@ from urllib.parse import unquote
 from ...errors import DataError
 from .sizes import ImageSizes
 
-IMAGES = frozenset("jpg jpeg jpe jfif png bmp dib gif webp tif tiff avif jp2 j2k ppm pgm pbm pnm tga ico mpo".split())
+IMAGES = frozenset(["jpg", "jpeg", "jpe", "jfif", "png", "bmp", "dib", "gif", "webp", "tif", "tiff", "avif", "jp2", "j2k", "ppm", "pgm", "pbm", "pnm", "tga", "ico", "mpo"])
 MOST_FILES = 5_000_000
 
 # What people call splits, in words of file and folder names.

@@ -135,9 +135,7 @@ def _firsts(path: Path, root: Element) -> Iterator[float]:
             yield number(box.findtext(key), f"{path}, object {at}", key)
 
 
-def _pictures(
-    parsed: list[tuple[Path, Element]], tree: Tree, base: int, reading: Reading
-) -> Iterator[Picture]:
+def _pictures(parsed: list[tuple[Path, Element]], tree: Tree, base: int, reading: Reading) -> Iterator[Picture]:
     masks = {path.stem: path for path in tree.of("png") if path.parent.name == "SegmentationObject"}
     for path, root in parsed:
         image = _image(path, root, tree)

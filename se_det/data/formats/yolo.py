@@ -241,8 +241,10 @@ def _from_yaml(path: Path, tree: Tree) -> _Plan:
         images: list[Path] = []
         for one in values:
             if not isinstance(one, str) or "\0" in one:
-                raise DataError(f"{path}: {key} is {shorten(value)}; it must be a folder, a list file, or a list of both.")
-            place = _place(one, bases, split)
+                raise DataError(
+                    f"{path}: {key} is {shorten(value)}; it must be a folder, a list file, or a list of both."
+                )
+            place = _place(one, [*bases, tree.root], split)
             if place is None:
                 tried = " nor ".join(str(Path(os.path.normpath(base / one))) for base in dict.fromkeys(bases))
                 if split == "train" or not (split == "test" or one.startswith("..")):
@@ -261,20 +263,23 @@ def _from_yaml(path: Path, tree: Tree) -> _Plan:
 
 
 def _place(text: str, bases: list[Path], split: str) -> Path | None:
-    """Where a path of a data.yaml leads, also one that was written on another machine or from another folder."""
+    """Where a path of a data.yaml leads, also one that was written on another machine or from another folder: its end
+    is looked for in `bases`, but never so short an end that the split's name is lost, which others would share."""
     text = text.replace("\\", "/") if not os.path.exists(text) else text
     for base in bases:
         place = Path(os.path.normpath(base / text))
         if place.exists():
             return place
     parts = [part for part in text.split("/") if part not in ("", ".", "..")]
-    for at in range(len(parts)):
-        place = bases[-1].joinpath(*parts[at:])
-        if place.exists():
-            return place
-    others = [word for word, meant in SPLITS.items() if meant == split and word != "trainval"]
-    renamed = [[other if split_in(part) == split else part for part in parts] for other in others]
-    return next((place for tail in renamed if (place := bases[-1].joinpath(*tail)).is_dir()), None)
+    said = any(split_in(os.path.splitext(part)[0]) == split for part in parts)
+    tails = [parts[at:] for at in range(len(parts))]
+    if said:
+        words = [word for word, meant in SPLITS.items() if meant == split and word != "trainval"]
+        last = next(part for part in reversed(parts) if split_in(os.path.splitext(part)[0]) == split)
+        tails = [tail for tail in tails if last in tail]
+        if not os.path.splitext(last)[1]:
+            tails += [[*order] for word in (last, *words) for order in ((word, "images"), ("images", word), (word,))]
+    return next((place for tail in tails for base in bases if tail and (place := base.joinpath(*tail)).exists()), None)
 
 
 def _images_at(place: Path, tree: Tree, where: str) -> list[Path]:
@@ -313,7 +318,9 @@ def _yaml_names(content: dict[str, Any], path: Path) -> list[str] | None:
             raise DataError(f"{path}: the keys of names are {shorten(list(found))}; they must be the classes' numbers.")
         by_number = {int(key): name for key, name in found.items()}
         if sorted(by_number) != list(range(len(by_number))):
-            raise DataError(f"{path}: names has the numbers {shorten(sorted(by_number))}; they must go from 0 without a gap.")
+            raise DataError(
+                f"{path}: names has the numbers {shorten(sorted(by_number))}; they must go from 0 without a gap."
+            )
     elif isinstance(found, list):
         by_number = dict(enumerate(found))
     elif found is None:
@@ -348,15 +355,15 @@ def _yaml_keypoints(
         return (shape[0], shape[1]), points, ()
     whole_numbers = isinstance(flip, list) and all(type(at) is int for at in flip)
     if not whole_numbers or sorted(flip) != list(range(shape[0])) or any(flip[flip[at]] != at for at in flip):
-        raise DataError(f"{path}: flip_idx is {shorten(flip)}; it must give each of the {shape[0]} keypoints its mirror's.")
+        raise DataError(
+            f"{path}: flip_idx is {shorten(flip)}; it must give each of the {shape[0]} keypoints its mirror's."
+        )
     pairs = tuple((points[at], points[other]) for at, other in enumerate(flip) if at < other)
     return (shape[0], shape[1]), points, pairs
 
 
 def _from_darknet(path: Path, tree: Tree) -> _Plan:
-    values = dict(
-        (part.strip() for part in line.split("=", 1)) for line in read_text(path).splitlines() if "=" in line
-    )
+    values = dict((part.strip() for part in line.split("=", 1)) for line in read_text(path).splitlines() if "=" in line)
     plan = _Plan({}, None)
     for key, split in SPLIT_KEYS.items():
         value = values.get(key)
@@ -364,7 +371,9 @@ def _from_darknet(path: Path, tree: Tree) -> _Plan:
             place = _place(value, [path.parent, path.parent.parent, tree.root], split)
             place = place or next((file for file in tree.files if file.name == Path(value).name), None)
             if place is None:
-                raise DataError(f"{path}: {key} is {value!r}, but there is no such file. Correct it, or remove the key.")
+                raise DataError(
+                    f"{path}: {key} is {value!r}, but there is no such file. Correct it, or remove the key."
+                )
             plan.splits[split] = list(dict.fromkeys(_images_at(place, tree, f"{path}: {key}")))
     if not plan.splits:  # an export before anybody split it
         plan.splits["train"] = list(tree.images.paths)
