@@ -24,7 +24,7 @@ from .labelme import LabelMeFormat
 from .open_images import OpenImagesFormat
 from .others import refuse_others
 from .protocol import Category, Format, Found, Reading
-from .tree import Tree, extension
+from .tree import Tree, extension, keeps_annotations
 from .voc import VocFormat
 from .yolo import YoloFormat
 
@@ -176,7 +176,8 @@ def _trees(source: Path) -> list[Tree]:
     if len(tree.images) or not any(tree.of(*ENDINGS)):
         return [tree]
     for above in (folder.parent, folder.parent.parent):
-        if len(above.parts) < 3 or above == Path.home():
+        twice = above != folder.parent and not (keeps_annotations(folder) and keeps_annotations(folder.parent))
+        if twice or len(above.parts) < 3 or above == Path.home():
             break
         wider = Tree(above, source, annotations=folder)
         if len(wider.images):

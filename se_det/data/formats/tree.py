@@ -13,6 +13,8 @@ from ...errors import DataError
 from .sizes import ImageSizes
 
 IMAGES = frozenset(["jpg", "jpeg", "jpe", "jfif", "png", "bmp", "dib", "gif", "webp", "tif", "tiff", "avif", "jp2", "j2k", "ppm", "pgm", "pbm", "pnm", "tga", "ico", "mpo"])
+_ANNOTATIONS = frozenset("annotation annotations label labels xml xmls json jsons ann anns csv main imagesets".split())
+_IMAGES = frozenset("image images img imgs jpegimages photos pictures data".split())
 MOST_FILES = 5_000_000
 
 # What people call splits, in words of file and folder names.
@@ -161,21 +163,32 @@ class ImageIndex:
         return ranked[0]
 
 
+def keeps_annotations(folder: Path) -> bool:
+    """Whether a folder is called as those that lie beside their images' folder."""
+    words = "".join(c if c.isalpha() else " " for c in folder.name.lower()).split()
+    return bool(_ANNOTATIONS.intersection(words)) or split_in(folder.name) is not None
+
+
 def _belongs(path: Path, annotations: Path) -> bool:
-    """Whether a file is one of a folder's annotations, an image, or what VOC and YOLO keep in a folder beside."""
-    if path.is_relative_to(annotations) or extension(path.name) in IMAGES:
+    """Whether a file is one of a folder's annotations, or what lies beside: its images, VOC's and YOLO's lists. Of a
+    folder that may be a whole set, a folder beside may be another set: only one that is called so has its images."""
+    if path.is_relative_to(annotations):
         return True
-    beside = path.is_relative_to(annotations.parent) and path.relative_to(annotations.parent).parts[0]
-    return beside == "ImageSets" or beside in ("classes.txt", "obj.names")
+    beside = path.relative_to(annotations.parent).parts if path.is_relative_to(annotations.parent) else ("",)
+    if extension(path.name) in IMAGES:
+        words = set("".join(c if c.isalpha() else " " for c in beside[0].lower()).split())
+        return keeps_annotations(annotations) or len(beside) == 1 or bool(words & _IMAGES) or bool(split_in(beside[0]))
+    return beside[0] in ("ImageSets", "classes.txt", "obj.names") or beside[0].startswith("class-descriptions")
 
 
 def _walk(root: Path) -> Iterable[Path]:
     """Files below `root`, links to folders followed once; what begins with a dot is left out."""
     seen: set[str] = set()
     count = 0
-    waiting = [str(root)]
-    while waiting:
-        folder = waiting.pop()
+    waiting, links = [str(root)], []
+    while waiting or links:
+        # Links last: a folder that lies below has the path that it lies at, not that of a link to it.
+        folder = waiting.pop() if waiting else links.pop()
         real = os.path.realpath(folder)
         if real in seen:
             continue
@@ -186,7 +199,7 @@ def _walk(root: Path) -> Iterable[Path]:
                     if entry.name.startswith(".") or entry.name == "__MACOSX":
                         continue
                     if entry.is_dir():
-                        waiting.append(entry.path)
+                        (links if entry.is_symlink() else waiting).append(entry.path)
                     elif entry.is_file():
                         count += 1
                         yield Path(entry.path)
