@@ -127,12 +127,7 @@ def _entries(shape: Shape, size: ImageSize, turned: bool, skipped: Counter[str])
     if turned:
         polygons = [_upright(polygon, size) for polygon in polygons]
         if keypoints is not None:
-            xy = [value for at, value in enumerate(keypoints) if at % 3 < 2]
-            moved = _upright(xy, size)
-            keypoints = [
-                value for at in range(len(keypoints) // 3) for value in (*moved[2 * at : 2 * at + 2], keypoints[3 * at + 2])
-            ]  # fmt: skip
-            keypoints = _zero_unlabelled(keypoints)
+            keypoints = _upright_keypoints(keypoints, size)
         if box is not None:
             corners = _upright([box[0], box[1], box[2], box[3]], size)
             box = (min(corners[::2]), min(corners[1::2]), max(corners[::2]), max(corners[1::2]))
@@ -178,7 +173,7 @@ def _entries(shape: Shape, size: ImageSize, turned: bool, skipped: Counter[str])
         return
     entry = {
         "bbox": [round(v, DECIMALS) for v in (x1, y1, x2 - x1, y2 - y1)],
-        "area": round((x2 - x1) * (y2 - y1) if not area else area, DECIMALS),
+        "area": round(area or (x2 - x1) * (y2 - y1), DECIMALS),
         "iscrowd": int(shape.crowd),
     }
     if segmentation is not None:
@@ -189,8 +184,12 @@ def _entries(shape: Shape, size: ImageSize, turned: bool, skipped: Counter[str])
     yield entry
 
 
-def _zero_unlabelled(keypoints: list[float]) -> list[float]:
-    return [0.0 if keypoints[at - at % 3 + 2] == 0 else value for at, value in enumerate(keypoints)]
+def _upright_keypoints(keypoints: list[float], size: ImageSize) -> list[float]:
+    moved: list[float] = []
+    for at in range(0, len(keypoints), 3):
+        x, y, seen = keypoints[at : at + 3]
+        moved += [*_upright([x, y], size), seen] if seen else [0.0, 0.0, 0.0]
+    return moved
 
 
 def _upright(xy: list[float], size: ImageSize) -> list[float]:
@@ -233,9 +232,20 @@ def _area(polygon: list[float]) -> float:
     return float(abs(np.dot(x, np.roll(y, -1)) - np.dot(y, np.roll(x, -1))) / 2)
 
 
-def common_folder(paths: Iterable[Path], root: Path) -> Path:
-    """The folder that holds all these files: `root`, or the nearest above them all."""
-    folders = {str(path.parent) for path in paths}
-    if all(Path(folder).is_relative_to(root) for folder in folders):
-        return root
-    return Path(os.path.commonpath(folders))
+def place_images(paths: list[Path], root: Path) -> tuple[Path, list[str]]:
+    """The folder that holds all these files, `root` or the nearest above them all, and their names from there. Where a
+    link leads out of that folder, the files that links lead to take their places."""
+    inside = all(folder.is_relative_to(root) for folder in {path.parent for path in paths})
+    folder = root if inside else Path(os.path.commonpath([path.parent for path in paths]))
+    if leads_out(paths, folder):
+        paths = [Path(os.path.realpath(path)) for path in paths]
+        folder = Path(os.path.commonpath([path.parent for path in paths]))
+    return folder, [os.path.relpath(path, folder) for path in paths]
+
+
+def leads_out(paths: list[Path], folder: Path) -> bool:
+    """Whether a link among these files, or in their folders' paths, leads out of `folder`."""
+    real = os.path.realpath(folder)
+    folders = {path.parent for path in paths}
+    looked_at = [*folders, *(path for path in paths if path.is_symlink())]
+    return any(os.path.commonpath([real, os.path.realpath(path)]) != real for path in looked_at)

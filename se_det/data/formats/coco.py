@@ -15,6 +15,7 @@ from ...errors import DataError
 from ...files import open_file
 from ..coco_json import kind_of, shorten
 from ..rle import bitmap, decompress_counts
+from .building import leads_out
 from .protocol import Category, Found, Picture, Reading, Shape
 from .reading import class_name, number, read_json, whole
 from .tree import Tree, split_of
@@ -183,10 +184,11 @@ class _File:
             isinstance(name, str) and name and name[0] not in "/\\" and ".." not in name and "\\" not in name
             for name in names
         )
-        known = set(self._tree.images.paths)
+        known = self._tree.images
         if plain and names:
             for base in self._bases():
                 if all(base / PurePosixPath(name) in known for name in names):
+                    self.sound &= not leads_out([base / PurePosixPath(name) for name in names], base)
                     ids = [image.get("id") for image in self.images]
                     self.sound &= all(type(v) in (int, str) for v in ids) and not self._cvat_masks()
                     sides = (image.get(key) for image in self.images for key in ("width", "height"))

@@ -19,7 +19,8 @@ from .tree import IMAGES, Tree, extension, split_of
 COLUMNS = {
     "image": ("filename", "file_name", "image", "image_name", "imagename", "image_path", "imagepath", "path", "file",
               "img", "image_id", "imageid", "filepath", "img_path"),
-    "class": ("class", "label", "class_name", "classname", "label_name", "labelname", "name", "category", "category_name"),
+    "class": ("class", "label", "class_name", "classname", "label_name", "labelname", "name", "category",
+              "category_name"),
     "x1": ("xmin", "x_min", "x1", "left", "xtl", "bbox_x1", "box_xmin"),
     "y1": ("ymin", "y_min", "y1", "top", "ytl", "bbox_y1", "box_ymin"),
     "x2": ("xmax", "x_max", "x2", "right", "xbr", "bbox_x2", "box_xmax"),
@@ -133,8 +134,8 @@ def _pictures(path: Path, tree: Tree, reading: Reading) -> Iterator[Picture]:
     if missing:
         if not by_path:
             raise DataError(
-                f"{path}: none of its {len(missing)} images is in {tree.root}, such as {min(missing)!r}. Put the images "
-                "beside the CSV."
+                f"{path}: none of its {len(missing)} images is in {tree.root}, such as {min(missing)!r}. Put the "
+                "images beside the CSV."
             )
         raise DataError(
             f"{path}: {len(missing)} of its images are not in {tree.root}, such as {min(missing)!r}. Add them, or take "

@@ -16,7 +16,7 @@ from pathlib import Path
 from ...errors import CheckpointError, DataError
 from ...weights.download import cache_folder
 from ..coco import CocoDataset, read_coco
-from .building import BuiltSplit, build_splits, common_folder, write_split
+from .building import BuiltSplit, build_splits, place_images, write_split
 from .coco import CocoFormat
 from .csv_boxes import CsvFormat
 from .cvat import CvatFormat
@@ -103,8 +103,7 @@ def open_data(source: str | os.PathLike) -> OpenedData:
     built, categories = build(found, reading, tree)
     splits = {}
     for name, split in built.items():
-        folder = common_folder(split.paths, tree.root)
-        names = [os.path.relpath(path, folder) for path in split.paths]
+        folder, names = place_images(split.paths, tree.root)
         path = _in_cache(split, categories, names)
         splits[name] = OpenedSplit(path, folder, len(split.images), len(split.annotations))
     return describe(source, found, reading, splits, categories)

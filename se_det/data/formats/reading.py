@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import re
 import xml.etree.ElementTree as ElementTree
@@ -86,10 +87,8 @@ def number(value: Any, where: str, what: str) -> float:
     """
     found = math.nan
     if type(value) in (int, float):
-        try:
+        with contextlib.suppress(OverflowError):
             found = float(value)
-        except OverflowError:
-            pass
     elif isinstance(value, str) and len(value) < 400 and _NUMBER.fullmatch(value.strip()):
         found = float(value)
     if not abs(found) <= FARTHEST:  # nan too

@@ -12,9 +12,14 @@ from urllib.parse import unquote
 from ...errors import DataError
 from .sizes import ImageSizes
 
-IMAGES = frozenset(["jpg", "jpeg", "jpe", "jfif", "png", "bmp", "dib", "gif", "webp", "tif", "tiff", "avif", "jp2", "j2k", "ppm", "pgm", "pbm", "pnm", "tga", "ico", "mpo"])
-_ANNOTATIONS = frozenset("annotation annotations label labels xml xmls json jsons ann anns csv main imagesets".split())
-_IMAGES = frozenset("image images img imgs jpegimages photos pictures data".split())
+IMAGES = frozenset(
+    ("jpg", "jpeg", "jpe", "jfif", "png", "bmp", "dib", "gif", "webp", "tif", "tiff", "avif", "jp2", "j2k", "ppm",
+     "pgm", "pbm", "pnm", "tga", "ico", "mpo")
+)  # fmt: skip
+_ANNOTATIONS = frozenset(
+    ("annotation", "annotations", "label", "labels", "xml", "xmls", "json", "jsons", "ann", "anns", "csv", "main")
+)
+_IMAGES = frozenset(("image", "images", "img", "imgs", "jpegimages", "photos", "pictures", "data"))
 MOST_FILES = 5_000_000
 
 # What people call splits, in words of file and folder names.

@@ -214,8 +214,8 @@ def _add_masks(path: Path, shapes: list[Shape], reading: Reading) -> None:
         with open_file(path) as file, Image.open(file, formats=("PNG",)) as picture:
             if picture.mode not in ("P", "L", "RGB", "RGBA"):
                 raise DataError(
-                    f"{path} is a PNG of mode {picture.mode}; masks have a palette, VOC's colours, or one channel. Save "
-                    "it so."
+                    f"{path} is a PNG of mode {picture.mode}; masks have a palette, VOC's colours, or one channel. "
+                    "Save it so."
                 )
             numbers = np.asarray(picture)
         if numbers.ndim == 3:

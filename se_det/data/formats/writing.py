@@ -8,7 +8,7 @@ import tempfile
 from pathlib import Path
 
 from ...errors import CheckpointError, DataError
-from .building import common_folder, write_split
+from .building import place_images, write_split
 from .opening import OpenedData, OpenedSplit, build, describe, recognise_and_read
 
 IMAGES = ("reference", "link", "copy")
@@ -40,8 +40,7 @@ def import_data(source: str | os.PathLike, out: str | os.PathLike, *, images: st
         temporary.chmod(0o777 & ~_umask())
         (temporary / "annotations").mkdir()
         for name, split in built.items():
-            folder = common_folder(split.paths, tree.root)
-            names = [os.path.relpath(path, folder) for path in split.paths]
+            folder, names = place_images(split.paths, tree.root)
             place = Path("annotations") / f"instances_{name}.json"
             if images != "reference":
                 for path, relative in zip(split.paths, names):
@@ -83,6 +82,6 @@ def _put(path: Path, place: Path, how: str) -> None:
         os.link(os.path.realpath(path), place)
     except OSError as error:
         raise CheckpointError(
-            f"{path} cannot be linked into {place.parent}: {error.strerror or error}. Hard links stay on one disk: give "
+            f"{path} cannot be linked to {place}: {error.strerror or error}. Hard links stay on one disk: give "
             "--images copy, or reference."
         ) from error

@@ -286,7 +286,7 @@ def _images_at(place: Path, tree: Tree, where: str) -> list[Path]:
     """The images in a folder, or those that a list file names."""
     inside = place.is_relative_to(tree.root)
     if place.is_dir():
-        images = tree.images.below(place) if inside else Tree(place).images.paths
+        images = (tree.images.below(place) if inside else []) or Tree(place).images.paths  # one is a link, perhaps
         if not images:
             raise DataError(f"{where} leads to {place}, which has no image. Correct it.")
         return images
@@ -302,8 +302,8 @@ def _images_at(place: Path, tree: Tree, where: str) -> list[Path]:
             path = tree.images.find(name, (place.parent, tree.root), f"{place}, line {at}")
         if path is None:
             raise DataError(
-                f"{place}, line {at}: there is no image {shorten(name)}, neither from {place.parent} nor by its name in "
-                f"{tree.root}. Correct the line, or add the image."
+                f"{place}, line {at}: there is no image {shorten(name)}, neither from {place.parent} nor by its name "
+                f"in {tree.root}. Correct the line, or add the image."
             )
         images.append(path)
     if not images:

@@ -8,11 +8,11 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from tests.data.formats import writers
-from tests.data.formats.writers import random_set
 
 from se_det.data.formats import open_data
 from se_det.errors import SeDetError
+from tests.data.formats import writers
+from tests.data.formats.writers import random_set
 
 FORMATS = {
     "yolo": (writers.yolo, (".txt", ".yaml")),
@@ -30,8 +30,9 @@ FORMATS = {
     "coco roboflow": (writers.roboflow_coco, (".json",)),
 }
 ODD = (
-    b"nan", b"inf", b"-inf", b"1e999", b"-1", b"1e30", b"99999999999999999999", b"0", b"", b"null", b"true", b"[]", b"{}",
-    b'"x"', b"\x00", b"\xff\xfe", b"1_0", b"0x10", "\u0665".encode(), b"..", b"/etc/passwd", b"../../x", b"a\\b", b"[[[[",
+    b"nan", b"inf", b"-inf", b"1e999", b"-1", b"1e30", b"99999999999999999999", b"0", b"", b"null", b"true", b"[]",
+    b"{}", b'"x"', b"\x00", b"\xff\xfe", b"1_0", b"0x10", "\u0665".encode(), b"..", b"/etc/passwd", b"../../x",
+    b"a\\b", b"[[[[",
     b"\n", b",", b";", b"<", b">", b"&amp;", b"&x;", b"<!DOCTYPE x>", b'"', b"1.5", b"2", b"-0.05", b"1.05", b"1e-300",
 )  # fmt: skip
 

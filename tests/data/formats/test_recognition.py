@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from tests.data.formats import writers
-from tests.data.formats.writers import CLASSES, coco_content, random_set, write_images
 
 from se_det.data.formats import open_data
 from se_det.errors import DataError
+from tests.data.formats import writers
+from tests.data.formats.writers import CLASSES, coco_content, random_set, write_images
 
 BOTH = random_set(3, splits=("train", "val"))
 ONE = [s for s in BOTH if s.split == "train"]
@@ -61,7 +61,9 @@ def coco_label_studio(root):
     write_images(ONE, root / "images")
     for at, entry in enumerate(content["images"]):
         name = entry["file_name"]
-        entry["file_name"] = (f"images\\{name}", f"../../label-studio/data/media/upload/1/{name}", f"/srv/x/{name}")[at % 3]
+        entry["file_name"] = (f"images\\{name}", f"../../label-studio/data/media/upload/1/{name}", f"/srv/x/{name}")[
+            at % 3
+        ]
         entry["id"] = float(entry["id"])
     for entry in content["annotations"]:
         entry["image_id"], entry["category_id"] = float(entry["image_id"]), float(entry["category_id"])
@@ -92,7 +94,10 @@ def yolo_roboflow(root):
     for split, folder in (("train", "train"), ("val", "valid")):
         image(root / folder / "images" / f"{split}.jpg")
         text(root / folder / "labels" / f"{split}.txt", "0 0.5 0.5 0.2 0.2\n")
-    text(root / "data.yaml", "train: ../train/images\nval: ../valid/images\ntest: ../test/images\nnc: 1\nnames: ['cat']\n")
+    text(
+        root / "data.yaml",
+        "train: ../train/images\nval: ../valid/images\ntest: ../test/images\nnc: 1\nnames: ['cat']\n",
+    )
 
 
 def yolo_roboflow_moved(root):
@@ -295,7 +300,9 @@ def label_studio(root):
 
 
 def supervisely(root):
-    text(root / "ds" / "ann" / "a.jpg.json", json.dumps({"objects": [{"classTitle": "cat", "geometryType": "polygon"}]}))
+    text(
+        root / "ds" / "ann" / "a.jpg.json", json.dumps({"objects": [{"classTitle": "cat", "geometryType": "polygon"}]})
+    )
 
 
 def vott(root):

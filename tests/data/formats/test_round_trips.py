@@ -6,12 +6,12 @@ from functools import partial
 
 import numpy as np
 import pytest
-from tests.data.formats import writers
-from tests.data.formats.writers import CLASSES, NAMES, Sample, random_set
+from PIL import Image, ImageDraw
 
 from se_det.data.formats import OpenedData, open_data
 from se_det.data.rle import bitmap
-from PIL import Image, ImageDraw
+from tests.data.formats import writers
+from tests.data.formats.writers import CLASSES, NAMES, Sample, random_set
 
 
 @pytest.fixture(autouse=True)
@@ -29,7 +29,9 @@ def mask_of(dataset, i: int, k: int) -> np.ndarray | None:
     ends = np.cumsum(found.polygon_points)
     for end, points, owner in zip(ends, found.polygon_points, found.polygon_owner):
         if owner == k:
-            ImageDraw.Draw(picture).polygon([tuple(p) for p in (found.polygons[end - points : end] * 8).tolist()], fill=255)
+            ImageDraw.Draw(picture).polygon(
+                [tuple(p) for p in (found.polygons[end - points : end] * 8).tolist()], fill=255
+            )
     return np.asarray(picture.resize((info.width, info.height), Image.Resampling.BOX)) > 127
 
 
@@ -111,7 +113,7 @@ def test_voc_masks(tmp_path):
 
 def test_voc_that_counts_from_0(tmp_path):
     samples = random_set(1)
-    x1, y1, x2, y2 = samples[0].things[0].box
+    _, y1, x2, y2 = samples[0].things[0].box
     samples[0].things[0].box = (0, y1, x2, y2)
     writers.voc(samples, tmp_path / "set", base=0)
     data = open_data(tmp_path / "set")

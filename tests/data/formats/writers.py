@@ -101,10 +101,11 @@ def voc(samples: list[Sample], root: Path, *, base: int = 1, masks: bool = False
         numbers = np.zeros((sample.height, sample.width), np.uint8)
         for at, thing in enumerate(sample.things, 1):
             x1, y1, x2, y2 = thing.box
-            corners = dict(xmin=x1 + base, ymin=y1 + base, xmax=x2, ymax=y2)
+            corners = {"xmin": x1 + base, "ymin": y1 + base, "xmax": x2, "ymax": y2}
             box = "".join(f"<{key}>{value}</{key}>" for key, value in corners.items())
             # A part inside of an object has a name and a box of its own.
-            part = "<part><name>head</name><bndbox><xmin>1</xmin><ymin>1</ymin><xmax>2</xmax><ymax>2</ymax></bndbox></part>"
+            part = "<bndbox><xmin>1</xmin><ymin>1</ymin><xmax>2</xmax><ymax>2</ymax></bndbox>"
+            part = f"<part><name>head</name>{part}</part>"
             parts.append(f"<object><name>{escape(CLASSES[thing.label])}</name>{part}<bndbox>{box}</bndbox></object>")
             if masks:
                 numbers[thing.mask] = at
@@ -154,7 +155,7 @@ def cvat(samples: list[Sample], root: Path, *, shape: str = "box") -> None:
         parts.append(f'<image id="{at}" name={quoteattr(sample.name)} {size}>')
         for thing in sample.things:
             x1, y1, x2, y2 = thing.box
-            label = f"label={quoteattr(CLASSES[thing.label])} occluded=\"0\""
+            label = f'label={quoteattr(CLASSES[thing.label])} occluded="0"'
             if shape == "box":
                 parts.append(f'<box {label} xtl="{x1:.2f}" ytl="{y1:.2f}" xbr="{x2:.2f}" ybr="{y2:.2f}"></box>')
             elif shape == "polygon":
@@ -179,7 +180,7 @@ def csv_tensorflow(samples: list[Sample], root: Path) -> None:
     for split in dict.fromkeys(s.split for s in samples):
         with open(root / split / "_annotations.csv", "w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
-            writer.writerow("filename width height class xmin ymin xmax ymax".split())
+            writer.writerow(["filename", "width", "height", "class", "xmin", "ymin", "xmax", "ymax"])
             for s in samples:
                 for t in s.things if s.split == split else ():
                     writer.writerow([s.name, s.width, s.height, CLASSES[t.label], *t.box])
@@ -207,7 +208,20 @@ def open_images(samples: list[Sample], root: Path) -> None:
     for split in dict.fromkeys(s.split for s in samples):
         with open(root / f"{folder[split]}-annotations-bbox.csv", "w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
-            writer.writerow("ImageID Source LabelName Confidence XMin XMax YMin YMax IsGroupOf IsDepiction".split())
+            writer.writerow(
+                [
+                    "ImageID",
+                    "Source",
+                    "LabelName",
+                    "Confidence",
+                    "XMin",
+                    "XMax",
+                    "YMin",
+                    "YMax",
+                    "IsGroupOf",
+                    "IsDepiction",
+                ]
+            )
             for s in samples:
                 for t in s.things if s.split == split else ():
                     x1, y1, x2, y2 = t.box
