@@ -13,7 +13,7 @@ import numpy as np
 
 from ...errors import DataError
 from ...files import open_file
-from ..coco_json import kind_of, shorten
+from ..coco_json import PackedPolygons, kind_of, load_json, shorten
 from ..rle import bitmap, decompress_counts
 from .building import leads_out
 from .protocol import Category, Found, Picture, Reading, Shape
@@ -123,7 +123,7 @@ class _File:
 
     def __init__(self, path: Path, split: str, tree: Tree, reading: Reading) -> None:
         self.path, self.split, self._tree, self._reading = path, split, tree, reading
-        content = read_json(path)
+        content = load_json(path, PackedPolygons())  # whose vertices are of no interest yet
         for key in ("images", "annotations", "categories"):
             values = content.get(key) if isinstance(content, dict) else None
             if not isinstance(values, list):
@@ -154,6 +154,7 @@ class _File:
 
     def _categories(self, found: list[dict]) -> list[tuple[int, str]]:
         used = {float(c) for a in self.annotations if type(c := a.get("category_id")) in (int, float)}
+        supers = {c["supercategory"] for c in found if isinstance(c.get("supercategory"), str)}
         declared: dict[int, str] = {}
         for at, category in enumerate(found):
             where = f"{self.path}: entry {at} of 'categories'"
@@ -161,7 +162,6 @@ class _File:
             name = class_name(category.get("name"), where, "its name")
             if number_ in declared:
                 raise DataError(f"{where}: the id {number_} stands twice. Give each category an id of its own.")
-            supers = {c.get("supercategory") for c in found if isinstance(c.get("supercategory"), str)}
             if number_ == 0 and number_ not in used and len(found) > 1 and category.get("name") in supers:
                 note = f"the category {name!r} (id 0), the root that Roboflow adds, has no annotations and is left out"
                 self._reading.notes.append(note)
@@ -214,6 +214,7 @@ class _File:
     def pictures(self, positions: dict[int, int]) -> Iterator[Picture]:
         """The images with their shapes."""
         by_image: dict[int | str, list[tuple[int, dict]]] = defaultdict(list)
+        self.annotations = read_json(self.path)["annotations"]  # with their polygons
         for at, annotation in enumerate(self.annotations):
             where = f"{self.path}: annotation {shorten(annotation.get('id', f'number {at}'))}"
             by_image[self._id(annotation.get("image_id"), where, "its image_id")].append((at, annotation))

@@ -53,8 +53,8 @@ class LabelMeFormat:
 
     def read(self, tree: Tree, found: Found) -> Reading:
         """Group the files by split; each is read when its turn comes."""
-        folders = [folder for folder in found.files if folder.is_relative_to(tree.chosen)] or list(found.files)
-        files = [path for folder in folders for path in tree.of("json") if path.parent == folder]
+        folders = {folder for folder in found.files if folder.is_relative_to(tree.chosen)} or set(found.files)
+        files = [path for path in tree.of("json") if path.parent in folders]
         if tree.chosen.is_file():
             files = [tree.chosen]
         splits: dict[str, list[Path]] = defaultdict(list)

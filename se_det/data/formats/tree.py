@@ -55,6 +55,7 @@ class Tree:
         root: the folder.
         chosen: the file or folder that was given as SRC.
         files: every file, sorted.
+        partial: whether other files than images are those of one folder alone.
     """
 
     def __init__(self, root: Path, chosen: Path | None = None, *, annotations: Path | None = None) -> None:
@@ -67,6 +68,7 @@ class Tree:
             DataError: it cannot be read, or holds more than `MOST_FILES` files.
         """
         self.root, self.chosen = root, chosen or root
+        self.partial = annotations is not None
         self.files = sorted(_walk(root))
         if annotations is not None:
             self.files = [path for path in self.files if _belongs(path, annotations)]

@@ -48,8 +48,8 @@ class VocFormat:
 
     def read(self, tree: Tree, found: Found) -> Reading:
         """Read all XML files at once, as whether a set counts pixels from 0 or 1 shows in no single file."""
-        folders = [folder for folder in found.files if folder.is_relative_to(tree.chosen)] or list(found.files)
-        files = [path for folder in folders for path in tree.of("xml") if path.parent == folder]
+        folders = {folder for folder in found.files if folder.is_relative_to(tree.chosen)} or set(found.files)
+        files = [path for path in tree.of("xml") if path.parent in folders]
         if tree.chosen.is_file():
             files = [tree.chosen]
         parsed = [(path, root) for path in files if (root := read_xml(path)).tag == "annotation"]
@@ -90,42 +90,47 @@ def _by_split(
         for path, root in parsed:
             splits[split_of(path.parent / "x", tree.root) or "train"].append((path, root))
         return splits
+    # Names are of one VOC folder; several may lie side by side in a VOCdevkit.
+    by_place = {(path.parent.parent, path.stem): (path, root) for path, root in parsed}
     by_stem = {path.stem: (path, root) for path, root in parsed}
-    listed: set[str] = set()
-    for split, path in lists.items():
+    listed: dict[Path, None] = {}
+    for split, path in lists:
+        folder = next(above.parent for above in path.parents if above.name == "ImageSets")
         for at, line in enumerate(read_text(path).splitlines(), 1):
             words = line.split()
             if not words or words[0].startswith("#"):
                 continue
             # A name may have blanks; what follows it in the lists of a class is 1, 0 or -1.
             name = " ".join(words[:-1] if len(words) > 1 and words[-1] in ("1", "0", "-1") else words)
-            stem = re.split(r"[/\\]", name)[-1]
-            found = by_stem.get(stem) or by_stem.get(os.path.splitext(stem)[0])
+            leaf = re.split(r"[/\\]", name)[-1]
+            stems = (leaf, os.path.splitext(leaf)[0])
+            found = next((by_place[folder, stem] for stem in stems if (folder, stem) in by_place), None)
+            found = found or next((by_stem[stem] for stem in stems if stem in by_stem), None)
             if found is None and split == "test":  # whose annotations VOC kept to itself
                 reading.skipped["images of ImageSets' test list without an XML file"] += 1
                 continue
             if found is None:
                 raise DataError(
-                    f"{path}, line {at}: there is no {stem}.xml for {name!r}. Add it, or take the line out."
+                    f"{path}, line {at}: there is no {leaf}.xml for {name!r}. Add it, or take the line out."
                 )
-            listed.add(found[0].stem)
             splits[split].append(found)
-    if len(by_stem) > len(listed):
-        reading.skipped["XML files that no list of ImageSets names"] += len(by_stem) - len(listed)
-    return splits
+            listed[found[0]] = None
+    if len(parsed) > len(listed):
+        reading.skipped["XML files that no list of ImageSets names"] += len(parsed) - len(listed)
+    return {split: list({path: (path, root) for path, root in some}.values()) for split, some in splits.items()}
 
 
-def _lists(tree: Tree) -> dict[str, Path]:
-    """ImageSets' list of each split; trainval only where train is not there."""
-    found: dict[str, Path] = {}
-    texts = [path for path in tree.of("txt") if "ImageSets" in path.parts and path.stem.lower() in SPLITS]
+def _lists(tree: Tree) -> list[tuple[str, Path]]:
+    """ImageSets' list of each split, of each VOC folder; trainval only where train is not there."""
+    by_folder: dict[Path, dict[str, Path]] = defaultdict(dict)
     for kind in ("Main", "Segmentation", "Layout", "ImageSets"):
-        for path in sorted(texts, key=lambda path: path.stem == "trainval"):
-            if path.parent.name == kind and path.stat().st_size:
-                found.setdefault(SPLITS[path.stem.lower()], path)
-        if found:
-            break
-    return found
+        for path in sorted(tree.of("txt"), key=lambda path: path.stem == "trainval"):
+            if path.parent.name == kind and "ImageSets" in path.parts and path.stem.lower() in SPLITS:
+                folder = path.parent if kind == "ImageSets" else path.parent.parent
+                lists = by_folder[folder]
+                if path.stat().st_size and all(other.parent == path.parent for other in lists.values()):
+                    lists.setdefault(SPLITS[path.stem.lower()], path)
+    return [(split, path) for lists in by_folder.values() for split, path in lists.items()]
 
 
 def _firsts(path: Path, root: Element) -> Iterator[float]:
@@ -149,7 +154,7 @@ def _pictures(parsed: list[tuple[Path, Element]], tree: Tree, base: int, reading
             else:
                 shapes.append(shape)
         if path.stem in masks and shapes:
-            _add_masks(masks[path.stem], shapes, reading)
+            _add_masks(masks[path.stem], shapes, image, tree, reading)
         yield Picture(image, shapes, str(path), _declared(path, root))
 
 
@@ -208,7 +213,7 @@ def _shape(item: Element, where: str, base: int) -> Shape | None:
     return shape if shape.box is not None or shape.polygons else None
 
 
-def _add_masks(path: Path, shapes: list[Shape], reading: Reading) -> None:
+def _add_masks(path: Path, shapes: list[Shape], image: Path, tree: Tree, reading: Reading) -> None:
     """Give objects their masks: number k of the picture is the k-th object, or the one whose box fits it."""
     try:
         with open_file(path) as file, Image.open(file, formats=("PNG",)) as picture:
@@ -224,6 +229,11 @@ def _add_masks(path: Path, shapes: list[Shape], reading: Reading) -> None:
         raise
     except Exception as error:  # of Pillow, of many kinds
         raise DataError(f"The mask {path} cannot be read: {error}. Replace it, or remove it.") from error
+    sizes, side = tree.sizes[image], numbers.shape[::-1]
+    if side not in (sizes.shown, sizes[:2]):
+        raise DataError(
+            f"The mask {path} has {side[0]} x {side[1]} px, but its image {image} has not. Make them agree."
+        )
     for value in np.unique(numbers):
         if value in (0, VOID):
             continue

@@ -148,7 +148,7 @@ class _LabelFiles:
         """`folders`: those that have label files, whatever they are called."""
         self.files = [path for path in tree.of("txt") if path.name.lower() not in NO_LABELS]
         self._inside = {str(path) for path in self.files}
-        self._root = tree.root
+        self._root, self._partial = tree.root, tree.partial
         known = set(folders)
         self._by_stem: dict[str, list[Path]] = defaultdict(list)
         for path in self.files:
@@ -158,9 +158,9 @@ class _LabelFiles:
 
     def of(self, image: Path) -> Path | None:
         """An image's label file; None where it has none."""
-        outside = not image.is_relative_to(self._root)
+        unlisted = self._partial or not image.is_relative_to(self._root)
         for path in _beside(image):
-            if str(path) in self._inside or (outside and path.is_file()):
+            if str(path) in self._inside or (unlisted and path.is_file()):
                 return path
         # In a folder of another name: the only one so called, or the only one in a folder called as the image's.
         found = self._by_stem.get(image.stem, [])
@@ -327,7 +327,8 @@ def _yaml_names(content: dict[str, Any], path: Path) -> list[str] | None:
         return None
     else:
         raise DataError(f"{path}: names is {shorten(found)}; it must be a list, or number: name pairs.")
-    by_number = {at: str(name).lower() if isinstance(name, bool) else name for at, name in by_number.items()}
+    if any(isinstance(name, bool) for name in by_number.values()):
+        raise DataError(f"{path}: YAML takes yes, no, on, off, true and false among the names for no text: quote them.")
     by_number = {at: str(name) if isinstance(name, float) else name for at, name in by_number.items()}
     names = _checked_names(by_number, f"{path}: names")
     if count is not None and whole(count, str(path), "nc") != len(names):

@@ -468,3 +468,59 @@ def test_the_real_sets_in_other_formats(tmp_path, shared_data):
                     off = 0.02 if source == "raccoon" else 1.5  # COCO's own boxes are so far off its polygons
                     np.testing.assert_allclose(found[name].boxes, given.boxes[kept], atol=off)
         shutil.rmtree(tmp_path / write.__name__)
+
+
+def test_images_behind_a_link_out_of_the_folder(root, tmp_path):
+    for split in ("train", "val"):
+        image(tmp_path / "disk" / split / f"{split}.jpg")
+        text(root / "labels" / split / f"{split}.txt", "0 0.5 0.5 0.2 0.2\n")
+    os.symlink(tmp_path / "disk", root / "images")
+    text(root / "data.yaml", "train: images/train\nval: images/val\nnames: [a]\n")
+    for name, split in open_data(root).splits.items():
+        dataset = split.read()
+        dataset.check_files_exist()
+        assert dataset.image(0).path == tmp_path / "disk" / name / f"{name}.jpg"
+
+
+def test_a_yaml_apart_from_its_set(root):
+    writers.yolo(random_set(1), root / "set")
+    text(
+        root / "configs" / "mine.yaml", (root / "set" / "data.yaml").read_text().replace("../somewhere/else", "../set")
+    )
+    data = open_data(root / "configs" / "mine.yaml")
+    assert data.splits["train"].annotations > 0
+
+
+def test_two_voc_folders_side_by_side(root):
+    for year, seed in (("VOC2007", 1), ("VOC2012", 2)):
+        writers.voc(random_set(seed, splits=("train", "val")), root / year)
+    data = open_data(root)
+    one, other = (random_set(seed, splits=("train", "val")) for seed in (1, 2))
+    for split in ("train", "val"):
+        wanted = sorted((s.width, len(s.things)) for s in (*one, *other) if s.split == split)
+        dataset = data.splits[split].read()
+        found = sorted((dataset.image(i).width, len(dataset.annotations(i).boxes)) for i in range(len(dataset)))
+        assert found == wanted
+    assert not data.skipped
+
+
+def test_a_mask_of_another_size_is_refused(root):
+    samples = random_set(1, masks=True)
+    writers.voc(samples, root, masks=True)
+    path = next(path for path in (root / "SegmentationObject").iterdir() if "empty" not in path.name)
+    Image.new("P", (30, 30)).save(path)
+    assert f"The mask {path} has 30 x 30 px" in refusal(root)
+
+
+def test_a_json_of_annotations_beside_the_folder_of_its_images(root):
+    samples = random_set(2, splits=("train", "val"))
+    writers.coco(samples, root)
+    data = open_data(root / "annotations" / "instances_val2017.json")
+    assert list(data.splits) == ["val"] and data.splits["val"].images_folder == root / "val2017"
+
+
+def test_images_of_another_set_beside_are_not_taken(root):
+    writers.voc(random_set(1), root / "one")
+    shutil.copytree(root / "one", root / "two")
+    shutil.rmtree(root / "one" / "JPEGImages")
+    assert "there is no image" in refusal(root / "one")
