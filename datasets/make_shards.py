@@ -17,7 +17,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # works in a checkout that is not installed
 
-from se_det.classification.folders import ClassFolders
+from se_det.classification.data.image_folder import ImageFolder
 from se_det.errors import DataError, SeDetError
 
 
@@ -29,7 +29,7 @@ def make_shards(root: Path, out: Path, *, name: str, shard_images: int = 10_000)
     """
     if shard_images < 1:
         raise DataError(f"--shard-images must be at least 1, got {shard_images}.")
-    images = ClassFolders(root)
+    images = ImageFolder(root)
     out.mkdir(parents=True, exist_ok=True)
     (out / "classes.txt").write_text("".join(f"{c}\n" for c in images.class_names), encoding="utf-8")
     lines = [f"{images.names[i]} {images.labels[i]}\n" for i in range(len(images))]

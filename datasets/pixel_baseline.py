@@ -17,21 +17,21 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # works in a checkout that is not installed
 
-from se_det.classification.decoding import decode_image
-from se_det.classification.labelled import LabelledImages
-from se_det.classification.sources import open_images
-from se_det.classification.transforms import centre_crop
+from se_det.classification.data.dataset import ClassificationDataset
+from se_det.classification.data.dataset_factory import open_image_dataset
+from se_det.classification.data.decoding import decode_image
+from se_det.classification.data.transforms import resize_center_crop
 from se_det.errors import SeDetError
 
 STRENGTHS = (1.0, 10.0, 100.0, 1000.0, 10_000.0)
 
 
-def pixels(images: LabelledImages, side: int) -> np.ndarray:
+def pixels(images: ClassificationDataset, side: int) -> np.ndarray:
     """(n, 3 * side * side), 0 to 1, of the whole short side."""
     rows = []
     for index in range(len(images)):
         image = torch.from_numpy(np.array(decode_image(images.read(index), images.where(index)))).permute(2, 0, 1)
-        rows.append(centre_crop(image, side, 1.0).numpy().ravel())
+        rows.append(resize_center_crop(image, side, 1.0).numpy().ravel())
     return np.array(rows, np.float64) / 255
 
 
@@ -50,7 +50,7 @@ def ridge(train: np.ndarray, labels: np.ndarray, test: np.ndarray, strength: flo
     return classes[((test - centre) @ x.T @ weights).argmax(1)]
 
 
-def baselines(train: LabelledImages, val: LabelledImages, side: int = 32) -> dict[str, float]:
+def baselines(train: ClassificationDataset, val: ClassificationDataset, side: int = 32) -> dict[str, float]:
     """Accuracy in percent by method."""
     x, y, x_val, y_val = pixels(train, side), train.labels, pixels(val, side), val.labels
     held = np.random.default_rng(0).permutation(len(y))
@@ -69,8 +69,8 @@ def main() -> int:
     parser.add_argument("--side", type=int, default=32, metavar="S", help="px; default: 32")
     args = parser.parse_args()
     try:
-        train = open_images(args.train)
-        figures = baselines(train, open_images(args.val, classes=train.class_names), args.side)
+        train = open_image_dataset(args.train)
+        figures = baselines(train, open_image_dataset(args.val, classes=train.class_names), args.side)
     except SeDetError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -21,7 +21,7 @@ _PUBLIC = {
     "load_weights": "weights",
     "list_weights": "weights",
     "register_dataset": "data",
-    "Predictor": "evaluation",
+    "Predictor": "inference",
     "classify": "classification",
     "load_classifier": "classification",
     "SeDetError": "errors",

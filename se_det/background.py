@@ -11,7 +11,7 @@ T = TypeVar("T")
 P = ParamSpec("P")
 
 
-def ahead(items: Iterable[T]) -> Iterator[T]:
+def prefetch(items: Iterable[T]) -> Iterator[T]:
     """The same items, each fetched in another thread while the caller still works with the one before it.
 
     An exception of `items` is raised where its item would have come.
@@ -25,7 +25,7 @@ def ahead(items: Iterable[T]) -> Iterator[T]:
             yield item
 
 
-class InOrder(Generic[P]):
+class SerialExecutor(Generic[P]):
     """Calls made in one other thread, in the order given; at most `depth` wait, so that memory stays bounded.
 
     As a context manager it ends when all calls have been made. What a call raises is raised by a later one or at the
@@ -43,14 +43,14 @@ class InOrder(Generic[P]):
         """Have the call made."""
         while len(self._pending) >= self._depth:
             self._pending.popleft().result()
-        self._pending.append(self._pool.submit(self._unless_failed, *args, **kwargs))
+        self._pending.append(self._pool.submit(self._call_unless_failed, *args, **kwargs))
 
     def wait(self) -> None:
         """Until all calls given so far have been made."""
         while self._pending:
             self._pending.popleft().result()
 
-    def _unless_failed(self, *args: P.args, **kwargs: P.kwargs) -> None:
+    def _call_unless_failed(self, *args: P.args, **kwargs: P.kwargs) -> None:
         if self._failed:
             return
         try:
@@ -59,7 +59,7 @@ class InOrder(Generic[P]):
             self._failed = True
             raise
 
-    def __enter__(self) -> InOrder[P]:
+    def __enter__(self) -> SerialExecutor[P]:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:

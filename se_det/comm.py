@@ -13,32 +13,32 @@ def is_distributed() -> bool:
     return dist.is_available() and dist.is_initialized()
 
 
-def rank() -> int:
+def get_rank() -> int:
     """This process's number, from 0."""
     return dist.get_rank() if is_distributed() else 0
 
 
-def world_size() -> int:
+def get_world_size() -> int:
     """How many processes work on this run."""
     return dist.get_world_size() if is_distributed() else 1
 
 
-def is_main() -> bool:
+def is_main_process() -> bool:
     """Whether this process writes files and prints."""
-    return rank() == 0
+    return get_rank() == 0
 
 
-def barrier() -> None:
+def synchronize() -> None:
     """Wait for all processes."""
     if is_distributed():
         dist.barrier()
 
 
-def gather_objects(value: Any) -> list[Any]:
-    """`[value of rank 0, value of rank 1, ...]` on rank 0, an empty list elsewhere. For small plain objects."""
+def gather(value: Any) -> list[Any]:
+    """`[value of get_rank 0, value of get_rank 1, ...]` on rank 0, an empty list elsewhere. For small plain objects."""
     if not is_distributed():
         return [value]
-    values: list[Any] | None = [None] * world_size() if is_main() else None
+    values: list[Any] | None = [None] * get_world_size() if is_main_process() else None
     dist.gather_object(value, values, dst=0)
     return values or []
 
@@ -56,5 +56,5 @@ def mean_over_processes(values: torch.Tensor) -> torch.Tensor:
     """The mean of a tensor over the processes (the same on every rank)."""
     if is_distributed():
         dist.all_reduce(values)
-        values /= world_size()
+        values /= get_world_size()
     return values

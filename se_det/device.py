@@ -13,7 +13,7 @@ from .errors import ConfigError
 logger = logging.getLogger(__name__)
 
 
-def pick_device(name: str) -> torch.device:
+def select_device(name: str) -> torch.device:
     """The device called `name`, as MODEL.DEVICE; the CPU, with a line in the log, where there is no GPU.
 
     Raises:

@@ -13,10 +13,10 @@ from typing import IO, Any
 
 from .errors import CheckpointError
 
-MOST_OF_NAME = 100  # bytes of a file's name in that of its temporary one; file systems hold from 143 to 255
+MAX_NAME_LENGTH = 100  # bytes of a file's name in that of its temporary one; file systems hold from 143 to 255
 
 
-def write_atomically(path: str | os.PathLike, write: Callable[[IO[bytes]], None]) -> None:
+def atomic_write(path: str | os.PathLike, write: Callable[[IO[bytes]], None]) -> None:
     """Let `write(file)` fill a temporary file in the folder of `path`, then rename it to `path`.
 
     A reader, or a run that dies at any moment, sees the old file or the new one, never a part.
@@ -27,7 +27,7 @@ def write_atomically(path: str | os.PathLike, write: Callable[[IO[bytes]], None]
     path = Path(path)
     temporary = None
     try:
-        handle, temporary = _temporary_beside(path, ".tmp")
+        handle, temporary = _open_temporary(path, ".tmp")
         with os.fdopen(handle, "wb") as file:
             write(file)
             file.flush()
@@ -46,14 +46,14 @@ def write_atomically(path: str | os.PathLike, write: Callable[[IO[bytes]], None]
             os.unlink(temporary)
 
 
-def temporary_beside(path: str | os.PathLike, suffix: str = ".tmp") -> tuple[int, str]:
+def open_temporary(path: str | os.PathLike, suffix: str = ".tmp") -> tuple[int, str]:
     """An open, empty file in the folder of `path`, to be renamed to it: its descriptor and name.
 
     Raises:
         CheckpointError: the folder cannot be made or written.
     """
     try:
-        return _temporary_beside(Path(path), suffix)
+        return _open_temporary(Path(path), suffix)
     except OSError as error:
         raise CheckpointError(f"{path} could not be written: {error.strerror or error}.") from error
 
@@ -75,7 +75,7 @@ def check_writable(folder: str | os.PathLike) -> None:
         ) from error
 
 
-def open_file(path: str | os.PathLike) -> IO[bytes]:
+def open_regular_file(path: str | os.PathLike) -> IO[bytes]:
     """Open a file to read its bytes. Pipes, which would be waited for without end, and devices, which may have none,
     are refused.
 
@@ -93,7 +93,7 @@ def open_file(path: str | os.PathLike) -> IO[bytes]:
 
 def write_text(path: str | os.PathLike, text: str) -> None:
     """Write `text` as UTF-8, atomically."""
-    write_atomically(path, lambda file: file.write(text.encode("utf-8")))
+    atomic_write(path, lambda file: file.write(text.encode("utf-8")))
 
 
 def write_json(path: str | os.PathLike, value: Any, *, indent: int | None = None) -> None:
@@ -101,10 +101,10 @@ def write_json(path: str | os.PathLike, value: Any, *, indent: int | None = None
     write_text(path, json.dumps(value, indent=indent) + "\n")
 
 
-def _temporary_beside(path: Path, suffix: str) -> tuple[int, str]:
+def _open_temporary(path: Path, suffix: str) -> tuple[int, str]:
     path.parent.mkdir(parents=True, exist_ok=True)
     # Its own additions must not make the name of a file too long that has a sound one.
-    start = os.fsencode(path.name)[:MOST_OF_NAME].decode(errors="ignore")
+    start = os.fsencode(path.name)[:MAX_NAME_LENGTH].decode(errors="ignore")
     handle, name = tempfile.mkstemp(prefix=f".{start}.", suffix=suffix, dir=path.parent)
     # mkstemp makes the file private; give it the permissions an ordinary open() would.
     os.fchmod(handle, 0o666 & ~_umask())

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from se_det.background import InOrder, ahead
+from se_det.background import SerialExecutor, prefetch
 
 
 def test_ahead_fetches_the_next_item_meanwhile_and_no_more():
@@ -17,7 +17,7 @@ def test_ahead_fetches_the_next_item_meanwhile_and_no_more():
             yield i
 
     seen = []
-    for item in ahead(source()):
+    for item in prefetch(source()):
         deadline = time.monotonic() + 5
         while len(fetched) < min(item + 2, 5) and time.monotonic() < deadline:
             time.sleep(0.001)
@@ -31,11 +31,11 @@ def test_ahead_raises_in_its_place_and_ends_when_left():
         yield 1
         raise ValueError("broken")
 
-    items = ahead(source())
+    items = prefetch(source())
     assert next(items) == 1
     with pytest.raises(ValueError, match="broken"):
         next(items)
-    for _ in ahead(range(10**9)):
+    for _ in prefetch(range(10**9)):
         break
     assert all("ThreadPool" not in t.name or not t.is_alive() for t in threading.enumerate())
 
@@ -49,7 +49,7 @@ def test_calls_keep_their_order_and_their_number_is_bounded():
         time.sleep(0.002)
         done.append(number)
 
-    with InOrder(call, depth=2) as later:
+    with SerialExecutor(call, depth=2) as later:
         for number in range(20):
             waiting += 1
             later(number)
@@ -64,13 +64,13 @@ def test_an_error_reaches_the_caller_and_later_calls_are_not_made():
             raise ValueError("third")
         done.append(number)
 
-    with pytest.raises(ValueError, match="third"), InOrder(call) as later:
+    with pytest.raises(ValueError, match="third"), SerialExecutor(call) as later:
         for number in range(10):
             later(number)
     assert done == [0, 1, 2]
 
 
 def test_the_callers_own_error_wins():
-    with pytest.raises(KeyError), InOrder(lambda: 1 / 0) as later:
+    with pytest.raises(KeyError), SerialExecutor(lambda: 1 / 0) as later:
         later()
         raise KeyError

@@ -14,10 +14,9 @@ from PIL import Image
 from torch import nn
 
 from ..data.images import read_image
+from ..data.listing import is_hidden, list_files
 from ..errors import ConfigError, DataError
 from ..layers.gates import SE
-
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 
 
 @dataclass(frozen=True)
@@ -71,7 +70,7 @@ def stage_of(gate: str) -> str:
     return next((part for part in parts if part.startswith("res") and part[3:].isdigit()), parts[0])
 
 
-def collect(
+def collect_gate_statistics(
     trunk: nn.Module,
     folder: str | Path,
     *,
@@ -158,9 +157,9 @@ def class_folders(folder: str | Path, limit: int | None = None) -> dict[str, lis
     if not folder.is_dir():
         raise DataError(f"There is no folder {folder}: give one with a folder of images for each class.")
     classes = {
-        path.name: sorted(p for p in path.iterdir() if p.suffix.lower() in SUFFIXES)[:limit]
+        path.name: [path / name for name in list_files(path).files[:limit]]
         for path in sorted(folder.iterdir())
-        if path.is_dir()
+        if path.is_dir() and not is_hidden(path.name)
     }
     empty = [name for name, files in classes.items() if not files]
     if not classes or empty:

@@ -10,7 +10,7 @@ import numpy as np
 from ..canvas import BLACK, GREY, SCALE, draw_text, round_step
 
 # Ten hues that can be told apart (BGR), then again from the first.
-COLOURS = [
+COLORS = [
     (180, 119, 31), (14, 127, 255), (44, 160, 44), (40, 39, 214), (189, 103, 148),
     (75, 86, 140), (194, 119, 227), (127, 127, 127), (34, 189, 188), (207, 190, 23),
 ]  # fmt: skip
@@ -60,12 +60,12 @@ def draw_lines(
         _line(canvas, [(x, bottom), (x, bottom + 5)], BLACK, 1)
         draw_text(canvas, str(position) if x_names is None else x_names[position], (x, bottom + 19), align="middle")
     for number, (name, values) in enumerate(series):
-        colour, thickness = (BLACK, 1.5) if name == bold else (COLOURS[number % len(COLOURS)], 1.0)
+        color, thickness = (BLACK, 1.5) if name == bold else (COLORS[number % len(COLORS)], 1.0)
         points = [at(x, min(max(y, low), high)) for x, y in enumerate(values)]
-        _line(canvas, points, colour, thickness)
+        _line(canvas, points, color, thickness)
         y = TOP + 10 + 20 * number
         if y < bottom:
-            _line(canvas, [(right + 14, y), (right + 38, y)], colour, thickness + 0.5)
+            _line(canvas, [(right + 14, y), (right + 38, y)], color, thickness + 0.5)
             draw_text(canvas, name if len(name) <= 18 else f"{name[:17]}~", (right + 46, y + 4))
     _line(canvas, [(LEFT, TOP), (LEFT, bottom), (right, bottom)], BLACK, 1)
     draw_text(canvas, title, (LEFT, 24), scale=0.55)
@@ -85,7 +85,7 @@ def _ticks(count: int) -> list[int]:
     return list(range(0, count, round_step(count - 1, 8)))
 
 
-def _line(canvas: np.ndarray, points: Sequence[tuple[float, float]], colour: tuple, thickness: float) -> None:
+def _line(canvas: np.ndarray, points: Sequence[tuple[float, float]], color: tuple, thickness: float) -> None:
     bits = 4  # fractions of a pixel
     corners = np.round(np.array(points) * SCALE * 2**bits).astype(np.int32).reshape(-1, 1, 2)
-    cv2.polylines(canvas, [corners], False, colour, round(thickness * SCALE), cv2.LINE_AA, bits)
+    cv2.polylines(canvas, [corners], False, color, round(thickness * SCALE), cv2.LINE_AA, bits)

@@ -10,10 +10,10 @@ from torch import nn
 from torch.nn import functional as F
 
 from ..errors import ConfigError
-from ..layers.area import ValidArea
 from ..layers.conv import Conv2d
 from ..layers.gated_sum import gated_sum
 from ..layers.gates import SE
+from ..layers.valid_area import ValidArea
 
 GateMaker = Callable[[int], "SE | None"]
 
@@ -26,16 +26,16 @@ class GatedBlock(nn.Module):
 
     gate: SE | None
 
-    def makes_up(self) -> list[torch.Tensor]:
+    def compensating_weights(self) -> list[torch.Tensor]:
         """The weights whose doubling makes up for a gate of 0.5 exactly; none where nothing inside the block does."""
         raise NotImplementedError
 
     @property
-    def can_keep_function(self) -> bool:
-        """Whether `keep_function` is possible."""
-        return self.gate is None or (self.gate.one_factor and bool(self.makes_up()))
+    def can_preserve_function(self) -> bool:
+        """Whether `preserve_function` is possible."""
+        return self.gate is None or (self.gate.one_factor and bool(self.compensating_weights()))
 
-    def keep_function(self) -> None:
+    def preserve_function(self) -> None:
         """Give the fresh gate the factor 0.5 and double weights before it: the block computes what it did without.
 
         Raises:
@@ -43,14 +43,14 @@ class GatedBlock(nn.Module):
         """
         if self.gate is None:
             return
-        weights = self.makes_up()
+        weights = self.compensating_weights()
         if not weights:
             raise ConfigError(
                 "MODEL.GATE.INIT identity is not possible here: the gate also scales values that no weight of its own "
                 "block produces (PLACEMENT post and identity, and the pooled branch of an Inception module of stride "
                 "2), so nothing can make up for its factor. Use INIT paper."
             )
-        self.gate.leave_unchanged()
+        self.gate.zero_init()
         with torch.no_grad():
             for weight in weights:
                 weight.mul_(2)
@@ -79,7 +79,7 @@ class ResidualBlock(GatedBlock):
         self.placement = placement
         self.gate = gate(in_channels if placement == "pre" else out_channels) if gate else None
 
-    def before_last(self, x: torch.Tensor, area: ValidArea | None) -> tuple[torch.Tensor, ValidArea | None]:
+    def forward_to_last(self, x: torch.Tensor, area: ValidArea | None) -> tuple[torch.Tensor, ValidArea | None]:
         """The input of the branch's last convolution, and its area, which that convolution keeps."""
         raise NotImplementedError
 
@@ -91,7 +91,7 @@ class ResidualBlock(GatedBlock):
     def forward(self, x: torch.Tensor, area: ValidArea | None = None) -> tuple[torch.Tensor, ValidArea | None]:
         """(N, C_in, H, W) and its area to (N, C_out, H', W') and its area."""
         shortcut = x if self.shortcut is None else self.shortcut(x, area)
-        y, after = self.before_last(self._gated("pre", x, area), area)
+        y, after = self.forward_to_last(self._gated("pre", x, area), area)
         shortcut = self._gated("identity", shortcut, after)
         return self._gated("post", self.end(y, shortcut, after), after), after
 
@@ -102,7 +102,7 @@ class ResidualBlock(GatedBlock):
     def _gated(self, place: str, x: torch.Tensor, area: ValidArea | None) -> torch.Tensor:
         return x if self.gate is None or self.placement != place else self.gate(x, area)
 
-    def makes_up(self) -> list[torch.Tensor]:
+    def compensating_weights(self) -> list[torch.Tensor]:
         if self.placement == "standard":
             return [self.last.norm.weight, self.last.norm.bias]
         return [self.conv1.weight] if self.placement == "pre" else []
@@ -124,8 +124,8 @@ class BasicBlock(ResidualBlock):
         self.conv1 = Conv2d(in_channels, out_channels, 3, stride=stride, padding=dilation, dilation=dilation, norm=norm)
         self.conv2 = Conv2d(out_channels, out_channels, 3, padding=dilation, dilation=dilation, norm=norm)
 
-    def before_last(self, x: torch.Tensor, area: ValidArea | None) -> tuple[torch.Tensor, ValidArea | None]:
-        return self.conv1.rectified(x, area), self.conv1.area_after(area)
+    def forward_to_last(self, x: torch.Tensor, area: ValidArea | None) -> tuple[torch.Tensor, ValidArea | None]:
+        return self.conv1.forward_relu(x, area), self.conv1.area_after(area)
 
     @property
     def last(self) -> Conv2d:
@@ -134,7 +134,7 @@ class BasicBlock(ResidualBlock):
     def end(self, y: torch.Tensor, shortcut: torch.Tensor, area: ValidArea | None) -> torch.Tensor:
         if not self.branch_relu:
             return super().end(y, shortcut, area)
-        u = self._gated("standard", self.conv2.rectified(y, area), area)
+        u = self._gated("standard", self.conv2.forward_relu(y, area), area)
         return F.relu_(u.add_(shortcut))
 
 
@@ -160,9 +160,9 @@ class Bottleneck(ResidualBlock):
         )  # fmt: skip
         self.conv3 = Conv2d(bottleneck_channels, out_channels, 1, norm=norm)
 
-    def before_last(self, x: torch.Tensor, area: ValidArea | None) -> tuple[torch.Tensor, ValidArea | None]:
-        x, area = self.conv1.rectified(x, area), self.conv1.area_after(area)
-        return self.conv2.rectified(x, area), self.conv2.area_after(area)
+    def forward_to_last(self, x: torch.Tensor, area: ValidArea | None) -> tuple[torch.Tensor, ValidArea | None]:
+        x, area = self.conv1.forward_relu(x, area), self.conv1.area_after(area)
+        return self.conv2.forward_relu(x, area), self.conv2.area_after(area)
 
     @property
     def last(self) -> Conv2d:

@@ -10,11 +10,11 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from ..layers.area import ValidArea
 from ..layers.pool import Pool
+from ..layers.valid_area import ValidArea
 from .blocks import GatedBlock, GateMaker, Stage
+from .conv_units import ConvReLU
 from .trunk import Trunk
-from .units import ConvReLU
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ class Inception(GatedBlock):
                 add("double3x3b", out, out, 3, stride),
             ]
         )
-        self.pool = Pool(widths.pool, 3, padding=1) if stride == 1 else CoveringMax()
+        self.pool = Pool(widths.pool, 3, padding=1) if stride == 1 else CeilMaxPool2d()
         if widths.projection:
             add("pool_proj", in_channels, widths.projection, 1)
         self.branches.append(["pool", "pool_proj"] if widths.projection else ["pool"])
@@ -109,24 +109,24 @@ class Inception(GatedBlock):
         u = torch.cat(outputs, 1)
         return (u if self.gate is None else self.gate(u, after)), after
 
-    def makes_up(self) -> list[torch.Tensor]:
+    def compensating_weights(self) -> list[torch.Tensor]:
         """The norms that U comes out of; where the pool passes through, the next module's first convolutions."""
         if "pool_proj" not in self.branches[-1]:
-            return self._next[0].first_weights() if self._next else []
+            return self._next[0].input_weights() if self._next else []
         norms = [self.get_submodule(branch[-1]).norm for branch in self.branches]
         return [tensor for norm in norms for tensor in (norm.weight, norm.bias)]
 
-    def precede(self, module: Inception) -> None:
+    def set_successor(self, module: Inception) -> None:
         """Say which module alone reads this one's output."""
         self._next = (module,)
 
-    def first_weights(self) -> list[torch.Tensor]:
+    def input_weights(self) -> list[torch.Tensor]:
         """The weights of the convolutions that read the module's input, or its average."""
         first = [branch[0] if branch[0] != "pool" else branch[1] for branch in self.branches]
         return [self.get_submodule(name).weight for name in first]
 
 
-class CoveringMax(nn.Module):
+class CeilMaxPool2d(nn.Module):
     """3 x 3 maximum of stride 2 that gives ceil(H / 2) x ceil(W / 2), as the convolutions beside it do.
 
     On even sides it is Caffe's pooling without padding, rounded up. On odd sides that has one cell less than the
@@ -135,7 +135,7 @@ class CoveringMax(nn.Module):
 
     def forward(self, x: torch.Tensor, area: ValidArea | None = None) -> tuple[torch.Tensor, ValidArea | None]:
         if area is not None and area.exact:
-            x = area.zero_outside(x)
+            x = area.zero_padding(x)
         # The input comes out of ReLUs and gates, so zeros never win a maximum.
         return F.max_pool2d(F.pad(x, (0, 2, 0, 2)), 3, 2), None if area is None else area.after(3, 2, 1)
 
@@ -167,12 +167,12 @@ class BNInception(Trunk):
             if stage == "res3":
                 layers["pool"] = Pool("max", 3, stride=2, ceil=True)
             for name, widths in modules.items():
-                module = Inception(channels, widths, norm=norm, gate=self.gate_for(stage))
+                module = Inception(channels, widths, norm=norm, gate=self.gate_factory(stage))
                 layers[f"inception_{name}"] = module
                 channels = module.out_channels
             stride *= 2
             self.add_stage(stage, Stage(layers), channels=channels, stride=stride)
         for module, following in ((self.res4.inception_3c, self.res4.inception_4a),
                                   (self.res5.inception_4e, self.res5.inception_5a)):  # fmt: skip
-            module.precede(following)
-        self.initialise()
+            module.set_successor(following)
+        self.init_weights()

@@ -14,7 +14,7 @@ from typing import Any
 
 from torch import nn
 
-from ..errors import ConfigError, did_you_mean
+from ..errors import ConfigError, suggestion
 from ..layers.gates import GATES
 from .bn_inception import BNInception
 from .classifier import Classifier
@@ -96,7 +96,7 @@ def parse_name(name: str) -> tuple[str, str]:
         host = name.removeprefix(f"{gate}_")
         if host != name and host in HOSTS and gate not in ("none", HOSTS[host].own_gate):
             return gate, host
-    raise ConfigError(f"There is no model '{name}'.{did_you_mean(name, list_models())} list_models() lists all.")
+    raise ConfigError(f"There is no model '{name}'.{suggestion(name, list_models())} list_models() lists all.")
 
 
 def create_backbone(name: str, *, out_features: Sequence[str] = STAGES, **options: Any) -> Trunk | TimmTrunk:

@@ -11,9 +11,9 @@ from torch import nn
 from torch.nn import functional as F
 
 from ..errors import ConfigError
-from ..layers.area import ValidArea
 from ..layers.conv import Conv2d
 from ..layers.tracing import is_traced
+from ..layers.valid_area import ValidArea
 from .trunk import image_area
 
 
@@ -78,7 +78,7 @@ class FPN(nn.Module):
             here, here_area = self._lateral(level)(maps[name], areas[name]), areas[name]
             if above is not None:
                 if above_area is not None and above_area.exact:
-                    above = above_area.zero_outside(above)
+                    above = above_area.zero_padding(above)
                 height, width = here.shape[-2:]
                 if is_traced():  # the same cells, without a cut whose need would be settled for one size
                     above = F.interpolate(above, size=(height, width), mode="nearest")

@@ -11,12 +11,12 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from ..layers.area import ValidArea
 from ..layers.conv import Conv2d
 from ..layers.pool import Pool
+from ..layers.valid_area import ValidArea
 from .blocks import GatedBlock, GateMaker, Stage
+from .conv_units import ConvReLU
 from .trunk import Trunk
-from .units import ConvReLU
 
 EPSILON = 1e-3  # of the norms, as in the authors' network
 
@@ -36,16 +36,19 @@ class Step:
     valid: bool = False
 
 
-three = partial(Step, kernel=(3, 3))
-halve = partial(Step, kernel=(3, 3), stride=2, valid=True)
+conv3x3 = partial(Step, kernel=(3, 3))
+downsample = partial(Step, kernel=(3, 3), stride=2, valid=True)
 
 # The paper's figures 3 to 19 as the authors released the network (TF-Slim, inception_resnet_v2). A branch is a tuple of
 # steps; MIXED modules end in a pool too: with a projection of that many channels, or None for a maximum of stride 2.
-STEM_STEPS = {"conv1": Step(32, (3, 3), stride=2, valid=True), "conv2": three(32, valid=True), "conv3": three(64)}
-MIXED_5B = (((Step(96),), (Step(48), Step(64, (5, 5))), (Step(64), three(96), three(96))), 64)
-MIXED_6A = (((halve(384),), (Step(256), three(256), halve(384))), None)
-MIXED_7A = (((Step(256), halve(384)), (Step(256), halve(288)), (Step(256), three(288), halve(320))), None)
-BLOCK35 = ((Step(32),), (Step(32), three(32)), (Step(32), three(48), three(64)))
+STEM_STEPS = {"conv1": Step(32, (3, 3), stride=2, valid=True), "conv2": conv3x3(32, valid=True), "conv3": conv3x3(64)}
+MIXED_5B = (((Step(96),), (Step(48), Step(64, (5, 5))), (Step(64), conv3x3(96), conv3x3(96))), 64)
+MIXED_6A = (((downsample(384),), (Step(256), conv3x3(256), downsample(384))), None)
+MIXED_7A = (
+    ((Step(256), downsample(384)), (Step(256), downsample(288)), (Step(256), conv3x3(288), downsample(320))),
+    None,
+)
+BLOCK35 = ((Step(32),), (Step(32), conv3x3(32)), (Step(32), conv3x3(48), conv3x3(64)))
 BLOCK17 = ((Step(192),), (Step(128), Step(160, (1, 7)), Step(192, (7, 1))))
 BLOCK8 = ((Step(192),), (Step(192), Step(224, (1, 3)), Step(256, (3, 1))))
 
@@ -109,7 +112,7 @@ class ResidualInception(GatedBlock):
         y = x + self.scale * u
         return (F.relu_(y) if self.rectify else y), area
 
-    def makes_up(self) -> list[torch.Tensor]:
+    def compensating_weights(self) -> list[torch.Tensor]:
         return [self.project.weight, self.project.bias]
 
 
@@ -142,7 +145,7 @@ class InceptionResNetV2(Trunk):
             return Parallel(*(chain(channels, steps, norm=norm, aligned=aligned) for steps in branches), last)
 
         def blocks(stage: str, channels: int, branches: Branches, count: int, scale: float) -> list[nn.Module]:
-            block = partial(ResidualInception, channels, branches, norm=norm, gate=self.gate_for(stage))
+            block = partial(ResidualInception, channels, branches, norm=norm, gate=self.gate_factory(stage))
             return [block(scale=scale) for _ in range(count)]
 
         stem: OrderedDict[str, nn.Module] = OrderedDict()
@@ -153,7 +156,7 @@ class InceptionResNetV2(Trunk):
         self.stem = Stage(stem)
         self.add_stage(
             "res2",
-            Stage(OrderedDict(pool=pool(), conv1=make(64, Step(80)), conv2=make(80, three(192, valid=True)))),
+            Stage(OrderedDict(pool=pool(), conv1=make(64, Step(80)), conv2=make(80, conv3x3(192, valid=True)))),
             channels=192, stride=4,
         )  # fmt: skip
         self.add_stage(
@@ -167,7 +170,7 @@ class InceptionResNetV2(Trunk):
             Stage(OrderedDict(mixed=mixed(320, MIXED_6A), blocks=Stage(*blocks("res4", 1088, BLOCK17, 20, 0.10)))),
             channels=1088, stride=16,
         )  # fmt: skip
-        last = ResidualInception(2080, BLOCK8, scale=1.0, rectify=False, norm=norm, gate=self.gate_for("res5"))
+        last = ResidualInception(2080, BLOCK8, scale=1.0, rectify=False, norm=norm, gate=self.gate_factory("res5"))
         self.add_stage(
             "res5",
             Stage(OrderedDict(mixed=mixed(1088, MIXED_7A),
@@ -178,4 +181,4 @@ class InceptionResNetV2(Trunk):
         for module in self.modules():
             if isinstance(module, ConvReLU) and hasattr(module.norm, "running_var"):
                 module.norm.eps = EPSILON
-        self.initialise()
+        self.init_weights()

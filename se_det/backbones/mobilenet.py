@@ -7,10 +7,10 @@ from typing import Any
 
 import torch
 
-from ..layers.area import ValidArea
+from ..layers.valid_area import ValidArea
 from .blocks import GatedBlock, GateMaker, Stage
+from .conv_units import ConvReLU
 from .trunk import Trunk
-from .units import ConvReLU
 
 # Output channels of each stage's units (table 1); the first unit of a stage has stride 2.
 UNITS = {
@@ -39,7 +39,7 @@ class SeparableUnit(GatedBlock):
         x, area = self.pointwise(*self.depthwise(x, area))
         return (x if self.gate is None else self.gate(x, area)), area
 
-    def makes_up(self) -> list[torch.Tensor]:
+    def compensating_weights(self) -> list[torch.Tensor]:
         return [self.pointwise.norm.weight, self.pointwise.norm.bias]
 
 
@@ -59,7 +59,7 @@ class MobileNet(Trunk):
         self.stem = Stage(
             OrderedDict(
                 conv1=ConvReLU(3, 32, 3, stride=2, padding=1, norm=norm),
-                unit1=SeparableUnit(32, 64, norm=norm, gate=self.gate_for("res2")),
+                unit1=SeparableUnit(32, 64, norm=norm, gate=self.gate_factory("res2")),
             )
         )
         channels, stride = 64, 2
@@ -67,8 +67,10 @@ class MobileNet(Trunk):
             units = []
             for index, width in enumerate(widths):
                 unit_stride = 1 if index else 2
-                units.append(SeparableUnit(channels, width, stride=unit_stride, norm=norm, gate=self.gate_for(stage)))
+                units.append(
+                    SeparableUnit(channels, width, stride=unit_stride, norm=norm, gate=self.gate_factory(stage))
+                )
                 channels = width
             stride *= 2
             self.add_stage(stage, Stage(*units), channels=channels, stride=stride)
-        self.initialise()
+        self.init_weights()

@@ -84,7 +84,7 @@ class ResNet(Trunk):
             stride = 1 if stage == "res2" or dilation > 1 else 2
             shared = {
                 "norm": norm, "dilation": dilation, "projection_kernel": projection_kernel,
-                "gate": self.gate_for(stage), "placement": gate_placement,
+                "gate": self.gate_factory(stage), "placement": gate_placement,
             }  # fmt: skip
             make_block = partial(BasicBlock, branch_relu=branch_relu, **shared)
             if bottleneck:
@@ -105,4 +105,4 @@ class ResNet(Trunk):
                 stride=total_stride,
             )
             in_channels = out_channels
-        self.initialise()
+        self.init_weights()

@@ -8,12 +8,12 @@ from typing import Any
 import torch
 from torch.nn import functional as F
 
-from ..layers.area import ValidArea
 from ..layers.conv import Conv2d
 from ..layers.pool import Pool
+from ..layers.valid_area import ValidArea
 from .blocks import GatedBlock, GateMaker, Stage
+from .conv_units import ConvReLU
 from .trunk import Trunk
-from .units import ConvReLU
 
 GROUPS = 3
 # Output channels and units of each stage (table 1, 3 groups); the first unit of a stage has stride 2.
@@ -44,7 +44,7 @@ class ShuffleUnit(GatedBlock):
 
     def forward(self, x: torch.Tensor, area: ValidArea | None = None) -> tuple[torch.Tensor, ValidArea | None]:
         """(N, C_in, H, W) and its area to (N, C_out, H / stride, W / stride) and its area."""
-        u = shuffle(self.conv1.rectified(x, area))
+        u = shuffle(self.conv1.forward_relu(x, area))
         after = self.conv2.area_after(area)
         u = self.conv3(self.conv2(u, area), after)
         if self.gate is not None:
@@ -53,7 +53,7 @@ class ShuffleUnit(GatedBlock):
             return F.relu_(u.add_(x)), after
         return F.relu_(torch.cat([self.pool(x, area)[0], u], 1)), after
 
-    def makes_up(self) -> list[torch.Tensor]:
+    def compensating_weights(self) -> list[torch.Tensor]:
         return [self.conv3.norm.weight, self.conv3.norm.bias]
 
 
@@ -84,10 +84,10 @@ class ShuffleNet(Trunk):
                 units.append(
                     ShuffleUnit(
                         channels, width, stride=1 if index else 2, groups_in=1 if channels == 24 else GROUPS,
-                        norm=norm, gate=self.gate_for(stage),
+                        norm=norm, gate=self.gate_factory(stage),
                     )
                 )  # fmt: skip
                 channels = width
             stride *= 2
             self.add_stage(stage, Stage(*units), channels=channels, stride=stride)
-        self.initialise()
+        self.init_weights()

@@ -7,8 +7,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from ..errors import ConfigError
-from ..layers.area import ValidArea
 from ..layers.conv import Conv2d
+from ..layers.valid_area import ValidArea
 
 STEM_POOLS = ("pad1", "ceil")
 
@@ -34,10 +34,10 @@ class BasicStem(nn.Module):
     def forward(self, x: torch.Tensor, area: ValidArea | None = None) -> tuple[torch.Tensor, ValidArea | None]:
         """(N, 3, H, W) and its area to (N, C, H/4, W/4) and its area."""
         for convolution in self.children():
-            x, area = convolution.rectified(x, area), convolution.area_after(area)
+            x, area = convolution.forward_relu(x, area), convolution.area_after(area)
         if area is not None:
             if area.exact:
-                x = area.zero_outside(x)  # after a ReLU zero never wins a maximum, like the border's -infinity
+                x = area.zero_padding(x)  # after a ReLU zero never wins a maximum, like the border's -infinity
             area = area.after(3, 2, self.pool_padding, ceil_mode=self.ceil_mode)
         return F.max_pool2d(x, 3, 2, self.pool_padding, ceil_mode=self.ceil_mode), area
 

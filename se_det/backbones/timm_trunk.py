@@ -10,16 +10,16 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..errors import ConfigError, did_you_mean
-from ..layers.area import ValidArea
+from ..errors import ConfigError, suggestion
 from ..layers.norms import FrozenBatchNorm2d
-from .insertion import STAGE_OF_STRIDE, Branch, gated_branches, insert_gates
+from ..layers.valid_area import ValidArea
+from .gate_insertion import STAGE_OF_STRIDE, Branch, gated_branches, insert_gates
 from .trunk import STAGES
 
 PREFIX = "timm/"
 NORMS = ("FrozenBN", "BN", "SyncBN")
 # Older ones leave parts of the classifier in what they prune, and give maps of fewer networks.
-OLDEST = (1, 0, 31)
+MIN_TIMM = (1, 0, 31)
 # Arguments by which timm's transformers take images of any size; a network knows one of them or none.
 ANY_SIZE = ({"dynamic_img_size": True}, {"strict_img_size": False}, {})
 PROBE = (64, 96)  # height and width in px of an image that every backbone must take
@@ -142,7 +142,7 @@ class TimmTrunk(nn.Module):
         if freeze_at < 1:
             return
         order = [name for name, _ in self.net.named_modules()]
-        last = self._last_frozen(min(freeze_at, len(STAGES) + 1), order)
+        last = self._last_frozen_index(min(freeze_at, len(STAGES) + 1), order)
         for name in order[: last + 1]:
             module = self.net.get_submodule(name)
             for parameter in module.parameters(recurse=False):
@@ -151,7 +151,7 @@ class TimmTrunk(nn.Module):
                 parent, _, own = name.rpartition(".")
                 setattr(self.net.get_submodule(parent), own, FrozenBatchNormAct2d.from_batch_norm(module))
 
-    def _last_frozen(self, freeze_at: int, order: list[str]) -> int:
+    def _last_frozen_index(self, freeze_at: int, order: list[str]) -> int:
         """Position in `order`, the modules in the order of registration, of the last one that `freeze` fixes."""
 
         def positions(module: str | None) -> list[int]:
@@ -190,11 +190,11 @@ class TimmTrunk(nn.Module):
         wrong = [
             f"{key} {published} (it is {given})"
             for key, (published, given) in wanted.items()
-            if (published != given if key == "INPUT.FORMAT" else _far(published, given))
+            if (published != given if key == "INPUT.FORMAT" else _differ(published, given))
         ]
         return f"timm's weights of {self.name} expect {' and '.join(wrong)}" if wrong else ""
 
-    def weights_mark(self) -> str:
+    def marker_key(self) -> str:
         """The name that tells a file of this network's weights: its first parameter's, in timm."""
         return next(iter(self.net.state_dict()))
 
@@ -240,7 +240,7 @@ class FrozenBatchNormAct2d(FrozenBatchNorm2d):
         return frozen.to(norm.running_mean.device)
 
 
-def _far(published: Sequence[float], given: Sequence[float]) -> bool:
+def _differ(published: Sequence[float], given: Sequence[float]) -> bool:
     """Whether any of three values differs by more than half a grey level."""
     return any(abs(a - b) > 0.5 for a, b in zip(published, given))
 
@@ -250,15 +250,15 @@ def _build(name: str) -> nn.Module:
         import timm
     except ImportError as error:
         raise ConfigError(f"{PREFIX}{name} needs timm, which is not installed: pip install timm.") from error
-    if tuple(map(int, re.findall(r"\d+", timm.__version__)[:3])) < OLDEST:
+    if tuple(map(int, re.findall(r"\d+", timm.__version__)[:3])) < MIN_TIMM:
         raise ConfigError(
-            f"{PREFIX}{name} needs timm {'.'.join(map(str, OLDEST))} or newer, and {timm.__version__} is installed: "
+            f"{PREFIX}{name} needs timm {'.'.join(map(str, MIN_TIMM))} or newer, and {timm.__version__} is installed: "
             "pip install --upgrade timm."
         )
     architecture, _, tag = name.partition(".")
     if not timm.is_model(architecture):
         raise ConfigError(
-            f"timm {timm.__version__} has no network '{architecture}'.{did_you_mean(architecture, timm.list_models())} "
+            f"timm {timm.__version__} has no network '{architecture}'.{suggestion(architecture, timm.list_models())} "
             "timm.list_models() lists all."
         )
     try:

@@ -9,10 +9,10 @@ import torch
 from torch import nn
 
 from ..errors import ConfigError
-from ..layers.area import ValidArea
 from ..layers.conv import Conv2d
 from ..layers.gates import make_gate
 from ..layers.norms import freeze_norms
+from ..layers.valid_area import ValidArea
 from .blocks import PLACEMENTS, GatedBlock, GateMaker
 
 STAGES = ("res2", "res3", "res4", "res5")
@@ -22,7 +22,7 @@ PADDINGS = ("keep", "squeeze", "exact")
 class Trunk(nn.Module):
     """A stem and four stages, `res2` to `res5`, each a module that takes and returns (map, area).
 
-    A host calls this constructor, sets `self.stem`, adds its stages with `add_stage`, and ends with `initialise`. Key
+    A host calls this constructor, sets `self.stem`, adds its stages with `add_stage`, and ends with `init_weights`. Key
     `stem.conv1.weight` is in every host: by it a trunk is found in a weight file.
 
     Args:
@@ -78,7 +78,7 @@ class Trunk(nn.Module):
         self._gate_stages = tuple(gate_stages) if gate != "none" else ()
         self._make_gate = partial(make_gate, gate, reduction=reduction, bias=gate_bias, norm=gate_norm or norm)
 
-    def gate_for(self, stage: str) -> GateMaker | None:
+    def gate_factory(self, stage: str) -> GateMaker | None:
         """What makes the gates of a stage's blocks from their channels; None where the stage has none."""
         return partial(self._make_gate, stage=stage) if stage in self._gate_stages else None
 
@@ -87,7 +87,7 @@ class Trunk(nn.Module):
         self.add_module(stage, module)
         self.channels[stage], self.strides[stage] = channels, stride
 
-    def initialise(self) -> None:
+    def init_weights(self) -> None:
         """The initial values of the SP/RG authors' code.
 
         Raises:
@@ -105,7 +105,7 @@ class Trunk(nn.Module):
                     nn.init.zeros_(module.bias)
         if self._gate_init == "identity":
             for block in self.blocks():
-                block.keep_function()
+                block.preserve_function()
 
     def blocks(self) -> list[GatedBlock]:
         """All blocks that can have a gate, first to last."""
@@ -156,7 +156,7 @@ def image_area(padding: str, sizes: Sequence[Sequence[int]] | None) -> ValidArea
         return None
     if sizes is None:
         raise ConfigError(f"MODEL.GATE.PADDING {padding} needs the sizes of the images, and none were given.")
-    return ValidArea.of(sizes, exact=padding == "exact")
+    return ValidArea.from_sizes(sizes, exact=padding == "exact")
 
 
 def check_choice(key: str, value: object, allowed: Sequence | dict) -> None:

@@ -11,8 +11,8 @@ from torch.nn import functional as F
 
 from ..layers.pool import Pool
 from .blocks import Stage
+from .conv_units import GatedConv
 from .trunk import Trunk
-from .units import GatedConv
 
 # Channels of each stage's convolutions; "pool" halves the map (configuration D of table 1).
 STEM = (64, 64, "pool", 128, 128)
@@ -43,7 +43,7 @@ class VGG(Trunk):
             stage, channels = self._stage(channels, layers, norm, name)
             stride *= 2
             self.add_stage(name, stage, channels=channels, stride=stride)
-        self.initialise()
+        self.init_weights()
 
     def _stage(self, channels: int, layers: tuple, norm: str, gates: str) -> tuple[Stage, int]:
         parts: OrderedDict[str, nn.Module] = OrderedDict()
@@ -53,7 +53,7 @@ class VGG(Trunk):
                 continue
             number = sum(name != "pool" for name in parts) + 1
             parts[f"conv{number}"] = GatedConv(
-                channels, layer, 3, padding=1, norm=norm, bias=True, gate=self.gate_for(gates)
+                channels, layer, 3, padding=1, norm=norm, bias=True, gate=self.gate_factory(gates)
             )
             channels = layer
         return Stage(parts), channels

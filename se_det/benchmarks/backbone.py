@@ -12,10 +12,10 @@ from torch import nn
 
 from ..backbones import create_model
 from ..errors import ConfigError
-from ..layers.inference import fuse_for_inference
+from ..layers.fuse import fuse_for_inference
 from ..weights import load_weights
-from .alternate import Comparison, alternate_processes
 from .steps import pretraining_steps, random_batch, recipe
+from .timing import Comparison, time_processes_alternately
 
 OURS, THEIRS = "se_det", "timm"
 # The same network in both libraries.
@@ -44,14 +44,14 @@ def compare_backbones(name: str, *, size: int, repeat: int, device: str, weights
             for library in (THEIRS, OURS):
                 given = (library, name, weights, batch, size, last, device)
                 ways[f"{library}{', channels_last' if last else ''}"] = (_inference, given)
-        seconds, peaks, results = alternate_processes(ways, repeat=repeat, device=device)
+        seconds, peaks, results = time_processes_alternately(ways, repeat=repeat, device=device)
         _check_same(results)
         images = batch * _calls(batch)
         for last in ("", ", channels_last"):
             both = {way: seconds[way] for way in (THEIRS + last, OURS + last)}
             yield Comparison(f"{name}, inference, {batch} x {size}{last}", both, THEIRS + last, peaks, amount=images)
     ways = {library: (_training, (library, name, weights, BATCHES[-1], size, device)) for library in (THEIRS, OURS)}
-    seconds, peaks, _ = alternate_processes(ways, repeat=repeat, device=device)
+    seconds, peaks, _ = time_processes_alternately(ways, repeat=repeat, device=device)
     title = f"{name}, training, {BATCHES[-1]} x {size}, channels_last"
     yield Comparison(title, seconds, THEIRS, peaks, amount=BATCHES[-1])
 

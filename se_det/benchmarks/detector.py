@@ -13,17 +13,17 @@ import torch
 from fvcore.common.config import CfgNode
 from torch import nn
 
+from ..allocator import keep_freed_memory
 from ..config import load_config
 from ..data.coco import CocoDataset
 from ..data.loader import build_test_loader, build_train_loader
 from ..detection import build_detector
-from ..detection.inference import prepare_for_inference
+from ..detection.fuse import prepare_for_inference
 from ..errors import ConfigError
-from ..memory import keep_freed_memory
-from ..training import data_sets, settings
-from ..weights import load_weights, settle_weights
-from .alternate import Comparison, alternate_processes
+from ..training import build, datasets
+from ..weights import apply_weight_conventions, load_weights
 from .steps import LEARNING_RATE, TrainingSteps
+from .timing import Comparison, time_processes_alternately
 from .torchvision_peer import AsOurs, build_torchvision, to_torchvision
 
 OURS, BFLOAT16 = "se_det", "se_det, bfloat16"
@@ -59,7 +59,7 @@ def compare_detectors(
         ways[OURS] = (_our_inference, (*given, state, images, "float32"))
         ways[BFLOAT16] = (_our_inference, (*given, state, images, "bfloat16"))
         ways[others] = (_torchvision_inference, (*given, images))
-        seconds, peaks, found = alternate_processes(ways, repeat=repeat, device=cfg.MODEL.DEVICE)
+        seconds, peaks, found = time_processes_alternately(ways, repeat=repeat, device=cfg.MODEL.DEVICE)
         if theirs and abs(found[OURS] - found[THEIRS]) > 0.01 * found[THEIRS]:
             raise ConfigError(f"{OURS} finds {found[OURS]} objects and {THEIRS} {found[THEIRS]}.")
         counts = ", ".join(f"{way.partition(' (')[0]} {count}" for way, count in found.items())
@@ -68,7 +68,7 @@ def compare_detectors(
         ways = {way: (_their_training, (*given, state, way == THEIRS_KEEPING)) for way in theirs}
         ways[OURS] = (_our_training, (*given, state))
         ways[others] = (_torchvision_training, given)
-        seconds, peaks, _ = alternate_processes(ways, repeat=repeat, device=cfg.MODEL.DEVICE)
+        seconds, peaks, _ = time_processes_alternately(ways, repeat=repeat, device=cfg.MODEL.DEVICE)
         batch = cfg.SOLVER.IMS_PER_BATCH
         yield Comparison(f"{config_file}, training step", seconds, baseline, peaks, amount=batch)
 
@@ -76,30 +76,32 @@ def compare_detectors(
 def _config(config_file: str, overrides: Sequence[Any]) -> tuple[CfgNode, CocoDataset]:
     cfg = load_config(config_file, list(overrides))
     cfg.MODEL.WEIGHTS = cfg.MODEL.WEIGHTS if "MODEL.WEIGHTS" in overrides else ""
-    cfg.MODEL.DEVICE = str(settings.settle_device(cfg))
+    cfg.MODEL.DEVICE = str(build.resolve_device(cfg))
     cfg.DATALOADER.NUM_WORKERS = 0
-    sets = data_sets.test_sets(cfg)
+    sets = datasets.test_datasets(cfg)
     if not sets:
         raise ConfigError("Images to measure on are missing: give --val-json and --val-images.")
-    data_sets.settle_num_classes(cfg, next(iter(sets.values())))
+    datasets.resolve_num_classes(cfg, next(iter(sets.values())))
     return cfg, next(iter(sets.values()))
 
 
 def _save_state(config_file: str, overrides: Sequence[Any], path: str) -> CfgNode:
     cfg, _ = _config(config_file, overrides)
     torch.manual_seed(0)
-    file = settle_weights(cfg, trained=True) if cfg.MODEL.WEIGHTS else None
+    file = apply_weight_conventions(cfg, trained=True) if cfg.MODEL.WEIGHTS else None
     model = build_detector(cfg)
     if file is not None:
-        load_weights(model, file, whole=True)
+        load_weights(model, file, strict=True)
     else:
-        _spread_scores(model.proposal_generator.rpn_head.objectness_logits, model.roi_heads.box_predictor.cls_score)
+        _scale_score_layers(
+            model.proposal_generator.rpn_head.objectness_logits, model.roi_heads.box_predictor.cls_score
+        )
     torch.save(model.state_dict(), path)
     return cfg
 
 
 @torch.no_grad()
-def _spread_scores(*layers: nn.Module) -> None:
+def _scale_score_layers(*layers: nn.Module) -> None:
     """So that random weights find some boxes."""
     for layer in layers:
         layer.weight.mul_(10)
@@ -115,7 +117,7 @@ def _samples(cfg, dataset, count: int) -> list[dict[str, Any]]:
 
 
 def _training_batch(cfg) -> list[dict[str, Any]]:
-    return next(iter(build_train_loader(cfg, data_sets.training_sets(cfg), seed=0)))
+    return next(iter(build_train_loader(cfg, datasets.train_datasets(cfg), seed=0)))
 
 
 def _our_inference(
@@ -198,5 +200,5 @@ def _torchvision_training(config_file: str, overrides: Sequence[Any]) -> Callabl
 def _torchvision(cfg: CfgNode, *, training: bool) -> nn.Module:
     torch.manual_seed(0)
     model = build_torchvision(cfg, training=training)
-    _spread_scores(model.rpn.head.cls_logits, model.roi_heads.box_predictor.cls_score)
+    _scale_score_layers(model.rpn.head.cls_logits, model.roi_heads.box_predictor.cls_score)
     return model

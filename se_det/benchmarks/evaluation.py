@@ -18,7 +18,7 @@ from pycocotools.cocoeval import COCOeval
 
 from ..evaluation.coco_metrics import SUMMARY, coco_metrics
 from ..evaluation.ground_truth import GroundTruth
-from .alternate import Comparison, alternate
+from .timing import Comparison, time_alternately
 
 CLASSES = 80
 Entry = dict[str, Any]
@@ -31,7 +31,7 @@ def compare_evaluations(*, images: int, tasks: Sequence[str], repeat: int, seed:
 
     The greatest difference of the numbers from pycocotools' is logged.
     """
-    truth_content, results = made_up(images=images, masks="segm" in tasks, seed=seed)
+    truth_content, results = synthetic_dataset(images=images, masks="segm" in tasks, seed=seed)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "truth.json"
         path.write_text(json.dumps(truth_content))
@@ -72,7 +72,7 @@ def _compare(path: Path, content: Entry, results: list[Entry], task: str, repeat
         import faster_coco_eval as faster
 
         ways["faster-coco-eval"] = theirs("faster-coco-eval", faster.COCO, faster.COCOeval_faster)
-    seconds = alternate(ways, repeat=repeat, warm_up=0)
+    seconds = time_alternately(ways, repeat=repeat, warm_up=0)
     for name in ways:
         apart = np.abs(np.subtract(numbers[name], numbers["pycocotools"])).max()
         logger.info("%s: %s: AP %.3f, the 12 numbers within %g of pycocotools'.", task, name, numbers[name][0], apart)
@@ -94,7 +94,7 @@ def _silently() -> Iterator[None]:
     library.setLevel(level)
 
 
-def made_up(*, images: int, masks: bool, seed: int) -> tuple[Entry, list[Entry]]:
+def synthetic_dataset(*, images: int, masks: bool, seed: int) -> tuple[Entry, list[Entry]]:
     """A COCO file's content and results for it, with val2017's counts: seven annotations and 45 detections in an image,
     at most 100. Of the objects 85 % are found, moved and scaled a little; the other detections are of nothing."""
     rng = np.random.default_rng(seed)

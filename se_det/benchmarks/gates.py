@@ -9,15 +9,15 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
+from ..allocator import keep_freed_memory
 from ..backbones import blocks, create_backbone, create_model
 from ..config import get_cfg
+from ..layers.fuse import fuse_for_inference
 from ..layers.gated_sum import gated_sum, plain_sum
 from ..layers.gates import SE
-from ..layers.inference import fuse_for_inference
 from ..layers.norms import fold_norms
-from ..memory import keep_freed_memory
-from .alternate import Comparison, alternate_processes
 from .steps import TrainingSteps, pretraining_steps, random_batch, recipe
+from .timing import Comparison, time_processes_alternately
 
 PLAIN = "plain"
 FORMULA = "se, as the formula"  # not folded: what others' gates cost
@@ -57,7 +57,7 @@ def compare_gates(
         for way, name in names.items():
             given = {PLAIN: (host, False), way: (name, way == FORMULA)}
             ways = {way: (factory, (*network, device, shape, *more)) for way, network in given.items()}
-            seconds, peaks, _ = alternate_processes(ways, repeat=repeat, device=device)
+            seconds, peaks, _ = time_processes_alternately(ways, repeat=repeat, device=device)
             size = " x ".join(map(str, shape))
             yield Comparison(f"{host} and {way}: {title}, {size}", seconds, PLAIN, peaks, amount=shape[0])
 
@@ -87,13 +87,13 @@ def _training(name: str, formula: bool, device: str, shape: tuple[int, int, int]
     trunk = create_backbone(name, norm="FrozenBN").to(device, memory_format=torch.channels_last)
     images, height, width = shape
     batch = [{"image": image} for image in torch.randn(images, 3, height, width, device=device)]
-    return _stepping(TrainingSteps(cfg, _MeanSquare(trunk)), batch, formula)
+    return _time_steps(TrainingSteps(cfg, _MeanSquare(trunk)), batch, formula)
 
 
 def _classifier(name: str, formula: bool, device: str, shape: tuple[int, int, int]) -> Callable[[], object]:
     keep_freed_memory()
     cfg = recipe(batch=shape[0], size=shape[1], device=device)
-    return _stepping(pretraining_steps(cfg, create_model(name, num_classes=1000)), random_batch(cfg), formula)
+    return _time_steps(pretraining_steps(cfg, create_model(name, num_classes=1000)), random_batch(cfg), formula)
 
 
 class _MeanSquare(nn.Module):
@@ -108,7 +108,7 @@ class _MeanSquare(nn.Module):
         return {"loss": sum(y.square().mean() for y in self.trunk(x).values())}
 
 
-def _stepping(steps: TrainingSteps, batch: Sequence, formula: bool) -> Callable[[], object]:
+def _time_steps(steps: TrainingSteps, batch: Sequence, formula: bool) -> Callable[[], object]:
     batches = itertools.repeat(batch)
 
     def run() -> None:

@@ -11,9 +11,9 @@ import numpy as np
 from ..data.coco import read_coco
 from ..data.coco_dataset import CocoDataset
 from ..data.loader import train_loader
-from ..data.samples import TrainingSamples
+from ..data.samples import TrainDataset
 from ..data.transforms import RESIZE_METHODS, ResizeAndFlip
-from .alternate import Comparison, alternate
+from .timing import Comparison, time_alternately
 
 THEIRS = "Detectron2's DatasetMapper"
 IMAGES_COMPARED = 50  # pixel by pixel
@@ -36,7 +36,7 @@ def compare_loaders(
     Raises:
         DataError: the data cannot be read, or no image has an annotation.
     """
-    dataset = read_coco(train_json, train_images, drop_empty_boxes=True).without_empty()
+    dataset = read_coco(train_json, train_images, drop_empty_boxes=True).drop_empty()
     augmentations = {
         method: ResizeAndFlip(short_sides=(short_side,), max_size=max_size, method=method) for method in RESIZE_METHODS
     }
@@ -53,7 +53,7 @@ def compare_loaders(
         logger.info("Detectron2 is not installed: nothing to compare with.")
     else:
         loaders[THEIRS] = mapped_batches(dataset, short_side=short_side, max_size=max_size, masks=masks, num_workers=1)
-    seconds = alternate({name: _some(loader, count) for name, loader in loaders.items()}, repeat=repeat)
+    seconds = time_alternately({name: _some(loader, count) for name, loader in loaders.items()}, repeat=repeat)
     yield Comparison(
         f"{count} samples, short side {short_side} px, {'with' if masks else 'without'} masks, one worker process",
         seconds, baseline=THEIRS if THEIRS in loaders else next(iter(loaders)), amount=count,
@@ -73,7 +73,7 @@ def _some(loader: Iterable[list[dict[str, Any]]], count: int) -> Callable[[], No
 def _log_difference(dataset: CocoDataset, augmentations: Mapping[str, ResizeAndFlip]) -> None:
     """How far the pixels of the two ways are apart."""
     one, other = (
-        TrainingSamples([dataset], augmentation=augmentation, seed=0, format="BGR", masks=False)
+        TrainDataset([dataset], augmentation=augmentation, seed=0, format="BGR", masks=False)
         for augmentation in augmentations.values()
     )
     levels = np.zeros(256, np.int64)

@@ -11,13 +11,13 @@ from typing import Any
 import torch
 
 from ..backbones import create_model
-from ..classification.batches import train_loader
+from ..classification.build import build_train_pipeline
+from ..classification.data.dataset_factory import open_image_dataset
+from ..classification.data.loader import train_loader
 from ..classification.preprocessing import preprocessing
-from ..classification.settings import training_view
-from ..classification.sources import open_images
 from ..errors import ConfigError
-from .alternate import Comparison, alternate
 from .steps import pretraining_steps, random_batch, recipe
+from .timing import Comparison, time_alternately
 
 OURS, THEIRS = "loader", "timm's loader"
 STEPS, BOTH = "steps", "steps and loader"
@@ -40,9 +40,9 @@ def compare_pretraining(
         ConfigError: timm's loader would have no batch of so few images.
         DataError: the data cannot be read.
     """
-    images = open_images(data, root=root)
+    images = open_image_dataset(data, root=root)
     cfg = recipe(batch=batch, size=size, device=device, classes=len(images.class_names), bfloat16=bfloat16)
-    view, pin, look = training_view(cfg, images, seed=0), device != "cpu", preprocessing(cfg)
+    view, pin, look = build_train_pipeline(cfg, images, seed=0), device != "cpu", preprocessing(cfg)
     steps = pretraining_steps(cfg, create_model(name, num_classes=cfg.MODEL.NUM_CLASSES))
     fixed = random_batch(cfg)
 
@@ -51,7 +51,7 @@ def compare_pretraining(
 
     def load(given: Iterator[Any], count: int) -> None:  # to where timm's loader ends
         for one in itertools.islice(given, count):
-            look.normalise(one.images.to(device, non_blocking=True))
+            look.normalize(one.images.to(device, non_blocking=True))
 
     ways = {
         OURS: _Turn(loader, load, batches),
@@ -61,7 +61,9 @@ def compare_pretraining(
     timms = _timm_loader(data, size=size, batch=batch, workers=workers, device=torch.device(device))
     if timms is not None:
         ways[THEIRS] = _Turn(timms, lambda given, count: sum(1 for _ in itertools.islice(given, count)), batches)
-    seconds = alternate(ways, around={way: turn.ready for way, turn in ways.items()}, repeat=repeat, device=device)
+    seconds = time_alternately(
+        ways, context={way: turn.ready for way, turn in ways.items()}, repeat=repeat, device=device
+    )
     title = f"{name}, {batches} batches of {batch} x {size}, {workers} workers{', bfloat16' if bfloat16 else ''}"
     for what, baseline, compared in (
         ("loading", THEIRS if THEIRS in ways else OURS, (THEIRS, OURS)),

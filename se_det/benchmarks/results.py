@@ -8,7 +8,7 @@ import logging
 from collections.abc import Iterable, Mapping
 
 from ..files import write_json, write_text
-from .alternate import Comparison
+from .timing import Comparison
 
 logger = logging.getLogger(__name__)
 

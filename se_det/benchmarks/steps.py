@@ -9,12 +9,12 @@ import torch
 from fvcore.common.config import CfgNode
 from torch import nn
 
-from ..classification.batches import Batch
+from ..classification.build import build_objective
+from ..classification.data.loader import Batch
 from ..classification.defaults import get_pretrain_cfg
-from ..classification.settings import objective_of
-from ..training import settings
+from ..training import build
+from ..training.hooks import PeriodicActions
 from ..training.loop import Sample, train
-from ..training.milestones import Milestones
 from ..training.progress import Progress
 
 # Weights are random and norms may be fixed: at a run's rate the loss could leave the finite numbers. What a step
@@ -35,20 +35,20 @@ class TrainingSteps:
 
     def __init__(self, cfg: CfgNode, model: nn.Module) -> None:
         device = torch.device(cfg.MODEL.DEVICE)
-        settings.settle_backends(cfg)
-        precision = settings.precision(cfg, device)
+        build.set_backend_flags(cfg)
+        precision = build.precision(cfg, device)
         self._done = 0
         self._train = partial(
             train,
             model,
-            optimizer=settings.optimizer(cfg, model, base_lr=LEARNING_RATE, scaled=precision.scaled),
+            optimizer=build.optimizer(cfg, model, base_lr=LEARNING_RATE, scaled=precision.scaled),
             learning_rate=lambda step: LEARNING_RATE,
             seed=0,
-            milestones=_NoMilestones(),
+            actions=_NoActions(),
             accumulate=cfg.SOLVER.ACCUMULATE,
             precision=precision,
-            clip=settings.gradient_clip(cfg, model),
-            ema=settings.averaged_weights(cfg, model),
+            clip=build.gradient_clip(cfg, model),
+            ema=build.build_ema(cfg, model),
             read_every_step=device.type == "cpu",
         )
 
@@ -59,7 +59,7 @@ class TrainingSteps:
         )
 
 
-class _NoMilestones(Milestones):
+class _NoActions(PeriodicActions):
     """Of a run that keeps nothing."""
 
     def __init__(self) -> None:
@@ -80,7 +80,7 @@ def recipe(*, batch: int, size: int, device: str, classes: int = 1000, bfloat16:
 def pretraining_steps(cfg: CfgNode, classifier: nn.Module) -> TrainingSteps:
     """Steps that train `classifier`, images to logits, from pixels on."""
     classifier.to(cfg.MODEL.DEVICE, memory_format=torch.channels_last)
-    return TrainingSteps(cfg, objective_of(cfg, classifier, seed=0).to(cfg.MODEL.DEVICE))
+    return TrainingSteps(cfg, build_objective(cfg, classifier, seed=0).to(cfg.MODEL.DEVICE))
 
 
 def random_batch(cfg: CfgNode) -> Batch:

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from .. import comm
 from ..errors import DataError
 from ..files import write_json
-from .batches import Batch
+from .data.loader import Batch
 from .preprocessing import Preprocessing
 
 TASK = "classification"
@@ -53,7 +53,7 @@ def evaluate_classifier(
     model.eval()
     try:
         for batch in batches:
-            x = preprocessing.normalise(batch.images.to(device, non_blocking=True))
+            x = preprocessing.normalize(batch.images.to(device, non_blocking=True))
             if channels_last:
                 x = x.contiguous(memory_format=torch.channels_last)
             labels = batch.labels.to(device, non_blocking=True)
@@ -67,8 +67,8 @@ def evaluate_classifier(
             loss += F.cross_entropy(logits, labels, reduction="none").double().sum()
     finally:
         model.train(training)
-    parts = comm.gather_objects((seen.cpu(), right.cpu(), right5.cpu(), loss.item()))
-    if not comm.is_main():
+    parts = comm.gather((seen.cpu(), right.cpu(), right5.cpu(), loss.item()))
+    if not comm.is_main_process():
         return {}
     seen, right, right5 = (sum(part[place] for part in parts) for place in range(3))
     images = int(seen.sum())

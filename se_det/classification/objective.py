@@ -8,9 +8,9 @@ import torch
 from torch import nn
 from torchvision.transforms import v2
 
-from .batches import Batch
+from .data.loader import Batch
+from .data.transforms import AUGMENTATION, normalize, seed_sample
 from .losses import ClassificationLoss
-from .transforms import AUGMENTATION, normalise, seed_sample
 
 
 class Objective(nn.Module):
@@ -43,8 +43,8 @@ class Objective(nn.Module):
         images = batch.images.to(self.mean.device, non_blocking=True)
         labels = batch.labels.to(self.mean.device, non_blocking=True)
         if self.augment is not None:
-            images = self._augmented(images, batch.numbers)
-        x, target = normalise(images, self.mean, self.std, self.format), labels
+            images = self._augment(images, batch.numbers)
+        x, target = normalize(images, self.mean, self.std, self.format), labels
         if self.mixing is not None:
             x, target = self.mixing(x, labels)
         if self.channels_last:
@@ -53,7 +53,7 @@ class Objective(nn.Module):
         right = logits.detach().argmax(1) == labels
         return {"loss_cls": self.loss(logits, target), "top1": right.float().mean() * 100}
 
-    def _augmented(self, images: torch.Tensor, numbers: torch.Tensor) -> torch.Tensor:
+    def _augment(self, images: torch.Tensor, numbers: torch.Tensor) -> torch.Tensor:
         """Image by image, each with its own random numbers: the same ones that a worker would have drawn."""
         state = torch.default_generator.get_state()
         done = []

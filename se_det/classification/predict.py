@@ -17,7 +17,7 @@ from ..backbones.classifier import Classifier
 from ..data.images import read_image
 from ..data.pixels import check_pixels
 from ..errors import ConfigError, WeightsError
-from ..layers.inference import fuse_for_inference
+from ..layers.fuse import fuse_for_inference
 from ..weights import load_weights, read_weights
 from ..weights.reading import WeightFile
 from .preprocessing import Preprocessing
@@ -30,36 +30,36 @@ def load_classifier(path: str | Path) -> Classifier:
         WeightsError: the file cannot be read, or is of no pretraining run, so that nobody knows what images it wants.
     """
     file = read_weights(path)
-    said = file.extra.get("architecture")
-    if not isinstance(said, dict):
+    metadata = file.extra.get("architecture")
+    if not isinstance(metadata, dict):
         raise WeightsError(
             f"{path} does not say of what network it is and what images it wants: only checkpoints of pretraining do. "
             "Build the model with create_model, load the weights, and give classify a preprocessing."
         )
     categories = file.extra.get("categories")
-    if not categories or len(categories) != said["num_classes"]:
-        raise WeightsError(f"{path} is damaged: it has not the names of its {said['num_classes']} classes.")
-    model = _build(file, said)
-    load_weights(model, file, whole=True)
+    if not categories or len(categories) != metadata["num_classes"]:
+        raise WeightsError(f"{path} is damaged: it has not the names of its {metadata['num_classes']} classes.")
+    model = _build(file, metadata)
+    load_weights(model, file, strict=True)
     model.class_names = [str(c["name"]) for c in categories]
     return model.eval()
 
 
-def _build(file: WeightFile, said: Mapping[str, Any]) -> Classifier:
+def _build(file: WeightFile, metadata: Mapping[str, Any]) -> Classifier:
     """The network that a file says it is of; first without memory, as a file may say anything."""
     try:
         with torch.device("meta"):
-            size = sum(p.numel() for p in create_model(said["name"], num_classes=said["num_classes"],
-                                                       **said["options"]).parameters())  # fmt: skip
+            size = sum(p.numel() for p in create_model(metadata["name"], num_classes=metadata["num_classes"],
+                                                       **metadata["options"]).parameters())  # fmt: skip
         if size > sum(tensor.numel() for tensor in file.tensors.values()):
             raise ValueError(f"it would have {size} numbers, more than there are")
-        model = create_model(said["name"], num_classes=said["num_classes"], **said["options"])
+        model = create_model(metadata["name"], num_classes=metadata["num_classes"], **metadata["options"])
         model.preprocessing = Preprocessing(
-            size=said["image_size"],
-            crop_ratio=said["crop_ratio"],
-            format=said["input_format"],
-            mean=tuple(said["pixel_mean"]),
-            std=tuple(said["pixel_std"]),
+            size=metadata["image_size"],
+            crop_ratio=metadata["crop_ratio"],
+            format=metadata["input_format"],
+            mean=tuple(metadata["pixel_mean"]),
+            std=tuple(metadata["pixel_std"]),
         )
     except (ConfigError, TypeError, ValueError, ArithmeticError, LookupError, AttributeError, RuntimeError) as error:
         raise WeightsError(f"{file.path} is damaged: no network is as it says that its own is: {error}") from error
@@ -91,7 +91,7 @@ def classify(
                 f"{'None' if model is None else f'a value of type {type(model).__name__}'}."
             )
         path = Path(model)
-        model = _loaded(str(path.resolve()), path.stat().st_mtime_ns) if path.is_file() else load_classifier(path)
+        model = _load_cached(str(path.resolve()), path.stat().st_mtime_ns) if path.is_file() else load_classifier(path)
     view = preprocessing or getattr(model, "preprocessing", None)
     if view is None:
         raise WeightsError(
@@ -116,6 +116,6 @@ def classify(
 
 
 @lru_cache(maxsize=1)
-def _loaded(path: str, changed: int) -> Classifier:
+def _load_cached(path: str, changed: int) -> Classifier:
     """The last checkpoint asked for by its path, as long as its file does not change."""
     return fuse_for_inference(load_classifier(path))

@@ -11,7 +11,7 @@ from fvcore.common.config import CfgNode
 from ..backbones.catalog import parse_name
 from ..data.images import FORMATS
 from ..errors import ConfigError
-from .transforms import centre_crop, normalise
+from .data.transforms import normalize, resize_center_crop
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,14 +47,14 @@ class Preprocessing:
                 "the latter above 0."
             )
 
-    def normalise(self, images: torch.Tensor) -> torch.Tensor:
+    def normalize(self, images: torch.Tensor) -> torch.Tensor:
         """uint8 RGB (N, 3, H, W) to what the network takes."""
         mean, std = (torch.tensor(v, dtype=torch.float32, device=images.device) for v in (self.mean, self.std))
-        return normalise(images, mean, std, self.format)
+        return normalize(images, mean, std, self.format)
 
     def __call__(self, image: torch.Tensor) -> torch.Tensor:
         """uint8 RGB (3, H, W) to (1, 3, size, size)."""
-        return self.normalise(centre_crop(image, self.size, self.crop_ratio)[None])
+        return self.normalize(resize_center_crop(image, self.size, self.crop_ratio)[None])
 
 
 def preprocessing(cfg: CfgNode) -> Preprocessing:

@@ -13,39 +13,32 @@ from torch import nn
 
 from .. import __version__, comm
 from ..data.skipping import SkippedImages
-from ..data.workers import dead_workers_told
+from ..data.worker_loader import worker_death_as_error
 from ..errors import CheckpointError, ConfigError, DataError
 from ..files import check_writable, write_text
-from ..layers.inference import fuse_for_inference
-from ..training import settings as parts
+from ..layers.fuse import fuse_for_inference
+from ..training import build as parts
 from ..training.checkpoint import Checkpointer, load_checkpoint
+from ..training.distributed import broadcast_statistics, wrap_distributed
 from ..training.ema import EMA
-from ..training.folder import OutputFolder
-from ..training.logs import RunLog, run_log
+from ..training.hooks import PeriodicActions
 from ..training.loop import train
 from ..training.metrics import MetricsWriter
-from ..training.milestones import Milestones
+from ..training.output_folder import OutputFolder
 from ..training.precision import Precision
+from ..training.preemption import StopRequest, stop_on_signals
 from ..training.progress import Progress
-from ..training.replicas import replicate, share_statistics
-from ..training.same_run import check_engine, check_same_run
-from ..training.stopping import Stop, stop_on_signals
+from ..training.resume_checks import check_engine, check_resumable
+from ..training.run_log import RunLog, run_log
 from ..weights import load_weights, read_weights
-from .activations import checkpoint_activations
-from .batches import test_loader, train_loader
+from .activation_checkpointing import checkpoint_activations
+from .build import MUTABLE_KEYS, build_classifier, build_objective, build_train_pipeline, check_recipe, epochs_to_steps
+from .data.dataset import ClassificationDataset, read_class_names
+from .data.dataset_factory import open_image_dataset
+from .data.loader import test_loader, train_loader
 from .evaluation import TASK, evaluate_classifier, write_results
-from .labelled import LabelledImages, read_class_names
-from .optimiser import build_pretraining_optimizer
+from .optimizer import build_pretraining_optimizer
 from .preprocessing import architecture, preprocessing
-from .settings import (
-    MAY_CHANGE,
-    build_classifier,
-    check_recipe,
-    objective_of,
-    settle_steps,
-    training_view,
-)
-from .sources import open_images
 from .state import ClassifierState
 
 KEEP = 2  # numbered checkpoints: a torn one leaves the one before
@@ -75,15 +68,15 @@ def run_pretraining(
     """
     cfg = cfg.clone()
     cfg.defrost()
-    with run_log() as log, stop_on_signals() as stop, OutputFolder(cfg.OUTPUT_DIR) as folder, dead_workers_told():
-        device = _announce(cfg)
+    with run_log() as log, stop_on_signals() as stop, OutputFolder(cfg.OUTPUT_DIR) as folder, worker_death_as_error():
+        device = _log_setup(cfg)
         check_recipe(cfg)
         folder.check(resume=resume, overwrite=overwrite)
         images, test_images = _data(cfg)
         path, saved = _saved_run(cfg, images, checkpoint) if resume else (None, None)
         run = _Run(cfg, device, images, test_images, path, saved, stop)
         del saved
-        folder.claim()
+        folder.acquire()
         return run.train(log)
 
 
@@ -98,13 +91,13 @@ def run_classifier_evaluation(cfg: CfgNode) -> dict[str, Any]:
     """
     cfg = cfg.clone()
     cfg.defrost()
-    with run_log(), stop_on_signals("before its evaluation was done.") as stop, dead_workers_told():
-        device = _announce(cfg)
+    with run_log(), stop_on_signals("before its evaluation was done.") as stop, worker_death_as_error():
+        device = _log_setup(cfg)
         if not cfg.MODEL.WEIGHTS:
             raise ConfigError("No weights were given to evaluate: set MODEL.WEIGHTS <path>, or --resume <checkpoint>.")
         file = read_weights(cfg.MODEL.WEIGHTS)
         names = [str(c["name"]) for c in file.extra["categories"]] if "architecture" in file.extra else None
-        test_images = open_images(
+        test_images = open_image_dataset(
             cfg.DATASETS.TEST,
             root=cfg.DATASETS.TEST_ROOT,
             classes=names or read_class_names(cfg.DATASETS.CLASSES),
@@ -113,10 +106,10 @@ def run_classifier_evaluation(cfg: CfgNode) -> dict[str, Any]:
         cfg.MODEL.NUM_CLASSES = len(test_images.class_names)
         check_recipe(cfg)
         model = build_classifier(cfg)
-        load_weights(model, file, whole=True)
-        if comm.is_main():
+        load_weights(model, file, strict=True)
+        if comm.is_main_process():
             check_writable(cfg.OUTPUT_DIR)
-        model = _laid_out(cfg, model, device)
+        model = _to_device(cfg, model, device)
         if not cfg.SOLVER.AMP.ENABLED:  # autocast casts layer by layer, and would not see what is inside another
             fuse_for_inference(model)
         return Evaluation(cfg, test_images, device, stop)(model)
@@ -130,7 +123,7 @@ class Evaluation:
     """
 
     def __init__(
-        self, cfg: CfgNode, images: LabelledImages, device: torch.device, stop: Stop | None = None
+        self, cfg: CfgNode, images: ClassificationDataset, device: torch.device, stop: StopRequest | None = None
     ) -> None:  # fmt: skip
         self._cfg, self._images, self._device, self._stop = cfg, images, device, stop
         self._view = preprocessing(cfg)
@@ -144,20 +137,20 @@ class Evaluation:
             EvaluationLeft: the run was asked to end.
         """
         with ema.applied() if ema is not None else nullcontext():
-            share_statistics(model)
+            broadcast_statistics(model)
             loader = test_loader(
                 self._images,
                 size=self._view.size,
                 crop_ratio=self._view.crop_ratio,
                 batch_size=self._cfg.TEST.IMS_PER_BATCH,
                 num_workers=self._cfg.DATALOADER.NUM_WORKERS,
-                rank=comm.rank(),
-                world_size=comm.world_size(),
+                rank=comm.get_rank(),
+                world_size=comm.get_world_size(),
                 pin_memory=self._device.type == "cuda",
             )
             results = evaluate_classifier(
                 model,
-                loader if self._stop is None else self._stop.between(loader),
+                loader if self._stop is None else self._stop.stoppable(loader),
                 num_classes=len(self._images.class_names),
                 preprocessing=self._view,
                 device=self._device,
@@ -178,32 +171,38 @@ class _Run:
     """The parts of a run, put together."""
 
     def __init__(
-        self, cfg: CfgNode, device: torch.device, images: LabelledImages, test_images: LabelledImages | None,
-        path: Path | None, saved: dict[str, Any] | None, stop: Stop,
-    ) -> None:  # fmt: skip
+        self,
+        cfg: CfgNode,
+        device: torch.device,
+        images: ClassificationDataset,
+        test_images: ClassificationDataset | None,
+        path: Path | None,
+        saved: dict[str, Any] | None,
+        stop: StopRequest,
+    ) -> None:
         self._stop = stop
         if saved:
             cfg.MODEL.WEIGHTS = _weights_of(saved)
-        seed = parts.settle_seed(cfg, saved["rng"]["seed"] if saved else None)
+        seed = parts.resolve_seed(cfg, saved["rng"]["seed"] if saved else None)
         self.config = cfg.dump()
-        self.cfg = settled = settle_steps(cfg, len(images))
+        self.cfg = settled = epochs_to_steps(cfg, len(images))
         self.rate = parts.learning_rate(settled)
         torch.manual_seed(seed)
         model = build_classifier(settled)
         if cfg.MODEL.WEIGHTS and not saved:
             load_weights(model, cfg.MODEL.WEIGHTS)
-        self.model = model = _laid_out(settled, model, device)
+        self.model = model = _to_device(settled, model, device)
         self.start = int(saved["iteration"]) if saved else 0
         skipped = SkippedImages(settled.DATALOADER.SKIP_BAD_IMAGES, saved.get("skipped") if saved else None)
         self.loader = train_loader(
             images,
-            training_view(settled, images, seed),
+            build_train_pipeline(settled, images, seed),
             start=self.start,
             accumulate=settled.SOLVER.ACCUMULATE,
             repeats=settled.INPUT.REPEATS,
             num_workers=settled.DATALOADER.NUM_WORKERS,
-            rank=comm.rank(),
-            world_size=comm.world_size(),
+            rank=comm.get_rank(),
+            world_size=comm.get_world_size(),
             pin_memory=device.type == "cuda",
             skipped=skipped,
         )
@@ -214,7 +213,7 @@ class _Run:
                 settled, model, base_lr=self.rate.base_lr, scaled=precision.scaled, pretrained=bool(cfg.MODEL.WEIGHTS)
             ),
             precision=precision,
-            ema=parts.averaged_weights(settled, model),
+            ema=parts.build_ema(settled, model),
             seed=seed,
             config=self.config,
             categories=categories(images),
@@ -224,10 +223,10 @@ class _Run:
         )
         if saved:
             self.state.restore(saved, path)
-        self.objective = objective_of(settled, model, seed).to(device)
+        self.objective = build_objective(settled, model, seed).to(device)
         self.writer: MetricsWriter | None = None
         evaluation = Evaluation(settled, test_images, device, stop) if test_images is not None else None
-        self.milestones = Milestones(
+        self.actions = PeriodicActions(
             checkpointer=Checkpointer(settled.OUTPUT_DIR, keep=KEEP),
             snapshot=self.state.snapshot,
             weights=self.state.weights,
@@ -241,7 +240,7 @@ class _Run:
             best=saved["best"] if saved else None,
         )
         if saved:
-            self.milestones.refuse_finished(self.start, path)
+            self.actions.check_unfinished(self.start, path)
             logger.info("Resuming %s after %d steps.", path, self.start)
         if settled.MODEL.CHECKPOINT_ACTIVATIONS:
             checkpoint_activations(model)
@@ -253,29 +252,29 @@ class _Run:
         return {TASK: {k: v for k, v in results.items() if k != "per_class"}} if results else {}
 
     def train(self, log: RunLog) -> dict[str, Any]:
-        cfg, milestones, start = self.cfg, self.milestones, self.start
+        cfg, actions, start = self.cfg, self.actions, self.start
         max_iter = cfg.SOLVER.MAX_ITER
-        if comm.is_main():
+        if comm.is_main_process():
             log.write_to(cfg.OUTPUT_DIR)
             write_text(Path(cfg.OUTPUT_DIR) / "config.yaml", self.config)
-            self.writer = MetricsWriter(cfg.OUTPUT_DIR, start=start, evaluated=not milestones.owes_evaluation(start))
+            self.writer = MetricsWriter(cfg.OUTPUT_DIR, start=start, evaluated=not actions.evaluation_pending(start))
         logger.info(
             "%s: %.2f M parameters, %d classes; %d images to train on, %d steps of %d (%.2f an epoch).",
             cfg.MODEL.NAME, sum(p.numel() for p in self.model.parameters()) / 1e6, cfg.MODEL.NUM_CLASSES,
             self.state.images, max_iter, cfg.SOLVER.IMS_PER_BATCH, self.state.images / cfg.SOLVER.IMS_PER_BATCH,
         )  # fmt: skip
         try:
-            if not milestones.evaluate_if_due(start) and start < max_iter:
-                with self._stop.awaited():
+            if not actions.evaluate_if_due(start) and start < max_iter:
+                with self._stop.deferred():
                     train(
-                        replicate(self.objective),
+                        wrap_distributed(self.objective),
                         iter(self.loader),
                         self.state.optimizer,
                         self.rate,
                         start=start,
                         max_iter=max_iter,
                         seed=self.state.seed,
-                        milestones=milestones,
+                        actions=actions,
                         progress=Progress(
                             start=start, max_iter=max_iter, writer=self.writer, images=cfg.SOLVER.IMS_PER_BATCH
                         ),
@@ -290,28 +289,28 @@ class _Run:
         finally:
             if self.writer is not None:
                 self.writer.close()
-        comm.barrier()
-        return milestones.last_metrics.get(TASK, {})
+        comm.synchronize()
+        return actions.last_metrics.get(TASK, {})
 
 
-def categories(images: LabelledImages) -> list[dict[str, Any]]:
+def categories(images: ClassificationDataset) -> list[dict[str, Any]]:
     """`[{"id": ..., "name": ...}, ...]` in the order of the classes, as a checkpoint keeps them."""
     return [{"id": number, "name": name} for number, name in enumerate(images.class_names)]
 
 
-def _announce(cfg: CfgNode) -> torch.device:
+def _log_setup(cfg: CfgNode) -> torch.device:
     logger.info(
-        "Pretraining (se_det %s, PyTorch %s), %d process(es).", __version__, torch.__version__, comm.world_size()
+        "Pretraining (se_det %s, PyTorch %s), %d process(es).", __version__, torch.__version__, comm.get_world_size()
     )
-    device = parts.settle_device(cfg)
-    parts.settle_backends(cfg)
+    device = parts.resolve_device(cfg)
+    parts.set_backend_flags(cfg)
     return device
 
 
-def _data(cfg: CfgNode) -> tuple[LabelledImages, LabelledImages | None]:
+def _data(cfg: CfgNode) -> tuple[ClassificationDataset, ClassificationDataset | None]:
     """The images to train and to evaluate on; sets MODEL.NUM_CLASSES."""
     classes, number = read_class_names(cfg.DATASETS.CLASSES), cfg.MODEL.NUM_CLASSES
-    images = open_images(cfg.DATASETS.TRAIN, root=cfg.DATASETS.TRAIN_ROOT, classes=classes, num_classes=number)
+    images = open_image_dataset(cfg.DATASETS.TRAIN, root=cfg.DATASETS.TRAIN_ROOT, classes=classes, num_classes=number)
     if cfg.MODEL.NUM_CLASSES not in (0, len(images.class_names)):
         raise DataError(
             f"{images.source} has {len(images.class_names)} classes, and MODEL.NUM_CLASSES is {cfg.MODEL.NUM_CLASSES}."
@@ -323,29 +322,29 @@ def _data(cfg: CfgNode) -> tuple[LabelledImages, LabelledImages | None]:
     if not cfg.DATASETS.TEST:
         logger.warning("There is no data to evaluate on (--test_data_path, DATASETS.TEST): nothing is evaluated.")
         return images, None
-    test = open_images(
+    test = open_image_dataset(
         cfg.DATASETS.TEST, root=cfg.DATASETS.TEST_ROOT, classes=images.class_names, num_classes=len(images.class_names)
     )
     return images, test
 
 
-def _laid_out(cfg: CfgNode, model: nn.Module, device: torch.device) -> nn.Module:
+def _to_device(cfg: CfgNode, model: nn.Module, device: torch.device) -> nn.Module:
     layout = torch.channels_last if cfg.MODEL.CHANNELS_LAST else torch.contiguous_format
     return model.to(device, memory_format=layout)
 
 
-def _saved_run(cfg: CfgNode, images: LabelledImages, checkpoint: str | None) -> tuple[Path, dict[str, Any]]:
+def _saved_run(cfg: CfgNode, images: ClassificationDataset, checkpoint: str | None) -> tuple[Path, dict[str, Any]]:
     """The checkpoint to resume, checked; read by the first process, as other machines may not have its folder."""
     found = None
-    if comm.is_main():
-        found = (Path(checkpoint), load_checkpoint(checkpoint)) if checkpoint else Checkpointer(cfg.OUTPUT_DIR).newest()
+    if comm.is_main_process():
+        found = (Path(checkpoint), load_checkpoint(checkpoint)) if checkpoint else Checkpointer(cfg.OUTPUT_DIR).latest()
         path, saved = found
         check_engine(saved, path)
         if "architecture" not in saved:
             raise CheckpointError(
                 f"{path} is not of a pretraining run, but of a detector's: resume it with the detector."
             )
-        check_same_run(saved, cfg, categories(images), path, MAY_CHANGE)
+        check_resumable(saved, cfg, categories(images), path, MUTABLE_KEYS)
     return comm.broadcast_object(found)
 
 

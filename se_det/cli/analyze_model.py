@@ -63,7 +63,7 @@ def run(args: argparse.Namespace) -> int:
         rows = _models(args.names, tuple(args.size or (224, 224)))
     if args.format == "table":
         rows = [_readable(row) for row in rows]
-    _give(render(rows, args.format), args.output)
+    _write_output(render(rows, args.format), args.output)
     return 0
 
 
@@ -98,10 +98,10 @@ def _models(patterns: Sequence[str], size: tuple[int, int]) -> list[dict[str, An
 
 
 def _papers(patterns: Sequence[str]) -> list[dict[str, Any]]:
-    from ..analysis.published import compare
+    from ..analysis.paper_tables import compare_with_papers
     from ..errors import ConfigError
 
-    rows = [row for pattern in patterns or ["*"] for row in compare(pattern)]
+    rows = [row for pattern in patterns or ["*"] for row in compare_with_papers(pattern)]
     if not rows:
         raise ConfigError(f"No network of the papers' tables matches {' '.join(patterns)}.")
     return rows
@@ -122,13 +122,13 @@ def _detector(config: str, overrides: Sequence[str], size: tuple[int, int]) -> l
 def _gates(args: argparse.Namespace) -> int:
     import cv2
 
-    from ..analysis.gate_statistics import collect
+    from ..analysis.gate_statistics import collect_gate_statistics
     from ..analysis.line_plot import draw_lines
     from ..backbones import create_backbone
     from ..config import load_config
-    from ..detection.build import build_trunk, check_model
+    from ..detection.build import build_bottom_up, check_model
     from ..errors import ConfigError
-    from ..files import check_writable, write_atomically, write_json, write_text
+    from ..files import atomic_write, check_writable, write_json, write_text
     from ..weights import load_weights
 
     if not args.output or not args.weights:
@@ -140,7 +140,7 @@ def _gates(args: argparse.Namespace) -> int:
     if args.config_file:
         cfg = load_config(args.config_file, args.names)
         check_model(cfg)
-        trunk = build_trunk(cfg)
+        trunk = build_bottom_up(cfg)
         pixels = {"mean": cfg.MODEL.PIXEL_MEAN, "std": cfg.MODEL.PIXEL_STD, "channels": cfg.INPUT.FORMAT}
     elif len(args.names) == 1:
         trunk = create_backbone(args.names[0])
@@ -149,7 +149,7 @@ def _gates(args: argparse.Namespace) -> int:
     load_weights(trunk, args.weights)
     output = Path(args.output)
     check_writable(output)
-    found = collect(trunk, args.gates, size=(args.size or (224,))[0], limit=args.limit, **pixels)
+    found = collect_gate_statistics(trunk, args.gates, size=(args.size or (224,))[0], limit=args.limit, **pixels)
     if args.format == "csv":
         write_text(output / "gates.csv", render(found.rows(), "csv"))
     else:
@@ -158,7 +158,7 @@ def _gates(args: argparse.Namespace) -> int:
     def save(name: str, series: list, **options: Any) -> None:
         picture = draw_lines(series, y_label="mean activation", **options)
         data = cv2.imencode(".png", picture)[1].tobytes()
-        write_atomically(output / f"{name}.png", lambda file: file.write(data))
+        atomic_write(output / f"{name}.png", lambda file: file.write(data))
 
     for name, mean in found.mean.items():
         # In the order of the mean: by index, hundreds of channels would only be noise to the eye.
@@ -174,7 +174,7 @@ def _gates(args: argparse.Namespace) -> int:
     stages = found.by_stage()
     rows = [{"class": label, "images": found.images[i], **{s: f"{stages[s][i]:.4f}" for s in stages}}
             for i, label in enumerate(found.classes)]  # fmt: skip
-    _give(render(rows, "table"), None)
+    _write_output(render(rows, "table"), None)
     logger.info("%s with the figures of %d gates, and a plot of each beside it.",
                 output / ("gates.csv" if args.format == "csv" else "gates.json"), len(found.mean))  # fmt: skip
     return 0
@@ -199,13 +199,13 @@ def _readable(row: dict[str, Any]) -> dict[str, str]:
     return shown
 
 
-def render(rows: Any, form: str) -> str:
+def render(rows: Any, output_format: str) -> str:
     """Rows of equal keys as an aligned table, CSV or JSON, with a newline at the end."""
     rows = list(rows)
-    if form == "json":
+    if output_format == "json":
         return json.dumps(rows, indent=1) + "\n"
     keys = list(rows[0])
-    if form == "csv":
+    if output_format == "csv":
         text = io.StringIO()
         writer = csv.DictWriter(text, keys, lineterminator="\n")
         writer.writeheader()
@@ -225,7 +225,7 @@ def render(rows: Any, form: str) -> str:
     return "\n".join([line(keys), rule, *map(line, cells)]) + "\n"
 
 
-def _give(text: str, path: str | None) -> None:
+def _write_output(text: str, path: str | None) -> None:
     from ..files import write_text
 
     if path is None:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # commands start without loading PyTorch
-    from ..benchmarks.alternate import Comparison
+    from ..benchmarks.timing import Comparison
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -68,12 +68,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Measure what was asked for, and publish it."""
-    from ..benchmarks.alternate import machine
     from ..benchmarks.results import publish
-    from ..device import pick_device
+    from ..benchmarks.timing import machine
+    from ..device import select_device
 
     _check_counts(args, "repeat")
-    device = str(pick_device(args.device)) if "device" in args else "cpu"
+    device = str(select_device(args.device)) if "device" in args else "cpu"
     with tempfile.TemporaryDirectory() as folder:
         compared, more = args.measure(args, device, folder), {"threads": 1} if args.what == "loader" else {}
         publish(compared, machine(device) | more, json=args.json, csv_file=args.csv)

@@ -31,10 +31,10 @@ def run(args: argparse.Namespace) -> int:
     from pathlib import Path
 
     from ..errors import WeightsError
-    from ..weights.conversion import WRITTEN, convert, write_weights
+    from ..weights.conversion import WRITABLE, convert, write_weights
 
-    if Path(args.target).suffix not in WRITTEN:
-        raise WeightsError(f"{args.target} has an unknown ending: converted weights are {' or '.join(WRITTEN)}.")
+    if Path(args.target).suffix not in WRITABLE:
+        raise WeightsError(f"{args.target} has an unknown ending: converted weights are {' or '.join(WRITABLE)}.")
     conversion = convert(args.source, family=args.family, to=args.to, class_order=args.class_order)
     write_weights(args.target, conversion)
     for line in conversion.summary().splitlines():

@@ -57,16 +57,16 @@ def _classifier(args: argparse.Namespace) -> Exportable:
     if args.model:
         return classifier(create_model(args.model, num_classes=args.num_classes, weights=args.weights))
     model = load_classifier(args.weights)
-    said = model.preprocessing
+    metadata = model.preprocessing
     return classifier(
         model,
-        says={
+        metadata={
             "classes": model.class_names,
-            "input_format": said.format,
-            "pixel_mean": list(said.mean),
-            "pixel_std": list(said.std),
-            "size": said.size,
-            "crop_ratio": said.crop_ratio,
+            "input_format": metadata.format,
+            "pixel_mean": list(metadata.mean),
+            "pixel_std": list(metadata.std),
+            "size": metadata.size,
+            "crop_ratio": metadata.crop_ratio,
         },
     )
 
@@ -75,13 +75,13 @@ def _detector(args: argparse.Namespace) -> Exportable:
     from dataclasses import replace
 
     from ..config import load_config
-    from ..evaluation import Predictor
     from ..export import detector, pyramid
+    from ..inference import Predictor
 
     predictor = Predictor(
         load_config(args.config_file, [*args.opts, "TEST.PRECISION", "float32", "TEST.COMPILE", False]), args.weights
     )
     network = pyramid(predictor.model) if args.part == "backbone" else detector(predictor.model, tuple(args.size))
     classes = [{"id": i, "name": n} for i, n in zip(predictor.category_ids, predictor.class_names)]
-    says = {**network.says, "input_format": predictor.cfg.INPUT.FORMAT, "categories": classes}
-    return replace(network, says=says)
+    metadata = {**network.metadata, "input_format": predictor.cfg.INPUT.FORMAT, "categories": classes}
+    return replace(network, metadata=metadata)

@@ -11,8 +11,8 @@ import sys
 from collections.abc import Sequence
 
 from .. import __version__
+from ..allocator import keep_freed_memory
 from ..errors import SeDetError
-from ..memory import keep_freed_memory
 
 # command: (module with `add_arguments(parser)` and `run(args)`, what it is for)
 COMMANDS = {

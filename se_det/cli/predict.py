@@ -34,7 +34,7 @@ def run(args: argparse.Namespace) -> int:
         DataError: there is nothing to detect in; or at the end, when some inputs could not be read.
         Terminated, Interrupted: SIGTERM or Ctrl-C came; files that were whole are kept, all others removed.
     """
-    from ..training.stopping import stop_on_signals
+    from ..training.preemption import stop_on_signals
 
     with stop_on_signals("early: what was drawn until then is kept, its detections are not."):
         return _run(args)
@@ -43,10 +43,10 @@ def run(args: argparse.Namespace) -> int:
 def _run(args: argparse.Namespace) -> int:
     from ..config import load_config
     from ..errors import ConfigError, DataError
-    from ..evaluation import Predictor
-    from ..evaluation.predict_files import RESULTS, predict_files
-    from ..evaluation.sources import find_sources
     from ..files import check_writable
+    from ..inference import Predictor
+    from ..inference.predict_files import RESULTS, predict_files
+    from ..inference.sources import find_sources
 
     if not 0 <= args.score_threshold <= 1:
         raise ConfigError(f"--score-threshold must be between 0 and 1, got {args.score_threshold}.")
@@ -58,13 +58,13 @@ def _run(args: argparse.Namespace) -> int:
         raise DataError(" ".join(failures))
     predictor = Predictor(load_config(args.config_file, [part for pair in args.set for part in pair]), args.weights)
     check_writable(output)
-    account = predict_files(
+    summary = predict_files(
         predictor, sources, output, score_threshold=args.score_threshold, limit=args.limit
     )  # fmt: skip
-    failures += account.failures
+    failures += summary.failures
     logger.info(
         "%d detections in %d images and frames: %s, and what was drawn beside it.",
-        account.detections, account.images, output / RESULTS,
+        summary.detections, summary.images, output / RESULTS,
     )  # fmt: skip
     for source in sources:
         if source.target.stem != source.path.stem:

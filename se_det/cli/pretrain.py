@@ -71,9 +71,9 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _evaluate_zoo(args: argparse.Namespace) -> int:
-    from ..classification.sources import open_images
-    from ..classification.zoo import CLASSES, evaluate_zoo
-    from ..device import pick_device
+    from ..classification.data.dataset_factory import open_image_dataset
+    from ..classification.zoo_evaluation import CLASSES, evaluate_zoo
+    from ..device import select_device
     from ..errors import ConfigError
     from ..files import write_json
 
@@ -82,9 +82,9 @@ def _evaluate_zoo(args: argparse.Namespace) -> int:
     cfg = _config(args, None)
     # Folders tell how many classes there are; a list may hold images of a few.
     number = 0 if Path(cfg.DATASETS.TEST).is_dir() else CLASSES
-    images = open_images(cfg.DATASETS.TEST, root=cfg.DATASETS.TEST_ROOT, num_classes=number)
+    images = open_image_dataset(cfg.DATASETS.TEST, root=cfg.DATASETS.TEST_ROOT, num_classes=number)
     rows = evaluate_zoo(args.zoo, images, batch_size=cfg.TEST.IMS_PER_BATCH, num_workers=cfg.DATALOADER.NUM_WORKERS,
-                        device=pick_device(cfg.MODEL.DEVICE))  # fmt: skip
+                        device=select_device(cfg.MODEL.DEVICE))  # fmt: skip
     if args.output:
         write_json(Path(args.output) / "zoo.json", rows, indent=2)
     return 1 if any("refused" in row for row in rows) else 0
@@ -99,7 +99,7 @@ def _train(cfg: CfgNode, resume: bool, checkpoint: str | None, overwrite: bool) 
 def _export(args: argparse.Namespace, checkpoint: str | None) -> int:
     import logging
 
-    from ..classification.export import export_safetensors
+    from ..classification.export_weights import export_safetensors
 
     path = export_safetensors(_weights(checkpoint or args.output or ""), args.export)
     logging.getLogger(__name__).info("Wrote %s.", path)
@@ -111,7 +111,7 @@ def _config(args: argparse.Namespace, checkpoint: str | None) -> CfgNode:
     from ..config import merge_overrides
     from ..errors import ConfigError
 
-    given = _given(args)
+    given = _legacy_options(args)
     weights = None
     if args.evaluate and args.resume is not None:
         weights = _weights(checkpoint or args.output or "./output/pretrain")
@@ -134,9 +134,9 @@ def _config(args: argparse.Namespace, checkpoint: str | None) -> CfgNode:
     return cfg
 
 
-def _given(args: argparse.Namespace) -> list[Any]:
+def _legacy_options(args: argparse.Namespace) -> list[Any]:
     """The authors' options as keys and values."""
-    from ..classification.settings import ALIASES
+    from ..classification.build import ALIASES
     from ..errors import ConfigError
 
     pairs: dict[str, Any] = {
@@ -184,7 +184,7 @@ def _weights(place: str) -> Path:
         return path
     if (path / f"{BEST}.pth").is_file():
         return path / f"{BEST}.pth"
-    found = Checkpointer(path).newest()
+    found = Checkpointer(path).latest()
     if found is None:
         raise CheckpointError(f"There is no checkpoint in {path}: name one with --resume PATH.")
     return found[0]
@@ -196,12 +196,12 @@ def _saved_config(path: Path) -> CfgNode | None:
 
     from ..classification.defaults import get_pretrain_cfg
     from ..config import merge_overrides
-    from ..config.loading import leaves
+    from ..config.loading import flatten
     from ..weights import read_weights
 
     file = read_weights(path)
     if "architecture" not in file.extra:
         return None
     cfg = get_pretrain_cfg()
-    merge_overrides(cfg, _overrides(dict(leaves(yaml.safe_load(file.extra["config"])))))
+    merge_overrides(cfg, _overrides(dict(flatten(yaml.safe_load(file.extra["config"])))))
     return cfg

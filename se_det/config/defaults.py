@@ -20,8 +20,9 @@ def get_cfg() -> CfgNode:
 
 def add_se_det_config(cfg: CfgNode) -> None:
     """Add the keys that are ours to `cfg`: this module's own config, or one of Detectron2's `get_cfg()`."""
+    section = type(cfg)  # Detectron2's configs merge only with sections of their own class
     # --- gates: what recalibrates the channels of each residual branch -------------------------------------------
-    cfg.MODEL.GATE = CN()
+    cfg.MODEL.GATE = section()
     cfg.MODEL.GATE.NAME = "none"  # none, se, sp_se, rg_se, cbam
     cfg.MODEL.GATE.REDUCTION = 16  # hidden width is channels // REDUCTION
     cfg.MODEL.GATE.BIAS = True  # biases in both fully connected layers; the released weights have them
@@ -46,6 +47,8 @@ def add_se_det_config(cfg: CfgNode) -> None:
     cfg.DATASETS.TRAIN_IMAGES = ""
     cfg.DATASETS.VAL_JSON = ""
     cfg.DATASETS.VAL_IMAGES = ""
+    # Whether a file_name may be an absolute path, or climb out of the image folder with "..": for trusted files.
+    cfg.DATASETS.ABSOLUTE_FILE_NAMES = False
     # Training goes on without images that cannot be read, or are of another size than declared: as many different ones
     # as this, each replaced by another image and named in the log. 0: the first one ends the run.
     cfg.DATALOADER.SKIP_BAD_IMAGES = 0
@@ -58,7 +61,7 @@ def add_se_det_config(cfg: CfgNode) -> None:
     # BASE_LR is given for this many images per step and scaled linearly to IMS_PER_BATCH; 0 leaves it as it is.
     cfg.SOLVER.REFERENCE_BATCH = 16
     cfg.SOLVER.AMP.DTYPE = "float16"  # float16 (with loss scaling, as in Detectron2) or bfloat16
-    cfg.SOLVER.EMA = CN()
+    cfg.SOLVER.EMA = section()
     # Keep an exponential average of the weights and evaluate it: 0.999, say, reached from 0.1 over the first steps.
     cfg.SOLVER.EMA.DECAY = 0.0  # 0: off
     # Images per forward pass in evaluation, per process. `Predictor` and `predict` take only images together that are

@@ -11,8 +11,8 @@ from typing import Any
 import yaml
 from fvcore.common.config import CfgNode
 
-from ..errors import ConfigError, did_you_mean
-from . import origins
+from ..errors import ConfigError, suggestion
+from . import provenance
 from .defaults import DETECTRON2_ONLY, get_cfg
 
 BASE_KEY = "_BASE_"
@@ -52,12 +52,10 @@ def find_config(path: str | Path) -> Path:
         if packaged.is_file():
             return packaged
     names = [p.name for p in (shipped / Path(*path.parts[1:-1])).glob("*.yaml")]
-    raise ConfigError(
-        f"There is no config file {path}, nor a shipped one of that name.{did_you_mean(path.name, names)}"
-    )
+    raise ConfigError(f"There is no config file {path}, nor a shipped one of that name.{suggestion(path.name, names)}")
 
 
-MOST_VALUES = 100_000  # of a YAML text; a config has some hundreds
+MAX_VALUES = 100_000  # of a YAML text; a config has some hundreds
 
 
 def _shipped_folder() -> Path:
@@ -68,7 +66,7 @@ def _shipped_folder() -> Path:
 def _shipped_values(file: Path) -> dict[str, Any]:
     """What the shipped config of this file's name says: so much of a copy is still our choice, not the user's."""
     original = _shipped_folder() / file.name
-    return dict(leaves(read_yaml(original))) if original.is_file() else {}
+    return dict(flatten(read_yaml(original))) if original.is_file() else {}
 
 
 def merge_overrides(cfg: CfgNode, overrides: Sequence[Any]) -> None:
@@ -141,7 +139,8 @@ def parse_yaml(text: str, source: str | Path) -> dict[str, Any]:
         tree = yaml.load(text, Loader=_UniqueKeyLoader)
     except yaml.constructor.ConstructorError as error:
         raise ConfigError(
-            f"{source}: {error.problem}{_line(error)}. Only plain values are read; tags that build Python objects are "
+            f"{source}: {error.problem}{_line_number(error)}. Only plain values are read; tags that build Python "
+            f"objects are "
             "refused."
         ) from error
     # Besides YAMLError: what a date that is none, a number of thousands of digits, or a tag on the wrong kind of value
@@ -156,8 +155,8 @@ def parse_yaml(text: str, source: str | Path) -> dict[str, Any]:
     while waiting:  # a value that stands for others counts as often as it is named: it may hold itself
         value = waiting.pop()
         count += 1
-        if count > MOST_VALUES:
-            raise ConfigError(f"{source} holds more than {MOST_VALUES} values, its '*' names written out. Shorten it.")
+        if count > MAX_VALUES:
+            raise ConfigError(f"{source} holds more than {MAX_VALUES} values, its '*' names written out. Shorten it.")
         waiting += value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
     return tree
 
@@ -177,7 +176,7 @@ class _UniqueKeyLoader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-def _line(error: yaml.MarkedYAMLError) -> str:
+def _line_number(error: yaml.MarkedYAMLError) -> str:
     return f" (line {error.problem_mark.line + 1})" if error.problem_mark else ""
 
 
@@ -186,24 +185,24 @@ def _one_line(error: BaseException) -> str:
 
 
 def _merge(cfg: CfgNode, tree: Mapping[str, Any], source: str, *, shipped: Mapping[str, Any] | None = None) -> None:
-    for key, value in leaves(tree):
+    for key, value in flatten(tree):
         node, name = _find(cfg, key, source)
         node[name] = _coerce(value, node[name], key, source)
         ours = shipped is not None and key in shipped and shipped[key] == value
-        origins.record(cfg, key, node[name], None if ours else source)
+        provenance.record(cfg, key, node[name], None if ours else source)
 
 
-def leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     """("A.B.C", value) of every key in a tree of mappings."""
     for key, value in tree.items():
         path = f"{prefix}{key}"
         if isinstance(value, Mapping) and value:
-            yield from leaves(value, f"{path}.")
+            yield from flatten(value, f"{path}.")
         else:
             yield path, value
 
 
-def get_value(cfg: CfgNode, key: str) -> Any:
+def get_key(cfg: CfgNode, key: str) -> Any:
     """The value of "A.B.C"."""
     for part in key.split("."):
         cfg = cfg[part]
@@ -220,8 +219,8 @@ def _find(cfg: CfgNode, key: str, source: str) -> tuple[CfgNode, str]:
                     f"{source}: {key} is a key of Detectron2's that the builtin engine does not implement. Remove it, "
                     "or run with --engine detectron2."
                 )
-            known = [path for path, _ in leaves(cfg)]
-            raise ConfigError(f"{source}: there is no key {here}.{did_you_mean(key, known)}")
+            known = [path for path, _ in flatten(cfg)]
+            raise ConfigError(f"{source}: there is no key {here}.{suggestion(key, known)}")
         if depth < len(parts) - 1:
             node = node[part]
     if isinstance(node[parts[-1]], CfgNode):

@@ -4,13 +4,13 @@ from .catalog import DATASETS, DatasetEntry, dataset_paths, open_dataset, regist
 from .coco import CocoDataset, compare_categories, read_coco
 from .images import read_image
 from .loader import build_test_loader, build_train_loader, test_loader, train_loader
-from .samplers import TrainingBatches
+from .samplers import TrainBatchSampler
 
 __all__ = [
     "DATASETS",
     "CocoDataset",
     "DatasetEntry",
-    "TrainingBatches",
+    "TrainBatchSampler",
     "build_test_loader",
     "build_train_loader",
     "compare_categories",

@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..errors import DataError, did_you_mean
+from ..errors import DataError, suggestion
 from .coco import CocoDataset, read_coco
 
 ROOT_VARIABLE = "DETECTRON2_DATASETS"
@@ -75,8 +75,8 @@ def dataset_paths(name: str) -> tuple[Path, Path]:
     return root / entry.json, root / entry.images
 
 
-def open_dataset(name: str) -> CocoDataset:
-    """Read a named data set.
+def open_dataset(name: str, *, absolute_file_names: bool = False) -> CocoDataset:
+    """Read a named data set; see `read_coco`.
 
     Raises:
         DataError: no data set has this name, its files are not there, or they cannot be used.
@@ -94,13 +94,13 @@ def open_dataset(name: str) -> CocoDataset:
                 f"The {what} of the data set '{name}' is not there: {path.absolute()} ({setting}). {entry.remedy}, or "
                 f"set {ROOT_VARIABLE} to the folder that holds {Path(entry.json).parts[0]}/."
             )
-    return read_coco(json, images, drop_empty_boxes=entry.drop_empty_boxes)
+    return read_coco(json, images, drop_empty_boxes=entry.drop_empty_boxes, absolute_file_names=absolute_file_names)
 
 
 def _entry(name: str) -> DatasetEntry:
     if name not in DATASETS:
         raise DataError(
-            f"There is no data set '{name}'.{did_you_mean(name, DATASETS)} Known are {', '.join(sorted(DATASETS))}; "
+            f"There is no data set '{name}'.{suggestion(name, DATASETS)} Known are {', '.join(sorted(DATASETS))}; "
             "for your own files give DATASETS.TRAIN_JSON and DATASETS.TRAIN_IMAGES (--train-json, --train-images)."
         )
     return DATASETS[name]

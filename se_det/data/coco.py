@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +13,12 @@ import torch
 
 from ..errors import DataError
 from . import coco_checks as checks
+from .annotation_marks import CROWD_REMEDY, crowd_like_marks, crowd_warnings
 from .coco_dataset import CocoDataset, ImageAnnotations, ImageInfo
 from .coco_json import parse_coco
-from .coco_masks import segmentations
-from .folders import check_folders
-from .text_column import TextColumn
+from .coco_masks import Segmentations, segmentations
+from .polygon_holes import nesting_depth
+from .string_array import StringArray
 
 __all__ = ["CocoDataset", "ImageAnnotations", "ImageInfo", "compare_categories", "read_coco"]
 
@@ -24,7 +26,11 @@ logger = logging.getLogger(__name__)
 
 
 def read_coco(
-    json_path: str | os.PathLike, images_folder: str | os.PathLike, *, drop_empty_boxes: bool = False
+    json_path: str | os.PathLike,
+    images_folder: str | os.PathLike,
+    *,
+    drop_empty_boxes: bool = False,
+    absolute_file_names: bool = False,
 ) -> CocoDataset:
     """Read and check a COCO annotation file. Ids may be sparse; polygons, RLEs and crowds may be mixed.
 
@@ -33,6 +39,7 @@ def read_coco(
         images_folder: the folder that its file names are relative to.
         drop_empty_boxes: leave out boxes without area and polygons of fewer than 3 points, and log how many, instead
             of refusing them: for released files whose faults are known.
+        absolute_file_names: read also files whose name is absolute, or climbs out of the folder with "..".
 
     Raises:
         DataError: a sentence with the file, the id, the value, and what to do.
@@ -43,18 +50,18 @@ def read_coco(
         raise DataError(f"The folder of images {folder} (of {path}) is not there: correct the path.")
     content = parse_coco(path)
     category_ids, category_names = checks.categories(path, content.categories)
-    image_ids, file_names, image_sizes = checks.images(path, content.images)
-    check_folders(path, folder, image_ids, file_names)
+    image_ids, file_names, image_sizes = checks.images(path, content.images, absolute=absolute_file_names)
 
     found = content.annotations
     ids = checks.annotation_ids(path, found)
     owners = checks.image_indices(path, found, ids, image_ids)
     classes = checks.class_indices(path, found, ids, category_ids)
     xywh = checks.boxes(path, found, ids)
-    empty = checks.without_area(path, xywh, ids, allowed=drop_empty_boxes)
+    empty = checks.zero_area(path, xywh, ids, allowed=drop_empty_boxes)
     crowd = checks.crowds(path, found, ids)
     areas = checks.areas(path, found, ids, xywh)
     masks = segmentations(path, found, ids, image_sizes[owners], xywh, content.polygons, lenient=drop_empty_boxes)
+    _warn_of_marks(path, found, crowd, classes, category_names, masks)
     if empty.any():
         logger.info("%s: %d annotations without area are left out.", path, int(empty.sum()))
 
@@ -70,8 +77,8 @@ def read_coco(
         images_folder=folder,
         category_ids=category_ids,
         category_names=category_names,
-        image_ids=TextColumn(image_ids) if texts else torch.tensor(image_ids, dtype=torch.int64),
-        file_names=TextColumn(file_names),
+        image_ids=StringArray(image_ids) if texts else torch.tensor(image_ids, dtype=torch.int64),
+        file_names=StringArray(file_names),
         columns={
             "index": torch.arange(len(image_ids)),
             "sizes": torch.from_numpy(image_sizes),
@@ -92,6 +99,30 @@ def read_coco(
         path, len(image_ids), len(order), int(crowd[order].sum()), len(category_ids), time.perf_counter() - start,
     )  # fmt: skip
     return dataset
+
+
+def _warn_of_marks(
+    path: Path, annotations: list[dict], crowd: np.ndarray, classes: np.ndarray, names: Sequence[str],
+    masks: Segmentations,
+) -> None:  # fmt: skip
+    """Say what is in the file that training and evaluation do not take as its author may mean it."""
+    found = [sentence for _, sentence in crowd_warnings(crowd, classes, names)]
+    if found:
+        logger.warning("%s: %s: %s.", path, "; ".join(found), CROWD_REMEDY)
+    for key, positions in crowd_like_marks(annotations).items():
+        logger.warning(
+            "%s: %d annotations are marked %s, which is no mark of COCO's: they count as plain objects. Set iscrowd to "
+            "1 for those that shall not.", path, len(positions), ascii(key),
+        )  # fmt: skip
+    owner = np.full(len(masks.polygon_start) - 1, -1)
+    for at in np.flatnonzero(np.diff(masks.polygon_range)[:, 0] > 1).tolist():
+        owner[slice(*masks.polygon_range[at])] = at
+    holes = int((nesting_depth(masks.vertices, masks.polygon_start, owner) % 2).sum())
+    if holes:
+        logger.warning(
+            "%s: %d polygons lie inside another one of their annotation. COCO draws the union, so a hole is filled: "
+            "encode such masks as RLE (`se-det check-data --fix OUT` does where the area says so).", path, holes,
+        )  # fmt: skip
 
 
 def compare_categories(train: CocoDataset, val: CocoDataset) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable, Sequence
 from itertools import chain
 from pathlib import Path
@@ -16,7 +15,6 @@ from .coco_json import shorten
 
 Id = int | str
 
-LEAVES = re.compile(r"(^|[/\\])\.\.([/\\]|$)")
 MAX_SIDE = 2**20  # px; beyond it products of sides no longer are what they seem
 
 
@@ -39,8 +37,11 @@ def categories(path: Path, found: list[dict]) -> tuple[tuple[int, ...], tuple[st
     return tuple(ids[i] for i in order), tuple(names[i] for i in order)
 
 
-def images(path: Path, found: list[dict]) -> tuple[list[Id], list[str], np.ndarray]:
-    """Image ids, file names, and int64 (n, 2) heights and widths px.
+def images(path: Path, found: list[dict], *, absolute: bool = False) -> tuple[list[Id], list[str], np.ndarray]:
+    """Image ids, file names with "/" between folders, and int64 (n, 2) heights and widths px.
+
+    Args:
+        absolute: allow file names that are absolute or climb out of the folder.
 
     Raises:
         DataError: an id twice or not a number or text, a size missing or not positive, a file name missing, absolute,
@@ -50,7 +51,7 @@ def images(path: Path, found: list[dict]) -> tuple[list[Id], list[str], np.ndarr
         raise DataError(f"{path}: 'images' is empty. Give the file that lists the images.")
     ids = _ids(path, found, "image", kinds=(int, str))
     sizes = np.stack([_sides(path, found, ids, key) for key in ("height", "width")], axis=1)
-    return ids, _file_names(path, found, ids), sizes
+    return ids, _file_names(path, found, ids, absolute), sizes
 
 
 def image_indices(path: Path, annotations: list[dict], ids: Sequence[Id], image_ids: Sequence[Id]) -> np.ndarray:
@@ -113,7 +114,7 @@ def boxes(path: Path, annotations: list[dict], ids: Sequence[Id]) -> np.ndarray:
     )
 
 
-def without_area(path: Path, xywh: np.ndarray, ids: Sequence[Id], *, allowed: bool) -> np.ndarray:
+def zero_area(path: Path, xywh: np.ndarray, ids: Sequence[Id], *, allowed: bool) -> np.ndarray:
     """bool (n,): boxes whose width or height is not above 0.
 
     Raises:
@@ -202,18 +203,28 @@ def _sides(path: Path, found: list[dict], ids: Sequence[Id], key: str) -> np.nda
     return np.array(sides, np.int64)
 
 
-def _file_names(path: Path, found: list[dict], ids: Sequence[Id]) -> list[str]:
+def as_path(name: str) -> str:
+    """A file name with the backslashes that Windows' programs write read as slashes."""
+    return name.replace("\\", "/")
+
+
+def leaves_folder(name: str) -> bool:
+    """Whether a file name (`as_path`) is absolute, or climbs with ".."."""
+    return name.startswith("/") or (name[1:2] == ":" and name[0].isalpha()) or ".." in name.split("/")
+
+
+def _file_names(path: Path, found: list[dict], ids: Sequence[Id], absolute: bool) -> list[str]:
     names = [image.get("file_name") for image in found]
     for at, name in enumerate(names):
-        if type(name) is str and name and name[0] not in "/\\" and ".." not in name and name.isprintable():
-            continue  # as nearly all are
         if not isinstance(name, str) or not name.strip():
             given = "no file_name" if name is None else f"the file_name {shorten(name)}"
             raise DataError(f"{path}: image {ids[at]!r} has {given}. Give the path of its file in the image folder.")
-        if name[0] in "/\\" or LEAVES.search(name):
+        names[at] = as_path(name)
+        if not absolute and leaves_folder(names[at]):
             raise DataError(
                 f"{path}: image {ids[at]!r} has the file_name {shorten(name)}, which leaves the image folder. Make it "
-                "a path below that folder, without a leading slash and without '..'."
+                "a path below that folder, without a leading slash and without '..'; or, if the file is to be trusted, "
+                "set DATASETS.ABSOLUTE_FILE_NAMES True."
             )
         if "\0" in name or not is_encodable(name):
             raise DataError(

@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from .folders import check_files
-from .text_column import TextColumn
+from .image_paths import check_files
+from .string_array import StringArray
 
 logger = logging.getLogger(__name__)
 
@@ -74,8 +74,8 @@ class CocoDataset:
         images_folder: Path,
         category_ids: tuple[int, ...],
         category_names: tuple[str, ...],
-        image_ids: torch.Tensor | TextColumn,
-        file_names: TextColumn,
+        image_ids: torch.Tensor | StringArray,
+        file_names: StringArray,
         columns: dict[str, torch.Tensor],
     ) -> None:
         """`columns`: as `read_coco` lays them out; `index` is the image of each item, `first` the first annotation of
@@ -135,7 +135,7 @@ class CocoDataset:
         """The name of each image's file, below `images_folder`."""
         return [self._file_names[at] for at in self._columns["index"].tolist()]
 
-    def without_empty(self) -> CocoDataset:
+    def drop_empty(self) -> CocoDataset:
         """The images with an annotation that is not a crowd; how many others there are is logged."""
         counts = self._not_crowd(torch.ones(len(self._columns["crowd"]), dtype=torch.bool))
         kept = self.subset(torch.nonzero(counts > 0).flatten())
@@ -161,16 +161,20 @@ class CocoDataset:
 
     def has_annotations(self) -> bool:
         """Whether any image has an annotation that is not a crowd: without one there is no AP."""
-        return bool(self._not_crowd(torch.ones(len(self._columns["crowd"]), dtype=torch.bool)).any())
+        return self.num_annotations() > 0
 
-    def annotations_without_mask(self) -> int:
+    def num_annotations(self) -> int:
+        """How many annotations there are, crowds not counted."""
+        return int(self._not_crowd(torch.ones(len(self._columns["crowd"]), dtype=torch.bool)).sum())
+
+    def num_annotations_without_mask(self) -> int:
         """How many annotations, crowds not counted, have no segmentation."""
         lacking = torch.ones(len(self._columns["crowd"]), dtype=torch.bool)
         for key in ("polygon_range", "runs_range"):
             lacking &= self._columns[key][:, 0] == self._columns[key][:, 1]
         return int(self._not_crowd(lacking).sum())
 
-    def annotations_with_runs(self) -> int:
+    def num_rle_annotations(self) -> int:
         """How many annotations, crowds not counted, have a run-length encoded mask."""
         runs = self._columns["runs_range"]
         return int(self._not_crowd(runs[:, 0] < runs[:, 1]).sum())

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import DataError
-from ..files import open_file
+from ..files import open_regular_file
 
 PACKED = 0  # the key that a packed segmentation's number stands under; keys of JSON itself are strings
 
@@ -75,7 +75,7 @@ def parse_coco(path: Path) -> CocoContent:
     content = load_json(path, polygons)
     if not isinstance(content, dict):
         hint = " COCO results (detections) are such a list; give the ground truth." if isinstance(content, list) else ""
-        raise DataError(f"{path} holds a JSON {kind_of(content)}, not an object as COCO annotations are.{hint}")
+        raise DataError(f"{path} holds a JSON {json_type(content)}, not an object as COCO annotations are.{hint}")
     lacking = [key for key in ("images", "annotations", "categories") if key not in content]
     if lacking:
         raise DataError(
@@ -86,7 +86,7 @@ def parse_coco(path: Path) -> CocoContent:
         values = content[key]
         if not isinstance(values, list):
             raise DataError(
-                f"{path} is not in COCO's format: '{key}' is a JSON {kind_of(values)}; it must be a list of objects."
+                f"{path} is not in COCO's format: '{key}' is a JSON {json_type(values)}; it must be a list of objects."
             )
         if set(map(type, values)) - {dict}:
             at, wrong = next((i, v) for i, v in enumerate(values) if not isinstance(v, dict))
@@ -104,7 +104,7 @@ def load_json(path: Path, polygons: PackedPolygons) -> Any:
     # Millions of new objects and not one cycle: the collector would walk over all of them again and again.
     gc.disable()
     try:
-        with open_file(path) as file:
+        with open_regular_file(path) as file:
             data = file.read()
         return json.loads(data, object_hook=polygons.take)
     except FileNotFoundError as error:
@@ -129,7 +129,7 @@ def shorten(value: Any) -> str:
     return text if len(text) <= 80 else text[:77] + "..."
 
 
-def kind_of(value: Any) -> str:
+def json_type(value: Any) -> str:
     """JSON's word for the kind of a value."""
     names = {list: "list", dict: "object", str: "string", bool: "true or false", type(None): "null"}
     return names.get(type(value), "number")

@@ -12,7 +12,7 @@ import numpy as np
 from ..errors import DataError
 from .coco_checks import Id
 from .coco_json import PACKED, PackedPolygons, as_numpy, shorten
-from .outline import MAX_OUTLINE, outline_lengths
+from .polygon_cost import MAX_OUTLINE, outline_lengths
 from .rle import decompress_counts
 
 FORM = (
@@ -81,7 +81,7 @@ def _polygons(
     if lenient:
         left_out |= lengths < 6
     if left_out.any():
-        values, lengths, polygon_range = _leave_out(left_out, values, lengths, polygon_range)
+        values, lengths, polygon_range = _drop(left_out, values, lengths, polygon_range)
         owner = owner[~left_out]
     for fault, reason in ((lengths % 2 == 1, "an odd number of values"), (lengths < 6, "fewer than 3 points")):
         if fault.any():
@@ -98,7 +98,7 @@ def _polygons(
     return values.reshape(-1, 2), start // 2, polygon_range
 
 
-def _leave_out(
+def _drop(
     polygons: np.ndarray, values: np.ndarray, lengths: np.ndarray, polygon_range: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     kept_before = np.concatenate(([0], np.cumsum(~polygons)))

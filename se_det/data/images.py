@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import warnings
+from contextlib import suppress
 from functools import cache
 from typing import IO
 
@@ -13,7 +14,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from ..errors import DataError
-from ..files import open_file
+from ..files import open_regular_file
 
 FORMATS = ("BGR", "RGB")
 START_OF_JPEG, END_OF_JPEG = b"\xff\xd8\xff", b"\xff\xd9"
@@ -51,7 +52,7 @@ def read_image(path: str | os.PathLike, format: str = "BGR") -> np.ndarray:
     """
     try:
         # From open() rather than the path, so that Pillow cannot leave it open.
-        with open_file(path) as file:
+        with open_regular_file(path) as file:
             return decode(file, format)
     except FileNotFoundError as error:
         raise DataError(f"The image {path} is not there: add the file, or take it out of the annotations.") from error
@@ -59,7 +60,7 @@ def read_image(path: str | os.PathLike, format: str = "BGR") -> np.ndarray:
     except Exception as error:
         empty = os.path.isfile(path) and os.path.getsize(path) == 0
         raise DataError(
-            f"The image {path} cannot be read: {what_is_wrong(error, empty=empty)}. Replace the file, or take it out "
+            f"The image {path} cannot be read: {decode_error(error, empty=empty)}. Replace the file, or take it out "
             "of the annotations."
         ) from error
 
@@ -72,7 +73,7 @@ def decode(file: IO[bytes], format: str = "RGB") -> np.ndarray:
     that do not end as a JPEG does, of which OpenCV would paint the missing part grey without a word.
 
     Raises:
-        Exception: of many kinds, as Pillow does on files that are not sound; see `what_is_wrong`.
+        Exception: of many kinds, as Pillow does on files that are not sound; see `decode_error`.
     """
     start = file.read(len(START_OF_JPEG))
     if start == START_OF_JPEG:
@@ -94,7 +95,9 @@ def _by_pillow(file: IO[bytes]) -> np.ndarray:
         # Of half the number of pixels that Pillow refuses (179 million), which satellite images have.
         warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
         image = open_image(file)
-        upright = _UPRIGHT.get(orientation_of(image))
+        # Loading turns a TIFF upright, and takes the orientation out: whoever asks before turns it twice.
+        image.load()
+        upright = _UPRIGHT.get(exif_orientation(image))
         image = _to_rgb(image)
         return np.asarray(image if upright is None else image.transpose(upright))
 
@@ -105,14 +108,18 @@ def open_image(file: IO[bytes]) -> Image.Image:
     Raises:
         Exception: as `decode`.
     """
-    return Image.open(file, formats=_formats())
+    return Image.open(file, formats=readable_formats())
 
 
 @cache
-def _formats() -> tuple[str, ...]:
-    """Those of `FILES` that this Pillow was built with."""
+def readable_formats() -> tuple[str, ...]:
+    """Those of `FILES` that this Pillow was built with, and HEIF where the package pillow-heif adds it."""
     Image.init()
-    return tuple(name for name in FILES if name in Image.OPEN)
+    with suppress(ImportError):
+        from pillow_heif import register_heif_opener
+
+        register_heif_opener()
+    return tuple(name for name in (*FILES, "HEIF") if name in Image.OPEN)
 
 
 def _plain_jpeg(data: bytes, format: str) -> np.ndarray | None:
@@ -120,7 +127,7 @@ def _plain_jpeg(data: bytes, format: str) -> np.ndarray | None:
     if not data.rstrip(b"\0").endswith(END_OF_JPEG):
         return None
     with open_image(io.BytesIO(data)) as image:  # the header only; it refuses what would fill the memory
-        if image.format != "JPEG" or image.mode not in ("RGB", "L") or orientation_of(image) in _UPRIGHT:
+        if image.format != "JPEG" or image.mode not in ("RGB", "L") or exif_orientation(image) in _UPRIGHT:
             return None
         size = image.size
     pixels = _by_opencv(data, format)
@@ -147,16 +154,16 @@ def _decoders_agree() -> bool:
     return True
 
 
-def what_is_wrong(error: Exception, *, empty: bool) -> str:
+def decode_error(error: Exception, *, empty: bool) -> str:
     """What `decode` failed with, in words."""
     if empty:
         return "the file is empty"
     if isinstance(error, UnidentifiedImageError):
-        return f"it is no image of a known format ({', '.join(FILES)})"
+        return f"it is no image of a known format ({', '.join(readable_formats())})"
     return str(getattr(error, "strerror", None) or error) or type(error).__name__
 
 
-def orientation_of(image: Image.Image) -> int | None:
+def exif_orientation(image: Image.Image) -> int | None:
     """EXIF's orientation, 1 to 8; None without a readable one."""
     try:
         value = image.getexif().get(274)

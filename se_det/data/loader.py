@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 
 import numpy as np
@@ -11,11 +12,13 @@ from ..errors import ConfigError, DataError
 from .coco import compare_categories
 from .coco_dataset import CocoDataset
 from .images import FORMATS
-from .samplers import TrainingBatches, aspect_groups, contiguous_share
-from .samples import TestSamples, TrainingSamples
-from .skipping import Replacing, SkippedImages
+from .samplers import TrainBatchSampler, aspect_groups, contiguous_shard
+from .samples import TestDataset, TrainDataset
+from .skipping import ReplaceBadImages, SkippedImages
 from .transforms import RESIZE_METHODS, ResizeAndFlip
-from .workers import Loader
+from .worker_loader import Loader
+
+logger = logging.getLogger(__name__)
 
 
 def train_loader(
@@ -60,17 +63,17 @@ def train_loader(
         raise DataError("There is no data set to train on: name one in DATASETS.TRAIN, or give DATASETS.TRAIN_JSON.")
     for other in datasets[1:]:
         compare_categories(datasets[0], other)
-    used = [dataset.without_empty() if filter_empty else dataset for dataset in datasets]
+    used = [dataset.drop_empty() if filter_empty else dataset for dataset in datasets]
     if masks:
         _check_masks(used)
     sizes = np.concatenate([dataset.sizes.numpy() for dataset in used])
     groups = aspect_groups(sizes) if grouping else np.zeros(len(sizes), np.int64)
-    batches = TrainingBatches(groups, ims_per_batch=ims_per_batch, seed=seed, start=start)
-    samples = TrainingSamples(used, augmentation=augmentation, seed=seed, format=format, masks=masks)
+    batches = TrainBatchSampler(groups, ims_per_batch=ims_per_batch, seed=seed, start=start)
+    samples = TrainDataset(used, augmentation=augmentation, seed=seed, format=format, masks=masks)
     skipped = skipped or SkippedImages()
     return Loader(
-        Replacing(samples, groups=groups, seed=seed, budget=skipped.budget),
-        lambda: batches.part(rank=rank, world_size=world_size, accumulate=accumulate),
+        ReplaceBadImages(samples, groups=groups, seed=seed, budget=skipped.budget),
+        lambda: batches.shard(rank=rank, world_size=world_size, accumulate=accumulate),
         num_images=len(samples),
         num_workers=num_workers,
         skipped=skipped,
@@ -101,10 +104,10 @@ def test_loader(
     Raises:
         DataError: while iterating, an image that cannot be read or is not of the size that the JSON gives.
     """
-    share = contiguous_share(len(dataset), rank, world_size)
+    share = contiguous_shard(len(dataset), rank, world_size)
     batches = [share[first : first + batch_size] for first in range(0, len(share), batch_size)]
     return Loader(
-        TestSamples(dataset, short_side=short_side, max_size=max_size, format=format, method=method),
+        TestDataset(dataset, short_side=short_side, max_size=max_size, format=format, method=method),
         lambda: iter(batches),
         num_images=len(share),
         num_workers=min(num_workers, len(batches)),
@@ -195,9 +198,15 @@ def _check_input(cfg: CfgNode) -> None:
 
 def _check_masks(datasets: Sequence[CocoDataset]) -> None:
     for dataset in datasets:
-        lacking = dataset.annotations_without_mask()
-        if lacking:
+        lacking, total = dataset.num_annotations_without_mask(), dataset.num_annotations()
+        if lacking == total > 0:
             raise DataError(
-                f"{dataset.json_path}: {lacking} annotations have no segmentation, which a mask head needs of each. "
-                "Train a detector without masks (MODEL.MASK_ON False, a faster_rcnn config), or add the segmentations."
+                f"{dataset.json_path}: none of its {total} annotations has a segmentation, which a mask head learns "
+                "from. Train a detector without masks (MODEL.MASK_ON False, a faster_rcnn config), or add the "
+                "segmentations."
             )
+        if lacking:
+            logger.warning(
+                "%s: %d of %d annotations have no segmentation: their boxes are learned, and masks from the others.",
+                dataset.json_path, lacking, total,
+            )  # fmt: skip

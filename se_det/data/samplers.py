@@ -11,7 +11,7 @@ from ..errors import ConfigError, DataError
 Item = tuple[int, int]  # (number of the sample in the run, index of its image)
 
 
-class TrainingBatches:
+class TrainBatchSampler:
     """Batches of `ims_per_batch` images, of which every process computes the same sequence.
 
     Each epoch is a new order of all images. With groups a batch is of one group, so that wide images are not padded to
@@ -51,7 +51,7 @@ class TrainingBatches:
             else:
                 batch += len(indices)
 
-    def part(self, *, rank: int = 0, world_size: int = 1, accumulate: int = 1) -> Iterator[list[Item]]:
+    def shard(self, *, rank: int = 0, world_size: int = 1, accumulate: int = 1) -> Iterator[list[Item]]:
         """The micro-batches that one process loads: `accumulate` for each batch, which is cut into that many parts,
         and each of those among the processes.
 
@@ -97,7 +97,7 @@ def aspect_groups(sizes: np.ndarray) -> np.ndarray:
     return np.where(sizes[:, 1] > sizes[:, 0], 0, 1)
 
 
-def contiguous_share(length: int, rank: int, world_size: int) -> range:
+def contiguous_shard(length: int, rank: int, world_size: int) -> range:
     """The indices of one process: neighbours, and as many as the others' give or take one."""
     share, rest = divmod(length, world_size)
     first = rank * share + min(rank, rest)

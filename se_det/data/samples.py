@@ -15,7 +15,7 @@ from .samplers import Item
 from .transforms import EMPTY, Geometry, ResizeAndFlip, short_side_size, to_tensor
 
 
-class TrainingSamples:
+class TrainDataset:
     """Samples with ground truth from one or several data sets; map-style, the key is (number, index).
 
     The random numbers of a sample come from (seed, its number in the run), and so do not depend on who loads it.
@@ -46,13 +46,13 @@ class TrainingSamples:
         random = np.random.default_rng((self.seed, number))
         geometry = self.augmentation.draw(info.height, info.width, random)
         return {
-            **_described(info),
+            **_image_record(info),
             "image": to_tensor(geometry.image(pixels), shared=get_worker_info() is not None),
             "instances": _instances(dataset, index, info, geometry, self.masks),
         }
 
 
-class TestSamples:
+class TestDataset:
     """Samples without ground truth, resized by their short side; map-style, the key is an index."""
 
     __test__ = False  # not a test, whatever its name makes pytest think
@@ -74,10 +74,10 @@ class TestSamples:
         pixels = _read(self.dataset, info, self.format)
         size = short_side_size(info.height, info.width, self.short_side, self.max_size)
         geometry = Geometry((info.height, info.width), size, method=self.method)
-        return {**_described(info), "image": to_tensor(geometry.image(pixels), shared=get_worker_info() is not None)}
+        return {**_image_record(info), "image": to_tensor(geometry.image(pixels), shared=get_worker_info() is not None)}
 
 
-def _described(info: ImageInfo) -> dict[str, Any]:
+def _image_record(info: ImageInfo) -> dict[str, Any]:
     return {"height": info.height, "width": info.width, "image_id": info.id, "file_name": str(info.path)}
 
 
@@ -107,8 +107,9 @@ def _instances(
         bitmaps = np.zeros((len(found.runs), *geometry.new), np.uint8)
         for mask, runs in zip(bitmaps, found.runs):
             mask[:] = geometry.bitmap(bitmap(runs, info.height, info.width))
-        # As in Detectron2 an instance whose mask has vanished, here by resizing, is none.
-        drawn = np.zeros(len(keep), bool)
+        # As in Detectron2 an instance whose mask has vanished, here by resizing, is none; one that never had a mask is.
+        drawn = np.ones(len(keep), bool)
+        drawn[found.runs_owner] = False
         drawn[found.polygon_owner] = True
         drawn[found.runs_owner[bitmaps.any(axis=(1, 2))]] = True
         keep &= drawn

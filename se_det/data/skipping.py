@@ -14,12 +14,12 @@ from ..errors import DataError
 from .samplers import Item
 
 KEY = "DATALOADER.SKIP_BAD_IMAGES"
-MOST_NAMED = 16  # images in a sentence
+MAX_NAMED = 16  # images in a sentence
 
 logger = logging.getLogger(__name__)
 
 
-class Replaced(NamedTuple):
+class ReplacedSample(NamedTuple):
     """A sample that took the place of bad images': `found` says of each, by its index, what is wrong.
 
     `sample` is None when more were found than a run may leave out.
@@ -29,7 +29,7 @@ class Replaced(NamedTuple):
     found: dict[int, str]
 
 
-class Replacing:
+class ReplaceBadImages:
     """Training samples of which those of a bad image are another image's of its group; map-style like theirs.
 
     Which one is a function of the seed and the number of the sample in the run, so that a run that is resumed, or has
@@ -37,7 +37,7 @@ class Replacing:
 
     Args:
         samples: by (number, index).
-        groups: a number per image, see `samplers.TrainingBatches`.
+        groups: a number per image, see `samplers.TrainBatchSampler`.
         budget: how many bad images a run may leave out.
     """
 
@@ -48,7 +48,7 @@ class Replacing:
         return len(self._samples)
 
     def __getitem__(self, item: Item) -> Any:
-        """The sample, or `Replaced`.
+        """The sample, or `ReplacedSample`.
 
         Raises:
             DataError: no image of the group can be read.
@@ -61,9 +61,9 @@ class Replacing:
             except DataError as error:
                 found[candidate] = str(error)
                 if len(found) > self._budget:
-                    return Replaced(None, found)
+                    return ReplacedSample(None, found)
                 continue
-            return Replaced(sample, found) if found else sample
+            return ReplacedSample(sample, found) if found else sample
         raise DataError(f"No other image can take the place of those that cannot be used: {_listed(found)}")
 
     def _others(self, number: int, index: int) -> Iterator[int]:
@@ -89,7 +89,7 @@ class SkippedImages:
         self.budget = budget
         self.found: dict[int, str] = dict(found or {})
 
-    def take(self, found: Mapping[int, str]) -> None:
+    def record(self, found: Mapping[int, str]) -> None:
         """Count and log what a batch was loaded without.
 
         Raises:
@@ -110,21 +110,21 @@ class SkippedImages:
                 f"data, or raise {KEY}; --resume goes on from the last checkpoint."
             )
 
-    def agree(self) -> None:
+    def synchronize(self) -> None:
         """Count what other processes found. Every process must call it at the same step.
 
         Raises:
             DataError: on every process, when all together are more than the budget.
         """
-        if not self.budget or comm.world_size() == 1:
+        if not self.budget or comm.get_world_size() == 1:
             return
         merged: dict[int, str] = {}
-        for found in comm.gather_objects(self.found):
+        for found in comm.gather(self.found):
             merged |= found
-        self.take(comm.broadcast_object(merged))
+        self.record(comm.broadcast_object(merged))
 
 
 def _listed(found: Mapping[int, str]) -> str:
-    more = f" And {len(found) - MOST_NAMED} more." if len(found) > MOST_NAMED else ""
+    more = f" And {len(found) - MAX_NAMED} more." if len(found) > MAX_NAMED else ""
     # In the order of the data, so that all processes say the same.
-    return " ".join(found[index] for index in sorted(found)[:MOST_NAMED]) + more
+    return " ".join(found[index] for index in sorted(found)[:MAX_NAMED]) + more

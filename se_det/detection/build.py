@@ -7,21 +7,21 @@ from itertools import pairwise
 from fvcore.common.config import CfgNode
 
 from ..backbones.fpn import FPN
-from ..config import check_values
-from ..config.loading import get_value
+from ..config import validate_config
+from ..config.loading import get_key
 from ..errors import ConfigError
 from .anchors import AnchorGenerator
+from .bottom_up import build_bottom_up, check_backbone
 from .box_head import BoxHead, BoxPredictor
 from .mask_head import MaskHead
-from .pooler import Pooler
-from .rcnn import RCNN
-from .roi_heads import RoIHeads
+from .pooler import ROIPooler
+from .rcnn import GeneralizedRCNN
+from .roi_heads import StandardROIHeads
 from .rpn import RPN
 from .rpn_head import RPNHead
-from .trunk import build_trunk, check_backbone
 
 # Keys that choose among Detectron2's classes, and the only choice the builtin engine has.
-ONLY = {
+SUPPORTED = {
     "MODEL.META_ARCHITECTURE": "GeneralizedRCNN",
     "MODEL.PROPOSAL_GENERATOR.NAME": "RPN",
     "MODEL.ANCHOR_GENERATOR.NAME": "DefaultAnchorGenerator",
@@ -43,9 +43,9 @@ def check_model(cfg: CfgNode) -> None:
     Raises:
         ConfigError: naming the key and the value.
     """
-    check_values(cfg)
-    for key, value in ONLY.items():
-        given = get_value(cfg, key)
+    validate_config(cfg)
+    for key, value in SUPPORTED.items():
+        given = get_key(cfg, key)
         if given != value:
             raise ConfigError(
                 f"{key} is '{given}', and the builtin engine has only '{value}'. If it is one of Detectron2's, run "
@@ -58,12 +58,12 @@ def check_model(cfg: CfgNode) -> None:
 
 def build_backbone(cfg: CfgNode) -> FPN:
     """The pyramid on its trunk."""
-    trunk = build_trunk(cfg)
+    trunk = build_bottom_up(cfg)
     fpn = cfg.MODEL.FPN
     return FPN(trunk, in_features=fpn.IN_FEATURES, out_channels=fpn.OUT_CHANNELS, norm=fpn.NORM, fuse=fpn.FUSE_TYPE)
 
 
-def build_detector(cfg: CfgNode) -> RCNN:
+def build_detector(cfg: CfgNode) -> GeneralizedRCNN:
     """A Faster or Mask R-CNN with random weights, in training mode, on the CPU.
 
     Raises:
@@ -71,9 +71,9 @@ def build_detector(cfg: CfgNode) -> RCNN:
     """
     check_model(cfg)
     backbone = build_backbone(cfg)
-    rpn_features = _present(cfg, "RPN", backbone)
-    roi_features = _present(cfg, "ROI_HEADS", backbone)
-    return RCNN(
+    rpn_features = _check_present(cfg, "RPN", backbone)
+    roi_features = _check_present(cfg, "ROI_HEADS", backbone)
+    return GeneralizedRCNN(
         backbone=backbone,
         proposal_generator=_rpn(cfg, backbone, rpn_features),
         roi_heads=_roi_heads(cfg, backbone, roi_features),
@@ -84,7 +84,7 @@ def build_detector(cfg: CfgNode) -> RCNN:
     )
 
 
-def _present(cfg: CfgNode, section: str, backbone: FPN) -> list[str]:
+def _check_present(cfg: CfgNode, section: str, backbone: FPN) -> list[str]:
     names = list(cfg.MODEL[section].IN_FEATURES)
     if not names or any(name not in list(backbone.strides) for name in names):
         raise ConfigError(
@@ -129,7 +129,7 @@ def _rpn(cfg: CfgNode, backbone: FPN, features: list[str]) -> RPN:
     )
 
 
-def _roi_heads(cfg: CfgNode, backbone: FPN, features: list[str]) -> RoIHeads:
+def _roi_heads(cfg: CfgNode, backbone: FPN, features: list[str]) -> StandardROIHeads:
     roi, box, mask = cfg.MODEL.ROI_HEADS, cfg.MODEL.ROI_BOX_HEAD, cfg.MODEL.ROI_MASK_HEAD
     channels = backbone.channels[features[0]]
     strides = [backbone.strides[name] for name in features]
@@ -154,7 +154,7 @@ def _roi_heads(cfg: CfgNode, backbone: FPN, features: list[str]) -> RoIHeads:
     with_masks = {}
     if cfg.MODEL.MASK_ON:
         with_masks = {
-            "mask_pooler": Pooler(
+            "mask_pooler": ROIPooler(
                 output_size=mask.POOLER_RESOLUTION, strides=strides, sampling_ratio=mask.POOLER_SAMPLING_RATIO
             ),
             "mask_head": MaskHead(
@@ -165,9 +165,11 @@ def _roi_heads(cfg: CfgNode, backbone: FPN, features: list[str]) -> RoIHeads:
                 class_agnostic=mask.CLS_AGNOSTIC_MASK,
             ),
         }
-    return RoIHeads(
+    return StandardROIHeads(
         num_classes=roi.NUM_CLASSES,
-        box_pooler=Pooler(output_size=box.POOLER_RESOLUTION, strides=strides, sampling_ratio=box.POOLER_SAMPLING_RATIO),
+        box_pooler=ROIPooler(
+            output_size=box.POOLER_RESOLUTION, strides=strides, sampling_ratio=box.POOLER_SAMPLING_RATIO
+        ),
         box_head=box_head,
         box_predictor=predictor,
         batch_size_per_image=roi.BATCH_SIZE_PER_IMAGE,

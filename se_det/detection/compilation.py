@@ -12,11 +12,11 @@ import torch
 from torch import nn
 
 from ..errors import ConfigError
-from ..layers.area import ValidArea
-from .rcnn import RCNN
+from ..layers.valid_area import ValidArea
+from .rcnn import GeneralizedRCNN
 
 # Compiling one takes most of a minute. PyTorch by itself would stop at as many, and run the rest as if not compiled.
-MOST_SHAPES = 8
+MAX_SHAPES = 8
 
 logger = logging.getLogger(__name__)
 
@@ -32,7 +32,7 @@ def check_compiler(device: torch.device) -> None:
     _compiled_or_refused(torch.compile(_small), torch.zeros(8, device=device))
 
 
-def compile_backbone(model: RCNN) -> RCNN:
+def compile_backbone(model: GeneralizedRCNN) -> GeneralizedRCNN:
     """Have the maps of `model`, which is prepared for inference, computed by compiled code, in place.
 
     Gates are then the plain formula, which the compiler fuses itself. Results are equal up to rounding.
@@ -44,7 +44,7 @@ def compile_backbone(model: RCNN) -> RCNN:
 
 
 class CompiledFeatures:
-    """What `features` of a backbone gives, compiled for the first `MOST_SHAPES` shapes that come."""
+    """What `features` of a backbone gives, compiled for the first `MAX_SHAPES` shapes that come."""
 
     def __init__(self, backbone: nn.Module) -> None:
         self._plain = backbone.features
@@ -61,11 +61,11 @@ class CompiledFeatures:
         # Sizes of images are constants of the code, too, where padding is told from them ("squeeze", "exact").
         shape = (tuple(x.shape), area)
         if shape not in self._shapes:
-            if len(self._shapes) == MOST_SHAPES:
+            if len(self._shapes) == MAX_SHAPES:
                 if not self._told:
                     logger.warning(
                         "TEST.COMPILE: images have more than %d shapes; those that come now are not compiled.",
-                        MOST_SHAPES,
+                        MAX_SHAPES,
                     )
                     self._told = True
                 return self._plain(x, area)

@@ -47,7 +47,7 @@ class MaskHead(nn.Sequential):
                     nn.init.zeros_(layer.bias)
         nn.init.normal_(self.predictor.weight, std=0.001)
 
-    def of_class(self, logits: torch.Tensor, classes: torch.Tensor) -> torch.Tensor:
+    def select_class(self, logits: torch.Tensor, classes: torch.Tensor) -> torch.Tensor:
         """The masks (n, M, M) of the given classes (n,) out of logits (n, K or 1, M, M)."""
         if logits.shape[1] == 1:
             return logits[:, 0]
@@ -65,6 +65,6 @@ class MaskHead(nn.Sequential):
         logits = self(x)
         if len(classes) == 0:
             return {"loss_mask": logits.sum() * 0.0}
-        logits = self.of_class(logits, classes)
+        logits = self.select_class(logits, classes)
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
         return {"loss_mask": F.binary_cross_entropy_with_logits(logits, targets.to(logits.dtype))}

@@ -48,6 +48,14 @@ def crop_masks(
     return result
 
 
+def instances_with_mask(masks: Mapping[str, torch.Tensor], count: int) -> torch.Tensor:
+    """bool (count,): which of so many instances have a mask; on the device of `masks`."""
+    result = torch.zeros(count, dtype=torch.bool, device=masks["polygon_owner"].device)
+    for key in ("polygon_owner", "bitmap_owner"):
+        result.index_fill_(0, masks[key].long(), True)
+    return result
+
+
 def _pairs(instances: torch.Tensor, owners: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """All (position in `instances`, position in `owners`) that name the same instance."""
     return (instances[:, None] == owners[None, :]).nonzero(as_tuple=True)
@@ -91,7 +99,7 @@ def paste_masks(probabilities: torch.Tensor, boxes: torch.Tensor, height: int, w
         (n, height, width) bool.
     """
     if boxes.device.type != "cpu":
-        return _paste_whole(probabilities, boxes, height, width)
+        return _paste_full_size(probabilities, boxes, height, width)
     result = torch.zeros(len(boxes), height, width, dtype=torch.bool)
     for image, (top, left, window) in zip(result.numpy(), paste_windows(probabilities, boxes, height, width)):
         image[top : top + window.shape[1], left : left + window.shape[0]] = window.T
@@ -128,7 +136,7 @@ def _weights(low: np.float32, high: np.float32, first: int, last: int, cells: np
     return np.maximum(1 - np.abs(position[:, None] - cells), 0)
 
 
-def _paste_whole(probabilities: torch.Tensor, boxes: torch.Tensor, height: int, width: int) -> torch.Tensor:
+def _paste_full_size(probabilities: torch.Tensor, boxes: torch.Tensor, height: int, width: int) -> torch.Tensor:
     """`paste_masks`, many at once: bilinear sampling on an axis-aligned box is a product of one matrix per side."""
     count, side = probabilities.shape[:2]
     result = torch.zeros(count, height, width, dtype=torch.bool, device=boxes.device)

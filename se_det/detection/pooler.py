@@ -9,14 +9,14 @@ import torch
 from torch import nn
 
 from .boxes import area
-from .roi_align import pyramid_roi_align, roi_align, sums_rows
+from .roi_align import has_fast_path, pyramid_roi_align, roi_align
 
 # A box of this many px a side belongs to this level (FPN, arXiv 1612.03144, equation 1).
 CANONICAL_SIZE = 224
 CANONICAL_LEVEL = 4
 
 
-class Pooler(nn.Module):
+class ROIPooler(nn.Module):
     """Aligned RoIAlign.
 
     Args:
@@ -46,7 +46,7 @@ class Pooler(nn.Module):
         if len(self.strides) == 1 or len(rois) == 0:
             return self._pool(maps[0], rois, self.strides[0])
         level = self.levels(rois[:, 1:].float() if rois.dtype != torch.float64 else rois[:, 1:])
-        if sums_rows(maps[0]):
+        if has_fast_path(maps[0]):
             scales = [1.0 / stride for stride in self.strides]
             return pyramid_roi_align(maps, rois, level, self.output_size, scales, self.sampling_ratio)
         # Sorted by level, so that the device is asked once how many boxes each level has.

@@ -10,20 +10,20 @@ import torch
 from torch import nn
 
 from ..backbones.trunk import image_area
-from ..layers.area import ValidArea
+from ..layers.valid_area import ValidArea
 from . import boxes as box_ops
 from .masks import paste_masks
-from .roi_heads import RoIHeads
+from .roi_heads import StandardROIHeads
 from .rpn import RPN
 
 
-class RCNN(nn.Module):
+class GeneralizedRCNN(nn.Module):
     """Detectron2's GeneralizedRCNN, in plain dicts.
 
     Args:
         backbone: an `FPN`.
         proposal_generator: see `RPN`.
-        roi_heads: see `RoIHeads`.
+        roi_heads: see `StandardROIHeads`.
         rpn_features, roi_features: the maps each stage reads.
         pixel_mean, pixel_std: of the three channels, on the 0..255 scale, in the order of the images' channels.
     """
@@ -33,7 +33,7 @@ class RCNN(nn.Module):
         *,
         backbone: nn.Module,
         proposal_generator: RPN,
-        roi_heads: RoIHeads,
+        roi_heads: StandardROIHeads,
         rpn_features: Sequence[str],
         roi_features: Sequence[str],
         pixel_mean: Sequence[float],
@@ -91,7 +91,7 @@ class RCNN(nn.Module):
         if not self.training:
             return [{"instances": paste_detections(found["instances"])} for found in self.detect(samples)]
         rpn_maps, rpn_areas, roi_maps, sizes = self._maps(samples)
-        truth = [self._on_device(s["instances"]) for s in samples]
+        truth = [self._to_device(s["instances"]) for s in samples]
         proposals, losses = self.proposal_generator(rpn_maps, rpn_areas, sizes, [t["gt_boxes"] for t in truth])
         losses.update(self.roi_heads.losses(roi_maps, [boxes for boxes, _ in proposals], truth))
         return losses
@@ -116,16 +116,16 @@ class RCNN(nn.Module):
         """The maps and areas that the proposals are made of, the maps that boxes are pooled from, the images' sizes."""
         x, sizes = self.batch([s["image"] for s in samples])
         maps, areas = self.backbone.features(x, image_area(self.backbone.padding, sizes))
-        roi_maps = [self._for_pooling(maps[name], areas[name]) for name in self.roi_features]
+        roi_maps = [self._prepare_for_pooling(maps[name], areas[name]) for name in self.roi_features]
         return [maps[name] for name in self.rpn_features], [areas[name] for name in self.rpn_features], roi_maps, sizes
 
-    def _for_pooling(self, x: torch.Tensor, area: ValidArea | None) -> torch.Tensor:
+    def _prepare_for_pooling(self, x: torch.Tensor, area: ValidArea | None) -> torch.Tensor:
         """Under autocast RoIAlign works in float32. Under padding "exact" it reads at an image's border what it would
         read on a map of that size."""
         x = x.to(torch.promote_types(x.dtype, torch.float32))
-        return area.repeat_edge(x) if area is not None and area.exact else x
+        return area.replicate_edge(x) if area is not None and area.exact else x
 
-    def _on_device(self, instances: Mapping[str, Any]) -> dict[str, Any]:
+    def _to_device(self, instances: Mapping[str, Any]) -> dict[str, Any]:
         moved = dict(instances)
         moved["gt_boxes"] = instances["gt_boxes"].to(self.device, self.pixel_mean.dtype, non_blocking=True)
         moved["gt_classes"] = instances["gt_classes"].to(self.device, non_blocking=True)
@@ -153,8 +153,8 @@ def resize_detections(
 
 
 def paste_detections(instances: Mapping[str, Any]) -> dict[str, torch.Tensor]:
-    """The instances of `RCNN.detect` as `RCNN.forward` gives them: `pred_masks` (m, height, width) bool in place of
-    `box_masks` and `image_size`."""
+    """The instances of `GeneralizedRCNN.detect` as `GeneralizedRCNN.forward` gives them: `pred_masks` (m, height,
+    width) bool in place of `box_masks` and `image_size`."""
     result = {name: value for name, value in instances.items() if name not in ("box_masks", "image_size")}
     if "box_masks" in instances:
         result["pred_masks"] = paste_masks(instances["box_masks"], result["pred_boxes"], *instances["image_size"])

@@ -33,12 +33,12 @@ def roi_align(x: torch.Tensor, rois: torch.Tensor, size: int, scale: float, samp
     Returns:
         (n, C, size, size).
     """
-    if not sums_rows(x):
+    if not has_fast_path(x):
         return ops.roi_align(x, rois, size, scale, sampling_ratio, aligned=True)
     return pyramid_roi_align([x], rois, torch.zeros(len(rois), dtype=torch.long), size, [scale], sampling_ratio)
 
 
-def sums_rows(x: torch.Tensor) -> bool:
+def has_fast_path(x: torch.Tensor) -> bool:
     """Whether maps like `x` are pooled here, not by torchvision."""
     return x.device.type == "cpu" and not is_traced() and x.dtype != torch.float16
 
@@ -47,7 +47,7 @@ def pyramid_roi_align(
     maps: Sequence[torch.Tensor], rois: torch.Tensor, level: torch.Tensor, size: int, scales: Sequence[float],
     sampling_ratio: int = 0,
 ) -> torch.Tensor:  # fmt: skip
-    """`roi_align` of each box on its own map, for maps that it `sums_rows` of.
+    """`roi_align` of each box on its own map, for maps that it `has_fast_path` of.
 
     Args:
         maps: (N, C, H, W) of each level.

@@ -10,12 +10,12 @@ from torch import nn
 
 from .box_head import BoxHead, BoxPredictor
 from .mask_head import MaskHead
-from .masks import crop_masks
-from .matching import match, sample, true_first
-from .pooler import Pooler
+from .masks import crop_masks, instances_with_mask
+from .matching import match, sample, true_indices_first
+from .pooler import ROIPooler
 
 
-class RoIHeads(nn.Module):
+class StandardROIHeads(nn.Module):
     """Box head and, optionally, mask head (Detectron2's StandardROIHeads).
 
     Args:
@@ -30,7 +30,7 @@ class RoIHeads(nn.Module):
         self,
         *,
         num_classes: int,
-        box_pooler: Pooler,
+        box_pooler: ROIPooler,
         box_head: BoxHead,
         box_predictor: BoxPredictor,
         batch_size_per_image: int = 512,
@@ -38,7 +38,7 @@ class RoIHeads(nn.Module):
         iou_thresholds: Sequence[float] = (0.5,),
         iou_labels: Sequence[int] = (0, 1),
         append_truth: bool = True,
-        mask_pooler: Pooler | None = None,
+        mask_pooler: ROIPooler | None = None,
         mask_head: MaskHead | None = None,
     ) -> None:
         super().__init__()
@@ -85,7 +85,7 @@ class RoIHeads(nn.Module):
                 classes[None], self.batch_size_per_image, self.positive_fraction, background=self.num_classes
             )
             counts += [filled.sum(), (filled[0] & (classes[at[0]] < self.num_classes)).sum()]
-            at = at[0][true_first(filled[0])]
+            at = at[0][true_indices_first(filled[0])]
             results.append({"boxes": boxes[at], "classes": classes[at], "truth": matched[at], "instances": index[at]})
         numbers = iter(torch.stack(counts).tolist())  # one look at the device for all images
         for row, (filled, positives) in enumerate(zip(numbers, numbers)):
@@ -136,9 +136,14 @@ class RoIHeads(nn.Module):
         side = 2 * self.mask_pooler.output_size
         for s, instances in zip(sampled, truth):
             positives = s["positives"]
-            boxes.append(s["boxes"][:positives])
-            classes.append(s["classes"][:positives])
-            targets.append(crop_masks(instances["gt_masks"], s["instances"][:positives], boxes[-1], side))
+            shown, of_class, instance = (s[key][:positives] for key in ("boxes", "classes", "instances"))
+            masked = instances_with_mask(instances["gt_masks"], len(instances["gt_classes"]))
+            if not masked.all():  # a box without a mask has nothing to say of one
+                kept = masked.to(instance.device)[instance].nonzero()[:, 0]
+                shown, of_class, instance = shown[kept], of_class[kept], instance[kept]
+            boxes.append(shown)
+            classes.append(of_class)
+            targets.append(crop_masks(instances["gt_masks"], instance, shown, side))
         return self.mask_head.loss(self.mask_pooler(maps, boxes), torch.cat(classes), torch.cat(targets))
 
     def detect(
@@ -154,7 +159,7 @@ class RoIHeads(nn.Module):
         if self.mask_head is not None:
             boxes = [d["pred_boxes"] for d in detections]
             logits = self.mask_head(_in_type_of(self.mask_head, self.mask_pooler(maps, boxes)))
-            logits = self.mask_head.of_class(logits, torch.cat([d["pred_classes"] for d in detections]))
+            logits = self.mask_head.select_class(logits, torch.cat([d["pred_classes"] for d in detections]))
             masks = logits.to(torch.promote_types(logits.dtype, torch.float32)).sigmoid()
             for d, part in zip(detections, masks.split([len(b) for b in boxes])):
                 d["box_masks"] = part

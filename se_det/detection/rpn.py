@@ -11,10 +11,10 @@ from torch.nn import functional as F
 from torchvision.ops import batched_nms
 
 from ..errors import TrainingError
-from ..layers.area import ValidArea
+from ..layers.valid_area import ValidArea
 from . import boxes as box_ops
 from .anchors import AnchorGenerator
-from .matching import match, sample, true_first
+from .matching import match, sample, true_indices_first
 from .rpn_head import RPNHead
 
 
@@ -104,27 +104,27 @@ class RPN(nn.Module):
         """
         anchors = self.anchor_generator(maps)
         sampled = None if truth is None else self.sample(anchors, truth)
-        few = sampled is not None and self.rpn_head.are_few(sampled.at.shape[1], maps)
+        few = sampled is not None and self.rpn_head.prefers_sparse(sampled.at.shape[1], maps)
         with torch.set_grad_enabled(torch.is_grad_enabled() and not few):
             logits, deltas = self.rpn_head(maps, areas)
         losses = {}
         if few:
             torch.clear_autocast_cache()  # of copies of the weights that know no gradient
-            losses = self.losses(sampled, *self.rpn_head.at(maps, areas, sampled.at))
+            losses = self.losses(sampled, *self.rpn_head.forward_sparse(maps, areas, sampled.at))
         elif sampled is not None:
             losses = self.losses(sampled, *gather_anchors(logits, deltas, sampled.at))
         with torch.no_grad():
             logits = [level.detach().to(torch.promote_types(level.dtype, torch.float32)) for level in logits]
             for index, (x, area) in enumerate(zip(maps, areas)):
-                if area is not None and area.exact and not area.fills(x):
-                    logits[index] = self._without_outside(logits[index], x, area)
+                if area is not None and area.exact and not area.covers(x):
+                    logits[index] = self._mask_outside(logits[index], x, area)
             deltas = [level.detach().to(torch.promote_types(level.dtype, torch.float32)) for level in deltas]
-            proposals = self.propose(anchors, logits, deltas, image_sizes)
+            proposals = self.predict_proposals(anchors, logits, deltas, image_sizes)
         return proposals, losses
 
-    def _without_outside(self, logits: torch.Tensor, x: torch.Tensor, area: ValidArea) -> torch.Tensor:
+    def _mask_outside(self, logits: torch.Tensor, x: torch.Tensor, area: ValidArea) -> torch.Tensor:
         """Anchors of cells outside an image never reach the top."""
-        inside = area.inside(x).flatten(1)[..., None].expand(-1, -1, self.anchor_generator.anchors_per_cell).flatten(1)
+        inside = area.mask(x).flatten(1)[..., None].expand(-1, -1, self.anchor_generator.anchors_per_cell).flatten(1)
         return logits.masked_fill(~inside, -torch.inf)
 
     @torch.no_grad()
@@ -170,7 +170,7 @@ class RPN(nn.Module):
             "loss_rpn_loc": distance * (self.loss_weight * self.box_loss_weight),
         }
 
-    def propose(
+    def predict_proposals(
         self,
         anchors: Sequence[torch.Tensor],
         logits: Sequence[torch.Tensor],
@@ -206,7 +206,7 @@ class RPN(nn.Module):
             )
         results = []
         for row, count in enumerate(counts):
-            at = true_first(kept[row])[:count]
+            at = true_indices_first(kept[row])[:count]
             image_boxes, image_scores = clipped[row][at], scores[row][at]
             keep = batched_nms(image_boxes, image_scores, levels[at], self.nms_threshold)[:post_topk]
             results.append((image_boxes[keep], image_scores[keep]))

@@ -8,8 +8,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from ..layers.area import ValidArea
 from ..layers.conv import Conv2d
+from ..layers.valid_area import ValidArea
 
 
 class RPNHead(nn.Module):
@@ -41,17 +41,17 @@ class RPNHead(nn.Module):
         logits, deltas = [], []
         for x, area in zip(maps, areas):
             for conv in convs:
-                x = conv.rectified(x, area)
+                x = conv.forward_relu(x, area)
             logits.append(self.objectness_logits(x).permute(0, 2, 3, 1).flatten(1))
             deltas.append(self.anchor_deltas(x).permute(0, 2, 3, 1).reshape(len(x), -1, 4))
         return logits, deltas
 
-    def are_few(self, anchors: int, maps: Sequence[torch.Tensor]) -> bool:
-        """Whether `at` is the cheaper way to the gradients of that many anchors of an image: their surroundings are
-        fewer cells than the maps have."""
+    def prefers_sparse(self, anchors: int, maps: Sequence[torch.Tensor]) -> bool:
+        """Whether `forward_sparse` is the cheaper way to the gradients of that many anchors of an image: their
+        surroundings are fewer cells than the maps have."""
         return isinstance(self.conv, Conv2d) and 9 * anchors < sum(x.shape[-2] * x.shape[-1] for x in maps)
 
-    def at(
+    def forward_sparse(
         self, maps: Sequence[torch.Tensor], areas: Sequence[ValidArea | None], at: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """What `forward` predicts for some anchors, from the 3 x 3 cells around each, for a head of one convolution.

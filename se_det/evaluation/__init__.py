@@ -2,9 +2,7 @@
 
 from .coco_eval import CocoEvaluator
 from .coco_metrics import coco_metrics
-from .drawing import draw_detections
+from .evaluator import evaluate
 from .ground_truth import GroundTruth
-from .predictor import Predictor
-from .runner import evaluate
 
-__all__ = ["CocoEvaluator", "GroundTruth", "Predictor", "coco_metrics", "draw_detections", "evaluate"]
+__all__ = ["CocoEvaluator", "GroundTruth", "coco_metrics", "evaluate"]

@@ -47,8 +47,8 @@ class Pairs:
     overlap: np.ndarray
 
 
-def overlapping(detections: Entries, objects: Entries, crowd: np.ndarray, least: float) -> Pairs:
-    """All pairs of one cell that overlap by at least `least`.
+def find_overlaps(detections: Entries, objects: Entries, crowd: np.ndarray, min_overlap: float) -> Pairs:
+    """All pairs of one cell that overlap by at least `min_overlap`.
 
     Args:
         detections, objects: by ascending cell.
@@ -56,7 +56,7 @@ def overlapping(detections: Entries, objects: Entries, crowd: np.ndarray, least:
     """
     boxes = isinstance(detections.shapes, np.ndarray)
     parts = [
-        (_box_overlaps if boxes else _mask_overlaps)(detections, objects, crowd, pairs, least)
+        (_box_overlaps if boxes else _mask_overlaps)(detections, objects, crowd, pairs, min_overlap)
         for pairs in _pairs(detections.cell, objects.cell)
     ]
     first, second, overlap = (np.concatenate(column) for column in zip(*parts))
@@ -77,7 +77,7 @@ def _pairs(detection_cells: np.ndarray, object_cells: np.ndarray) -> Iterator[tu
 
 
 def _box_overlaps(
-    detections: Entries, objects: Entries, crowd: np.ndarray, pairs: tuple[np.ndarray, np.ndarray], least: float
+    detections: Entries, objects: Entries, crowd: np.ndarray, pairs: tuple[np.ndarray, np.ndarray], min_overlap: float
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     d, o = pairs
     one, other = detections.shapes[d], objects.shapes[o]
@@ -85,25 +85,25 @@ def _box_overlaps(
     area = one[:, 2] * one[:, 3]
     union = np.where(crowd[o], area, area + other[:, 2] * other[:, 3] - shared)
     overlap = np.divide(shared, union, out=np.zeros(len(d)), where=shared > 0)
-    enough = overlap >= least
+    enough = overlap >= min_overlap
     return d[enough], o[enough], overlap[enough]
 
 
 def _mask_overlaps(
-    detections: Entries, objects: Entries, crowd: np.ndarray, pairs: tuple[np.ndarray, np.ndarray], least: float
+    detections: Entries, objects: Entries, crowd: np.ndarray, pairs: tuple[np.ndarray, np.ndarray], min_overlap: float
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Masks are compared only where their areas and extents leave it open that they overlap by `least`."""
+    """Masks are compared only where their areas and extents leave it open that they overlap by `min_overlap`."""
     d, o = pairs
     # The areas of the objects' own masks: a file may state others.
-    area, other = detections.area[d], _once_each(mask_areas, objects.shapes, o)
+    area, other = detections.area[d], _unique(mask_areas, objects.shapes, o)
 
     def possible(shared: np.ndarray) -> np.ndarray:
         """Whether masks that share so many px, or fewer, may overlap enough."""
-        return shared >= least * np.where(crowd[o], area, area + other - shared)
+        return shared >= min_overlap * np.where(crowd[o], area, area + other - shared)
 
     near = possible(np.minimum(area, other))
     d, o, area, other = d[near], o[near], area[near], other[near]
-    extents = (_once_each(_mask_extents, entries.shapes, i) for entries, i in ((detections, d), (objects, o)))
+    extents = (_unique(_mask_extents, entries.shapes, i) for entries, i in ((detections, d), (objects, o)))
     near = possible(np.minimum(np.minimum(area, other), _intersection(*extents)))
     d, o = d[near], o[near]
 
@@ -114,7 +114,7 @@ def _mask_overlaps(
         if len(some):
             these, those = [detections.shapes[i] for i in rows], [objects.shapes[i] for i in columns]
             overlap[some] = mask_tools.iou(these, those, crowd[columns].tolist())[row, column]
-    enough = overlap >= least
+    enough = overlap >= min_overlap
     return d[enough], o[enough], overlap[enough]
 
 
@@ -126,7 +126,7 @@ def _intersection(one: np.ndarray, other: np.ndarray) -> np.ndarray:
     return np.where((sides > 0).all(axis=1), sides[:, 0] * sides[:, 1], 0.0)
 
 
-def _once_each(compute: Callable[[list], np.ndarray], shapes: Sequence[Any], indices: np.ndarray) -> np.ndarray:
+def _unique(compute: Callable[[list], np.ndarray], shapes: Sequence[Any], indices: np.ndarray) -> np.ndarray:
     """`compute` of the shapes at `indices`, each computed once."""
     distinct, places = np.unique(indices, return_inverse=True)
     return compute([shapes[i] for i in distinct])[places]

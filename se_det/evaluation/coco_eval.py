@@ -14,8 +14,8 @@ import numpy as np
 from .. import comm
 from ..errors import ConfigError, DataError
 from ..files import write_json
+from ..inference.coco_results import to_coco_results
 from .coco_metrics import SUMMARY, TASKS, coco_scores
-from .coco_results import to_coco_results
 from .ground_truth import GroundTruth
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Outcome:
+class EvaluationResult:
     """What an evaluation found, for a report: see `coco_scores` for `precision`, which is per task, as `metrics` are.
 
     `results` are COCO results with the file's own ids, in the order of the data set.
@@ -77,14 +77,14 @@ class CocoEvaluator:
         self._known_ids = frozenset(self._image_ids)
         # Read before a run starts, so that a file that cannot be evaluated against is refused before hours of
         # training; by the one process that needs it.
-        self._truth = self._read_truth() if comm.is_main() else None
+        self._truth = self._read_truth() if comm.is_main_process() else None
         self.reset()
 
     def reset(self) -> None:
         """Forget the detections."""
         self._found: dict[Hashable, list[dict[str, Any]]] = {}
         self._not_finite = 0
-        self.outcome: Outcome | None = None
+        self.outcome: EvaluationResult | None = None
 
     def process(self, samples: Sequence[Mapping[str, Any]], outputs: Sequence[Mapping[str, Any]]) -> None:
         """Take the detector's `outputs` for `samples`. An image seen before is passed over.
@@ -123,7 +123,7 @@ class CocoEvaluator:
         if self._not_finite:
             logger.warning("%d detections were left out: their box or score was not finite.", self._not_finite)
         found = _gather(self._found)
-        if not comm.is_main():
+        if not comm.is_main_process():
             return {}
         missing = sum(image_id not in found for image_id in self._image_ids)
         if missing:
@@ -146,14 +146,14 @@ class CocoEvaluator:
             write_json(self.output_folder / "inference" / "metrics.json", _without_nan(metrics), indent=2)
         return metrics
 
-    def score(self, results: list[dict[str, Any]]) -> Outcome:
+    def score(self, results: list[dict[str, Any]]) -> EvaluationResult:
         """What COCO results with the file's own ids are worth; for one process."""
         if self._truth is None:  # the process group was started after this evaluator was made
             self._truth = self._read_truth()
         metrics, precision = {}, {}
         for task in self.tasks:
             metrics[task], precision[task] = coco_scores(self._truth, results, task)
-        return Outcome(self.dataset, self._truth, results, metrics, precision)
+        return EvaluationResult(self.dataset, self._truth, results, metrics, precision)
 
     def _read_truth(self) -> GroundTruth:
         return GroundTruth(
@@ -168,10 +168,10 @@ class CocoEvaluator:
 def _gather(found: dict[Hashable, list[dict[str, Any]]]) -> dict[Hashable, list[dict[str, Any]]]:
     """All processes' detections per image on rank 0; an image that several processes saw is taken once."""
     items = list(found.items())
-    longest = comm.broadcast_object(max(comm.gather_objects(len(items)), default=0))
+    longest = comm.broadcast_object(max(comm.gather(len(items)), default=0))
     merged: dict[Hashable, list[dict[str, Any]]] = {}
     for start in range(0, longest, IMAGES_PER_PIECE):
-        for piece in comm.gather_objects(items[start : start + IMAGES_PER_PIECE]):
+        for piece in comm.gather(items[start : start + IMAGES_PER_PIECE]):
             for image_id, results in piece:
                 merged.setdefault(image_id, results)
     return merged

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .cell_overlaps import Entries, Pairs, overlapping
+from .cell_overlaps import Entries, Pairs, find_overlaps
 
 # As COCOeval computes them, to the last bit.
 THRESHOLDS = np.linspace(0.5, 0.95, 10)  # T of them
@@ -67,7 +67,7 @@ def accumulate(
     order, rank = order[rank < LIMITS[-1]], rank[rank < LIMITS[-1]]
     detections, score = detections.take(order), score[order]
 
-    pairs = overlapping(detections, objects, crowd, THRESHOLDS[0])
+    pairs = find_overlaps(detections, objects, crowd, THRESHOLDS[0])
     ignore = crowd | _outside(objects.area)
     matches = _match(pairs, detections.cell, crowd, ignore)
     positives = np.array([np.bincount(objects.cell[~row] // images, minlength=classes) for row in ignore])

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from pycocotools import mask as mask_tools
 
-from .ground_truth import GroundTruth
+from .ground_truth import GroundTruth, is_ignored
 
 DETECTIONS_PER_CLASS = 100  # of an image, as the COCO protocol takes
 ALMOST_ONE = 1 - 1e-10  # the protocol's upper bound of a threshold, so that rounding loses no perfect match
@@ -49,7 +49,7 @@ def image_overlaps(truth: GroundTruth, results: Iterable[dict[str, Any]], task: 
     for result in results:
         per_image.setdefault(result["image_id"], []).append(result)
     return [
-        _overlaps(image_id, per_image.get(image_id, []), truth.of_image(image_id), truth, key)
+        _overlaps(image_id, per_image.get(image_id, []), truth.annotations_of(image_id), truth, key)
         for image_id in truth.image_numbers
     ]
 
@@ -79,7 +79,7 @@ def same_class(overlaps: ImageOverlaps) -> np.ndarray:
     return overlaps.classes[:, None] == overlaps.truth_classes[None, :]
 
 
-def surer_than(overlaps: ImageOverlaps, score: float) -> ImageOverlaps:
+def above_score(overlaps: ImageOverlaps, score: float) -> ImageOverlaps:
     """The detections of at least this score alone."""
     kept = overlaps.scores >= score
     return ImageOverlaps(
@@ -104,7 +104,8 @@ def _overlaps(
         taken[classes[index]] = taken.get(classes[index], 0) + 1
         if taken[classes[index]] <= DETECTIONS_PER_CLASS:
             kept.append(index)
-    crowd = [annotation["iscrowd"] for annotation in annotations]
+    task = "bbox" if key == "bbox" else "segm"
+    crowd = [int(is_ignored(annotation, task)) for annotation in annotations]
     iou = np.zeros((len(kept), len(annotations)))
     if kept and annotations:
         shapes = [results[index][key] for index in kept], [annotation[key] for annotation in annotations]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .overlaps import ImageOverlaps, match, surer_than
+from .overlaps import ImageOverlaps, above_score, match
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ def rank_images(images: Sequence[ImageOverlaps], *, score_threshold: float = 0.5
     """
     scores = []
     for whole in images:
-        image = surer_than(whole, score_threshold)
+        image = above_score(whole, score_threshold)
         found, ignored = match(image)
         right = int((found >= 0).sum())
         score = ImageScore(

@@ -1,9 +1,9 @@
 """A whole detector as one graph, for one image of one size.
 
-What `RCNN` does in as many steps as there are boxes is done here in a fixed number: proposals are filled up to a fixed
-number with empty boxes, each box is read from every level of the pyramid and its own is taken, and detections are
-filled up to the most there can be. Only the candidates between the scores and the last NMS have a number of their own,
-which ends before the result.
+What `GeneralizedRCNN` does in as many steps as there are boxes is done here in a fixed number: proposals are filled
+up to a fixed number with empty boxes, each box is read from every level of the pyramid and its own is taken, and
+detections are filled up to the most there can be. Only the candidates between the scores and the last NMS have a
+number of their own, which ends before the result.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from torchvision.ops import nms
 
 from ..backbones.trunk import image_area
 from ..detection import boxes as box_ops
-from ..detection.pooler import Pooler
-from ..detection.rcnn import RCNN
+from ..detection.pooler import ROIPooler
+from ..detection.rcnn import GeneralizedRCNN
 from ..errors import ExportError
-from .networks import Exportable, normalisation, prepared
+from .networks import Exportable, normalisation, prepare_for_export
 
 
-def detector(model: RCNN, size: tuple[int, int]) -> Exportable:
+def detector(model: GeneralizedRCNN, size: tuple[int, int]) -> Exportable:
     """One image (1, 3, height, width) of values 0 to 255, not normalised, to its detections, best first.
 
     `boxes` (D, 4) XYXY px, `scores` (D,), `classes` (D,) and, with a mask head, `masks` (D, 28, 28): probabilities
@@ -37,9 +37,11 @@ def detector(model: RCNN, size: tuple[int, int]) -> Exportable:
     if min(size) < 1:
         raise ExportError(f"A detector is exported for images of one size, and {size[0]} x {size[1]} is none.")
     outputs = ("boxes", "scores", "classes", *(("masks",) if model.roi_heads.mask_head is not None else ()))
-    module = prepared(Detector(model, size))
-    says = {**normalisation(model), "normalised": True, "size": list(size)}
-    return Exportable(module, outputs, ((1, 3, *size),), dynamic=False, says=says, difference=detections_difference)
+    module = prepare_for_export(Detector(model, size))
+    metadata = {**normalisation(model), "normalised": True, "size": list(size)}
+    return Exportable(
+        module, outputs, ((1, 3, *size),), dynamic=False, metadata=metadata, difference=detections_difference
+    )
 
 
 def detections_difference(ours: Sequence[torch.Tensor], theirs: Sequence[torch.Tensor]) -> float:
@@ -60,7 +62,7 @@ def detections_difference(ours: Sequence[torch.Tensor], theirs: Sequence[torch.T
 class Detector(nn.Module):
     """See `detector`; the parts are those of `model`."""
 
-    def __init__(self, model: RCNN, size: tuple[int, int]) -> None:
+    def __init__(self, model: GeneralizedRCNN, size: tuple[int, int]) -> None:
         super().__init__()
         self.model = model
         self.size = size
@@ -75,7 +77,7 @@ class Detector(nn.Module):
         proposals = self._propose(
             [maps[name] for name in model.rpn_features], [areas[name] for name in model.rpn_features]
         )
-        roi_maps = [model._for_pooling(maps[name], areas[name]) for name in model.roi_features]
+        roi_maps = [model._prepare_for_pooling(maps[name], areas[name]) for name in model.roi_features]
         return self._detect(roi_maps, proposals)
 
     def _propose(self, maps: list[torch.Tensor], areas: list) -> torch.Tensor:
@@ -86,8 +88,8 @@ class Detector(nn.Module):
         scores, boxes, levels = [], [], []
         for level, (x, area) in enumerate(zip(maps, areas)):
             own = logits[level]
-            if area is not None and area.exact and not area.fills(x):
-                own = rpn._without_outside(own, x, area)
+            if area is not None and area.exact and not area.covers(x):
+                own = rpn._mask_outside(own, x, area)
             best, at = own[0].topk(min(rpn.pre_nms_topk[1], own.shape[1]))
             scores.append(best)
             boxes.append(box_ops.decode(deltas[level][0, at], anchors[level][at], rpn.box_weights))
@@ -133,10 +135,10 @@ class Detector(nn.Module):
         if heads.mask_head is None:
             return found
         logits = heads.mask_head(pool(heads.mask_pooler, maps, found[0]))
-        return *found, heads.mask_head.of_class(logits, found[2].clamp(min=0)).sigmoid()
+        return *found, heads.mask_head.select_class(logits, found[2].clamp(min=0)).sigmoid()
 
 
-def pool(pooler: Pooler, maps: list[torch.Tensor], boxes: torch.Tensor) -> torch.Tensor:
+def pool(pooler: ROIPooler, maps: list[torch.Tensor], boxes: torch.Tensor) -> torch.Tensor:
     """What `pooler` gives of one image's boxes (n, 4), without sorting them by level."""
     rois = torch.cat([boxes.new_zeros(len(boxes), 1), boxes], 1)
     pooled = pooler._pool(maps[0], rois, pooler.strides[0])

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..detection.rcnn import RCNN
+from ..detection.rcnn import GeneralizedRCNN
 
 
 def largest_difference(ours: Sequence[torch.Tensor], theirs: Sequence[torch.Tensor]) -> float:
@@ -40,7 +40,7 @@ class Exportable:
     outputs: tuple[str, ...]
     shapes: tuple[tuple[int, int, int, int], ...]
     dynamic: bool = True
-    says: Mapping[str, Any] = field(default_factory=dict)
+    metadata: Mapping[str, Any] = field(default_factory=dict)
     difference: Callable[[Sequence[torch.Tensor], Sequence[torch.Tensor]], float] = largest_difference
 
 
@@ -48,27 +48,29 @@ class Exportable:
 SHAPES = ((2, 3, 96, 128), (1, 3, 70, 90), (3, 3, 101, 77), (1, 3, 224, 224))
 
 
-def classifier(model: nn.Module, *, says: Mapping[str, Any] | None = None) -> Exportable:
+def classifier(model: nn.Module, *, metadata: Mapping[str, Any] | None = None) -> Exportable:
     """A classifier: normalised images (N, 3, H, W) to `logits` (N, classes)."""
-    return Exportable(prepared(model), ("logits",), SHAPES, says=says or {})
+    return Exportable(prepare_for_export(model), ("logits",), SHAPES, metadata=metadata or {})
 
 
-def pyramid(model: RCNN) -> Exportable:
+def pyramid(model: GeneralizedRCNN) -> Exportable:
     """The backbone and the pyramid of a detector: normalised images (N, 3, H, W) to its maps, "p2" to "p6".
 
     Each image fills its batch: nothing is told of padding, and MODEL.GATE.PADDING has no effect.
     """
-    return Exportable(prepared(_Pyramid(model)), tuple(model.backbone.strides), SHAPES, says=normalisation(model))
+    return Exportable(
+        prepare_for_export(_Pyramid(model)), tuple(model.backbone.strides), SHAPES, metadata=normalisation(model)
+    )
 
 
-def normalisation(model: RCNN) -> dict[str, Any]:
+def normalisation(model: GeneralizedRCNN) -> dict[str, Any]:
     """What a detector subtracts and divides by, in the order of its channels."""
     mean, std = (value.flatten().tolist() for value in (model.pixel_mean, model.pixel_std))
     return {"pixel_mean": mean, "pixel_std": std}
 
 
 class _Pyramid(nn.Module):
-    def __init__(self, model: RCNN) -> None:
+    def __init__(self, model: GeneralizedRCNN) -> None:
         super().__init__()
         self.backbone = model.backbone
 
@@ -76,7 +78,7 @@ class _Pyramid(nn.Module):
         return tuple(self.backbone.features(images)[0].values())
 
 
-def prepared(module: nn.Module) -> nn.Module:
+def prepare_for_export(module: nn.Module) -> nn.Module:
     """Ready to be traced: on the CPU, in float32, in evaluation mode, without gradients."""
     return module.cpu().float().eval().requires_grad_(False)
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from ..errors import ExportError
-from ..files import write_atomically
+from ..files import atomic_write
 from .networks import Exportable, random_images
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 SUFFIXES = (".onnx", ".pt2")
 TOLERANCE = 1e-4  # of the largest value of an output, or of 1
-SAID = "se_det.json"  # the part of a .pt2 file, and ONNX's metadata key, that holds what is said of the network
+METADATA_KEY = "se_det.json"  # the part of a .pt2 file, and ONNX's metadata key, that holds what is said of the network
 INSTALL = 'pip install "se_det[export]"'
 
 logger = logging.getLogger(__name__)
@@ -55,7 +55,7 @@ def write(network: Exportable, path: str | Path) -> float | None:
             f"value, and at most {TOLERANCE:g} is rounding. Please report it with the network's name and the versions "
             "that `se-det doctor` prints."
         )
-    write_atomically(path, lambda file: file.write(data))
+    atomic_write(path, lambda file: file.write(data))
     return difference
 
 
@@ -88,14 +88,14 @@ def _as_onnx(network: Exportable, program: ExportedProgram) -> bytes:
     except Exception as error:
         raise ExportError(f"The network cannot be written as ONNX: {_first_line(error)}") from error
     model = made.model_proto
-    model.metadata_props.add(key=SAID, value=json.dumps(dict(network.says)))
+    model.metadata_props.add(key=METADATA_KEY, value=json.dumps(dict(network.metadata)))
     return model.SerializeToString()
 
 
 def _as_program(network: Exportable, program: ExportedProgram) -> bytes:
     file = io.BytesIO()
     with _quiet():
-        torch.export.save(program, file, extra_files={SAID: json.dumps(dict(network.says))})
+        torch.export.save(program, file, extra_files={METADATA_KEY: json.dumps(dict(network.metadata))})
     return file.getvalue()
 
 

@@ -21,7 +21,7 @@ from torch import nn
 from ..backbones import catalog
 from ..backbones.timm_trunk import PREFIX as TIMM
 from ..config.defaults import add_se_det_config
-from ..detection.build import build_trunk
+from ..detection.build import build_bottom_up
 from ..errors import ConfigError
 from .detectron2_version import check_detectron2
 
@@ -142,7 +142,7 @@ def build_se_resnet_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> Backbone:
             f"MODEL.PIXEL_MEAN has {input_shape.channels} numbers, and MODEL.BACKBONE.NAME {cfg.MODEL.BACKBONE.NAME} "
             "takes images of 3 channels."
         )
-    return as_backbone(build_trunk(cfg))
+    return as_backbone(build_bottom_up(cfg))
 
 
 @BACKBONE_REGISTRY.register()

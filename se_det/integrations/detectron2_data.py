@@ -13,8 +13,8 @@ from pycocotools import mask as mask_tools
 
 from ..data.catalog import DATASETS, open_dataset
 from ..data.coco import CocoDataset, compare_categories
-from ..errors import ConfigError, did_you_mean
-from ..training import data_sets
+from ..errors import ConfigError, DataError, suggestion
+from ..training import datasets
 
 # What one's own files are called in Detectron2's catalogs.
 TRAIN, VAL = "se_det_train", "se_det_val"
@@ -22,7 +22,7 @@ TRAIN, VAL = "se_det_train", "se_det_val"
 logger = logging.getLogger(__name__)
 
 
-def settle_data(cfg: CfgNode, *, training: bool) -> tuple[list[dict[str, Any]], dict[str, CocoDataset | None]]:
+def resolve_datasets(cfg: CfgNode, *, training: bool) -> tuple[list[dict[str, Any]], dict[str, CocoDataset | None]]:
     """Register what `cfg` names and set DATASETS.TRAIN and TEST, the numbers of classes and INPUT.MASK_FORMAT by it.
 
     One's own files and the sets that we know are read by us. Others are Detectron2's own, or registered by the user.
@@ -44,36 +44,46 @@ def settle_data(cfg: CfgNode, *, training: bool) -> tuple[list[dict[str, Any]], 
     cfg.DATASETS.TRAIN, cfg.DATASETS.TEST = tuple(train), tuple(test)
     if not ours:
         return [], test
-    data_sets.settle_num_classes(cfg, ours[0])
+    datasets.resolve_num_classes(cfg, ours[0])
     cfg.MODEL.RETINANET.NUM_CLASSES = cfg.MODEL.ROI_HEADS.NUM_CLASSES
-    if any(dataset.annotations_with_runs() for dataset in train.values() if dataset is not None):
+    for dataset in train.values() if cfg.MODEL.MASK_ON else ():
+        lacking = 0 if dataset is None else dataset.num_annotations_without_mask()
+        if lacking:
+            raise DataError(
+                f"{dataset.json_path}: {lacking} annotations have no segmentation, which Detectron2's mask head needs "
+                "of each. Use the builtin engine, which learns masks from the others, or set MODEL.MASK_ON False."
+            )
+    if any(dataset.num_rle_annotations() for dataset in train.values() if dataset is not None):
         # Detectron2 draws polygons at the size of the box, but needs bitmaps as soon as one mask is run-length coded.
         logger.info("INPUT.MASK_FORMAT is set to bitmask, as the training data has run-length coded masks.")
         cfg.INPUT.MASK_FORMAT = "bitmask"
-    return data_sets.categories(ours[0]), test
+    return datasets.categories(ours[0]), test
 
 
 def _train_sets(cfg: CfgNode) -> dict[str, CocoDataset | None]:
     if cfg.DATASETS.TRAIN_JSON or cfg.DATASETS.TRAIN_IMAGES or not cfg.DATASETS.TRAIN:
-        return {TRAIN: data_sets.training_sets(cfg)[0]}
-    return _open(cfg.DATASETS.TRAIN)
+        return {TRAIN: datasets.train_datasets(cfg)[0]}
+    return _open(cfg, cfg.DATASETS.TRAIN)
 
 
 def _test_sets(cfg: CfgNode) -> dict[str, CocoDataset | None]:
     if cfg.DATASETS.VAL_JSON or cfg.DATASETS.VAL_IMAGES or cfg.DATASETS.TRAIN_JSON:
-        return dict(zip((VAL,), data_sets.test_sets(cfg).values()))
-    return _open(cfg.DATASETS.TEST)
+        return dict(zip((VAL,), datasets.test_datasets(cfg).values()))
+    return _open(cfg, cfg.DATASETS.TEST)
 
 
-def _open(names: Sequence[str]) -> dict[str, CocoDataset | None]:
+def _open(cfg: CfgNode, names: Sequence[str]) -> dict[str, CocoDataset | None]:
     """The sets by name; None for those that we do not read."""
     known = {*DATASETS, *DatasetCatalog.list()}
     for name in names:
         if name not in known:
             raise ConfigError(
-                f"DATASETS names '{name}', which neither se_det nor Detectron2 knows.{did_you_mean(name, known)}"
+                f"DATASETS names '{name}', which neither se_det nor Detectron2 knows.{suggestion(name, known)}"
             )
-    sets = {name: open_dataset(name) if name in DATASETS else None for name in names}
+    sets = {
+        name: open_dataset(name, absolute_file_names=cfg.DATASETS.ABSOLUTE_FILE_NAMES) if name in DATASETS else None
+        for name in names
+    }
     for dataset in sets.values():
         if dataset is not None:
             dataset.check_files_exist()

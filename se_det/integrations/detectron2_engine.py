@@ -34,20 +34,20 @@ from fvcore.common.config import CfgNode
 from torch import nn
 
 from .. import __version__, comm
-from ..config.loading import get_value
-from ..errors import CheckpointError, ConfigError, DataError, SeDetError, TrainingError, did_you_mean
+from ..config.loading import get_key
+from ..errors import CheckpointError, ConfigError, DataError, SeDetError, TrainingError, suggestion
 from ..files import check_writable, write_text
-from ..training import settings
+from ..training import build
 from ..training.checkpoint import Checkpointer, load_checkpoint
-from ..training.checks import check_training
-from ..training.data_sets import tell_of_no_annotations
-from ..training.folder import OutputFolder
-from ..training.logs import run_log
-from ..training.same_run import check_same_run
-from ..training.stopping import Stop, stop_on_signals
-from ..weights import fit_gates, load_weights, settle_as_saved, settle_weights
+from ..training.config_checks import check_training
+from ..training.datasets import warn_no_annotations
+from ..training.output_folder import OutputFolder
+from ..training.preemption import StopRequest, stop_on_signals
+from ..training.resume_checks import check_resumable
+from ..training.run_log import run_log
+from ..weights import apply_saved_conventions, apply_weight_conventions, load_weights, resize_gates
 from .detectron2 import add_se_det_config, follow_image_sizes, register_backbone
-from .detectron2_data import settle_data
+from .detectron2_data import resolve_datasets
 from .detectron2_results import Metrics, best_metric, check_evaluation, write_results
 from .detectron2_version import check_detectron2
 
@@ -83,44 +83,44 @@ def run_training(
     """
     cfg = cfg.clone()
     cfg.defrost()
-    with run_log() as log, stop_on_signals() as stop, OutputFolder(cfg.OUTPUT_DIR) as folder, _in_sentences():
-        _announce(cfg)
+    with run_log() as log, stop_on_signals() as stop, OutputFolder(cfg.OUTPUT_DIR) as folder, _as_se_det_errors():
+        _log_setup(cfg)
         _check(cfg)
-        check_training(cfg, comm.world_size())
+        check_training(cfg, comm.get_world_size())
         folder.check(resume=resume, overwrite=overwrite)
-        weights = None if resume else settle_weights(cfg)
-        categories, test_sets = settle_data(cfg, training=True)
-        check_evaluation(cfg, test_sets)
-        tell_of_no_annotations(cfg, test_sets)
+        weights = None if resume else apply_weight_conventions(cfg)
+        categories, test_datasets = resolve_datasets(cfg, training=True)
+        check_evaluation(cfg, test_datasets)
+        warn_no_annotations(cfg, test_datasets)
         path, saved = _saved_run(cfg) if resume else (None, None)
-        settings.settle_seed(cfg, saved["seed"] if saved else None)
-        _settle_learning_rate(cfg)
+        build.resolve_seed(cfg, saved["seed"] if saved else None)
+        _scale_learning_rate(cfg)
         if saved:
-            check_same_run(saved, cfg, categories, path)
+            check_resumable(saved, cfg, categories, path)
         torch.manual_seed(cfg.SEED)
         model = follow_image_sizes(build_model(cfg))
         if saved:
-            fit_gates(model, saved["model"])
+            resize_gates(model, saved["model"])
         elif weights is not None:
             load_weights(model, weights, allow_partial=allow_partial, gate_init=cfg.MODEL.GATE.INIT)
-        folder.claim()
-        if comm.is_main():
+        folder.acquire()
+        if comm.is_main_process():
             log.write_to(cfg.OUTPUT_DIR)
             write_text(Path(cfg.OUTPUT_DIR) / "config.yaml", cfg.dump())
         _log_to(cfg.OUTPUT_DIR)
-        settings.settle_backends(cfg)
-        seed_all_rng(cfg.SEED + comm.rank())
+        build.set_backend_flags(cfg)
+        seed_all_rng(cfg.SEED + comm.get_rank())
         trainer = Trainer(cfg, model, stop=stop, run={"engine": ENGINE, "config": cfg.dump(), "seed": cfg.SEED,
                                                       "categories": categories})  # fmt: skip
         if saved:
             del saved
-            trainer.go_on_from(path)
-        with stop.awaited():
+            trainer.resume_from(path)
+        with stop.deferred():
             trainer.train()
         results = getattr(trainer, "_last_eval_results", None) or {}
         if cfg.TEST.AUG.ENABLED:
             results = {**results, **evaluate_with_augmentation(cfg, model)}
-        return write_results(cfg, results, test_sets)
+        return write_results(cfg, results, test_datasets)
 
 
 def run_evaluation(cfg: CfgNode) -> Metrics:
@@ -131,28 +131,28 @@ def run_evaluation(cfg: CfgNode) -> Metrics:
     """
     cfg = cfg.clone()
     cfg.defrost()
-    with run_log(), stop_on_signals("before its evaluation was done."), _in_sentences():
-        _announce(cfg)
+    with run_log(), stop_on_signals("before its evaluation was done."), _as_se_det_errors():
+        _log_setup(cfg)
         _check(cfg)
-        settings.settle_backends(cfg)
+        build.set_backend_flags(cfg)
         if not cfg.MODEL.WEIGHTS:
             raise ConfigError("MODEL.WEIGHTS is empty: no weights were given to evaluate. Set MODEL.WEIGHTS <path>.")
-        weights = settle_weights(cfg, trained=True)
-        _, test_sets = settle_data(cfg, training=False)
+        weights = apply_weight_conventions(cfg, trained=True)
+        _, test_datasets = resolve_datasets(cfg, training=False)
         if not cfg.DATASETS.TEST:
             raise ConfigError(
                 "There is no data to evaluate on: give --val-json and --val-images (DATASETS.VAL_JSON and "
                 "DATASETS.VAL_IMAGES), or name a data set in DATASETS.TEST."
             )
         model = follow_image_sizes(build_model(cfg))
-        load_weights(model, weights, whole=True)
-        if comm.is_main():
+        load_weights(model, weights, strict=True)
+        if comm.is_main_process():
             check_writable(cfg.OUTPUT_DIR)
         _log_to(None)
         results = dict(Trainer.test(cfg, model))
         if cfg.TEST.AUG.ENABLED:
             results.update(evaluate_with_augmentation(cfg, model))
-        return write_results(cfg, results, test_sets)
+        return write_results(cfg, results, test_datasets)
 
 
 class Trainer(DefaultTrainer):
@@ -164,7 +164,7 @@ class Trainer(DefaultTrainer):
         run: what a checkpoint says of its run besides the trainer's state.
     """
 
-    def __init__(self, cfg: CfgNode, model: nn.Module, *, stop: Stop, run: dict[str, Any]) -> None:
+    def __init__(self, cfg: CfgNode, model: nn.Module, *, stop: StopRequest, run: dict[str, Any]) -> None:
         self.build_model = lambda cfg: model  # the base class would build one without weights
         self.stop = stop
         self._run = run
@@ -172,7 +172,7 @@ class Trainer(DefaultTrainer):
         if cfg.SOLVER.AMP.ENABLED:
             self._trainer.precision = getattr(torch, cfg.SOLVER.AMP.DTYPE)
 
-    def go_on_from(self, path: Path) -> None:
+    def resume_from(self, path: Path) -> None:
         """Take over the state of a checkpoint of this engine's."""
         self.checkpointer.load(str(path))
         self.start_iter = self.iter + 1
@@ -180,7 +180,7 @@ class Trainer(DefaultTrainer):
     def train(self) -> None:
         try:
             super().train()
-        except _Leaving:
+        except _StopTraining:
             raise self.stop.error(
                 f"after {self.iter + 1} of {self.max_iter} steps. All of it is saved: --resume goes on."
             ) from None
@@ -190,8 +190,8 @@ class Trainer(DefaultTrainer):
         self.checkpointer = SafeCheckpointer(self.model, cfg.OUTPUT_DIR, run=self._run, trainer=weakref.proxy(self))
         result = super().build_hooks()
         # After the learning rate's, whose state is saved; before an evaluation.
-        result.insert(1 + next(i for i, hook in enumerate(result) if isinstance(hook, hooks.LRScheduler)), _Leave())
-        if cfg.TEST.EVAL_PERIOD and cfg.DATASETS.TEST and comm.is_main():
+        result.insert(1 + next(i for i, hook in enumerate(result) if isinstance(hook, hooks.LRScheduler)), _StopHook())
+        if cfg.TEST.EVAL_PERIOD and cfg.DATASETS.TEST and comm.is_main_process():
             best = hooks.BestCheckpointer(
                 cfg.TEST.EVAL_PERIOD, self.checkpointer, best_metric(cfg), file_prefix="model_best"
             )
@@ -218,7 +218,7 @@ class Trainer(DefaultTrainer):
             kind = torch.optim.AdamW if whole else maybe_add_gradient_clipping(cfg, torch.optim.AdamW)
         optimizer = kind(groups, lr=solver.BASE_LR)
         if whole:
-            limit = settings.gradient_clip(cfg, model)
+            limit = build.gradient_clip(cfg, model)
             optimizer.register_step_pre_hook(lambda *_: limit())
         return optimizer
 
@@ -247,11 +247,11 @@ class Trainer(DefaultTrainer):
         return DatasetEvaluators(evaluators)
 
 
-class _Leaving(BaseException):
+class _StopTraining(BaseException):
     """Ends Detectron2's loop, which logs the traceback of every `Exception`."""
 
 
-class _Leave(hooks.HookBase):
+class _StopHook(hooks.HookBase):
     """Saves and leaves when the run is asked to, as the builtin engine does."""
 
     def after_step(self) -> None:
@@ -259,8 +259,8 @@ class _Leave(hooks.HookBase):
         done = trainer.iter + 1
         if done < trainer.max_iter and trainer.stop.requested(done):
             trainer.checkpointer.save(f"model_{trainer.iter:07d}", iteration=trainer.iter)
-            comm.barrier()  # whoever started the processes ends them all when the first one leaves
-            raise _Leaving
+            comm.synchronize()  # whoever started the processes ends them all when the first one leaves
+            raise _StopTraining
 
 
 class SafeCheckpointer(DetectionCheckpointer):
@@ -298,16 +298,17 @@ def evaluate_with_augmentation(cfg: CfgNode, model: nn.Module) -> Metrics:
     return {f"{name}_TTA": values for name, values in results.items()}
 
 
-def _announce(cfg: CfgNode) -> None:
+def _log_setup(cfg: CfgNode) -> None:
     logger.info(
         "Engine: detectron2 (Detectron2 %s, se_det %s, PyTorch %s), %d process(es).",
-        check_detectron2(), __version__, torch.__version__, comm.world_size(),
+        check_detectron2(), __version__, torch.__version__, comm.get_world_size(),
     )  # fmt: skip
-    device = settings.settle_device(cfg)
-    if comm.world_size() > 1:
+    device = build.resolve_device(cfg)
+    if comm.get_world_size() > 1:
         if device.type == "cpu":
             raise ConfigError(
-                f"Detectron2's trainer works on GPUs when there are several processes, and these {comm.world_size()} "
+                f"Detectron2's trainer works on GPUs when there are several processes, and these "
+                f"{comm.get_world_size()} "
                 "are on the CPU: start one process, or use the builtin engine."
             )
         detectron2_comm.create_local_process_group(int(os.environ["LOCAL_WORLD_SIZE"]))
@@ -316,7 +317,7 @@ def _announce(cfg: CfgNode) -> None:
 def _log_to(folder: str | None) -> None:
     """Let Detectron2's own lines go to the terminal, and to `log.txt` in the folder."""
     for name in ("fvcore", "detectron2"):
-        setup_logger(folder, distributed_rank=comm.rank(), name=name, color=sys.stdout.isatty())
+        setup_logger(folder, distributed_rank=comm.get_rank(), name=name, color=sys.stdout.isatty())
 
 
 def _check(cfg: CfgNode) -> None:
@@ -325,9 +326,9 @@ def _check(cfg: CfgNode) -> None:
     register_backbone(name)
     if name not in BACKBONE_REGISTRY:
         known = [known for known, _ in BACKBONE_REGISTRY]
-        raise ConfigError(f"MODEL.BACKBONE.NAME '{name}' is registered by nobody.{did_you_mean(name, known)}")
+        raise ConfigError(f"MODEL.BACKBONE.NAME '{name}' is registered by nobody.{suggestion(name, known)}")
     for key, value, why in BUILTIN_ONLY:
-        given = get_value(cfg, key)
+        given = get_key(cfg, key)
         if given != value:
             raise ConfigError(
                 f"{key} is {given!r}, and with --engine detectron2 it must be {value!r}, as {why}: use the builtin "
@@ -342,18 +343,18 @@ def _check(cfg: CfgNode) -> None:
         raise ConfigError(f"SOLVER.OPTIMIZER '{cfg.SOLVER.OPTIMIZER}' is unknown: use SGD or AdamW.")
 
 
-def _settle_learning_rate(cfg: CfgNode) -> None:
+def _scale_learning_rate(cfg: CfgNode) -> None:
     """Scale BASE_LR, and BASE_LR_END with it, to IMS_PER_BATCH; in cfg it is then as Detectron2 uses it."""
     solver = cfg.SOLVER
-    scaled = settings.base_learning_rate(cfg)
+    scaled = build.base_learning_rate(cfg)
     solver.BASE_LR_END *= scaled / solver.BASE_LR
     solver.BASE_LR, solver.REFERENCE_BATCH = scaled, 0
 
 
 def _saved_run(cfg: CfgNode) -> tuple[Path, dict[str, Any]]:
-    path, saved = Checkpointer(cfg.OUTPUT_DIR).newest()
+    path, saved = Checkpointer(cfg.OUTPUT_DIR).latest()
     if saved.get("engine") == ENGINE and {"model", "trainer", "config"} <= saved.keys():
-        settle_as_saved(cfg, saved["config"])
+        apply_saved_conventions(cfg, saved["config"])
         return path, saved
     writer = "the builtin engine" if saved.get("engine") else "another program"
     raise CheckpointError(
@@ -363,7 +364,7 @@ def _saved_run(cfg: CfgNode) -> tuple[Path, dict[str, Any]]:
 
 
 @contextmanager
-def _in_sentences() -> Iterator[None]:
+def _as_se_det_errors() -> Iterator[None]:
     """What Detectron2 ends with becomes one of our errors; its traceback goes to the log."""
     try:
         yield

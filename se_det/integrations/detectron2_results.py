@@ -15,7 +15,7 @@ from ..data.coco import CocoDataset
 from ..evaluation.coco_eval import CocoEvaluator
 from ..evaluation.report import write_report
 from ..files import write_json
-from ..training.checks import check_best_metric
+from ..training.config_checks import check_best_metric
 
 Metrics = dict[str, dict[str, float]]
 
@@ -29,22 +29,22 @@ def _tasks(cfg: CfgNode) -> tuple[str, ...]:
     return ("bbox", "segm") if cfg.MODEL.MASK_ON else ("bbox",)
 
 
-def check_evaluation(cfg: CfgNode, test_sets: Mapping[str, CocoDataset | None]) -> None:
+def check_evaluation(cfg: CfgNode, test_datasets: Mapping[str, CocoDataset | None]) -> None:
     """Refuse a TEST.BEST_METRIC that no evaluation will give, where it is known what Detectron2 will evaluate.
 
     Raises:
         ConfigError: naming some that there will be.
     """
-    if test_sets and None not in test_sets.values() and not cfg.MODEL.KEYPOINT_ON:
-        check_best_metric(cfg, _tasks(cfg), test_sets)
+    if test_datasets and None not in test_datasets.values() and not cfg.MODEL.KEYPOINT_ON:
+        check_best_metric(cfg, _tasks(cfg), test_datasets)
 
 
-def write_results(cfg: CfgNode, results: dict[str, Any], test_sets: Mapping[str, CocoDataset | None]) -> Metrics:
+def write_results(cfg: CfgNode, results: dict[str, Any], test_datasets: Mapping[str, CocoDataset | None]) -> Metrics:
     """Write `inference/metrics.json`, and `report.html` on the sets that are read by us.
 
     Args:
         results: of Detectron2, by task, or by set and task where there are several sets.
-        test_sets: of `settle_data`.
+        test_sets: of `resolve_datasets`.
 
     Returns:
         The numbers by task, which the set's name is before where there are several; `{}` but on the first process.
@@ -52,12 +52,12 @@ def write_results(cfg: CfgNode, results: dict[str, Any], test_sets: Mapping[str,
     Raises:
         CheckpointError: they cannot be written.
     """
-    if not comm.is_main():
+    if not comm.is_main_process():
         return {}
     outcomes = {}
-    for name, dataset in test_sets.items():
-        found = results.get(name) if len(test_sets) > 1 else results
-        folder = Path(cfg.OUTPUT_DIR, "inference", *([name] if len(test_sets) > 1 else []))
+    for name, dataset in test_datasets.items():
+        found = results.get(name) if len(test_datasets) > 1 else results
+        folder = Path(cfg.OUTPUT_DIR, "inference", *([name] if len(test_datasets) > 1 else []))
         path = folder / "coco_instances_results.json"  # of the evaluator
         if dataset is not None and found and path.is_file():
             tasks = [task for task in _tasks(cfg) if task in found]

@@ -16,8 +16,8 @@ from torch.autograd import Function
 from torch.autograd.function import FunctionCtx, once_differentiable
 from torch.autograd.graph import saved_tensors_hooks
 
-from .area import ValidArea
 from .gates import SE
+from .valid_area import ValidArea
 
 aten = torch.ops.aten
 
@@ -53,7 +53,7 @@ class _BatchNormSum(Function):
         mean = means.mean(0)
         variance = variances.mean(0) + (means - mean).square().mean(0)
         _update_running(norm, mean, variance, z.numel() // z.shape[1])
-        whole = gate.grids == (1,) and (area is None or area.fills(z))
+        whole = gate.grids == (1,) and (area is None or area.covers(z))
         grids = [] if whole else [grid.to(means.dtype) for grid in gate.squeeze(z, area)]
         # From the moments to one affine for each image and channel is a graph of its own, of a few small tensors.
         leaves = [leaf.detach().requires_grad_() for leaf in (means, variance, *grids)]

@@ -6,9 +6,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from .area import ValidArea
 from .norms import FrozenBatchNorm2d, GroupNorm, apply_frozen, get_norm
-from .onednn import Packed
+from .onednn import PackedConv2d
+from .valid_area import ValidArea
 
 
 class Conv2d(nn.Conv2d):
@@ -36,7 +36,7 @@ class Conv2d(nn.Conv2d):
         bias = norm == "" if bias is None else bias
         super().__init__(in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias=bias)
         self.norm = get_norm(norm, out_channels)
-        self.packed: Packed | None = None  # see `layers.onednn`
+        self.packed: PackedConv2d | None = None  # see `layers.onednn`
 
     def area_after(self, area: ValidArea | None) -> ValidArea | None:
         """Where each image lies on this convolution's output."""
@@ -46,32 +46,32 @@ class Conv2d(nn.Conv2d):
 
     def forward(self, x: torch.Tensor, area: ValidArea | None = None) -> torch.Tensor:
         """(N, C_in, H, W) to (N, C_out, H', W'); `area` is that of `x`."""
-        packed = self.packed_for(x)
+        packed = self.packed_conv(x)
         if packed is not None:
             return packed(self._own(x, area))
         if isinstance(self.norm, FrozenBatchNorm2d):
             return apply_frozen(self, self._own(x, area))
-        return self.normalise(self.convolve(x, area), area)
+        return self.normalize(self.convolve(x, area), area)
 
-    def rectified(
-        self, x: torch.Tensor, area: ValidArea | None = None, *, plus: torch.Tensor | None = None
+    def forward_relu(
+        self, x: torch.Tensor, area: ValidArea | None = None, *, residual: torch.Tensor | None = None
     ) -> torch.Tensor:
-        """relu of `forward`, to which `plus`, of its size, is added before."""
-        packed = self.packed_for(x)
+        """relu of `forward`, to which `residual`, of its size, is added before."""
+        packed = self.packed_conv(x)
         if packed is not None:
-            return packed(self._own(x, area), relu=True, plus=plus)
+            return packed(self._own(x, area), relu=True, residual=residual)
         y = Conv2d.forward(self, x, area)
-        return F.relu_(y if plus is None else y.add_(plus))
+        return F.relu_(y if residual is None else y.add_(residual))
 
-    def packed_for(self, x: torch.Tensor) -> Packed | None:
+    def packed_conv(self, x: torch.Tensor) -> PackedConv2d | None:
         """How this convolution runs on `x` where it was packed for inference and `x` can be taken so."""
-        return self.packed if self.packed is not None and self.packed.runs(x) else None
+        return self.packed if self.packed is not None and self.packed.supports(x) else None
 
     def convolve(self, x: torch.Tensor, area: ValidArea | None = None) -> torch.Tensor:
         """The convolution without its norm."""
         return super().forward(self._own(x, area))
 
-    def normalise(self, x: torch.Tensor, area: ValidArea | None = None) -> torch.Tensor:
+    def normalize(self, x: torch.Tensor, area: ValidArea | None = None) -> torch.Tensor:
         """The norm of what `convolve` returned; `area` is still that of the convolution's input."""
         if self.norm is None:
             return x
@@ -82,4 +82,4 @@ class Conv2d(nn.Conv2d):
     def _own(self, x: torch.Tensor, area: ValidArea | None) -> torch.Tensor:
         """Under padding "exact" a kernel reads zeros outside each image."""
         mixes = area is not None and area.exact and max(self.kernel_size) > 1
-        return area.zero_outside(x) if mixes else x
+        return area.zero_padding(x) if mixes else x

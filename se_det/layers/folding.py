@@ -15,11 +15,11 @@ from torch.autograd import Function
 from torch.autograd.function import FunctionCtx, once_differentiable
 from torch.nn import functional as F
 
-from .area import ValidArea
 from .conv import Conv2d
 from .gates import SE
 from .norms import affine_convolution, has_fixed_affine
-from .onednn import Packed
+from .onednn import PackedConv2d
+from .valid_area import ValidArea
 
 aten = torch.ops.aten
 
@@ -53,7 +53,7 @@ def folded_sum(
     factors = gate.scale(grids).to(x.dtype)
     shortcut = shortcut.to(x.dtype)
     if not torch.is_grad_enabled():
-        return _sum(x, weight, bias, factors, shortcut, conv.packed_for(x))
+        return _sum(x, weight, bias, factors, shortcut, conv.packed_conv(x))
     return _FoldedSum.apply(x, weight, bias, factors, shortcut)
 
 
@@ -67,7 +67,7 @@ def _convolved(grids: Sequence[torch.Tensor], weight: torch.Tensor, bias: torch.
 
 def _sum(
     x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, factors: torch.Tensor, shortcut: torch.Tensor,
-    packed: Packed | None = None,
+    packed: PackedConv2d | None = None,
 ) -> torch.Tensor:  # fmt: skip
     """relu((s W) x + s b + shortcut), in the form that measured fastest (2-core CPU, PyTorch 2.15).
 
@@ -77,12 +77,12 @@ def _sum(
     4 x 480 x 640 px batch. On a GPU nothing was measured.
 
     Args:
-        packed: how the convolution of which these are weight and bias runs on x, see `Conv2d.packed_for`.
+        packed: how the convolution of which these are weight and bias runs on x, see `Conv2d.packed_conv`.
     """
     if len(x) == 1 and x.shape[-2] * x.shape[-1] > x.shape[1]:
         weight, bias = weight * factors.view(-1, 1, 1, 1), bias * factors.flatten()
         if packed is not None:
-            return packed(x, relu=True, plus=shortcut, given=(weight, bias))
+            return packed(x, relu=True, residual=shortcut, given=(weight, bias))
         return F.conv2d(x, weight, bias).add_(shortcut).relu_()
     u = packed(x) if packed is not None else F.conv2d(x, weight, bias)
     return torch.addcmul(shortcut, u, factors, out=u).relu_()
@@ -113,13 +113,13 @@ class _FoldedSum(Function):
     def backward(ctx: FunctionCtx, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         x, weight, bias, factors, out, u = ctx.saved_tensors
         grad = aten.threshold_backward(grad, out, 0)
-        of_parts = _with_u if u is not None else _image_by_image
+        of_parts = _gradients_with_u if u is not None else _gradients_per_image
         wanted = ctx.needs_input_grad
         gradients = (*of_parts(grad, x, weight, bias, factors, u, wanted), grad)
         return tuple(gradient if need else None for gradient, need in zip(gradients, wanted))
 
 
-def _with_u(
+def _gradients_with_u(
     grad: torch.Tensor, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, factors: torch.Tensor,
     u: torch.Tensor, wanted: Sequence[bool],
 ) -> tuple[torch.Tensor | None, ...]:  # fmt: skip
@@ -128,7 +128,7 @@ def _with_u(
     return *_convolution_backward(grad * factors, x, weight, wanted[:3]), of_factors
 
 
-def _image_by_image(
+def _gradients_per_image(
     grad: torch.Tensor, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, factors: torch.Tensor,
     u: None, wanted: Sequence[bool],
 ) -> tuple[torch.Tensor | None, ...]:  # fmt: skip

@@ -6,14 +6,14 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from .area import ValidArea
+from .activation_checkpointing import checkpointed
 from .batch_statistics import batch_norm_sum, has_batch_statistics
 from .conv import Conv2d
 from .folding import can_fold, folded_sum
 from .gates import SE
 from .norms import FrozenBatchNorm2d
-from .recompute import recomputed
 from .tracing import is_traced
+from .valid_area import ValidArea
 
 
 def gated_sum(
@@ -32,35 +32,35 @@ def gated_sum(
         (N, C, H, W).
     """
     if gate is None:
-        return conv.rectified(x, area, plus=shortcut)
+        return conv.forward_relu(x, area, residual=shortcut)
     if is_traced():
         return plain_sum(conv, gate, x, shortcut, area)
     if not gate.one_factor:
-        return _two_gates(conv, gate, x, shortcut, area)
+        return _cbam_sum(conv, gate, x, shortcut, area)
     if can_fold(conv, gate):
         return folded_sum(conv, gate, x, shortcut, area)
     if torch.is_grad_enabled() and conv.norm is not None and conv.norm.training:
         z = conv.convolve(x, area)
         if has_batch_statistics(conv.norm, z):
             return batch_norm_sum(conv.norm, gate, z, shortcut, area)
-        u = conv.normalise(z, area)
+        u = conv.normalize(z, area)
     else:
         u = conv(x, area)
     return F.relu_(torch.addcmul(shortcut, u, gate.scale(gate.squeeze(u, area)).to(u.dtype)))
 
 
-def _two_gates(conv: Conv2d, gate: SE, x: torch.Tensor, shortcut: torch.Tensor, area: ValidArea | None) -> torch.Tensor:
+def _cbam_sum(conv: Conv2d, gate: SE, x: torch.Tensor, shortcut: torch.Tensor, area: ValidArea | None) -> torch.Tensor:
     """CBAM, whose formula would keep three more maps of U's size: they are computed again in the backward pass."""
     if not torch.is_grad_enabled():
         return plain_sum(conv, gate, x, shortcut, area)
     frozen = isinstance(conv.norm, FrozenBatchNorm2d)  # which is part of its convolution
 
     def end(z: torch.Tensor, shortcut: torch.Tensor) -> torch.Tensor:
-        u = z if frozen else conv.normalise(z, area)
+        u = z if frozen else conv.normalize(z, area)
         return F.relu_(gate(u, area).add_(shortcut))
 
     z = conv(x, area) if frozen else conv.convolve(x, area)
-    return recomputed(nn.ModuleList([conv, gate]), end, z, shortcut)
+    return checkpointed(nn.ModuleList([conv, gate]), end, z, shortcut)
 
 
 def plain_sum(

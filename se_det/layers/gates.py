@@ -12,10 +12,10 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from ..errors import ConfigError, did_you_mean
-from .area import ValidArea, average_grid
+from ..errors import ConfigError, suggestion
 from .norms import GroupNorm, get_descriptor_norm
 from .tracing import is_traced
+from .valid_area import ValidArea, average_grid
 
 # Side of RG-SE's grid by stage: a fixed 7 x 7 window on the 56, 28, 14 and 7 cells of a 224 px image.
 RG_GRIDS = {"res2": 8, "res3": 4, "res4": 2, "res5": 1}
@@ -31,7 +31,7 @@ class SE(nn.Module):
     """
 
     grids: tuple[int, ...] = (1,)
-    one_factor = True  # the gate is one multiplication, which `leave_unchanged` can make a constant
+    one_factor = True  # the gate is one multiplication, which `zero_init` can make a constant
 
     def __init__(self, channels: int, *, reduction: int = 16, bias: bool = True) -> None:
         super().__init__()
@@ -64,7 +64,7 @@ class SE(nn.Module):
         """Width of the hidden layer."""
         return self.fc1.out_features
 
-    def set_hidden(self, hidden: int) -> None:
+    def resize_hidden(self, hidden: int) -> None:
         """Change the width of the hidden layer: both layers are new, with initial values."""
         old = self.fc1.weight
         with torch.device(old.device):
@@ -73,7 +73,7 @@ class SE(nn.Module):
         for layer in (self.fc1, self.fc2):
             layer.to(old.dtype).requires_grad_(old.requires_grad)
 
-    def leave_unchanged(self) -> None:
+    def zero_init(self) -> None:
         """Zero FC2, so that every factor is exactly 0.5."""
         for parameter in self.fc2.parameters():
             nn.init.zeros_(parameter)
@@ -96,17 +96,17 @@ class SPSE(SE):
 
     def squeeze(self, u: torch.Tensor, area: ValidArea | None = None) -> list[torch.Tensor]:
         """The averages over each grid, (N, C, k, k) each; with `area`, over each image's own cells."""
-        if (area is not None and not area.fills(u)) or any(side % 4 for side in u.shape[-2:]):
+        if (area is not None and not area.covers(u)) or any(side % 4 for side in u.shape[-2:]):
             return super().squeeze(u, area)
         finest = average_grid(u, 4)  # whose cells are all of one size: the others are averages of it
         return [F.avg_pool2d(finest, 4), F.avg_pool2d(finest, 2), finest]
 
     def descriptor(self, grids: Sequence[torch.Tensor]) -> torch.Tensor:
-        fused = sum(_whole_grid(conv, grid) for conv, grid in zip((self.dw1, self.dw2, self.dw4), grids))
+        fused = sum(_grid_conv(conv, grid) for conv, grid in zip((self.dw1, self.dw2, self.dw4), grids))
         return F.relu(self.norm(fused)).flatten(1)
 
 
-def _whole_grid(conv: nn.Conv2d, grid: torch.Tensor) -> torch.Tensor:
+def _grid_conv(conv: nn.Conv2d, grid: torch.Tensor) -> torch.Tensor:
     """A depthwise convolution as large as the grid: (N, C, k, k) to (N, C, 1, 1).
 
     As a product and a sum, which take a seventh of the convolution's time, forward and backward, on a CPU.
@@ -135,7 +135,7 @@ class RGSE(SE):
         self.norm = get_descriptor_norm(norm, channels) if grid > 1 else None
 
     def descriptor(self, grids: Sequence[torch.Tensor]) -> torch.Tensor:
-        z = grids[0] if self.dw is None else self.norm(_whole_grid(self.dw, grids[0]))
+        z = grids[0] if self.dw is None else self.norm(_grid_conv(self.dw, grids[0]))
         return F.relu(z).flatten(1)
 
 
@@ -157,9 +157,9 @@ class CBAM(SE):
 
     def squeeze(self, u: torch.Tensor, area: ValidArea | None = None) -> list[torch.Tensor]:
         """Mean and maximum, (N, C, 1, 1) each."""
-        if area is None or area.fills(u):
+        if area is None or area.covers(u):
             return [*super().squeeze(u), F.adaptive_max_pool2d(u, 1)]
-        highest = u.masked_fill(~area.inside(u), -torch.inf).amax((-2, -1), keepdim=True)
+        highest = u.masked_fill(~area.mask(u), -torch.inf).amax((-2, -1), keepdim=True)
         return [*super().squeeze(u, area), highest]
 
     def scale(self, grids: Sequence[torch.Tensor]) -> torch.Tensor:
@@ -171,11 +171,11 @@ class CBAM(SE):
         u = super().forward(u, area)
         seen = torch.cat([u.amax(1, keepdim=True), u.mean(1, keepdim=True)], 1)
         # Outside an image the spatial convolution must read the zeros that lie beyond the border of an unpadded map.
-        seen = self.spatial(seen if area is None else area.zero_outside(seen))
+        seen = self.spatial(seen if area is None else area.zero_padding(seen))
         seen = self.norm(seen, area) if isinstance(self.norm, GroupNorm) else self.norm(seen)
         return u * torch.sigmoid(seen)
 
-    def leave_unchanged(self) -> None:
+    def zero_init(self) -> None:
         raise ConfigError(
             "MODEL.GATE.INIT identity is not possible for cbam, which ends in two gates, not one: use INIT paper."
         )
@@ -203,4 +203,4 @@ def make_gate(
         return RGSE(channels, grid=RG_GRIDS[stage], norm=norm, **common)
     if name == "cbam":
         return CBAM(channels, norm=norm, **common)
-    raise ConfigError(f"MODEL.GATE.NAME '{name}' is unknown: use one of {', '.join(GATES)}.{did_you_mean(name, GATES)}")
+    raise ConfigError(f"MODEL.GATE.NAME '{name}' is unknown: use one of {', '.join(GATES)}.{suggestion(name, GATES)}")

@@ -7,7 +7,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from ..errors import ConfigError
-from .area import ValidArea
+from .valid_area import ValidArea
 
 NORMS = ("", "BN", "SyncBN", "FrozenBN", "GN")
 GROUPS = 32
@@ -55,9 +55,9 @@ class GroupNorm(nn.GroupNorm):
 
     def forward(self, x: torch.Tensor, area: ValidArea | None = None) -> torch.Tensor:
         """(N, C, H, W) to the same shape; with `area`, means and variances are over each image's own cells."""
-        if area is None or area.fills(x):
+        if area is None or area.covers(x):
             return super().forward(x)
-        inside = area.inside(x)[:, None]
+        inside = area.mask(x)[:, None]
         grouped = x.unflatten(1, (self.num_groups, -1)).float()
         cells = inside.sum((-2, -1), keepdim=True) * grouped.shape[2]
         mean = torch.where(inside, grouped, 0.0).sum((2, 3, 4), keepdim=True) / cells

@@ -29,7 +29,7 @@ def computes_in_bfloat16() -> bool:
     return torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 
-def version(weight: torch.Tensor) -> tuple:
+def tensor_version(weight: torch.Tensor) -> tuple:
     """Which values `weight` has, for what is made of it: another after it was loaded, moved or cast.
 
     A change through `.data` is not seen.
@@ -37,7 +37,7 @@ def version(weight: torch.Tensor) -> tuple:
     return weight.data_ptr(), weight.dtype, None if weight.is_inference() else weight._version
 
 
-class Packed:
+class PackedConv2d:
     """How a convolution without a norm runs on a CPU in inference: what follows it inside, and its weight laid out once
     where the size of maps does not change.
 
@@ -51,17 +51,17 @@ class Packed:
         self._for: tuple | None = None  # size, and the weight's version, of what is laid out
         self._last: tuple | None = None
 
-    def runs(self, x: torch.Tensor) -> bool:
+    def supports(self, x: torch.Tensor) -> bool:
         """Whether `x` can be taken: on a CPU, in a type that oneDNN has, without gradients and not under autocast."""
         if x.device.type != "cpu" or torch.is_grad_enabled() or torch.is_autocast_enabled("cpu") or is_traced():
             return False
         return x.dtype == torch.float32 or (x.dtype == torch.bfloat16 and computes_in_bfloat16())
 
     def __call__(
-        self, x: torch.Tensor, *, relu: bool = False, plus: torch.Tensor | None = None,
+        self, x: torch.Tensor, *, relu: bool = False, residual: torch.Tensor | None = None,
         given: tuple[torch.Tensor, torch.Tensor | None] | None = None,
     ) -> torch.Tensor:  # fmt: skip
-        """The convolution, with `plus` added, and rectified, in one pass.
+        """The convolution, with `residual` added, and rectified, in one pass.
 
         Args:
             given: weight and bias in place of its own.
@@ -74,17 +74,17 @@ class Packed:
             raise DataError("An image given to the network holds values that are not finite: give finite pixels.")
         weight, bias = given or (self._weight_for(x), conv.bias)
         how = (conv.padding, conv.stride, conv.dilation, conv.groups)
-        if plus is None:
+        if residual is None:
             return torch.ops.mkldnn._convolution_pointwise(x, weight, bias, *how, "relu" if relu else "none", [], "")
         return torch.ops.mkldnn._convolution_pointwise.binary(
-            x, plus, weight, bias, *how, "add", 1.0, "relu" if relu else None, [], None
+            x, residual, weight, bias, *how, "add", 1.0, "relu" if relu else None, [], None
         )
 
     def _weight_for(self, x: torch.Tensor) -> torch.Tensor:
         conv, weight = self._conv, self._conv.weight
         if len(x) * x.shape[-2] * x.shape[-1] > MOST_CELLS:
             return weight
-        now = (x.shape, version(weight))
+        now = (x.shape, tensor_version(weight))
         if now != self._for:
             if now != self._last:
                 self._last = now

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from .area import ValidArea
+from .valid_area import ValidArea
 
 
 class Pool(nn.Module):
@@ -34,13 +34,13 @@ class Pool(nn.Module):
         if area is not None:
             after = area.after(self.kernel, self.stride, self.padding, ceil_mode=self.ceil)
         if exact:
-            x = area.zero_outside(x)  # zero never wins a maximum here, like the border's -infinity
+            x = area.zero_padding(x)  # zero never wins a maximum here, like the border's -infinity
         if self.kind == "max":
             return F.max_pool2d(x, self.kernel, self.stride, self.padding, ceil_mode=self.ceil), after
         if self.count_padding or not exact:
             return self._average(x, self.count_padding), after
         # Averages of values and of ones have the same divisor, which so becomes the number of cells of the image.
-        inside = area.inside(x).to(x.dtype)
+        inside = area.mask(x).to(x.dtype)
         smallest = 0.5 / self.kernel**2
         return self._average(x, True) / self._average(inside, True).clamp(min=smallest), after
 

@@ -9,10 +9,10 @@ from __future__ import annotations
 import torch
 from torch.nn import functional as F
 
-from .area import ValidArea
 from .conv import Conv2d
-from .onednn import version
+from .onednn import tensor_version
 from .tracing import is_traced
+from .valid_area import ValidArea
 
 # The paper's B^T, G and A^T, which transform inputs, weights and outputs (section 4.3).
 INPUT = [[4, 0, -5, 0, 1, 0], [0, -4, -4, 1, 1, 0], [0, 4, -4, -1, 1, 0], [0, -2, -1, 2, 1, 0], [0, 2, -1, -2, 1, 0],
@@ -27,7 +27,7 @@ LEAST_CHANNELS, LEAST_CELLS = 128, 800
 BAND = 4  # rows of tiles at a time, so that what is between the products stays in the cache
 
 
-def suits(conv: torch.nn.Module) -> bool:
+def supports_winograd(conv: torch.nn.Module) -> bool:
     """Whether `conv` is of the kind that can be computed so, and of enough channels to be faster."""
     return (
         isinstance(conv, Conv2d) and conv.norm is None and conv.kernel_size == (3, 3) and conv.stride == (1, 1)
@@ -37,7 +37,7 @@ def suits(conv: torch.nn.Module) -> bool:
 
 
 class WinogradConv2d(Conv2d):
-    """A convolution that `suits`, with its weights; on large maps within 2e-5 of its largest value."""
+    """A convolution that `supports_winograd`, with its weights; on large maps within 2e-5 of its largest value."""
 
     def __init__(self, conv: Conv2d) -> None:
         super().__init__(conv.in_channels, conv.out_channels, 3, padding=1, bias=conv.bias is not None)
@@ -50,13 +50,13 @@ class WinogradConv2d(Conv2d):
     def _transform(self) -> None:
         left = torch.tensor(WEIGHT, device=self.weight.device)
         transformed = torch.einsum("ap,bq,oipq->abio", left, left, self.weight.detach()).flatten(0, 1)
-        self.transformed, self._version = transformed.contiguous(), version(self.weight)
+        self.transformed, self._version = transformed.contiguous(), tensor_version(self.weight)
 
     def convolve(self, x: torch.Tensor, area: ValidArea | None = None) -> torch.Tensor:
         """(N, C_in, H, W) to (N, C_out, H, W), both channels last."""
         if x.shape[-2] * x.shape[-1] < LEAST_CELLS or torch.is_grad_enabled() or is_traced():
             return super().convolve(x, area)
-        if self._version != version(self.weight):
+        if self._version != tensor_version(self.weight):
             self._transform()
         x = self._own(x, area).permute(0, 2, 3, 1)
         count, height, width, channels = x.shape

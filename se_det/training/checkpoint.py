@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from ..errors import CheckpointError
-from ..files import write_atomically, write_text
+from ..files import atomic_write, write_text
 from ..weights.reading import read_plain
 
 ENGINE = "se_det"
@@ -52,11 +52,11 @@ class Checkpointer:
         _require_plain(state, "checkpoint")
         path = self.folder / f"{name}.pth"
         try:
-            write_atomically(path, lambda file: torch.save(state, file))
+            atomic_write(path, lambda file: torch.save(state, file))
             if mark_last:
                 write_text(self.folder / LAST, path.name)
         except CheckpointError as error:
-            before = self._newest_first()
+            before = self._latest_first()
             intact = f" {before[0].name} is intact: make room, then --resume goes on from it." if before else ""
             raise CheckpointError(f"{error}{intact}") from error
         if mark_last:
@@ -70,13 +70,13 @@ class Checkpointer:
         for path in numbered[: max(len(numbered) - self.keep, 0)]:
             path.unlink(missing_ok=True)
 
-    def newest(self) -> tuple[Path, dict[str, Any]] | None:
+    def latest(self) -> tuple[Path, dict[str, Any]] | None:
         """The newest checkpoint that can be read, and its content; None where there is none at all.
 
         Raises:
             CheckpointError: there are some, and none can be read.
         """
-        paths = self._newest_first()
+        paths = self._latest_first()
         problems = []
         for path in paths:
             try:
@@ -90,7 +90,7 @@ class Checkpointer:
             raise CheckpointError(f"No checkpoint in {self.folder} can be read. {problems[0]}")
         return None
 
-    def _newest_first(self) -> list[Path]:
+    def _latest_first(self) -> list[Path]:
         paths = [p for p in self.folder.glob("model_*.pth") if p.stem != BEST]
         paths.sort(key=_steps, reverse=True)
         try:

@@ -18,9 +18,9 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 
 from .. import errors
+from ..allocator import keep_freed_memory
 from ..errors import ConfigError, SeDetError, TrainingError
-from ..memory import keep_freed_memory
-from .stopping import ENDED, ERRORS, passed_on, stopped_by
+from .preemption import ENDED, ERRORS, forward_signals, stop_error
 
 # The others wait this long while the first process evaluates.
 TIMEOUT = datetime.timedelta(hours=1)
@@ -56,7 +56,7 @@ def launch(
         SeDetError: what any of the processes was refused with, once; the other processes are ended.
     """
     if "RANK" in os.environ and "WORLD_SIZE" in os.environ:
-        _under_torchrun(function, args, device)
+        _run_under_torchrun(function, args, device)
         return
     present = torch.cuda.device_count() if device != "cpu" else 0
     if num_gpus and num_gpus > present:
@@ -105,33 +105,33 @@ def spawn(
     """
     # One for each process: it ends with its process, and none waits for another's.
     pipes = [mp.get_context("spawn").Pipe(duplex=False) for _ in range(processes)]
-    listening, tell = ([pipe[end] for pipe in pipes] for end in (0, 1))
+    receivers, senders = ([pipe[end] for pipe in pipes] for end in (0, 1))
     failures: list[tuple[str, str]] = []
-    job = (function, tuple(args), first, processes, world or processes, url, device, tell)
+    job = (function, tuple(args), first, processes, world or processes, url, device, senders)
     try:
-        context = mp.start_processes(_spawned, job, nprocs=processes, join=False, start_method="spawn")
-        for end in tell:
+        context = mp.start_processes(_child_main, job, nprocs=processes, join=False, start_method="spawn")
+        for end in senders:
             end.close()
-        with passed_on(context.pids()) as came:  # each saves what it has to and leaves
+        with forward_signals(context.pids()) as came:  # each saves what it has to and leaves
             finished = False
             while not finished:
                 # Sentinels of those not joined yet: some may have ended by now, and return. A process whose sentence
                 # is longer than a pipe holds does not end before it is heard.
-                ready = wait([*context.sentinels, *listening])
-                failures += _heard(listening, ready)
+                ready = wait([*context.sentinels, *receivers])
+                failures += _receive(receivers, ready)
                 if not set(ready).isdisjoint(context.sentinels):
                     codes = [process.exitcode for process in context.processes]  # before `join` ends the others
                     finished = context.join()
     except (mp.ProcessRaisedException, mp.ProcessExitedException) as error:
-        failures += _heard(listening, wait(listening, 0))
+        failures += _receive(receivers, wait(receivers, 0))
         if failures:
             name, message = failures[0]
             kind = getattr(errors, name, SeDetError)
             if came and kind in ERRORS.values():  # of the signal that came here, not of the one passed on
-                raise stopped_by(came[0], message.partition(ENDED)[2]) from None
+                raise stop_error(came[0], message.partition(ENDED)[2]) from None
             raise kind(message) from None
         if came:
-            raise stopped_by(came[0], "before its first step.") from None
+            raise stop_error(came[0], "before its first step.") from None
         killed = _killed(codes, error)
         if killed is None:
             raise
@@ -145,14 +145,14 @@ def spawn(
         ) from None
 
 
-def _heard(listening: list[Connection], ready: Sequence[object]) -> list[tuple[str, str]]:
-    """What those of `listening` that are `ready` say, which is once, if at all; they are then closed and removed."""
+def _receive(receivers: list[Connection], ready: Sequence[object]) -> list[tuple[str, str]]:
+    """What those of `receivers` that are `ready` say, which is once, if at all; they are then closed and removed."""
     told = []
-    for end in [end for end in listening if end in ready]:
+    for end in [end for end in receivers if end in ready]:
         with suppress(EOFError, OSError):  # it ended without a word, or in the middle of one
             told.append(end.recv())
         end.close()
-        listening.remove(end)
+        receivers.remove(end)
     return told
 
 
@@ -174,19 +174,19 @@ def free_port() -> int:
         return s.getsockname()[1]
 
 
-def _spawned(
+def _child_main(
     local_rank: int, function: Callable, args: tuple, first: int, here: int, world: int, url: str, device: str,
-    tell: Sequence[Connection],
+    senders: Sequence[Connection],
 ) -> None:  # fmt: skip
-    own = tell[local_rank]
-    for end in tell:
+    own = senders[local_rank]
+    for end in senders:
         if end is not own:
             end.close()
     try:
         os.environ["LOCAL_RANK"] = str(local_rank)
         os.environ["LOCAL_WORLD_SIZE"] = str(here)
         keep_freed_memory()
-        _join(device, local_rank, init_method=url, rank=first + local_rank, world_size=world)
+        _init_process_group(device, local_rank, init_method=url, rank=first + local_rank, world_size=world)
         function(*args)
     except SeDetError as error:
         own.send((type(error).__name__, str(error)))
@@ -197,7 +197,7 @@ def _spawned(
     dist.destroy_process_group()
 
 
-def _under_torchrun(function: Callable, args: Sequence[Any], device: str) -> None:
+def _run_under_torchrun(function: Callable, args: Sequence[Any], device: str) -> None:
     local_rank = int(os.environ.get("LOCAL_RANK", 0))
     present = torch.cuda.device_count() if device != "cpu" else 0
     if present and local_rank >= present:
@@ -205,18 +205,18 @@ def _under_torchrun(function: Callable, args: Sequence[Any], device: str) -> Non
             f"torchrun started {os.environ.get('LOCAL_WORLD_SIZE', 'more')} processes here, and there are {present} "
             f"GPUs: give --nproc-per-node {present}, or MODEL.DEVICE cpu."
         )
-    _join(device, local_rank)
+    _init_process_group(device, local_rank)
     try:
         function(*args)
     except SeDetError as error:
         # All may have been refused alike, or only this one: the first to say so prints, the others leave quietly.
-        if not _first_to_fail():
+        if not _fails_first():
             raise SystemExit(error.exit_code) from None
         raise
     dist.destroy_process_group()
 
 
-def _first_to_fail() -> bool:
+def _fails_first() -> bool:
     try:
         store = dist.distributed_c10d._get_default_store()
         return store.add("se_det_failures", 1) == 1
@@ -224,7 +224,7 @@ def _first_to_fail() -> bool:
         return dist.get_rank() == 0
 
 
-def _join(device: str, local_rank: int, **how: Any) -> None:
+def _init_process_group(device: str, local_rank: int, **how: Any) -> None:
     """Enter the process group. Small objects travel by gloo, also where gradients travel by nccl."""
     if device != "cpu" and torch.cuda.is_available():
         torch.cuda.set_device(local_rank)

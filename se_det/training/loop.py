@@ -14,12 +14,12 @@ from torch import nn
 from .. import comm
 from ..data.skipping import SkippedImages
 from .ema import EMA
-from .losses import LossReader, is_loss
-from .milestones import Milestones
+from .hooks import PeriodicActions
+from .loss_reader import LossReader, is_loss
 from .optimizer import set_learning_rate
 from .precision import Precision
+from .preemption import EvaluationStopped, StopRequest
 from .progress import Progress
-from .stopping import EvaluationLeft, Stop
 
 logger = logging.getLogger(__name__)
 
@@ -34,7 +34,7 @@ def train(
     *,
     max_iter: int,
     seed: int,
-    milestones: Milestones,
+    actions: PeriodicActions,
     progress: Progress,
     start: int = 0,
     accumulate: int = 1,
@@ -42,10 +42,10 @@ def train(
     clip: Callable[[], None] | None = None,
     ema: EMA | None = None,
     read_every_step: bool = True,
-    stop: Stop | None = None,
+    stop: StopRequest | None = None,
     skipped: SkippedImages | None = None,
 ) -> None:
-    """Train from step `start` until `max_iter` steps are done or `milestones` ends the run.
+    """Train from step `start` until `max_iter` steps are done or `actions` ends the run.
 
     Args:
         model: takes a list of samples and returns a dict of 0-d terms, of which those called `loss...` are added up and
@@ -63,7 +63,7 @@ def train(
         TrainingError: a loss is not finite; or `stop` was asked, and all is saved.
         DataError: the processes together have left out more images than they may.
     """
-    precision, stop, skipped = precision or Precision(), stop or Stop(), skipped or SkippedImages()
+    precision, stop, skipped = precision or Precision(), stop or StopRequest(), skipped or SkippedImages()
     reader = LossReader()
     model.train()
     for step in range(start, max_iter):
@@ -72,7 +72,7 @@ def train(
         optimizer.zero_grad(set_to_none=True)
         parts, image_ids = [], []
         for part in range(accumulate):
-            with progress.waiting():
+            with progress.data_time():
                 samples = next(batches)
             seed_step(seed, step, part)  # now, as loading may draw random numbers too
             image_ids += [sample.get("image_id") for sample in samples]
@@ -88,32 +88,34 @@ def train(
         reader.add(step, lr, parts, image_ids)
         leaving = done < max_iter and stop.requested(done)
         # Before a checkpoint is written too: none is of weights that are not finite.
-        if read_every_step or leaving or progress.due(done) or milestones.due(done):
+        if read_every_step or leaving or progress.due(done) or actions.due(done):
             progress.add(reader.read())
-            skipped.agree()
+            skipped.synchronize()
         if progress.due(done):
             progress.line(done)
         if leaving:
-            _leave(stop, milestones, done, f"after {done} of {max_iter} steps. All of it is saved: --resume goes on.")
-        if milestones.due(done):
-            with progress.pause():
+            _save_and_stop(
+                stop, actions, done, f"after {done} of {max_iter} steps. All of it is saved: --resume goes on."
+            )
+        if actions.due(done):
+            with progress.paused():
                 try:
-                    if milestones(done):
+                    if actions(done):
                         return
-                except EvaluationLeft:
+                except EvaluationStopped:
                     when = f"in the evaluation after {done} of {max_iter} steps. All else is saved: --resume evaluates"
-                    _leave(stop, milestones, done, f"{when}{' and goes on' if done < max_iter else ''}.")
+                    _save_and_stop(stop, actions, done, f"{when}{' and goes on' if done < max_iter else ''}.")
 
 
-def _leave(stop: Stop, milestones: Milestones, step: int, when: str) -> NoReturn:
-    milestones.save(step)
-    comm.barrier()  # whoever started the processes ends them all when the first one leaves
+def _save_and_stop(stop: StopRequest, actions: PeriodicActions, step: int, when: str) -> NoReturn:
+    actions.save(step)
+    comm.synchronize()  # whoever started the processes ends them all when the first one leaves
     raise stop.error(when)
 
 
 def seed_step(seed: int, step: int, part: int = 0) -> None:
     """Make this process's random numbers a function of (seed, step, part, rank), so that none need saving."""
-    state = np.random.SeedSequence((seed, step, part, comm.rank())).generate_state(1, np.uint64)
+    state = np.random.SeedSequence((seed, step, part, comm.get_rank())).generate_state(1, np.uint64)
     torch.manual_seed(int(state[0]))
 
 

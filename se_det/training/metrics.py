@@ -31,7 +31,7 @@ class MetricsWriter:
 
         self.path = Path(folder) / FILE
         if start:
-            cut_back(self.path, start, evaluated=evaluated)
+            truncate_metrics(self.path, start, evaluated=evaluated)
         try:
             self._file = open(self.path, "a", encoding="utf-8")  # noqa: SIM115 - closed by close()
             self._board = SummaryWriter(str(folder), purge_step=start + 1 if start else None)
@@ -61,7 +61,7 @@ class MetricsWriter:
             self._board.close()
 
 
-def cut_back(path: Path, step: int, *, evaluated: bool = True) -> None:
+def truncate_metrics(path: Path, step: int, *, evaluated: bool = True) -> None:
     """Remove the lines of `path` that were written after `step` steps, and a torn last one."""
     try:
         lines = path.read_text(encoding="utf-8", errors="replace").splitlines()

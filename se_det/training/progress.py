@@ -12,7 +12,7 @@ from contextlib import contextmanager
 
 import torch
 
-from .losses import StepLosses
+from .loss_reader import StepLosses
 from .metrics import MetricsWriter
 
 PERIOD = 20  # steps between lines
@@ -43,14 +43,14 @@ class Progress:
         return step % PERIOD == 0 or step in (1, self._max_iter)
 
     @contextmanager
-    def waiting(self) -> Iterator[None]:
+    def data_time(self) -> Iterator[None]:
         """Time spent inside is time the data took."""
         begin = time.perf_counter()
         yield
         self._waited += time.perf_counter() - begin
 
     @contextmanager
-    def pause(self) -> Iterator[None]:
+    def paused(self) -> Iterator[None]:
         """Time spent inside is no step's."""
         begin = time.perf_counter()
         yield

@@ -15,31 +15,31 @@ from .. import __version__, comm
 from ..data.coco import CocoDataset
 from ..data.loader import build_test_loader, build_train_loader
 from ..data.skipping import SkippedImages
-from ..data.workers import dead_workers_told
+from ..data.worker_loader import worker_death_as_error
 from ..detection.build import build_detector, check_model
 from ..detection.compilation import check_compiler, compile_backbone
-from ..detection.inference import check_precision, prepare_for_inference
-from ..device import pick_device
+from ..detection.fuse import check_precision, prepare_for_inference
+from ..device import select_device
 from ..errors import ConfigError
-from ..evaluation.coco_eval import CocoEvaluator, Outcome
+from ..evaluation.coco_eval import CocoEvaluator, EvaluationResult
+from ..evaluation.evaluator import evaluate
 from ..evaluation.report import write_report
-from ..evaluation.runner import evaluate
 from ..files import check_writable, write_text
-from ..weights import fit_gates, load_weights, settle_as_saved, settle_weights
-from . import data_sets, settings
+from ..weights import apply_saved_conventions, apply_weight_conventions, load_weights, resize_gates
+from . import build, datasets
 from .checkpoint import Checkpointer
-from .checks import check_best_metric, check_training
+from .config_checks import check_best_metric, check_training
+from .distributed import broadcast_statistics, wrap_distributed
 from .ema import EMA
-from .folder import OutputFolder
-from .logs import run_log
+from .hooks import PeriodicActions
 from .loop import train
 from .metrics import MetricsWriter
-from .milestones import Milestones
+from .output_folder import OutputFolder
+from .preemption import StopRequest, stop_on_signals
 from .progress import Progress
-from .replicas import replicate, share_statistics
-from .same_run import check_engine, check_same_run
-from .state import RunState, freeze_as_saved
-from .stopping import Stop, stop_on_signals
+from .resume_checks import check_engine, check_resumable
+from .run_log import run_log
+from .state import RunState, restore_frozen
 
 Metrics = dict[str, dict[str, float]]
 
@@ -66,43 +66,49 @@ def run_training(
     Raises:
         SeDetError: a sentence that says what was wrong and what to do; also when a signal ended the run, saved.
     """
-    cfg = _own_copy(cfg)
-    with run_log() as log, stop_on_signals() as stop, OutputFolder(cfg.OUTPUT_DIR) as folder, dead_workers_told():
-        device = _announce(cfg)
+    cfg = _copy_config(cfg)
+    with run_log() as log, stop_on_signals() as stop, OutputFolder(cfg.OUTPUT_DIR) as folder, worker_death_as_error():
+        device = _log_setup(cfg)
         check_model(cfg)
-        check_training(cfg, comm.world_size())
+        check_training(cfg, comm.get_world_size())
         folder.check(resume=resume, overwrite=overwrite)
-        weights = None if resume else settle_weights(cfg)
-        train_sets, test_sets = data_sets.training_sets(cfg), data_sets.test_sets(cfg)
-        data_sets.check_categories(train_sets, test_sets)
-        data_sets.settle_num_classes(cfg, train_sets[0])
-        if not test_sets:
+        weights = None if resume else apply_weight_conventions(cfg)
+        train_datasets, test_datasets = datasets.train_datasets(cfg), datasets.test_datasets(cfg)
+        datasets.check_categories(train_datasets, test_datasets)
+        datasets.resolve_num_classes(cfg, train_datasets[0])
+        if not test_datasets:
             logger.warning("There is no data to evaluate on (DATASETS.VAL_JSON, DATASETS.TEST): nothing is evaluated.")
-        data_sets.tell_of_no_annotations(cfg, test_sets)
+        datasets.warn_no_annotations(cfg, test_datasets)
 
-        categories = data_sets.categories(train_sets[0])
+        categories = datasets.categories(train_datasets[0])
         path, saved = _saved_run(cfg, categories) if resume else (None, None)
-        seed = settings.settle_seed(cfg, saved["rng"]["seed"] if saved else None)
-        rate = settings.learning_rate(cfg)
+        seed = build.resolve_seed(cfg, saved["rng"]["seed"] if saved else None)
+        rate = build.learning_rate(cfg)
         torch.manual_seed(seed)
         model = build_detector(cfg)
         if saved:
-            fit_gates(model, saved["model"])
-            freeze_as_saved(model, saved)
+            resize_gates(model, saved["model"])
+            restore_frozen(model, saved)
         elif weights is not None:
             load_weights(model, weights, allow_partial=allow_partial, gate_init=cfg.MODEL.GATE.INIT)
         model.to(device, memory_format=torch.channels_last)
         start = int(saved["iteration"]) if saved else 0
         skipped = SkippedImages(cfg.DATALOADER.SKIP_BAD_IMAGES, saved.get("skipped") if saved else None)
         loader = build_train_loader(
-            cfg, train_sets, seed=seed, start=start, rank=comm.rank(), world_size=comm.world_size(), skipped=skipped
+            cfg,
+            train_datasets,
+            seed=seed,
+            start=start,
+            rank=comm.get_rank(),
+            world_size=comm.get_world_size(),
+            skipped=skipped,
         )
-        precision = settings.precision(cfg, device)
+        precision = build.precision(cfg, device)
         run = RunState(
             model=model,
-            optimizer=settings.optimizer(cfg, model, base_lr=rate.base_lr, scaled=precision.scaled),
+            optimizer=build.optimizer(cfg, model, base_lr=rate.base_lr, scaled=precision.scaled),
             precision=precision,
-            ema=settings.averaged_weights(cfg, model),
+            ema=build.build_ema(cfg, model),
             seed=seed,
             config=cfg.dump(),
             categories=categories,
@@ -111,9 +117,9 @@ def run_training(
         )
         if saved:
             run.restore(saved, path)
-        evaluation = Evaluation(cfg, test_sets, stop) if test_sets else None
+        evaluation = Evaluation(cfg, test_datasets, stop) if test_datasets else None
         writer: MetricsWriter | None = None
-        milestones = Milestones(
+        actions = PeriodicActions(
             checkpointer=Checkpointer(cfg.OUTPUT_DIR),
             snapshot=run.snapshot,
             weights=run.weights,
@@ -127,32 +133,32 @@ def run_training(
             best=saved["best"] if saved else None,
         )
         if saved:
-            milestones.refuse_finished(start, path)
+            actions.check_unfinished(start, path)
             logger.info("Resuming %s after %d steps.", path, start)
             del saved
 
-        folder.claim()
-        if comm.is_main():
+        folder.acquire()
+        if comm.is_main_process():
             log.write_to(cfg.OUTPUT_DIR)
             write_text(Path(cfg.OUTPUT_DIR) / "config.yaml", run.config)
-            writer = MetricsWriter(cfg.OUTPUT_DIR, start=start, evaluated=not milestones.owes_evaluation(start))
-        _tell_size(model, run.images)
+            writer = MetricsWriter(cfg.OUTPUT_DIR, start=start, evaluated=not actions.evaluation_pending(start))
+        _log_size(model, run.images)
         try:
-            if not milestones.evaluate_if_due(start) and start < cfg.SOLVER.MAX_ITER:
-                with stop.awaited():
+            if not actions.evaluate_if_due(start) and start < cfg.SOLVER.MAX_ITER:
+                with stop.deferred():
                     train(
-                        replicate(model),
+                        wrap_distributed(model),
                         iter(loader),
                         run.optimizer,
                         rate,
                         start=start,
                         max_iter=cfg.SOLVER.MAX_ITER,
                         seed=seed,
-                        milestones=milestones,
+                        actions=actions,
                         progress=Progress(start=start, max_iter=cfg.SOLVER.MAX_ITER, writer=writer),
                         accumulate=cfg.SOLVER.ACCUMULATE,
                         precision=run.precision,
-                        clip=settings.gradient_clip(cfg, model),
+                        clip=build.gradient_clip(cfg, model),
                         ema=run.ema,
                         read_every_step=device.type == "cpu",
                         stop=stop,
@@ -161,10 +167,10 @@ def run_training(
         finally:
             if writer is not None:
                 writer.close()
-        if comm.is_main():
+        if comm.is_main_process():
             write_report(cfg.OUTPUT_DIR, evaluation.outcomes if evaluation else {}, config=run.config)
-        comm.barrier()
-        return milestones.last_metrics
+        comm.synchronize()
+        return actions.last_metrics
 
 
 def run_evaluation(cfg: CfgNode) -> Metrics:
@@ -176,26 +182,26 @@ def run_evaluation(cfg: CfgNode) -> Metrics:
     Raises:
         SeDetError: no weights were given, there is nothing to evaluate on, or the weights are not of this network.
     """
-    cfg = _own_copy(cfg)
-    with run_log(), stop_on_signals("before its evaluation was done.") as stop, dead_workers_told():
-        device = _announce(cfg)
+    cfg = _copy_config(cfg)
+    with run_log(), stop_on_signals("before its evaluation was done.") as stop, worker_death_as_error():
+        device = _log_setup(cfg)
         if not cfg.MODEL.WEIGHTS:
             raise ConfigError("MODEL.WEIGHTS is empty: no weights were given to evaluate. Set MODEL.WEIGHTS <path>.")
-        test_sets = data_sets.test_sets(cfg)
-        if not test_sets:
+        test_datasets = datasets.test_datasets(cfg)
+        if not test_datasets:
             raise ConfigError(
                 "There is no data to evaluate on: give --val-json and --val-images (DATASETS.VAL_JSON and "
                 "DATASETS.VAL_IMAGES), or name a data set in DATASETS.TEST."
             )
-        data_sets.settle_num_classes(cfg, next(iter(test_sets.values())))
-        weights = settle_weights(cfg, trained=True)
+        datasets.resolve_num_classes(cfg, next(iter(test_datasets.values())))
+        weights = apply_weight_conventions(cfg, trained=True)
         model = build_detector(cfg)
-        load_weights(model, weights, whole=True)
-        if comm.is_main():
+        load_weights(model, weights, strict=True)
+        if comm.is_main_process():
             check_writable(cfg.OUTPUT_DIR)
-        evaluation = Evaluation(cfg, test_sets, stop)
+        evaluation = Evaluation(cfg, test_datasets, stop)
         metrics = evaluation(model.to(device))
-        if comm.is_main():
+        if comm.is_main_process():
             write_report(cfg.OUTPUT_DIR, evaluation.outcomes, config=cfg.dump())
         return metrics
 
@@ -207,21 +213,21 @@ class Evaluation:
         stop: asked between batches whether to leave.
     """
 
-    def __init__(self, cfg: CfgNode, test_sets: dict[str, CocoDataset], stop: Stop | None = None) -> None:
+    def __init__(self, cfg: CfgNode, test_datasets: dict[str, CocoDataset], stop: StopRequest | None = None) -> None:
         tasks = ("bbox", "segm") if cfg.MODEL.MASK_ON else ("bbox",)
-        check_best_metric(cfg, tasks, test_sets)
+        check_best_metric(cfg, tasks, test_datasets)
         check_precision(cfg.TEST.PRECISION)
         if cfg.TEST.COMPILE:
-            check_compiler(pick_device(cfg.MODEL.DEVICE))
+            check_compiler(select_device(cfg.MODEL.DEVICE))
         folder = Path(cfg.OUTPUT_DIR)
         self._cfg, self._stop = cfg, stop
         self._parts = {
-            name: (dataset, CocoEvaluator(dataset, tasks, folder if len(test_sets) == 1 else folder / name))
-            for name, dataset in test_sets.items()
+            name: (dataset, CocoEvaluator(dataset, tasks, folder if len(test_datasets) == 1 else folder / name))
+            for name, dataset in test_datasets.items()
         }
 
     @property
-    def outcomes(self) -> dict[str, Outcome]:
+    def outcomes(self) -> dict[str, EvaluationResult]:
         """What the last evaluation found per data set, on the first process."""
         return {name: e.outcome for name, (_, e) in self._parts.items() if e.outcome is not None}
 
@@ -237,50 +243,53 @@ class Evaluation:
             return self._evaluate(model)
 
     def _evaluate(self, model: nn.Module) -> Metrics:
-        share_statistics(model)
+        broadcast_statistics(model)
         model = prepare_for_inference(copy.deepcopy(model), precision=self._cfg.TEST.PRECISION)
         if self._cfg.TEST.COMPILE:
             compile_backbone(model)
         results: Metrics = {}
         for name, (dataset, evaluator) in self._parts.items():
-            loader = build_test_loader(self._cfg, dataset, rank=comm.rank(), world_size=comm.world_size())
+            loader = build_test_loader(self._cfg, dataset, rank=comm.get_rank(), world_size=comm.get_world_size())
             if self._stop is not None:
-                loader = self._stop.between(loader)
+                loader = self._stop.stoppable(loader)
             for task, values in evaluate(model, loader, evaluator, infer=model.detect).items():
                 results[task if len(self._parts) == 1 else f"{name}/{task}"] = values
         return results
 
 
-def _own_copy(cfg: CfgNode) -> CfgNode:
+def _copy_config(cfg: CfgNode) -> CfgNode:
     cfg = cfg.clone()
     cfg.defrost()
     return cfg
 
 
-def _announce(cfg: CfgNode) -> torch.device:
+def _log_setup(cfg: CfgNode) -> torch.device:
     logger.info(
-        "Engine: builtin (se_det %s, PyTorch %s), %d process(es).", __version__, torch.__version__, comm.world_size()
+        "Engine: builtin (se_det %s, PyTorch %s), %d process(es).",
+        __version__,
+        torch.__version__,
+        comm.get_world_size(),
     )
-    device = settings.settle_device(cfg)
-    settings.settle_backends(cfg)
+    device = build.resolve_device(cfg)
+    build.set_backend_flags(cfg)
     return device
 
 
 def _saved_run(cfg: CfgNode, categories: list[dict[str, Any]]) -> tuple[Path, dict[str, Any]]:
     """The checkpoint to resume, checked; read by the first process, as other machines may not have its folder."""
     found = None
-    if comm.is_main():
-        found = Checkpointer(cfg.OUTPUT_DIR).newest()
+    if comm.is_main_process():
+        found = Checkpointer(cfg.OUTPUT_DIR).latest()
         path, saved = found
         check_engine(saved, path)
-        settle_as_saved(cfg, saved["config"])
-        check_same_run(saved, cfg, categories, path)
+        apply_saved_conventions(cfg, saved["config"])
+        check_resumable(saved, cfg, categories, path)
     path, saved = comm.broadcast_object(found)
-    settle_as_saved(cfg, saved["config"])
+    apply_saved_conventions(cfg, saved["config"])
     return path, saved
 
 
-def _tell_size(model: nn.Module, images: int) -> None:
+def _log_size(model: nn.Module, images: int) -> None:
     parameters = sum(p.numel() for p in model.parameters())
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     logger.info(

@@ -108,7 +108,7 @@ def _require_finite(model: nn.Module, step: int) -> None:
         )
 
 
-def freeze_as_saved(model: nn.Module, state: Mapping[str, Any]) -> None:
+def restore_frozen(model: nn.Module, state: Mapping[str, Any]) -> None:
     """Train and freeze what the saved run did: loading weights at its start may have decided on that."""
     frozen = set(state["frozen"])
     for name, parameter in model.named_parameters():

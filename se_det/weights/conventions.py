@@ -8,14 +8,14 @@ from typing import Any
 
 from fvcore.common.config import CfgNode
 
-from ..config.loading import get_value, leaves, parse_yaml
-from ..config.origins import record, set_by
+from ..config.loading import flatten, get_key, parse_yaml
+from ..config.provenance import key_source, record
 from ..errors import ConfigError
-from .families.facts import Facts, near
+from .families.conventions import WeightConventions, is_close
 
 logger = logging.getLogger(__name__)
 
-# Config key to the attribute of `Facts`.
+# Config key to the attribute of `WeightConventions`.
 KEYS = {
     "MODEL.RESNETS.STRIDE_IN_1X1": "stride_in_1x1",
     "MODEL.RESNETS.STEM_POOL": "stem_pool",
@@ -26,7 +26,7 @@ KEYS = {
 }
 
 
-def keys_of(facts: Facts) -> dict[str, Any]:
+def config_keys(facts: WeightConventions) -> dict[str, Any]:
     """Config key to value, of the facts that are known."""
     values = {key: getattr(facts, name) for key, name in KEYS.items()}
     return {key: _plain(value) for key, value in values.items() if value is not None}
@@ -35,13 +35,13 @@ def keys_of(facts: Facts) -> dict[str, Any]:
 def saved_keys(config: Any) -> dict[str, Any]:
     """These keys' values in the YAML config that a checkpoint of ours carries; {} when `config` is none."""
     try:
-        said = dict(leaves(parse_yaml(config, "config"))) if isinstance(config, str) else {}
+        metadata = dict(flatten(parse_yaml(config, "config"))) if isinstance(config, str) else {}
     except ConfigError:
         return {}
-    return {key: said[key] for key in KEYS if key in said}
+    return {key: metadata[key] for key in KEYS if key in metadata}
 
 
-def set_keys(cfg: CfgNode, wanted: Mapping[str, Any], source: str) -> None:
+def apply_keys(cfg: CfgNode, wanted: Mapping[str, Any], source: str) -> None:
     """Set in `cfg` what the weights of `source` need; log what changed.
 
     Raises:
@@ -49,13 +49,13 @@ def set_keys(cfg: CfgNode, wanted: Mapping[str, Any], source: str) -> None:
     """
     changes, refused = [], []
     for key, value in wanted.items():
-        now = get_value(cfg, key)
+        now = get_key(cfg, key)
         if _plain(now) == _plain(value):
             continue
-        who = set_by(cfg, key)
+        who = key_source(cfg, key)
         if who is None:
             changes.append((key, value, f"{key} {_show(value)} (was {_show(now)})"))
-        elif not (isinstance(value, list) and near(tuple(now), tuple(value))):
+        elif not (isinstance(value, list) and is_close(tuple(now), tuple(value))):
             refused.append(f"{key} is {_show(now)} ({who}), and they need {_show(value)}")
     if refused:
         raise ConfigError(

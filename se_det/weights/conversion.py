@@ -15,16 +15,16 @@ import torch
 from ..backbones import create_backbone, list_models
 from ..backbones.catalog import parse_name
 from ..errors import WeightsError
-from ..files import write_atomically
-from .account import shorten
-from .families import SE_DET, Facts, differences, family_named
+from ..files import atomic_write
+from .families import SE_DET, WeightConventions, differences, family_named
 from .families.class_order import read_class_order
-from .families.conversion import bare, to_theirs
-from .families.facts import is_grouped
-from .identity import HEAD, identify
+from .families.conventions import is_grouped
+from .families.conversion import from_ours, strip_prefix
+from .identify import HEAD, identify
+from .load_report import shorten
 from .reading import WeightFile
 
-WRITTEN = (".safetensors", ".pth")
+WRITABLE = (".safetensors", ".pth")
 # What tells the gates apart; those after SE have its part as well.
 GATE_PARTS = {"sp_se": "dw1", "rg_se": "dw", "cbam": "spatial", "se": "fc1"}
 COUNTER = "num_batches_tracked"  # of a batch norm, which not every program keeps
@@ -45,17 +45,17 @@ class Conversion:
     tensors: dict[str, torch.Tensor]
     family: str
     origin: str
-    facts: Facts
+    facts: WeightConventions
     architecture: str
-    left_out: list[str]
+    dropped: list[str]
     notes: list[str]
 
     def summary(self) -> str:
         """A few lines to log."""
         what = self.architecture or "an architecture that is not in the catalog"
         lines = [f"{self.origin} ({what}) to {self.family}: {len(self.tensors)} tensors."]
-        if self.left_out:
-            lines.append(f"  left out, without a name in {self.family}: {shorten(self.left_out)}")
+        if self.dropped:
+            lines.append(f"  left out, without a name in {self.family}: {shorten(self.dropped)}")
         return "\n".join([*lines, *(f"  {note}" for note in self.notes)])
 
 
@@ -75,17 +75,19 @@ def convert(
     target = family_named(to)
     ordered = target.facts(None).class_order == "caffe"
     file = identify(source, family, None if ordered else class_order)
-    if file.strangers:
-        raise WeightsError(f"{file.path} has parts that no network here has: {shorten(list(file.strangers))}.")
-    tensors, left_out = bare(file.tensors)
+    if file.unknown_parts:
+        raise WeightsError(f"{file.path} has parts that no network here has: {shorten(list(file.unknown_parts))}.")
+    tensors, dropped = strip_prefix(file.tensors)
     notes = []
-    if file.unordered:
-        notes.append(f"The classifier is left out: give --class-order with the order of its {file.unordered} classes.")
+    if file.unordered_classes:
+        notes.append(
+            f"The classifier is left out: give --class-order with the order of its {file.unordered_classes} classes."
+        )
     _check_facts(file, target.name, replace(target.facts(is_grouped(tensors)), class_order=None))
     facts = file.facts
     if ordered and HEAD[0] in tensors:
         tensors, facts = _in_order_of(tensors, facts, class_order, notes)
-    result = to_theirs(tensors, target)
+    result = from_ours(tensors, target)
     lost = [name for name in result.unknown if not name.endswith(COUNTER)]
     if lost:
         raise WeightsError(
@@ -99,7 +101,7 @@ def convert(
         origin=file.family,
         facts=facts,
         architecture=architecture_of(tensors),
-        left_out=left_out + result.unknown,
+        dropped=dropped + result.unknown,
         notes=notes,
     )
 
@@ -117,12 +119,12 @@ def write_weights(path: str | Path, conversion: Conversion) -> None:
     facts = conversion.facts.plain()
     if path.suffix == ".safetensors":
         data = safetensors.torch.save(tensors, {**known, "facts": json.dumps(facts), "format": "pt"})
-        write_atomically(path, lambda file: file.write(data))
+        atomic_write(path, lambda file: file.write(data))
     elif path.suffix == ".pth":
         content: dict[str, Any] = {"model": tensors, **known, "facts": facts}
-        write_atomically(path, lambda file: torch.save(content, file))
+        atomic_write(path, lambda file: torch.save(content, file))
     else:
-        raise WeightsError(f"{path} has an unknown ending: converted weights are {' or '.join(WRITTEN)}.")
+        raise WeightsError(f"{path} has an unknown ending: converted weights are {' or '.join(WRITABLE)}.")
 
 
 def architecture_of(tensors: Mapping[str, torch.Tensor]) -> str:
@@ -150,7 +152,7 @@ def _shapes(name: str) -> dict[str, tuple[int, ...]]:
     return {key: tuple(tensor.shape) for key, tensor in state.items() if not key.endswith(COUNTER)}
 
 
-def _check_facts(file: WeightFile, to: str, facts: Facts) -> None:
+def _check_facts(file: WeightFile, to: str, facts: WeightConventions) -> None:
     wrong = differences(file.facts, facts)
     if wrong:
         told = ", ".join(f"{name} {getattr(file.facts, name)} and not {getattr(facts, name)}" for name in wrong)
@@ -161,8 +163,8 @@ def _check_facts(file: WeightFile, to: str, facts: Facts) -> None:
 
 
 def _in_order_of(
-    tensors: dict[str, torch.Tensor], facts: Facts, class_order: str | Path | None, notes: list[str]
-) -> tuple[dict[str, torch.Tensor], Facts]:
+    tensors: dict[str, torch.Tensor], facts: WeightConventions, class_order: str | Path | None, notes: list[str]
+) -> tuple[dict[str, torch.Tensor], WeightConventions]:
     """The classifier in the order of the SENet authors, or left out where that order is not given."""
     if class_order is None:
         notes.append("The classifier is left out: give --class-order with the order of its classes in the new file.")

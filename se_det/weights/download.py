@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 from tqdm import tqdm
 
 from ..errors import WeightsError
-from .transport import Gone, Refused, Unreachable, open_url
+from .transport import NoConnection, PermanentFailure, TransientFailure, open_url
 
 CACHE_VARIABLE = "SE_DET_CACHE"
 CHUNK = 1 << 20
@@ -76,11 +76,11 @@ def fetch(url: str, *, sha256: str | None = None, cache: str | Path | None = Non
     path = cache_path(url, cache)
     expected = sha256 or hash_in_name(path.name)
     try:
-        if _is_good(path, expected):
+        if _is_valid(path, expected):
             return path
         path.parent.mkdir(parents=True, exist_ok=True)
         with _lock(path):
-            if _is_good(path, expected):  # another process was faster
+            if _is_valid(path, expected):  # another process was faster
                 return path
             if path.exists():
                 logger.warning("%s is damaged (its hash has changed): it is downloaded again.", path)
@@ -105,7 +105,7 @@ def verify(path: Path, expected: str, origin: str) -> None:
         )
 
 
-def _is_good(path: Path, expected: str | None) -> bool:
+def _is_valid(path: Path, expected: str | None) -> bool:
     """Whether the cached file is there and has its hash: the known one, or the one it had when it landed."""
     if not path.is_file():
         return False
@@ -151,17 +151,20 @@ def _receive(url: str, path: Path, part: Path, expected: str | None) -> bool:
         try:
             _receive_once(url, path, part)
             return resumed
-        except Refused as error:
+        except PermanentFailure as error:
             raise WeightsError(f"{url} {error}. Get the file elsewhere and put it at {path}.") from error
-        except Gone as error:
+        except NoConnection as error:
             raise WeightsError(
-                f"{path.name} is not in the cache, and there is no way to its host ({error}). {_by_hand(url, path)}"
+                f"{path.name} is not in the cache, and there is no way to its host ({error}). "
+                f"{_manual_download(url, path)}"
             ) from error
-        except Unreachable as error:
+        except TransientFailure as error:
             if attempt == ATTEMPTS - 1:
                 now = part.stat().st_size if part.exists() else 0
                 kept = f" {now:,} bytes are kept, and the next try goes on from there." if now else ""
-                raise WeightsError(f"{url} could not be downloaded: {error}.{kept} {_by_hand(url, path)}") from error
+                raise WeightsError(
+                    f"{url} could not be downloaded: {error}.{kept} {_manual_download(url, path)}"
+                ) from error
             logger.warning("%s: %s; trying again.", url, error)
             time.sleep(PAUSE * 2**attempt)
     raise AssertionError("the last attempt returns or raises")
@@ -174,7 +177,7 @@ def _receive_once(url: str, path: Path, part: Path) -> None:
     with open_url(url, start=start, validator=known) as answer:
         if answer.start and known and answer.validator and answer.validator != known:
             _forget(part)
-            raise Unreachable("the file was changed at its source")
+            raise TransientFailure("the file was changed at its source")
         start = answer.start  # 0 when the server sends the whole file
         size = "unknown size" if answer.total is None else f"{answer.total / 2**20:.1f} MiB"
         logger.info("Downloading %s (%s) to %s%s.", url, size, path, f" from byte {start:,}" if start else "")
@@ -198,7 +201,7 @@ def _receive_once(url: str, path: Path, part: Path) -> None:
                     bar.update(len(chunk))
             os.fsync(file.fileno())
         if answer.total is not None and received != answer.total:
-            raise Unreachable(f"it ended after {received:,} of {answer.total:,} bytes")
+            raise TransientFailure(f"it ended after {received:,} of {answer.total:,} bytes")
 
 
 def _write(file: object, chunk: bytes) -> None:
@@ -245,7 +248,7 @@ def _remove(path: Path) -> None:
     _note(path).unlink(missing_ok=True)
 
 
-def _by_hand(url: str, path: Path) -> str:
+def _manual_download(url: str, path: Path) -> str:
     or_name = " or name its path in MODEL.WEIGHTS" if hash_in_name(path.name) else ""
     return f"Get {url} on a machine that can, and put the file at {path}{or_name}."
 

@@ -9,20 +9,20 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from ..backbones.insertion import gated_branches
+from ..backbones.gate_insertion import gated_branches
 from ..backbones.timm_trunk import TimmTrunk
 from ..errors import WeightsError
 from ..layers.norms import FrozenBatchNorm2d
-from .account import Account, shorten
-from .identity import identify
-from .network import check_network, fit_gates
+from .compatibility import check_network, resize_gates
+from .identify import identify
+from .load_report import LoadReport, shorten
 from .reading import WeightFile
 from .source import open_weights
 
 logger = logging.getLogger(__name__)
 
 # A trunk is recognised by its first convolution, in the network and in the file.
-TRUNK_MARK = "stem.conv1.weight"
+TRUNK_MARKER = "stem.conv1.weight"
 TRUNK_PARTS = ("stem.", "res2.", "res3.", "res4.", "res5.")
 # Layers whose shape follows the number of classes: a detector of other classes may start from the rest.
 PREDICTORS = (
@@ -40,9 +40,9 @@ def load_weights(
     family: str = "",
     class_order: str | Path | None = None,
     allow_partial: bool = False,
-    whole: bool = False,
+    strict: bool = False,
     gate_init: str = "",
-) -> Account:
+) -> LoadReport:
     """Load a file into a detector, a backbone or a classifier.
 
     The trunk's weights are found under any prefix, so those of a classifier start a detector and the other way round.
@@ -67,18 +67,20 @@ def load_weights(
         source, _ = open_weights(source, family=family, class_order=class_order, foreign=foreign)
     file = identify(source, family, class_order)
     check_network(model, file)
-    account = fill(model, file, allow_partial=allow_partial, whole=whole)
-    _settle_fresh_gates(model, file, account, gate_init)
-    for line in account.summary().splitlines():
+    report = load_tensors(model, file, allow_partial=allow_partial, strict=strict)
+    _init_fresh_gates(model, file, report, gate_init)
+    for line in report.summary().splitlines():
         logger.info(line)
-    return account
+    return report
 
 
-def fill(model: nn.Module, file: WeightFile, *, allow_partial: bool = False, whole: bool = False) -> Account:
+def load_tensors(
+    model: nn.Module, file: WeightFile, *, allow_partial: bool = False, strict: bool = False
+) -> LoadReport:
     """Copy the tensors of `file` into `model` by name; see `load_weights`."""
     what = "averaged weights" if file.averaged else file.family
     source = f"{file.path} ({what})" if what != "se_det" else str(file.path)
-    account = Account(source)
+    report = LoadReport(source)
     timm_trunk = _timm_trunk(model)
     if timm_trunk is None:
         model_prefix = _trunk_prefix(model.state_dict())
@@ -87,8 +89,8 @@ def fill(model: nn.Module, file: WeightFile, *, allow_partial: bool = False, who
         model_prefix, trunk = timm_trunk
         renamed = _timm_renaming(file, trunk, model_prefix)
     tensors = {renamed(name): tensor for name, tensor in file.tensors.items()}
-    account.resized_gates = fit_gates(model, tensors)
-    _check_classifier(model, file, account, allow_partial=allow_partial, whole=whole)
+    report.resized_gates = resize_gates(model, tensors)
+    _check_classifier(model, file, report, allow_partial=allow_partial, strict=strict)
     targets = model.state_dict()
     changed = {renamed(name) for name in file.reshaped}
     fitting = {}
@@ -99,36 +101,36 @@ def fill(model: nn.Module, file: WeightFile, *, allow_partial: bool = False, who
             continue
         tensor = tensors.get(name)
         if tensor is None:
-            account.missing.append(name)
+            report.missing.append(name)
         elif tensor.shape == target.shape:
             fitting[name] = tensor
-            account.loaded.append(name)
+            report.loaded.append(name)
             if name in changed:
-                account.reshaped.append(name)
+                report.reshaped.append(name)
         elif _squeezed(tensor.shape) == _squeezed(target.shape):
             fitting[name] = tensor.reshape(target.shape)
-            account.loaded.append(name)
-            account.reshaped.append(name)
-        elif name.startswith(PREDICTORS) and not whole:
-            account.missing.append(name)
-            account.resized.append(name)
+            report.loaded.append(name)
+            report.reshaped.append(name)
+        elif name.startswith(PREDICTORS) and not strict:
+            report.missing.append(name)
+            report.resized.append(name)
         else:
             raise WeightsError(
                 f"{source}: {name} has the shape {tuple(tensor.shape)}, and this network's is {tuple(target.shape)}. "
-                f"{_remedy(name, tensor)}"
+                f"{_hint(name, tensor)}"
             )
-    account.unexpected = [name for name in tensors if name not in targets and not name.endswith("num_batches_tracked")]
-    _check_complete(account, model_prefix, allow_partial=allow_partial, whole=whole)
+    report.unexpected = [name for name in tensors if name not in targets and not name.endswith("num_batches_tracked")]
+    _check_complete(report, model_prefix, allow_partial=allow_partial, strict=strict)
     if not allow_partial:
-        _check_surplus(account, file, model_prefix)
+        _check_surplus(report, file, model_prefix)
     model.load_state_dict(fitting, strict=False)
-    return account
+    return report
 
 
 def _trunk_prefix(names: Iterable[str]) -> str | None:
     for name in names:
-        if name.endswith(TRUNK_MARK):
-            return name.removesuffix(TRUNK_MARK)
+        if name.endswith(TRUNK_MARKER):
+            return name.removesuffix(TRUNK_MARKER)
     return None
 
 
@@ -154,7 +156,7 @@ def _timm_renaming(file: WeightFile, trunk: TimmTrunk, prefix: str) -> Callable[
     tensors = file.tensors
     if any(name.startswith(prefix) for name in tensors):
         return lambda name: name
-    mark = trunk.weights_mark()
+    mark = trunk.marker_key()
     marks = [name.removesuffix(mark) for name in tensors if name == mark or name.endswith(f".{mark}")]
     if not marks:
         return lambda name: name
@@ -168,78 +170,78 @@ def _squeezed(shape: torch.Size) -> list[int]:
     return [side for side in shape if side != 1]
 
 
-def _check_complete(account: Account, prefix: str | None, *, allow_partial: bool, whole: bool) -> None:
-    if not account.loaded:
+def _check_complete(report: LoadReport, prefix: str | None, *, allow_partial: bool, strict: bool) -> None:
+    if not report.loaded:
         raise WeightsError(
-            f"{account.source}: none of its {len(account.unexpected)} keys is one of this network's "
-            f"(it has {shorten(account.unexpected, 3)})."
+            f"{report.source}: none of its {len(report.unexpected)} keys is one of this network's "
+            f"(it has {shorten(report.unexpected, 3)})."
         )
-    if whole and account.missing:
+    if strict and report.missing:
         raise WeightsError(
-            f"{account.source} lacks {len(account.missing)} of this network's weights: {shorten(account.missing)}. "
+            f"{report.source} lacks {len(report.missing)} of this network's weights: {shorten(report.missing)}. "
             "Evaluate with the config that the weights were trained with."
         )
     if allow_partial or prefix is None:
         return
-    trunk = [name for name in account.missing if name.startswith(prefix) and ".gate." not in name]
+    trunk = [name for name in report.missing if name.startswith(prefix) and ".gate." not in name]
     trunk = [name for name in trunk if prefix != "" or not name.startswith(PREDICTORS)]
-    gates = [name for name in account.missing if name.startswith(prefix) and ".gate." in name]
-    some_gates = any(".gate." in name for name in account.loaded)
+    gates = [name for name in report.missing if name.startswith(prefix) and ".gate." in name]
+    some_gates = any(".gate." in name for name in report.loaded)
     lacking = trunk + (gates if some_gates else [])
     if lacking:
         raise WeightsError(
-            f"{account.source} lacks {len(lacking)} weights of the backbone: {shorten(lacking)}. Check MODEL.RESNETS "
+            f"{report.source} lacks {len(lacking)} weights of the backbone: {shorten(lacking)}. Check MODEL.RESNETS "
             "and MODEL.GATE against the file, or allow it with --allow-partial."
         )
 
 
-def _check_surplus(account: Account, file: WeightFile, prefix: str | None) -> None:
+def _check_surplus(report: LoadReport, file: WeightFile, prefix: str | None) -> None:
     """Refuse weights of parts that this network's trunk lacks: without them the others are of no use."""
-    parts = list(file.strangers)
+    parts = list(file.unknown_parts)
     if prefix is not None:
-        parts += [name for name in account.unexpected if name.startswith(tuple(prefix + part for part in TRUNK_PARTS))]
+        parts += [name for name in report.unexpected if name.startswith(tuple(prefix + part for part in TRUNK_PARTS))]
     # MSRA's stem convolution has a bias that Detectron2 does not load either.
     parts = [name for name in parts if not name.endswith("stem.conv1.bias")]
     if parts:
         raise WeightsError(
-            f"{account.source} has weights of the backbone that this network has no place for: {shorten(parts)}. Check "
+            f"{report.source} has weights of the backbone that this network has no place for: {shorten(parts)}. Check "
             "MODEL.RESNETS and MODEL.GATE against the file, or allow it with --allow-partial."
         )
 
 
 def _check_classifier(
-    model: nn.Module, file: WeightFile, account: Account, *, allow_partial: bool, whole: bool
+    model: nn.Module, file: WeightFile, report: LoadReport, *, allow_partial: bool, strict: bool
 ) -> None:
     """A classifier whose classes are in an unknown order is not loaded, and not passed over in silence."""
-    if not file.unordered:
+    if not file.unordered_classes:
         return
-    account.notes.append(
-        f"The file's classifier is left out: the order of its {file.unordered} classes is not the standard one."
+    report.notes.append(
+        f"The file's classifier is left out: the order of its {file.unordered_classes} classes is not the standard one."
     )
     width = next((len(weight) for name, weight in model.state_dict().items() if name == "linear.weight"), 0)
-    if width == file.unordered and (whole or not allow_partial):
+    if width == file.unordered_classes and (strict or not allow_partial):
         raise WeightsError(
-            f"{account.source} has its {width} classes in the order of the SENet authors, not the standard one: "
+            f"{report.source} has its {width} classes in the order of the SENet authors, not the standard one: "
             "convert it with `se-det convert-weights --class-order FILE` (one synset a line, in the file's order), or "
             "load the backbone only with --allow-partial."
         )
 
 
-def _remedy(name: str, tensor: torch.Tensor) -> str:
+def _hint(name: str, tensor: torch.Tensor) -> str:
     if name.endswith("gate.fc1.weight") and len(tensor):
         return f"The gates have another hidden width: set MODEL.GATE.REDUCTION {tensor.shape[1] // len(tensor)}."
     return "The file is of another architecture (MODEL.RESNETS, MODEL.GATE, MODEL.FPN) or number of classes."
 
 
-def _settle_fresh_gates(model: nn.Module, file: WeightFile, account: Account, gate_init: str) -> None:
+def _init_fresh_gates(model: nn.Module, file: WeightFile, report: LoadReport, gate_init: str) -> None:
     """Gates without weights are trained, and leave the network's function as it is unless told otherwise."""
-    missing = set(account.missing)
+    missing = set(report.missing)
     for branch in gated_branches(model):
         name, gate = branch.name, branch.gate
         lacking = {key for key in gate.state_dict() if f"{branch.gate_name}.{key}" in missing}
         if not lacking:
             continue
-        account.fresh_gates.append(name)
+        report.fresh_gates.append(name)
         frozen = [path for path, m in gate.named_modules() if isinstance(m, FrozenBatchNorm2d)]
         if any(key.startswith(f"{path}.") for path in frozen for key in lacking):
             what = "the gate" if "fc1.weight" in lacking else "parts of the gate"
@@ -252,5 +254,5 @@ def _settle_fresh_gates(model: nn.Module, file: WeightFile, account: Account, ga
             continue
         own = next(key for key in branch.block.state_dict() if "gate." not in key)
         plain = f"{name}.{own}" not in missing and not any(".gate." in key for key in file.tensors)
-        if gate_init == "identity" or (gate_init == "" and plain and branch.can_keep_function):
-            branch.keep_function()
+        if gate_init == "identity" or (gate_init == "" and plain and branch.can_preserve_function):
+            branch.preserve_function()

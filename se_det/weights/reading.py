@@ -14,12 +14,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 
 from ..errors import WeightsError
-from .families.facts import Facts
+from .families.conventions import WeightConventions
 from .formats.mat import read_mat
 from .formats.npz import read_npz
 from .formats.numpy_pickle import read_numpy_pickle
 from .formats.torch_file import read_plain
-from .said import check_said
+from .metadata import validate_metadata
 
 # What a file says of its weights, beside them: checkpoints of ours, converted files, Detectron2's pickles.
 EXTRA = ("config", "categories", "iteration", "engine", "architecture", "facts", "family", "__author__")
@@ -44,10 +44,10 @@ class WeightFile:
     extra: dict[str, Any] = field(default_factory=dict)
     averaged: bool = False
     family: str = ""
-    facts: Facts = field(default_factory=Facts)
+    facts: WeightConventions = field(default_factory=WeightConventions)
     reshaped: tuple[str, ...] = ()
-    strangers: tuple[str, ...] = ()
-    unordered: int = 0
+    unknown_parts: tuple[str, ...] = ()
+    unordered_classes: int = 0
 
 
 def read_weights(path: str | Path) -> WeightFile:
@@ -76,7 +76,7 @@ def read_weights(path: str | Path) -> WeightFile:
     if isinstance(content, Mapping):
         for key in CONTAINERS:
             if isinstance(content.get(key), Mapping):
-                extra = check_said(path, {k: v for k, v in content.items() if k in EXTRA})
+                extra = validate_metadata(path, {k: v for k, v in content.items() if k in EXTRA})
                 averaged = isinstance(content.get("ema"), Mapping) and bool(content["ema"])
                 content = {**content[key], **(content["ema"] if averaged else {})}
                 break
@@ -124,12 +124,14 @@ def _read_safetensors(path: Path) -> dict[str, Any]:
     except (SafetensorError, OSError) as error:
         raise WeightsError(f"{path} is damaged or not a safetensors file: {error}.") from error
     try:
-        said = json.loads(metadata.get("se_det", "{}"))  # an exported checkpoint of ours
+        stored = json.loads(metadata.get("se_det", "{}"))  # an exported checkpoint of ours
         if "facts" in metadata:  # a converted file
-            said = {"family": metadata.get("family", ""), "facts": json.loads(metadata["facts"])}
+            stored = {"family": metadata.get("family", ""), "facts": json.loads(metadata["facts"])}
     except (ValueError, RecursionError) as error:
         raise WeightsError(f"{path} is damaged: its metadata is no JSON.") from error
-    return {"model": tensors, **{k: v for k, v in said.items() if k in EXTRA}} if isinstance(said, dict) else tensors
+    return (
+        {"model": tensors, **{k: v for k, v in stored.items() if k in EXTRA}} if isinstance(stored, dict) else tensors
+    )
 
 
 def _read_parameters(path: Path) -> dict[str, Any]:

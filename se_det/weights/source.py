@@ -7,10 +7,10 @@ from pathlib import Path
 
 from ..errors import WeightsError
 from .download import fetch, hash_in_name, verify
-from .families import Facts
-from .identity import as_it_is, identify
+from .families import WeightConventions
+from .identify import identify, read_foreign
 from .reading import WeightFile
-from .transport import Refused, local_path
+from .transport import PermanentFailure, local_path
 from .zoo import SCHEME, Entry, entry_of_file, get_entry, list_weights
 
 
@@ -27,7 +27,7 @@ def resolve_weights(source: str | Path) -> tuple[Path, Entry | None]:
     if text.startswith(SCHEME):
         entry = get_entry(text)
         if entry.url is None:
-            raise WeightsError(unpublished(entry))
+            raise WeightsError(missing_weights_hint(entry))
         return fetch(entry.url, sha256=entry.sha256), entry
     scheme = text.split("://", 1)[0] if "://" in text else ""
     if scheme in ("http", "https"):
@@ -36,7 +36,7 @@ def resolve_weights(source: str | Path) -> tuple[Path, Entry | None]:
     if scheme == "file":
         try:
             path = local_path(text)
-        except Refused as error:
+        except PermanentFailure as error:
             raise WeightsError(f"MODEL.WEIGHTS {text} {error}.") from error
         expected = hash_in_name(path.name)
     elif scheme:
@@ -65,14 +65,14 @@ def open_weights(
     """
     path, entry = resolve_weights(source)
     if foreign:
-        return as_it_is(path), entry
+        return read_foreign(path), entry
     file = identify(path, family or (entry.family if entry else ""), class_order)
     if entry is not None and entry.facts is not None:
-        file = replace(file, facts=Facts.of({**file.facts.plain(), **entry.facts.plain()}))
+        file = replace(file, facts=WeightConventions.from_dict({**file.facts.plain(), **entry.facts.plain()}))
     return file, entry
 
 
-def unpublished(entry: Entry) -> str:
+def missing_weights_hint(entry: Entry) -> str:
     """What to do about a network that has no public weights."""
     plain, *gated = entry.start_from
     note = f" {entry.note}" if entry.note else ""

@@ -19,19 +19,19 @@ from .. import __version__
 TIMEOUT = 30.0  # seconds without an answer, or without a byte
 
 
-class Refused(Exception):
+class PermanentFailure(Exception):
     """The address or the answer is wrong, and another try would not help. A predicate of the URL: "is gone"."""
 
 
-class Gone(Exception):
+class NoConnection(Exception):
     """There is no way to the host: no network, or no such name."""
 
 
-class Unreachable(Exception):
+class TransientFailure(Exception):
     """It broke off, or the server had a bad moment: another try may help."""
 
 
-class Answer:
+class Response:
     """An open URL.
 
     Attributes:
@@ -54,12 +54,12 @@ class Answer:
             try:
                 chunk = self._body.read(size)
             except (OSError, http.client.HTTPException) as error:
-                raise Unreachable(_reason(error)) from error
+                raise TransientFailure(_reason(error)) from error
             if not chunk:
                 return
             yield chunk
 
-    def __enter__(self) -> Answer:
+    def __enter__(self) -> Response:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -73,7 +73,7 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
         self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str
     ) -> urllib.request.Request | None:
         if urlsplit(newurl).scheme not in ("http", "https"):
-            raise Refused(f"leads to {newurl}, and only http and https are followed")
+            raise PermanentFailure(f"leads to {newurl}, and only http and https are followed")
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
@@ -86,13 +86,15 @@ def local_path(url: str) -> Path:
     try:
         parts = urlsplit(url)
     except ValueError as error:
-        raise Refused(f"is not a valid address ({error})") from error
+        raise PermanentFailure(f"is not a valid address ({error})") from error
     if parts.netloc not in ("", "localhost"):
-        raise Refused(f"names the host '{parts.netloc}', and file:// reads this machine's files: write file:///path")
+        raise PermanentFailure(
+            f"names the host '{parts.netloc}', and file:// reads this machine's files: write file:///path"
+        )
     return Path(urllib.request.url2pathname(parts.path))
 
 
-def open_url(url: str, *, start: int = 0, validator: Mapping[str, str] | None = None) -> Answer:
+def open_url(url: str, *, start: int = 0, validator: Mapping[str, str] | None = None) -> Response:
     """Ask for `url` from byte `start` on, if it still is the version of `validator`; else for the whole.
 
     Proxies are those of the environment (`https_proxy` and its like).
@@ -104,7 +106,7 @@ def open_url(url: str, *, start: int = 0, validator: Mapping[str, str] | None = 
     if scheme == "file":
         return _open_file(local_path(url), start)
     if scheme not in ("http", "https"):
-        raise Refused(f"starts with '{scheme}:', and only http, https and file are read")
+        raise PermanentFailure(f"starts with '{scheme}:', and only http, https and file are read")
     headers = {"User-Agent": f"se_det/{__version__}", "Accept-Encoding": "identity"}
     if start:
         headers["Range"] = f"bytes={start}-"
@@ -120,21 +122,21 @@ def open_url(url: str, *, start: int = 0, validator: Mapping[str, str] | None = 
         if error.code == 416 and start:  # what is there is longer than the file
             return open_url(url)
         if error.code in (408, 425, 429) or error.code >= 500:
-            raise Unreachable(f"the server answered {error.code} {error.reason}") from error
-        raise Refused(f"was answered with {error.code} {error.reason}") from error
+            raise TransientFailure(f"the server answered {error.code} {error.reason}") from error
+        raise PermanentFailure(f"was answered with {error.code} {error.reason}") from error
     except urllib.error.URLError as error:
         raise _sorted(error.reason if isinstance(error.reason, Exception) else error) from error
     except (http.client.InvalidURL, ValueError, UnicodeError) as error:
-        raise Refused(f"is not a valid address ({error})") from error
+        raise PermanentFailure(f"is not a valid address ({error})") from error
     except (OSError, http.client.HTTPException) as error:
         raise _sorted(error) from error
     if response.headers.get_content_type() == "text/html":
         response.close()
-        raise Refused("was answered with a web page, not a file (a login page of the network?)")
-    return _answer(response, start)
+        raise PermanentFailure("was answered with a web page, not a file (a login page of the network?)")
+    return _response(response, start)
 
 
-def _answer(response: Any, start: int) -> Answer:
+def _response(response: Any, start: int) -> Response:
     length = response.headers.get("Content-Length")
     total = int(length) if length and length.isdigit() else None
     tag = response.headers.get("ETag", "")
@@ -144,32 +146,32 @@ def _answer(response: Any, start: int) -> Answer:
         span = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", response.headers.get("Content-Range", ""))
         if span is None or int(span[1]) != start:
             response.close()
-            raise Unreachable("the server sent another part than was asked for")
+            raise TransientFailure("the server sent another part than was asked for")
         first = start
         total = int(span[2]) if span[2] != "*" else None
-    return Answer(response, start=first, total=total, validator={"version": version} if version else None)
+    return Response(response, start=first, total=total, validator={"version": version} if version else None)
 
 
-def _open_file(path: Path, start: int) -> Answer:
+def _open_file(path: Path, start: int) -> Response:
     try:
         body = open(path, "rb")  # noqa: SIM115 - the answer closes it
         status = os.fstat(body.fileno())
     except OSError as error:
-        raise Refused(f"cannot be read ({error.strerror})") from error
+        raise PermanentFailure(f"cannot be read ({error.strerror})") from error
     start = start if start <= status.st_size else 0
     body.seek(start)
     version = {"version": f"{status.st_size}-{status.st_mtime_ns}"}
-    return Answer(body, start=start, total=status.st_size, validator=version)
+    return Response(body, start=start, total=status.st_size, validator=version)
 
 
 def _sorted(error: Exception) -> Exception:
     if isinstance(error, ssl.SSLCertVerificationError):
-        return Refused(f"has no valid certificate ({error.verify_message})")
+        return PermanentFailure(f"has no valid certificate ({error.verify_message})")
     if isinstance(error, (socket.gaierror, ConnectionRefusedError)) or "Tunnel connection failed" in str(error):
-        return Gone(_reason(error))
+        return NoConnection(_reason(error))
     if isinstance(error, OSError) and error.strerror and "unreachable" in error.strerror.lower():
-        return Gone(_reason(error))
-    return Unreachable(_reason(error))
+        return NoConnection(_reason(error))
+    return TransientFailure(_reason(error))
 
 
 def _reason(error: Exception) -> str:

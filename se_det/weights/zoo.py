@@ -12,8 +12,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from ..config.loading import read_yaml
-from ..errors import ConfigError, WeightsError, did_you_mean
-from .families import FAMILIES, Facts
+from ..errors import ConfigError, WeightsError, suggestion
+from .families import FAMILIES, WeightConventions
 
 SCHEME = "zoo://"
 # What an entry may leave to the head of its file.
@@ -53,7 +53,7 @@ class Entry:
     size_mib: float | None
     family: str
     architecture: str
-    facts: Facts | None
+    facts: WeightConventions | None
     reports: tuple[Report, ...]
     start_from: tuple[str, ...]
     source: str
@@ -82,7 +82,7 @@ def get_entry(name: str) -> Entry:
     if name in entries:
         return entries[name]
     same = [entry.name for entry in entries.values() if entry.architecture == name]
-    hint = f" For {name} there are {', '.join(same)}." if same else did_you_mean(name, entries)
+    hint = f" For {name} there are {', '.join(same)}." if same else suggestion(name, entries)
     raise WeightsError(f"There is no entry '{name}' in the zoo (MODEL.WEIGHTS).{hint} list_weights() lists all.")
 
 
@@ -127,7 +127,7 @@ def _entry(name: str, values: dict[str, Any], where: str) -> Entry:
     known = ({field.name for field in fields(Entry)} | set(SHARED)) - {"name", "facts"}
     for key in values:
         if key not in known:
-            raise ConfigError(f"{where}: there is no field '{key}'.{did_you_mean(key, known)}")
+            raise ConfigError(f"{where}: there is no field '{key}'.{suggestion(key, known)}")
     published = values.get("url") is not None
     required = ["architecture", "source", "license", *(["family", "input", "reports"] if published else ["start_from"])]
     for key in required:
@@ -156,7 +156,7 @@ def _entry(name: str, values: dict[str, Any], where: str) -> Entry:
     )
 
 
-def _facts(values: Mapping[str, Any], where: str) -> Facts:
+def _facts(values: Mapping[str, Any], where: str) -> WeightConventions:
     given = values["input"]
     stride, pool, relu = values.get("stride_in_1x1"), values.get("stem_pool"), values.get("branch_relu")
     if not isinstance(given, Mapping) or set(given) != {"format", "mean", "std"}:
@@ -171,7 +171,7 @@ def _facts(values: Mapping[str, Any], where: str) -> Facts:
         raise ConfigError(
             f"{where}: stride_in_1x1 and branch_relu must be true, false or null, and stem_pool pad1, ceil or null."
         )
-    return Facts(
+    return WeightConventions(
         stride_in_1x1=stride,
         stem_pool=pool,
         branch_relu=relu,

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from se_det.analysis.gate_statistics import collect
+from se_det.analysis.gate_statistics import collect_gate_statistics
 from se_det.analysis.line_plot import draw_lines
 from se_det.backbones import create_backbone
 from se_det.cli.main import main
@@ -46,14 +46,14 @@ class OneGate(torch.nn.Module):
 
 
 def test_mean_and_deviation_by_class(folder):
-    found = collect(OneGate(), folder, size=32, **PLAIN, batch=2)
+    found = collect_gate_statistics(OneGate(), folder, size=32, **PLAIN, batch=2)
     factors = 1 / (1 + np.exp(-np.array([0.0, 0.2, 0.4])))
     assert found.classes == ["a", "b"] and found.images == [3, 3]
     np.testing.assert_allclose(found.mean["gate"][0], factors.mean(), rtol=1e-6)
     np.testing.assert_allclose(found.std["gate"][0], factors.std(), rtol=1e-5)
     np.testing.assert_allclose(found.mean["gate"][1], 1 / (1 + np.exp(-1)), rtol=1e-6)
     np.testing.assert_allclose(found.std["gate"][1], 0, atol=1e-7)
-    limited = collect(OneGate(), folder, size=32, **PLAIN, limit=2)
+    limited = collect_gate_statistics(OneGate(), folder, size=32, **PLAIN, limit=2)
     np.testing.assert_allclose(limited.mean["gate"][0], factors[:2].mean(), rtol=1e-6)
 
 
@@ -63,7 +63,7 @@ def test_channels_come_in_the_order_asked_for(folder):
     for path in folder.glob("*/*.png"):
         cv2.imwrite(str(path), red)
     for channels, expected in (("RGB", [1, 0, 0]), ("BGR", [0, 0, 1])):
-        found = collect(OneGate(), folder, size=32, **PLAIN, channels=channels)
+        found = collect_gate_statistics(OneGate(), folder, size=32, **PLAIN, channels=channels)
         np.testing.assert_allclose(found.mean["gate"][0], 1 / (1 + np.exp(-np.array(expected))), rtol=1e-6)
 
 
@@ -74,7 +74,7 @@ def test_gates_with_zero_weights_are_exactly_one_half(gate, folder):
         if isinstance(module, SE):
             for parameter in module.fc2.parameters():
                 torch.nn.init.zeros_(parameter)
-    found = collect(trunk, folder, size=64, **PLAIN)
+    found = collect_gate_statistics(trunk, folder, size=64, **PLAIN)
     assert len(found.mean) == 8
     assert all((m == 0.5).all() for m in found.mean.values()) and all((s == 0).all() for s in found.std.values())
     assert found.by_stage() == {stage: [0.5, 0.5] for stage in ("res2", "res3", "res4", "res5")}
@@ -82,14 +82,14 @@ def test_gates_with_zero_weights_are_exactly_one_half(gate, folder):
 
 def test_refusals(folder, tmp_path):
     with pytest.raises(ConfigError, match="no gates to look at"):
-        collect(create_backbone("resnet18"), folder, **PLAIN)
+        collect_gate_statistics(create_backbone("resnet18"), folder, **PLAIN)
     with pytest.raises(DataError, match="There is no folder"):
-        collect(OneGate(), tmp_path / "nowhere", **PLAIN)
+        collect_gate_statistics(OneGate(), tmp_path / "nowhere", **PLAIN)
     with pytest.raises(DataError, match="a has no class folders: give a folder of images"):
-        collect(OneGate(), folder / "a", **PLAIN)
+        collect_gate_statistics(OneGate(), folder / "a", **PLAIN)
     (folder / "a" / "0.png").write_bytes(b"no image")
     with pytest.raises(DataError, match="0.png cannot be read"):
-        collect(OneGate(), folder, **PLAIN)
+        collect_gate_statistics(OneGate(), folder, **PLAIN)
 
 
 def test_the_command_writes_figures_and_plots(folder, tmp_path, capsys):

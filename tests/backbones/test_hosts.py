@@ -9,11 +9,11 @@ from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from se_det.backbones import create_backbone, create_model, list_models
-from se_det.backbones.bn_inception import CoveringMax, Inception
+from se_det.backbones.bn_inception import CeilMaxPool2d, Inception
 from se_det.errors import ConfigError
-from se_det.layers.area import ValidArea
 from se_det.layers.gates import SE
 from se_det.layers.pool import Pool
+from se_det.layers.valid_area import ValidArea
 from se_det.weights import load_weights
 
 HOSTS = ("bn_inception", "vgg16_bn", "mobilenet_v1", "shufflenet_v1", "inception_resnet_v2")
@@ -117,10 +117,10 @@ def test_an_inception_module_is_the_prototxts():
 
 def test_the_pool_of_a_stride_covers_the_map():
     x = torch.rand(1, 2, 8, 12)
-    assert torch.equal(CoveringMax()(x)[0], F.max_pool2d(x, 3, 2, ceil_mode=True))  # Caffe's
+    assert torch.equal(CeilMaxPool2d()(x)[0], F.max_pool2d(x, 3, 2, ceil_mode=True))  # Caffe's
     odd = torch.rand(1, 2, 7, 9)
-    assert torch.equal(CoveringMax()(odd)[0], F.max_pool2d(F.pad(odd, (0, 2, 0, 2), value=-1), 3, 2))
-    assert CoveringMax()(odd)[0].shape[-2:] == (4, 5)
+    assert torch.equal(CeilMaxPool2d()(odd)[0], F.max_pool2d(F.pad(odd, (0, 2, 0, 2), value=-1), 3, 2))
+    assert CeilMaxPool2d()(odd)[0].shape[-2:] == (4, 5)
 
 
 def test_vgg16_equals_torchvisions_and_timms():
@@ -235,7 +235,7 @@ def test_averages_that_leave_padding_out_know_the_image():
     x = torch.rand(1, 3, 9, 12)
     pool = Pool("avg", 3, padding=1, count_padding=False)
     expected = F.avg_pool2d(x[..., :5, :7], 3, 1, 1, count_include_pad=False)
-    result, area = pool(x, ValidArea.of([(5, 7)], exact=True))
+    result, area = pool(x, ValidArea.from_sizes([(5, 7)], exact=True))
     torch.testing.assert_close(result[..., :5, :7], expected)
     assert area.sizes == ((5, 7),)
 
@@ -251,9 +251,9 @@ def test_plain_weights_start_a_gated_network_whose_function_they_keep(host, tmp_
         expected = plain(x)
         for gate in ("se", "rg_se"):
             gated = create_backbone(f"{gate}_{host}").eval()
-            account = load_weights(gated, tmp_path / "plain.pth")
+            report = load_weights(gated, tmp_path / "plain.pth")
             gates = sum(isinstance(m, SE) for m in gated.modules())
-            assert len(account.fresh_gates) == gates > 0 and not account.unexpected
+            assert len(report.fresh_gates) == gates > 0 and not report.unexpected
             for name, y in gated(x).items():
                 assert (y - expected[name]).abs().max() / y.abs().max() < 1e-5
 

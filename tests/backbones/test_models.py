@@ -153,7 +153,7 @@ def test_identity_gates_leave_a_plain_network_unchanged():
         gated = create_backbone(f"{gate}_resnet50").eval()
         gated.load_state_dict(plain.state_dict(), strict=False)
         for block in gated.blocks():
-            block.keep_function()
+            block.preserve_function()
         assert (gated(x)["res5"] - expected).abs().max() / expected.abs().max() < 1e-5
 
 

@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import save_file
 
 from se_det.backbones import create_backbone, create_model
-from se_det.backbones.insertion import gated_branches
+from se_det.backbones.gate_insertion import gated_branches
 from se_det.backbones.timm_trunk import FrozenBatchNormAct2d
 from se_det.config import load_config
 from se_det.detection import build_detector
@@ -166,17 +166,17 @@ def test_timms_file_starts_a_detector_whose_checkpoint_comes_back(tmp_path):
     published = timm.create_model("convnext_atto")
     save_file(published.state_dict(), tmp_path / "convnext_atto.safetensors")
     detector = build_detector(config("convnext_atto"))
-    account = load_weights(detector, tmp_path / "convnext_atto.safetensors")
+    report = load_weights(detector, tmp_path / "convnext_atto.safetensors")
     prefix = "backbone.bottom_up.net."
     own = [key for key in detector.state_dict() if key.startswith(prefix)]
-    assert own and set(own) <= set(account.loaded)
+    assert own and set(own) <= set(report.loaded)
     assert all(torch.equal(detector.state_dict()[k], published.state_dict()[k.removeprefix(prefix)]) for k in own)
     head = ("norm.weight", "norm.bias", "fc.weight", "fc.bias")
-    assert set(account.unexpected) == {f"{prefix}head.{name}" for name in head}
+    assert set(report.unexpected) == {f"{prefix}head.{name}" for name in head}
 
     torch.save({"model": detector.state_dict()}, tmp_path / "ours.pth")
     again = build_detector(config("convnext_atto"))
-    assert not load_weights(again, tmp_path / "ours.pth", whole=True).missing
+    assert not load_weights(again, tmp_path / "ours.pth", strict=True).missing
     assert all(torch.equal(v, again.state_dict()[k]) for k, v in detector.state_dict().items())
     # The trunk of a detector starts a bare backbone.
     bare = create_backbone("timm/convnext_atto")
@@ -205,9 +205,9 @@ def test_plain_weights_under_fresh_gates_keep_the_features(gate, tmp_path):
     save_file(plain.state_dict(), tmp_path / "w.safetensors")
     overrides = ("MODEL.GATE.NAME", gate, "MODEL.GATE.NORM", "GN", "MODEL.BACKBONE.FREEZE_AT", 2)
     detector = build_detector(config("resnet18", "MODEL.RESNETS.NORM", "FrozenBN", *overrides))
-    account = load_weights(detector, tmp_path / "w.safetensors")
+    report = load_weights(detector, tmp_path / "w.safetensors")
     trunk = detector.backbone.bottom_up.eval()
-    assert len(account.fresh_gates) == 8 == len(gated_branches(trunk))
+    assert len(report.fresh_gates) == 8 == len(gated_branches(trunk))
     assert all(p.requires_grad for branch in trunk.blocks() for p in branch.gate.parameters())
     assert not trunk.net.layer1[0].conv1.weight.requires_grad
     x = torch.randn(1, 3, 64, 96)

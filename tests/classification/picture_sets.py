@@ -10,7 +10,7 @@ import numpy as np
 from se_det.backbones.catalog import HOSTS, Host
 from se_det.backbones.resnet import ResNet
 
-COLOURS = ((200, 60, 60), (60, 200, 60), (60, 60, 200))
+COLORS = ((200, 60, 60), (60, 200, 60), (60, 60, 200))
 CLASSES = ("ash", "birch", "cedar")
 
 
@@ -23,7 +23,7 @@ def picture(label: int, number: int, *, height: int = 40, width: int = 48) -> np
     """Noise in the colour of its class, uint8 (height, width, 3), RGB."""
     rng = np.random.default_rng((label, number))
     noise = rng.normal(0, 40, (height, width, 3))
-    return np.clip(np.array(COLOURS[label]) + noise, 0, 255).astype(np.uint8)
+    return np.clip(np.array(COLORS[label]) + noise, 0, 255).astype(np.uint8)
 
 
 def class_folders(root: Path, *, per_class: int = 6, first: int = 0) -> Path:

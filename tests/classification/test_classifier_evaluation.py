@@ -11,7 +11,7 @@ from picture_sets import CLASSES
 from tiny_pretraining import recipe, tiny_pretraining
 from torch import nn
 
-from se_det.classification.batches import Batch
+from se_det.classification.data.loader import Batch
 from se_det.classification.evaluation import evaluate_classifier
 from se_det.classification.preprocessing import Preprocessing
 from se_det.classification.run import run_classifier_evaluation

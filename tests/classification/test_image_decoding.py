@@ -12,7 +12,7 @@ import pytest
 from picture_sets import picture
 from PIL import Image
 
-from se_det.classification.decoding import decode_image
+from se_det.classification.data.decoding import decode_image
 from se_det.errors import DataError
 
 

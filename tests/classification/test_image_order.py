@@ -6,12 +6,12 @@ from itertools import islice
 
 import pytest
 
-from se_det.classification.order import ImageBatches
+from se_det.classification.data.sampler import ImageBatchSampler
 from se_det.errors import ConfigError
 
 
 def items(count: int, length: int = 10, **how) -> list:
-    return list(islice(ImageBatches(length, **{"ims_per_batch": 4, "seed": 1, **how}), count))
+    return list(islice(ImageBatchSampler(length, **{"ims_per_batch": 4, "seed": 1, **how}), count))
 
 
 def test_every_epoch_has_every_image_once_and_numbers_go_on() -> None:
@@ -38,4 +38,4 @@ def test_repeats_take_a_share_of_the_images_so_often() -> None:
 
 def test_a_batch_that_cannot_be_cut_is_refused() -> None:
     with pytest.raises(ConfigError, match="cannot be divided among 3 processes"):
-        ImageBatches(10, ims_per_batch=4, seed=0).part(world_size=3)
+        ImageBatchSampler(10, ims_per_batch=4, seed=0).shard(world_size=3)

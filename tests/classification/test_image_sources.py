@@ -14,10 +14,10 @@ import torch
 from picture_sets import CLASSES, class_folders
 from PIL import Image
 
-from se_det.classification.batches import Batch, TrainingView, test_loader, train_loader
-from se_det.classification.labelled import LabelledImages, read_class_names
-from se_det.classification.sources import open_images
-from se_det.classification.transforms import ImageSizes, RandomCrop, augmentation
+from se_det.classification.data.dataset import ClassificationDataset, read_class_names
+from se_det.classification.data.dataset_factory import open_image_dataset
+from se_det.classification.data.loader import Batch, TrainPipeline, test_loader, train_loader
+from se_det.classification.data.transforms import ImageSizes, RandomCrop, augmentation
 from se_det.errors import DataError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -32,21 +32,21 @@ def make_shards():
 
 
 @pytest.fixture(scope="session")
-def stored(pictures: Path, tmp_path_factory: pytest.TempPathFactory, make_shards) -> dict[str, LabelledImages]:
+def stored(pictures: Path, tmp_path_factory: pytest.TempPathFactory, make_shards) -> dict[str, ClassificationDataset]:
     out = tmp_path_factory.mktemp("stored")
     assert len(make_shards(pictures / "train", out, name="train", shard_images=7)) == 3
     classes = read_class_names(str(out / "classes.txt"))
     return {
-        "folders": open_images(str(pictures / "train")),
-        "list": open_images(str(out / "train.txt"), root=str(pictures / "train"), classes=classes),
-        "shards": open_images(str(out / "train-{000000..000002}.tar"), classes=classes),
-        "pattern": open_images(str(out / "train-*.tar"), classes=classes),
-        "folder of shards": open_images(str(out), classes=classes),
+        "folders": open_image_dataset(str(pictures / "train")),
+        "list": open_image_dataset(str(out / "train.txt"), root=str(pictures / "train"), classes=classes),
+        "shards": open_image_dataset(str(out / "train-{000000..000002}.tar"), classes=classes),
+        "pattern": open_image_dataset(str(out / "train-*.tar"), classes=classes),
+        "folder of shards": open_image_dataset(str(out), classes=classes),
     }
 
 
-def batches_of(images: LabelledImages, count: int, *, workers: int = 0, **how) -> list[Batch]:
-    view = TrainingView(
+def batches_of(images: ClassificationDataset, count: int, *, workers: int = 0, **how) -> list[Batch]:
+    view = TrainPipeline(
         seed=5, ims_per_batch=6, steps_per_epoch=len(images) / 6, sizes=ImageSizes(32, ((1.0, 40),)),
         crop=RandomCrop(scale=(0.2, 1.0), ratio=(0.75, 1.33)),
         augment=augmentation(flip=0.5, operations=1, erasing=0.5, fill=(124, 116, 104)),
@@ -65,7 +65,7 @@ def assert_same_batches(a: list[Batch], b: list[Batch]) -> None:
         assert torch.equal(one.numbers, other.numbers)
 
 
-def test_the_three_ways_give_identical_batches(stored: dict[str, LabelledImages]) -> None:
+def test_the_three_ways_give_identical_batches(stored: dict[str, ClassificationDataset]) -> None:
     expected = batches_of(stored["folders"], 7)
     assert [tuple(b.images.shape[-2:]) for b in expected] == [(32, 32)] * 3 + [(40, 40)] * 4
     assert sorted(name for batch in expected[:3] for name in batch.names) == sorted(
@@ -79,7 +79,7 @@ def test_the_three_ways_give_identical_batches(stored: dict[str, LabelledImages]
     assert_same_batches(batches_of(stored["list"], 3, start=4), expected[4:])
 
 
-def test_processes_and_parts_share_a_step(stored: dict[str, LabelledImages]) -> None:
+def test_processes_and_parts_share_a_step(stored: dict[str, ClassificationDataset]) -> None:
     whole = batches_of(stored["folders"], 2)
     ranks = [batches_of(stored["folders"], 2, rank=r, world_size=2) for r in range(2)]
     parts = batches_of(stored["folders"], 6, accumulate=3)
@@ -88,7 +88,7 @@ def test_processes_and_parts_share_a_step(stored: dict[str, LabelledImages]) -> 
         assert torch.equal(torch.cat([p.images for p in parts[3 * step : 3 * step + 3]]), batch.images)
 
 
-def test_evaluation_takes_every_image_once_over_the_processes(stored: dict[str, LabelledImages]) -> None:
+def test_evaluation_takes_every_image_once_over_the_processes(stored: dict[str, ClassificationDataset]) -> None:
     seen = []
     for rank in range(4):
         loader = test_loader(
@@ -104,12 +104,12 @@ def test_evaluation_takes_every_image_once_over_the_processes(stored: dict[str, 
 def test_real_images_in_three_ways(shared_data: Path, tmp_path: Path, make_shards) -> None:
     root = shared_data / "imagenette_mini" / "val"
     make_shards(root, tmp_path, name="val", shard_images=64)
-    folders = open_images(str(root))
+    folders = open_image_dataset(str(root))
     assert len(folders) == 200
     assert folders.counts().tolist() == [20] * 10
     expected = batches_of(folders, 4)
     for path, how in (("val.txt", {"root": str(root)}), ("val-*.tar", {})):
-        images = open_images(str(tmp_path / path), classes=folders.class_names, **how)
+        images = open_image_dataset(str(tmp_path / path), classes=folders.class_names, **how)
         assert_same_batches(batches_of(images, 4), expected)
 
 
@@ -118,21 +118,21 @@ def test_real_images_in_three_ways(shared_data: Path, tmp_path: Path, make_shard
 
 def refused(match: str, path: Path | str, **how) -> None:
     with pytest.raises(DataError, match=match):
-        open_images(str(path), **how)
+        open_image_dataset(str(path), **how)
 
 
 def test_folders_are_refused(tmp_path: Path) -> None:
     root = class_folders(tmp_path / "train", per_class=1)
     refused("There is nothing at .*trian.*Did you mean 'train'", tmp_path / "trian")
     (root / "birch" / "0.jpg").rename(root / "birch" / "notes.md")
-    refused("class folder .*birch is empty", root)
+    refused(r"class folder .*birch has no images .* It holds 1 file of other kinds \(1 .md\)", root)
     (root / "birch" / "deeper").mkdir()
     (root / "birch" / "notes.md").rename(root / "birch" / "deeper" / "0.JPG")
-    assert open_images(str(root)).names[1] == "birch/deeper/0.JPG"
+    assert open_image_dataset(str(root)).names[1] == "birch/deeper/0.JPG"
     refused("no class folders", root / "ash")
     refused("cedar is a folder of none of the 3 classes", root, classes=["ash", "birch", "ceder"])
     refused("has 3 class folders, and MODEL.NUM_CLASSES is 4", root, num_classes=4)
-    assert open_images(str(root), classes=["birch", "elm", "cedar", "ash"]).labels.tolist() == [3, 0, 2]
+    assert open_image_dataset(str(root), classes=["birch", "elm", "cedar", "ash"]).labels.tolist() == [3, 0, 2]
 
 
 LINES = (
@@ -160,7 +160,7 @@ def test_lists_are_read(tmp_path: Path) -> None:
     (tmp_path / "list.txt").write_text(
         "\ufeffimagename label\r\nmy photo.jpg 1\r\n\r\nsub/b.png\t0\r\n", encoding="utf-8"
     )
-    images = open_images(str(tmp_path / "list.txt"))
+    images = open_image_dataset(str(tmp_path / "list.txt"))
     assert [images.names[i] for i in range(2)] == ["my photo.jpg", "sub/b.png"]
     assert images.labels.tolist() == [1, 0]
     assert images.class_names == ["0", "1"]
@@ -176,9 +176,9 @@ def test_a_pipe_is_no_image_and_nobody_waits_for_it(tmp_path: Path) -> None:
     (root / "ash" / "0.jpg").unlink()
     os.mkfifo(root / "ash" / "0.jpg")
     with pytest.raises(DataError, match="ash/0.jpg cannot be read: it is no file"):
-        open_images(str(root)).read(0)
+        open_image_dataset(str(root)).read(0)
     os.mkfifo(tmp_path / "pipe.tar")
-    for function in (read_class_names, open_images, lambda path: open_images(str(tmp_path / "*.tar"))):
+    for function in (read_class_names, open_image_dataset, lambda path: open_image_dataset(str(tmp_path / "*.tar"))):
         with pytest.raises(DataError, match=r"pipe\.tar"):
             function(str(tmp_path / "pipe.tar"))
 
@@ -238,7 +238,7 @@ def test_shards_are_read(tmp_path: Path) -> None:
         members = [*GOOD, ("a/1.json", b"{}"), ("a/2.cls", b"0"), ("a/2.JPEG", b"x" * 700), (f"{long}.png", b"yy"),
                    ("folder/" * 30 + "name.cls", b"1")]  # fmt: skip
         members[-2] = ("folder/" * 30 + "name.png", b"yy")
-        images = open_images(str(shard(tmp_path / "x.tar", members, format=form)))
+        images = open_image_dataset(str(shard(tmp_path / "x.tar", members, format=form)))
         assert [images.names[i] for i in range(3)] == ["a/1.jpg", "a/2.JPEG", "folder/" * 30 + "name.png"]
         assert images.labels.tolist() == [2, 0, 1]
         assert [images.read(i) for i in range(3)] == [jpeg(), b"x" * 700, b"yy"]
@@ -259,7 +259,7 @@ def test_damaged_shards_are_refused(tmp_path: Path) -> None:
     refused("compressed", tmp_path / "x.tar.gz")
     refused("There is no shard .*x-2.tar", tmp_path / "x-{2..3}.tar")
     refused("no root", tmp_path / "x.tar", root="/data")
-    images = open_images(str(tmp_path / "x.tar"))
+    images = open_image_dataset(str(tmp_path / "x.tar"))
     os.truncate(tmp_path / "x.tar", 600)
     with pytest.raises(DataError, match="has become shorter"):
         images.read(1)

@@ -10,19 +10,19 @@ from PIL import Image
 from torchvision.transforms import v2
 from torchvision.transforms._presets import ImageClassification
 
-from se_det.classification.batches import Batch
-from se_det.classification.losses import ClassificationLoss
-from se_det.classification.objective import Objective, mixing
-from se_det.classification.preprocessing import Preprocessing
-from se_det.classification.transforms import (
+from se_det.classification.data.loader import Batch
+from se_det.classification.data.transforms import (
     AUGMENTATION,
     CROP,
     ImageSizes,
     RandomCrop,
     augmentation,
-    centre_crop,
+    resize_center_crop,
     seed_sample,
 )
+from se_det.classification.losses import ClassificationLoss
+from se_det.classification.objective import Objective, mixing
+from se_det.classification.preprocessing import Preprocessing
 from se_det.errors import ConfigError
 
 
@@ -39,8 +39,8 @@ def test_evaluation_is_torchvisions_preset() -> None:
         for theirs in (preset(shown), preset(image(height, width))):
             assert (theirs - ours).abs().max() < 1.01 / 57.12  # a grey level, as their resizings differ by
             assert (theirs - ours).abs().mean() < 0.3 / 57.12
-    assert centre_crop(image(), 50, 1.0).shape == (3, 50, 50)
-    assert centre_crop(image(90, 130), 56, 0.95).shape == (3, 56, 56)
+    assert resize_center_crop(image(), 50, 1.0).shape == (3, 50, 50)
+    assert resize_center_crop(image(90, 130), 56, 0.95).shape == (3, 56, 56)
 
 
 def test_bgr_has_the_channels_the_other_way_round() -> None:

@@ -16,7 +16,7 @@ import torch
 from tiny_pretraining import STEPS, at_step, tiny_pretraining
 
 from se_det.classification import run as run_module
-from se_det.classification.order import ImageBatches
+from se_det.classification.data.sampler import ImageBatchSampler
 from se_det.errors import CheckpointError, Terminated
 from se_det.training import loop
 from se_det.training.checkpoint import load_checkpoint
@@ -71,7 +71,7 @@ class Interrupted(Exception):
 def test_an_interrupted_run_ends_as_if_it_had_not_been(
     pictures: Path, uninterrupted: Path, tmp_path: Path, at: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plain = ImageBatches.part
+    plain = ImageBatchSampler.shard
 
     def part(self, **how):
         for place, items in enumerate(plain(self, **how)):
@@ -80,7 +80,7 @@ def test_an_interrupted_run_ends_as_if_it_had_not_been(
             yield items
 
     with monkeypatch.context() as patch, pytest.raises(Interrupted):
-        patch.setattr(ImageBatches, "part", part)
+        patch.setattr(ImageBatchSampler, "shard", part)
         tiny_pretraining(pictures, tmp_path)
     assert not (tmp_path / "model_final.pth").exists()
     how = {"resume": True} if at > 4 else {"overwrite": True}  # before the first checkpoint there is nothing to resume

@@ -10,11 +10,11 @@ import torch
 from tiny_pretraining import recipe, tiny_pretraining
 
 from se_det.backbones.catalog import create_model
-from se_det.classification.activations import checkpoint_activations
-from se_det.classification.optimiser import build_pretraining_optimizer
+from se_det.classification.activation_checkpointing import checkpoint_activations
+from se_det.classification.optimizer import build_pretraining_optimizer
 from se_det.errors import CheckpointError, DataError, TrainingError
 from se_det.training.checkpoint import load_checkpoint
-from se_det.training.lock import FolderLock
+from se_det.training.folder_lock import FolderLock
 
 # No random numbers of a batch, and norms that do not know of it: so processes and parts change nothing.
 ALIKE = (

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from se_det import comm
+from se_det.classification.build import check_recipe, epochs_to_steps
 from se_det.classification.defaults import load_recipe
-from se_det.classification.settings import check_recipe, settle_steps
 from se_det.errors import ConfigError
-from se_det.training.settings import learning_rate
+from se_det.training.build import learning_rate
 
 IMAGENET = 1_281_167
 RECIPES = ("se_paper", "rg_se_paper", "modern")
@@ -46,7 +46,7 @@ def test_learning_rates_are_the_formulas(tmp_path: Path) -> None:
     for axis, (name, (batch, epochs, formula)) in zip(axes, FORMULAS.items()):
         cfg = load_recipe(name)
         assert batch == cfg.SOLVER.IMS_PER_BATCH
-        settled = settle_steps(cfg, IMAGENET)
+        settled = epochs_to_steps(cfg, IMAGENET)
         steps = settled.SOLVER.MAX_ITER
         assert steps == round(epochs * IMAGENET / batch)
         rate = learning_rate(settled)
@@ -67,14 +67,14 @@ def test_learning_rates_are_the_formulas(tmp_path: Path) -> None:
 def test_the_linear_rule() -> None:
     for batch in (256, 1024, 4096):
         cfg = load_recipe("rg_se_paper", ["SOLVER.IMS_PER_BATCH", batch])
-        assert learning_rate(settle_steps(cfg, IMAGENET))(0) == pytest.approx(0.1 * batch / 256)
+        assert learning_rate(epochs_to_steps(cfg, IMAGENET))(0) == pytest.approx(0.1 * batch / 256)
     as_it_is = load_recipe("rg_se_paper", ["SOLVER.IMS_PER_BATCH", 512, "SOLVER.REFERENCE_BATCH", 0])
-    assert learning_rate(settle_steps(as_it_is, IMAGENET))(0) == 0.1
+    assert learning_rate(epochs_to_steps(as_it_is, IMAGENET))(0) == 0.1
 
 
 def test_steps_that_are_given_stand() -> None:
     keys = ["SOLVER.MAX_ITER", 50, "SOLVER.STEPS", [30], "SOLVER.WARMUP_ITERS", 7, "SOLVER.CHECKPOINT_PERIOD", 9]
-    settled = settle_steps(load_recipe("modern", keys), 1024)
+    settled = epochs_to_steps(load_recipe("modern", keys), 1024)
     assert (settled.SOLVER.MAX_ITER, list(settled.SOLVER.STEPS), settled.SOLVER.WARMUP_ITERS) == (50, [30], 7)
     assert (settled.SOLVER.CHECKPOINT_PERIOD, settled.TEST.EVAL_PERIOD) == (9, 1)
 
@@ -114,4 +114,4 @@ def test_recipes_that_are_not_there_are_refused(tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text("SOLVER: {EPOCH: 3}\n")
     with pytest.raises(ConfigError, match="no key SOLVER.EPOCH.*Did you mean 'SOLVER.EPOCHS'"):
         load_recipe(tmp_path / "mine.yaml")
-    assert comm.world_size() == 1
+    assert comm.get_world_size() == 1

@@ -10,8 +10,8 @@ import torch
 import yaml
 
 from se_det.backbones import create_model
+from se_det.classification.data.dataset_factory import open_image_dataset
 from se_det.classification.preprocessing import Preprocessing
-from se_det.classification.sources import open_images
 from se_det.cli.main import run_command
 from se_det.data import read_image
 from se_det.weights import zoo
@@ -66,7 +66,7 @@ def test_errors_stand_beside_what_was_reported(entries, pictures: Path, tmp_path
 
 
 def test_no_weights_and_other_classes_are_refused(entries, pictures: Path, capsys: pytest.CaptureFixture):
-    assert open_images(str(pictures / "val")).class_names
+    assert open_image_dataset(str(pictures / "val")).class_names
     base = ["--evaluate", "--test_data_path", str(pictures / "val")]
     assert run_command("pretrain", [*base, "--zoo", "vgg*"]) == 1
     assert "matches no weights on this machine" in capsys.readouterr().err

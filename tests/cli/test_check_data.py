@@ -18,9 +18,9 @@ from broken_sets import BROKEN, Set, pixels
 
 from se_det.cli.main import main
 from se_det.config import get_cfg
-from se_det.data.check import verdict
+from se_det.data.check import result_cache
 from se_det.errors import DataError
-from se_det.training.data_sets import training_sets
+from se_det.training.datasets import train_datasets
 
 
 @pytest.fixture
@@ -46,7 +46,11 @@ def test_sound(it, capsys, tmp_path):
     assert check(it, "--output", tmp_path / "r.json", "--histograms", tmp_path / "h.png") == 0
     assert "4 images" in capsys.readouterr().out
     report = json.loads((tmp_path / "r.json").read_text())
-    assert report["findings"] == [] and report["annotations"] == 8 and report["images_decoded"] == 4
+    assert (
+        [f["kind"] for f in report["findings"]] == ["no-mask"] * 2
+        and report["annotations"] == 8
+        and report["images_decoded"] == 4
+    )
     assert cv2.imread(str(tmp_path / "h.png")).shape[1] == 960
 
 
@@ -102,49 +106,49 @@ def test_refusals(it, capsys, options, named):
 def test_training_refuses_images_it_would_end_at(it):
     BROKEN["another size"][0](it)
     with pytest.raises(DataError, match=r"1 images .*image 2 .*images/b.png.*check-data"):
-        training_sets(config(it))
+        train_datasets(config(it))
 
 
 def test_training_logs_the_verdict(it, caplog):
     caplog.set_level(logging.INFO)
-    training_sets(config(it))
+    train_datasets(config(it))
     assert "no errors and nothing to warn of" in caplog.text
     BROKEN["box sticks out"][0](it)
-    training_sets(config(it))
+    train_datasets(config(it))
     assert "1 box-sticks-out" in caplog.text
 
 
 def test_a_kept_verdict_is_used_until_something_changes(it, monkeypatch, caplog):
     caplog.set_level(logging.INFO)
-    monkeypatch.setattr(verdict, "NOT_KEPT", 0)
-    monkeypatch.setattr(verdict, "CHECKED_AT_ONCE", 0)
+    monkeypatch.setattr(result_cache, "NOT_CACHED", 0)
+    monkeypatch.setattr(result_cache, "CHECKED_AT_ONCE", 0)
     cfg = config(it)
-    training_sets(cfg)
+    train_datasets(cfg)
     assert "were not checked" in caplog.text
     assert check(it) == 0
 
     def refuse(*args, **kwargs):
         raise AssertionError("decoded again")
 
-    monkeypatch.setattr(verdict, "check_dataset", refuse)
+    monkeypatch.setattr(result_cache, "check_dataset", refuse)
     caplog.clear()
-    training_sets(cfg)
+    train_datasets(cfg)
     assert "no errors" in caplog.text
     os.utime(it.images / "b.png", (1, 1))
     caplog.clear()
-    training_sets(cfg)
+    train_datasets(cfg)
     assert "were not checked, or changed" in caplog.text
     for path in (Path(os.environ["SE_DET_CACHE"]) / "checks").iterdir():
         path.write_text("torn {")
-    training_sets(cfg)
+    train_datasets(cfg)
 
 
 def test_a_cache_that_cannot_be_written_does_not_matter(it, monkeypatch, tmp_path):
-    monkeypatch.setattr(verdict, "NOT_KEPT", 0)
+    monkeypatch.setattr(result_cache, "NOT_CACHED", 0)
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("SE_DET_CACHE", str(tmp_path / "file"))
     assert check(it) == 0
-    training_sets(config(it))
+    train_datasets(config(it))
 
 
 def test_doctor(it, capsys, monkeypatch):

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from fvcore.common.config import CfgNode
 
 from se_det.config import get_cfg, load_config
-from se_det.config.defaults import DETECTRON2_ONLY
+from se_det.config.defaults import DETECTRON2_ONLY, add_se_det_config
 from se_det.detection import build_detector
 from se_det.errors import ConfigError
 
@@ -130,3 +131,20 @@ def test_names_that_stand_for_others_do_not_grow_without_end(tmp_path):
     for text in ("SEED: 2001-99-99", "SEED: !!timestamp x", "SEED: !!set [a]", f"SEED: {'1' * 5000}"):
         with pytest.raises(ConfigError, match="my.yaml"):
             load_config(write(tmp_path, text))
+
+
+def test_our_sections_are_of_the_class_of_the_config_they_are_put_into():
+    """Detectron2's own configs merge a section only into one of their own class."""
+
+    class Other(CfgNode):
+        pass
+
+    cfg = Other({"MODEL": Other({"RESNETS": Other()}), "SOLVER": Other({"AMP": Other()})})
+    for name in ("DATASETS", "DATALOADER", "INPUT", "TEST"):
+        cfg[name] = Other()
+    add_se_det_config(cfg)
+    waiting = [cfg]
+    while waiting:
+        node = waiting.pop()
+        assert type(node) is Other
+        waiting += [value for value in node.values() if isinstance(value, CfgNode)]

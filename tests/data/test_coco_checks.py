@@ -12,6 +12,8 @@ import pytest
 from coco_files import CONTENT, changed, small_set, write_json
 
 from se_det.data import read_coco
+from se_det.data.check import check_dataset
+from se_det.data.image_paths import NearMisses
 from se_det.errors import DataError
 
 A = "annotations"
@@ -117,19 +119,75 @@ def test_it_is_refused_in_a_sentence(tmp_path: Path, case: str) -> None:
     assert "\n" not in str(error.value) and len(str(error.value)) < 600
 
 
-def test_an_image_may_not_be_reached_through_a_link_out_of_the_folder(tmp_path: Path) -> None:
+def test_images_may_be_links_to_files_and_folders_elsewhere(tmp_path: Path) -> None:
+    """As splits, DVC, git-annex and download caches make them."""
     small_set(tmp_path)
-    (tmp_path / "outside").mkdir()
-    (tmp_path / "outside/x.png").touch()
-    (tmp_path / "images/link").symlink_to(tmp_path / "outside")
-    path = write_json(tmp_path, changed("images", 0, "file_name", to="link/x.png"))
-    with pytest.raises(DataError, match=r"image 5 has the file_name 'link/x.png', whose folder is a link out"):
-        read_coco(path, tmp_path / "images")
-    (tmp_path / "images/five.png").unlink()
-    (tmp_path / "images/five.png").symlink_to(tmp_path / "outside/x.png")
+    store = tmp_path / "store"
+    store.mkdir()
+    (tmp_path / "images/five.png").rename(store / "0a1b")
+    (tmp_path / "images/five.png").symlink_to("../store/0a1b")
     dataset = read_coco(write_json(tmp_path, CONTENT), tmp_path / "images")
-    with pytest.raises(DataError, match=r"'five.png', which is a link out of the image folder"):
+    dataset.check_files_exist()
+    (tmp_path / "images/folder").symlink_to(store)
+    path = write_json(tmp_path, changed("images", 0, "file_name", to="folder/0a1b"))
+    read_coco(path, tmp_path / "images").check_files_exist()
+    (store / "0a1b").unlink()
+    with pytest.raises(DataError, match=r"five.png \(a link to .*store/0a1b, which is not there\)"):
         dataset.check_files_exist()
+
+
+def test_absolute_and_climbing_names_are_read_when_that_is_asked_for(tmp_path: Path) -> None:
+    small_set(tmp_path)
+    (tmp_path / "elsewhere.png").write_bytes((tmp_path / "images/five.png").read_bytes())
+    for name in (str(tmp_path / "elsewhere.png"), "../elsewhere.png", "..\\elsewhere.png"):
+        path = write_json(tmp_path, changed("images", 0, "file_name", to=name))
+        with pytest.raises(DataError, match=r"leaves the image folder.*DATASETS.ABSOLUTE_FILE_NAMES True"):
+            read_coco(path, tmp_path / "images")
+        read_coco(path, tmp_path / "images", absolute_file_names=True).check_files_exist()
+
+
+def test_backslashes_are_slashes(tmp_path: Path) -> None:
+    small_set(tmp_path)
+    (tmp_path / "images/sub").mkdir(exist_ok=True)
+    (tmp_path / "images/five.png").rename(tmp_path / "images/sub/five.png")
+    path = write_json(tmp_path, changed("images", 0, "file_name", to="sub\\five.png"))
+    read_coco(path, tmp_path / "images").check_files_exist()
+
+
+NEAR = {
+    "case": ("FIVE.PNG", "five.png"),
+    "percent": ("a%20b.png", "a b.png"),
+    "percent on the disk": ("a b.png", "a%20b.png"),
+    "composed": ("caf\u00e9.png", "cafe\u0301.png"),
+    "decomposed": ("cafe\u0301.png", "caf\u00e9.png"),
+    "ending": ("five.jpg", "five.jpeg"),
+    "another format": ("five.jpg", "five.png"),
+    "space": ("five.png ", "five.png"),
+    "folder too many": ("images/five.png", "five.png"),
+    "upload folder": ("data/local-files/five.png", "five.png"),
+    "case of a folder": ("SUB/five.png", "sub/five.png"),
+}
+
+
+@pytest.mark.parametrize("case", NEAR)
+def test_a_near_miss_of_a_file_name_is_named(tmp_path: Path, case: str) -> None:
+    declared, there = NEAR[case]
+    small_set(tmp_path)
+    target = tmp_path / "images" / there
+    target.parent.mkdir(exist_ok=True)
+    (tmp_path / "images/five.png").rename(target)
+    path = write_json(tmp_path, changed("images", 0, "file_name", to=declared))
+    with pytest.raises(DataError) as error:
+        read_coco(path, tmp_path / "images").check_files_exist()
+    assert f"{declared!a} ({there!a} is there)" in str(error.value) and "--fix" in str(error.value)
+    report = check_dataset(path, tmp_path / "images", decode=False)
+    assert [f.detail for f in report.findings.of_kinds("file-name-off")] == [f"there is no such file, but {there!a}"]
+
+
+def test_of_several_near_misses_none_is_taken(tmp_path: Path) -> None:
+    for name in ("A.png", "a.PNG"):
+        (tmp_path / name).touch()
+    assert NearMisses(tmp_path).of("a.png") is None and NearMisses(tmp_path).of("b.png") is None
 
 
 def test_the_folder_itself_may_be_a_link(tmp_path: Path) -> None:
@@ -177,7 +235,7 @@ def test_any_value_anywhere_gives_a_data_set_or_a_sentence(tmp_path: Path) -> No
                 dataset = read_coco(path, tmp_path, drop_empty_boxes=lenient)
                 for i in range(len(dataset)):
                     dataset.image(i), dataset.annotations(i)
-                dataset.without_empty()
+                dataset.drop_empty()
                 outcomes["read"] += 1
             except DataError as error:
                 assert str(path) in str(error)

@@ -69,22 +69,22 @@ def test_images_without_annotations_or_with_crowds_only_are_left_out(
 ) -> None:
     dataset = small_set(tmp_path)
     with caplog.at_level(logging.INFO):
-        kept = dataset.without_empty()
+        kept = dataset.drop_empty()
     assert [kept.image(i).id for i in range(len(kept))] == [5, 1]
     assert kept.annotations(1).boxes.tolist() == [[1, 2, 31, 42]]
     assert "2 of 4 images" in caplog.text
     assert len(dataset) == 4
-    assert len(kept.without_empty()) == 2
+    assert len(kept.drop_empty()) == 2
 
 
 def test_masks_that_lack_are_counted_but_for_crowds(tmp_path: Path) -> None:
-    assert small_set(tmp_path).annotations_without_mask() == 0
+    assert small_set(tmp_path).num_annotations_without_mask() == 0
     content = changed("annotations", 0, "segmentation", to=[])
     content["annotations"][1]["segmentation"] = None  # a crowd
     del content["annotations"][4]["segmentation"]
     dataset = small_set(tmp_path, content)
-    assert dataset.annotations_without_mask() == 2
-    assert dataset.subset([0]).annotations_without_mask() == 1
+    assert dataset.num_annotations_without_mask() == 2
+    assert dataset.subset([0]).num_annotations_without_mask() == 1
 
 
 def test_ids_may_be_texts(tmp_path: Path) -> None:
@@ -130,7 +130,7 @@ def test_boxes_without_area_are_left_out_where_the_file_is_known_for_them(
 def test_a_file_may_have_no_annotations(tmp_path: Path) -> None:
     dataset = read_coco(write_json(tmp_path, changed("annotations", to=[])), tmp_path)
     assert len(dataset) == 4 and len(dataset.annotations(0).boxes) == 0
-    assert len(dataset.without_empty()) == 0
+    assert len(dataset.drop_empty()) == 0
 
 
 def test_files_that_are_missing_are_counted_and_named(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from se_det.data import dataset_paths, open_dataset, read_image
-from se_det.data.samples import TrainingSamples
+from se_det.data.samples import TrainDataset
 from se_det.data.transforms import Geometry, resize_image, short_side_size
 
 
@@ -38,7 +38,7 @@ def test_samples_equal_detectron2s(
     from detectron2.data.datasets import load_coco_json
 
     monkeypatch.setenv("DETECTRON2_DATASETS", str(shared_data))
-    dataset = open_dataset("coco_2017_train").without_empty()
+    dataset = open_dataset("coco_2017_train").drop_empty()
     json, images = dataset_paths("coco_2017_train")
     records = filter_images_with_only_crowd_annotations(load_coco_json(str(json), str(images), "se_det_parity"))
     by_id = {record["image_id"]: record for record in records}
@@ -51,7 +51,7 @@ def test_samples_equal_detectron2s(
         image_format=format,
         use_instance_mask=True,
     )
-    samples = TrainingSamples([dataset], augmentation=Always(short_side, flip), seed=0, format=format, masks=True)
+    samples = TrainDataset([dataset], augmentation=Always(short_side, flip), seed=0, format=format, masks=True)
     for i in range(len(dataset)):
         ours, theirs = samples[(0, i)], mapper(by_id[dataset.image(i).id])
         assert torch.equal(ours["image"], theirs["image"])

@@ -29,13 +29,38 @@ STORED = {
 }
 
 
+# How each format stores an orientation, without loss.
+WITH_ORIENTATION = {
+    "png": {},
+    "webp": {"lossless": True},
+    "avif": {"quality": 100, "subsampling": "4:4:4"},
+    "tiff": {},
+    "lzw.tiff": {"compression": "tiff_lzw"},
+    "deflate.tif": {"compression": "tiff_adobe_deflate"},
+}
+
+
 @pytest.mark.parametrize("orientation", STORED)
-def test_exif_rotation_is_applied(tmp_path: Path, orientation: int) -> None:
+@pytest.mark.parametrize("ending", WITH_ORIENTATION)
+def test_exif_rotation_is_applied(tmp_path: Path, ending: str, orientation: int) -> None:
+    shown = np.repeat(np.repeat(CORNERS, 16, 0), 16, 1)  # lossy AVIF keeps patches
     exif = Image.Exif()
     exif[274] = orientation
-    path = tmp_path / "turned.png"
-    Image.fromarray(np.ascontiguousarray(STORED[orientation](CORNERS))).save(path, exif=exif)
-    np.testing.assert_array_equal(read_image(path, "RGB"), CORNERS)
+    path = tmp_path / f"turned.{ending}"
+    stored = Image.fromarray(np.ascontiguousarray(STORED[orientation](shown)))
+    stored.save(path, exif=exif, **WITH_ORIENTATION[ending])
+    np.testing.assert_allclose(read_image(path, "RGB").astype(int), shown, atol=6 if ending == "avif" else 0)
+
+
+@pytest.mark.parametrize("orientation", STORED)
+@pytest.mark.parametrize("pages", [1, 2])
+def test_a_tiff_of_16_bits_or_several_pages_is_turned_once(tmp_path: Path, orientation: int, pages: int) -> None:
+    shown = CORNERS[:, :, 0].astype(np.uint16) * 256
+    stored = np.ascontiguousarray(STORED[orientation](shown[..., None])[..., 0])
+    image = Image.fromarray(stored)
+    more = [Image.fromarray(np.zeros_like(stored))] * (pages - 1)
+    image.save(tmp_path / "deep.tif", tiffinfo={274: orientation}, save_all=True, append_images=more)
+    np.testing.assert_array_equal(read_image(tmp_path / "deep.tif", "RGB")[..., 1], CORNERS[:, :, 0])
 
 
 def test_channels_are_in_the_order_asked_for(tmp_path: Path) -> None:

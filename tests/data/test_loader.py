@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import multiprocessing
 import os
 import signal
@@ -17,7 +18,7 @@ from PIL import Image
 
 from se_det.config import get_cfg
 from se_det.data import CocoDataset, build_test_loader, build_train_loader, read_coco, test_loader, train_loader
-from se_det.data.samples import TrainingSamples
+from se_det.data.samples import TrainDataset
 from se_det.data.transforms import ResizeAndFlip
 from se_det.errors import ConfigError, DataError
 
@@ -123,7 +124,7 @@ def test_more_workers_than_cores_is_not_remarked_upon(tmp_path: Path) -> None:
 
 def test_several_data_sets_follow_one_another(tmp_path: Path) -> None:
     one, two = small_set(tmp_path / "one"), small_set(tmp_path / "two")
-    samples = TrainingSamples([one, two.subset([1])], augmentation=PLAIN, seed=0, format="BGR", masks=False)
+    samples = TrainDataset([one, two.subset([1])], augmentation=PLAIN, seed=0, format="BGR", masks=False)
     assert len(samples) == 5
     assert [samples[(0, i)]["file_name"] for i in (3, 4)] == [
         str(tmp_path / "one/images/crowd.png"), str(tmp_path / "two/images/sub/one.png")
@@ -162,14 +163,21 @@ def test_an_image_of_another_size_is_named_with_both(tmp_path: Path) -> None:
 
 def test_a_worker_that_dies_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     dataset = small_set(tmp_path)
-    monkeypatch.setattr(TrainingSamples, "__getitem__", lambda self, item: os.kill(os.getpid(), signal.SIGKILL))
+    monkeypatch.setattr(TrainDataset, "__getitem__", lambda self, item: os.kill(os.getpid(), signal.SIGKILL))
     with pytest.raises(DataError, match=r"process that loads images has died .*DATALOADER.NUM_WORKERS.*--shm-size"):
         loaded(dataset, 1, num_workers=1)
 
 
-def test_masks_are_refused_of_a_file_without(tmp_path: Path) -> None:
+def test_masks_are_refused_of_a_file_without_any(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     dataset = small_set(tmp_path, changed("annotations", 0, "segmentation", to=[]))
-    with pytest.raises(DataError, match=r"instances.json: 1 annotations have no segmentation.*MODEL.MASK_ON False"):
+    sample = loaded(dataset, 1)[0][0]["instances"]
+    assert "1 of " in caplog.text and "have no segmentation: their boxes are learned" in caplog.text
+    assert len(sample["gt_boxes"]) == len(loaded(dataset, 1, masks=False)[0][0]["instances"]["gt_boxes"])
+    content = copy.deepcopy(CONTENT)
+    for annotation in content["annotations"]:
+        annotation["segmentation"] = []
+    dataset = small_set(tmp_path, content)
+    with pytest.raises(DataError, match=r"instances.json: none of its \d annotations has a segm.*MODEL.MASK_ON False"):
         loaded(dataset, 1)
     assert "gt_masks" not in loaded(dataset, 1, masks=False)[0][0]["instances"]
 

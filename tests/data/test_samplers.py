@@ -8,12 +8,12 @@ from itertools import islice
 import numpy as np
 import pytest
 
-from se_det.data.samplers import TrainingBatches, aspect_groups, contiguous_share
+from se_det.data.samplers import TrainBatchSampler, aspect_groups, contiguous_shard
 from se_det.errors import ConfigError, DataError
 
 
 def first(count: int, groups: list[int] | np.ndarray, **settings: int) -> list[list[tuple[int, int]]]:
-    return list(islice(TrainingBatches(groups, **{"ims_per_batch": 4, "seed": 3, **settings}), count))
+    return list(islice(TrainBatchSampler(groups, **{"ims_per_batch": 4, "seed": 3, **settings}), count))
 
 
 def test_an_epoch_has_each_image_once_and_the_next_another_order() -> None:
@@ -62,9 +62,9 @@ def test_more_images_a_batch_than_there_are() -> None:
 
 @pytest.mark.parametrize(("world_size", "accumulate"), [(1, 1), (2, 1), (1, 3), (2, 3), (3, 2), (6, 1), (12, 1)])
 def test_processes_and_parts_share_the_same_batches(world_size: int, accumulate: int) -> None:
-    batches = TrainingBatches(np.arange(40) % 2, ims_per_batch=12, seed=1)
+    batches = TrainBatchSampler(np.arange(40) % 2, ims_per_batch=12, seed=1)
     parts = [
-        list(islice(batches.part(rank=rank, world_size=world_size, accumulate=accumulate), 5 * accumulate))
+        list(islice(batches.shard(rank=rank, world_size=world_size, accumulate=accumulate), 5 * accumulate))
         for rank in range(world_size)
     ]
     assert {len(micro) for rank in parts for micro in rank} == {12 // world_size // accumulate}
@@ -82,11 +82,11 @@ def test_processes_and_parts_share_the_same_batches(world_size: int, accumulate:
 
 def test_what_cannot_be_cut_or_drawn_from_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"SOLVER.IMS_PER_BATCH 4 cannot be divided among 3 processes"):
-        TrainingBatches([0], ims_per_batch=4, seed=0).part(world_size=3)
+        TrainBatchSampler([0], ims_per_batch=4, seed=0).shard(world_size=3)
     with pytest.raises(ConfigError, match="give a multiple of 8"):
-        TrainingBatches([0], ims_per_batch=4, seed=0).part(world_size=4, accumulate=2)
+        TrainBatchSampler([0], ims_per_batch=4, seed=0).shard(world_size=4, accumulate=2)
     with pytest.raises(DataError, match="no images to train on"):
-        TrainingBatches([], ims_per_batch=4, seed=0)
+        TrainBatchSampler([], ims_per_batch=4, seed=0)
 
 
 def test_groups_are_wide_and_not_wide() -> None:
@@ -95,6 +95,6 @@ def test_groups_are_wide_and_not_wide() -> None:
 
 @pytest.mark.parametrize(("length", "world_size"), [(10, 3), (2, 4), (0, 2), (12, 4)])
 def test_shares_are_neighbours_in_order_and_even(length: int, world_size: int) -> None:
-    shares = [contiguous_share(length, rank, world_size) for rank in range(world_size)]
+    shares = [contiguous_shard(length, rank, world_size) for rank in range(world_size)]
     assert [index for share in shares for index in share] == list(range(length))
     assert max(map(len, shares)) - min(map(len, shares)) <= 1

@@ -12,7 +12,7 @@ import pytest
 from coco_files import small_set
 
 from se_det.data import CocoDataset, train_loader
-from se_det.data.skipping import Replaced, Replacing, SkippedImages
+from se_det.data.skipping import ReplaceBadImages, ReplacedSample, SkippedImages
 from se_det.data.transforms import ResizeAndFlip
 from se_det.errors import DataError
 
@@ -76,12 +76,12 @@ def test_each_image_counts_and_is_told_once(caplog: pytest.LogCaptureFixture) ->
     skipped = SkippedImages(2, {7: "seven.png is torn."})  # of the run resumed
     with caplog.at_level(logging.WARNING):
         for _ in range(3):
-            skipped.take({7: "seven.png is torn.", 9: "nine.png is torn."})
+            skipped.record({7: "seven.png is torn.", 9: "nine.png is torn."})
     assert [r.getMessage() for r in caplog.records] == [
         "Left out of training (2 of at most 2, DATALOADER.SKIP_BAD_IMAGES): nine.png is torn."
     ]
     with pytest.raises(DataError, match=r"3 images .*SKIP_BAD_IMAGES is 2: one.png .* seven.png .* nine.png is torn"):
-        skipped.take({1: "one.png is torn."})
+        skipped.record({1: "one.png is torn."})
 
 
 class Numbers:
@@ -100,15 +100,15 @@ class Numbers:
 
 
 def test_replacements_are_spread_over_the_group_and_end_with_it() -> None:
-    samples = Replacing(Numbers({0, 1}), groups=np.arange(10) % 2, seed=3, budget=4)
+    samples = ReplaceBadImages(Numbers({0, 1}), groups=np.arange(10) % 2, seed=3, budget=4)
     taken = [samples[number, 0] for number in range(200)]
-    assert all(isinstance(t, Replaced) and t.found == {0: "0 is bad."} for t in taken)
+    assert all(isinstance(t, ReplacedSample) and t.found == {0: "0 is bad."} for t in taken)
     assert [t.sample[0] for t in taken] == list(range(200))
     counts = np.bincount([t.sample[1] for t in taken], minlength=10)
     assert counts[[2, 4, 6, 8]].min() > 25 and counts.sum() == counts[[2, 4, 6, 8]].sum()
     assert samples[5, 3] == (5, 3)
-    alone = Replacing(Numbers({0, 2, 4, 6, 8}), groups=np.arange(10) % 2, seed=3, budget=9)
+    alone = ReplaceBadImages(Numbers({0, 2, 4, 6, 8}), groups=np.arange(10) % 2, seed=3, budget=9)
     with pytest.raises(DataError, match="No other image can take the place"):
         alone[0, 0]
-    more = Replacing(Numbers({0, 2, 4, 6, 8}), groups=np.arange(10) % 2, seed=3, budget=1)[0, 0]
+    more = ReplaceBadImages(Numbers({0, 2, 4, 6, 8}), groups=np.arange(10) % 2, seed=3, budget=1)[0, 0]
     assert more.sample is None and len(more.found) == 2

@@ -9,7 +9,7 @@ import torch
 
 from se_det.detection import build_detector, compilation
 from se_det.detection.compilation import CompiledFeatures, check_compiler, compile_backbone
-from se_det.detection.inference import prepare_for_inference
+from se_det.detection.fuse import prepare_for_inference
 from se_det.errors import ConfigError
 
 from .conftest import make_sample, small_config
@@ -28,7 +28,7 @@ def detector(gate: str, padding: str):
 @pytest.mark.slow
 @pytest.mark.parametrize("gate, padding", [("se", "keep"), ("rg_se", "exact")])
 def test_compiled_maps_and_detections_are_the_same(gate, padding, monkeypatch, caplog):
-    monkeypatch.setattr(compilation, "MOST_SHAPES", 2)
+    monkeypatch.setattr(compilation, "MAX_SHAPES", 2)
     torch.compiler.reset()
     model = detector(gate, padding)
     batches = [[make_sample(90, 123, [], seed=1)], [make_sample(64, 64, [], seed=2)] * 2,
@@ -52,7 +52,7 @@ def test_only_so_many_shapes_are_compiled(monkeypatch, caplog):
     """Without a compiler: what is compiled is counted."""
     compiled = []
     monkeypatch.setattr(torch, "compile", lambda f, dynamic: lambda x, area: compiled.append(x.shape) or f(x, area))
-    monkeypatch.setattr(compilation, "MOST_SHAPES", 2)
+    monkeypatch.setattr(compilation, "MAX_SHAPES", 2)
     backbone = build_detector(small_config("none")).eval().backbone
     features = CompiledFeatures(backbone)
     with torch.no_grad(), caplog.at_level(logging.INFO):

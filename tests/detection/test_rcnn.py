@@ -8,13 +8,13 @@ from torch.nn import functional as F
 
 from se_det.detection import boxes as box_ops
 from se_det.detection import build_detector
-from se_det.detection.masks import _paste_whole
+from se_det.detection.masks import _paste_full_size
 from se_det.detection.matching import match
 from se_det.detection.rcnn import paste_detections
 from se_det.detection.rpn import gather_anchors
 from se_det.detection.rpn_head import RPNHead
 from se_det.errors import ConfigError, TrainingError
-from se_det.layers.area import ValidArea
+from se_det.layers.valid_area import ValidArea
 
 from .conftest import make_sample, small_config
 
@@ -81,12 +81,12 @@ def test_sampled_anchors_have_the_predictions_and_gradients_of_the_whole_maps(fm
         torch.nn.init.normal_(parameter)
     shapes = [(12, 16), (6, 8), (3, 4), (2, 2)]
     maps = [torch.randn(2, 6, *s).double().contiguous(memory_format=fmt).requires_grad_() for s in shapes]
-    areas = [ValidArea.of([(h, w), (h - 1, max(w // 2, 1))], exact=exact) for h, w in shapes]
+    areas = [ValidArea.from_sizes([(h, w), (h - 1, max(w // 2, 1))], exact=exact) for h, w in shapes]
     everywhere = torch.arange(sum(h * w for h, w in shapes) * 3).flip(0)
     at = torch.stack([everywhere, everywhere.roll(17)])
     weights = torch.randn(2, len(everywhere), 5).double()
     results = []
-    for predicted in (head.at(maps, areas, at), gather_anchors(*head(maps, areas), at)):
+    for predicted in (head.forward_sparse(maps, areas, at), gather_anchors(*head(maps, areas), at)):
         loss = (predicted[0] * weights[..., 0]).sum() + (predicted[1] * weights[..., 1:]).sum()
         results.append([*predicted, *torch.autograd.grad(loss, [*maps, *head.parameters()])])
     for mine, theirs in zip(*results):
@@ -98,7 +98,7 @@ def test_rpn_losses_do_not_depend_on_the_way_of_their_gradients(samples, monkeyp
     model = build_detector(small_config())
     results = []
     for few in (True, False):
-        monkeypatch.setattr(RPNHead, "are_few", lambda *given, few=few: few)
+        monkeypatch.setattr(RPNHead, "prefers_sparse", lambda *given, few=few: few)
         torch.manual_seed(0)
         model.zero_grad()
         with torch.autocast("cpu", torch.bfloat16, enabled=amp):
@@ -211,7 +211,9 @@ def test_masks_can_be_put_into_the_image_later():
     pasted = paste_detections(later)
     assert pasted.keys() == now.keys() == {"pred_boxes", "scores", "pred_classes", "pred_masks"}
     assert all(torch.equal(pasted[name], now[name]) for name in now)
-    assert now["pred_masks"].any() and torch.equal(_paste_whole(masks, later["pred_boxes"], *size), now["pred_masks"])
+    assert now["pred_masks"].any() and torch.equal(
+        _paste_full_size(masks, later["pred_boxes"], *size), now["pred_masks"]
+    )
 
 
 def test_diverged_weights_are_an_error_in_training_and_dropped_in_evaluation(samples):

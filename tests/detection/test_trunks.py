@@ -8,7 +8,7 @@ import torch
 from se_det.backbones import create_backbone
 from se_det.config import load_config
 from se_det.detection import build_detector
-from se_det.detection.trunk import build_trunk, gate_name
+from se_det.detection.bottom_up import build_bottom_up, gate_name
 from se_det.errors import ConfigError
 
 from .conftest import SMALL, make_sample
@@ -60,7 +60,7 @@ def test_under_exact_padding_batch_mates_change_nothing(name):
 def test_a_name_builds_its_trunk(name, gate):
     cfg = config(name, "MODEL.RESNETS.STEM_POOL", "ceil" if name == "senet154" else "pad1")
     with torch.device("meta"):
-        trunk, expected = build_trunk(cfg), create_backbone(name)
+        trunk, expected = build_bottom_up(cfg), create_backbone(name)
     assert {k: v.shape for k, v in trunk.state_dict().items()} == {k: v.shape for k, v in expected.state_dict().items()}
     assert gate_name(cfg) == gate
 
@@ -69,13 +69,13 @@ def test_keys_reach_a_named_trunk():
     cfg = config("se_mobilenet_v1", "MODEL.GATE.REDUCTION", 8, "MODEL.GATE.STAGES", ["res4"], "MODEL.RESNETS.NORM",
                  "FrozenBN", "MODEL.GATE.BIAS", False)  # fmt: skip
     with torch.device("meta"):
-        trunk = build_trunk(cfg)
+        trunk = build_bottom_up(cfg)
     gate = trunk.res4[0].gate
     assert gate.fc1.out_features == 512 // 8 and gate.fc1.bias is None
     assert trunk.res3[0].gate is None and trunk.stem.unit1.gate is None
     assert type(trunk.res3[0].pointwise.norm).__name__ == "FrozenBatchNorm2d"
     with torch.device("meta"):
-        resnet = build_trunk(config("se_resnet50", "MODEL.RESNETS.STRIDE_IN_1X1", True))
+        resnet = build_bottom_up(config("se_resnet50", "MODEL.RESNETS.STRIDE_IN_1X1", True))
     assert resnet.res3[0].conv1.stride == (2, 2)
 
 

@@ -18,7 +18,7 @@ from se_det.detection.masks import paste_masks
 from se_det.errors import ExportError
 from se_det.export import Exportable, classifier, detector, pyramid, write, writing
 from se_det.export.detector import detections_difference
-from se_det.layers.area import average_grid
+from se_det.layers.valid_area import average_grid
 
 GATES = ("", "se_", "sp_se_", "rg_se_", "cbam_")
 
@@ -96,13 +96,13 @@ ANY = [(2, 3, 65, 97), (4, 3, 160, 128), (1, 3, 300, 211)]
 def test_classifiers(tmp_path: Path, gate: str) -> None:
     needs_onnx()
     model = spread(create_model(f"{gate}resnet50", num_classes=7))
-    network = classifier(model, says={"input_format": "RGB"})
+    network = classifier(model, metadata={"input_format": "RGB"})
     for name, shapes in (("c.onnx", [(1, 3, 32, 32), *ANY]), ("c.pt2", ANY)):
         assert write(network, tmp_path / name) < 1e-4
         assert_same(tmp_path / name, model, shapes)
-    extra = {writing.SAID: ""}
+    extra = {writing.METADATA_KEY: ""}
     torch.export.load(tmp_path / "c.pt2", extra_files=extra)
-    assert json.loads(extra[writing.SAID]) == {"input_format": "RGB"}
+    assert json.loads(extra[writing.METADATA_KEY]) == {"input_format": "RGB"}
 
 
 def small_detector(kind: str, gate: str, padding: str = "keep") -> torch.nn.Module:
@@ -132,7 +132,7 @@ def test_pyramids(tmp_path: Path, gate: str) -> None:
     [("faster", "", "keep", (96, 128)), ("mask", "sp_se_", "exact", (100, 75)), ("mask", "cbam_", "squeeze", (75, 90))],
 )
 def test_the_whole_detector_in_a_fixed_number_of_steps(kind: str, gate: str, padding: str, size) -> None:
-    """Before any export: the form with fixed shapes finds what `RCNN` does."""
+    """Before any export: the form with fixed shapes finds what `GeneralizedRCNN` does."""
     model = small_detector(kind, gate, padding)
     network = detector(model, size)
     for seed in range(3):

@@ -8,7 +8,7 @@ from fuzz_limits import TINY
 
 from se_det.config import get_cfg, load_config
 from se_det.detection import build_detector
-from se_det.evaluation import Predictor
+from se_det.inference import Predictor
 
 
 @pytest.fixture(scope="module")

@@ -66,9 +66,9 @@ def chunk(kind: bytes, data: bytes) -> bytes:
     return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
 
-def huge_png(width: int, height: int, bits: int, colour: int, data: bytes) -> bytes:
+def huge_png(width: int, height: int, bits: int, color: int, data: bytes) -> bytes:
     """A PNG that declares `width` x `height` and holds `data`."""
-    head = struct.pack(">IIBBBBB", width, height, bits, colour, 0, 0, 0)
+    head = struct.pack(">IIBBBBB", width, height, bits, color, 0, 0, 0)
     return PNG_HEAD + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(data)) + chunk(b"IEND", b"")
 
 

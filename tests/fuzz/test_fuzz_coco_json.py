@@ -21,10 +21,10 @@ from se_det.data import CocoDataset, read_coco
 from se_det.data.check import check_dataset
 from se_det.data.check.histograms import draw_histograms
 from se_det.data.check.repair import write_cleaned
-from se_det.data.check.verdict import announce, keep_verdict
-from se_det.data.samples import TestSamples, TrainingSamples
+from se_det.data.check.result_cache import cache_summary, log_summary
+from se_det.data.samples import TestDataset, TrainDataset
 from se_det.data.transforms import ResizeAndFlip
-from se_det.data.workers import as_tensors
+from se_det.data.worker_loader import to_tensors
 from se_det.detection.masks import crop_masks
 from se_det.errors import SeDetError
 from se_det.evaluation.coco_eval import CocoEvaluator
@@ -70,12 +70,12 @@ def told(error: SeDetError) -> None:
 
 
 def use_for_training(dataset: CocoDataset, *, cleaned: bool = False) -> None:
-    kept = dataset.without_empty()
+    kept = dataset.drop_empty()
     assert len(kept) <= len(dataset) == len(dataset.file_names)
-    samples = TrainingSamples(
+    samples = TrainDataset(
         [dataset], augmentation=ResizeAndFlip(**AUGMENTATION), seed=0, format="BGR", masks=True
     )  # fmt: skip
-    tests = TestSamples(dataset, short_side=32, max_size=64, format="BGR", method="pil")
+    tests = TestDataset(dataset, short_side=32, max_size=64, format="BGR", method="pil")
     for index in range(len(dataset)):
         try:
             sample = samples[index, index]
@@ -84,7 +84,7 @@ def use_for_training(dataset: CocoDataset, *, cleaned: bool = False) -> None:
             assert not cleaned, error
             told(error)
             continue
-        instances = as_tensors(sample["instances"])
+        instances = to_tensors(sample["instances"])
         boxes = instances["gt_boxes"]
         assert torch.isfinite(boxes).all()
         assert crop_masks(instances["gt_masks"], torch.arange(len(boxes)), boxes, 28).shape == (len(boxes), 28, 28)
@@ -124,7 +124,7 @@ def check_and_clean(path: Path, images: Path, out: Path) -> None:
     json.dumps(report.as_dict())
     assert draw_histograms(report.box_sides(), report.classes, title=str(path)).dtype == np.uint8
     try:
-        announce(keep_verdict(report), path, images)
+        log_summary(cache_summary(report), path, images)
     except SeDetError as error:
         told(error)
     try:

@@ -21,14 +21,14 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from se_det.backbones.catalog import create_model
+from se_det.classification.data.shards import ShardDataset
 from se_det.classification.predict import load_classifier
-from se_det.classification.shards import Shards
 from se_det.config import get_cfg, load_config
 from se_det.errors import SeDetError
-from se_det.evaluation import Predictor
 from se_det.evaluation.report.history import read_history, training_charts
+from se_det.inference import Predictor
 from se_det.training.checkpoint import Checkpointer, load_checkpoint
-from se_det.training.same_run import check_same_run
+from se_det.training.resume_checks import check_resumable
 from se_det.weights import read_weights
 
 NUMBERS = [pytest.param(FEW // 6, id="few"), pytest.param(MANY // 4, id="many", marks=pytest.mark.slow)]
@@ -115,7 +115,7 @@ def test_what_checkpoints_say_of_themselves(tmp_path: Path, monkeypatch, number:
     cfg = load_config("faster_rcnn_se_r18_fpn.yaml", TINY, defaults=get_cfg())
     small = {"backbone.bottom_up.stem.conv1.weight": torch.zeros(64, 3, 7, 7)}
     # The network itself, which takes a second to build, has no part in it.
-    monkeypatch.setattr("se_det.evaluation.predictor.build_detector", lambda cfg: torch.nn.Conv2d(3, 4, 1))
+    monkeypatch.setattr("se_det.inference.predictor.build_detector", lambda cfg: torch.nn.Conv2d(3, 4, 1))
     said = {
         "categories": [{"id": 3, "name": "cup"}, {"id": 8, "name": "owl"}, {"id": 9, "name": "bag"}],
         "config": cfg.dump()[:2000], "iteration": 7, "engine": "se_det", "family": "detectron2",
@@ -127,9 +127,9 @@ def test_what_checkpoints_say_of_themselves(tmp_path: Path, monkeypatch, number:
     def attempt(content: dict[str, Any]) -> None:
         torch.save({**plain(content), "model": small}, path)
         refused_or(lambda: Predictor(cfg, path))
-        saved = refused_or(Checkpointer(tmp_path).newest)
+        saved = refused_or(Checkpointer(tmp_path).latest)
         if saved is not None:
-            refused_or(lambda: check_same_run(saved[1], cfg, said["categories"], path))
+            refused_or(lambda: check_resumable(saved[1], cfg, said["categories"], path))
 
     try_many(number, with_values(said), attempt)
 
@@ -168,7 +168,7 @@ def test_shards(tmp_path: Path, number: int) -> None:
     def attempt(data: bytes) -> None:
         path.write_bytes(data)
         before = files_below(tmp_path)
-        shards = refused_or(lambda: Shards([path], source="s"))
+        shards = refused_or(lambda: ShardDataset([path], source="s"))
         for index in range(len(shards) if shards is not None else 0):
             refused_or(lambda index=index: shards.read(index))
         assert files_below(tmp_path) == before

@@ -11,13 +11,13 @@ import pytest
 from fuzz_limits import NUMBERS, files_below, try_many
 from fuzz_pictures import image_files, pictures
 
-from se_det.classification.decoding import decode_image
+from se_det.classification.data.decoding import decode_image
 from se_det.data import read_image
-from se_det.data.check.pictures import inspect
+from se_det.data.check.image_files import inspect
 from se_det.errors import SeDetError
-from se_det.evaluation import Predictor
-from se_det.evaluation.predict_files import predict_files
-from se_det.evaluation.sources import find_sources
+from se_det.inference import Predictor
+from se_det.inference.predict_files import predict_files
+from se_det.inference.sources import find_sources
 
 LARGE = 4_000_000  # px; what is larger is not detected in here, which would take long
 
@@ -58,13 +58,13 @@ def test_images_are_read_or_refused(tmp_path: Path, predictor: Predictor, number
             again = None
         assert (again is None) == (pixels is None)
         if pixels is None or pixels.size < 3 * LARGE:
-            account = predict_files(predictor, find_sources([str(path)], out)[0], out)
+            summary = predict_files(predictor, find_sources([str(path)], out)[0], out)
             # An image that no file can hold once it is drawn is detected in and told of.
-            drawn = account.images and "not drawn" not in " ".join(account.failures)
-            assert (account.images, len(account.failures)) == (int(pixels is not None), int(not drawn))
+            drawn = summary.images and "not drawn" not in " ".join(summary.failures)
+            assert (summary.images, len(summary.failures)) == (int(pixels is not None), int(not drawn))
             assert {file.name for file in out.iterdir()} == {"detections.json", *(["a.png"] if drawn else [])}
             json.loads((out / "detections.json").read_bytes())
-            read += account.images
+            read += summary.images
         now = {p: v for p, v in files_below(tmp_path).items() if not p.startswith(f"{out}/")}
         assert now == before
 

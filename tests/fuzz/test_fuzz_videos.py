@@ -15,9 +15,9 @@ from fuzz_pictures import damaged, damages
 from hypothesis import strategies as st
 
 from se_det.errors import SeDetError
-from se_det.evaluation import Predictor
-from se_det.evaluation.predict_files import predict_files
-from se_det.evaluation.sources import find_sources
+from se_det.inference import Predictor
+from se_det.inference.predict_files import predict_files
+from se_det.inference.sources import find_sources
 
 NUMBERS = [pytest.param(FEW // 4, id="few"), pytest.param(MANY // 4, id="many", marks=pytest.mark.slow)]
 KINDS = (("a.avi", "MJPG"), ("b.avi", "XVID"), ("c.mp4", "mp4v"), ("d.mkv", "mp4v"), ("e.mov", "mjpg"))
@@ -53,17 +53,17 @@ def test_videos_are_read_or_passed_over(tmp_path: Path, predictor: Predictor, nu
         path = folder / case[0]
         path.write_bytes(damaged(videos()[case[0]], case[1]))
         before = files_below(folder)
-        account = predict_files(predictor, find_sources([str(path)], out)[0], out, limit=3 * FRAMES)
-        assert account.images or account.failures
-        assert all(str(path) in sentence and len(sentence) < 1000 for sentence in account.failures)
+        summary = predict_files(predictor, find_sources([str(path)], out)[0], out, limit=3 * FRAMES)
+        assert summary.images or summary.failures
+        assert all(str(path) in sentence and len(sentence) < 1000 for sentence in summary.failures)
         entries = json.loads((out / "detections.json").read_bytes())
-        assert {entry["frame"] for entry in entries} <= set(range(account.images))
+        assert {entry["frame"] for entry in entries} <= set(range(summary.images))
         drawn = {file.name for file in out.iterdir()} - {"detections.json"}
         assert drawn <= {f"{path.stem}.mp4"}
         assert files_below(folder) == before and set(files_below(tmp_path)) - set(before) <= {
             str(p) for p in (folder, out, out / "detections.json", *(out / name for name in drawn))
         }
-        read += account.images > 0
+        read += summary.images > 0
         for file in (*out.iterdir(), path):
             file.unlink()
 

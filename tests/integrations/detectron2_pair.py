@@ -153,21 +153,21 @@ def main() -> None:
     parser.add_argument("overrides", nargs="*")
     args = parser.parse_intermixed_args()
     from se_det.data import read_coco
-    from se_det.data.samples import TrainingSamples
+    from se_det.data.samples import TrainDataset
     from se_det.data.transforms import ResizeAndFlip
-    from se_det.data.workers import as_tensors
+    from se_det.data.worker_loader import to_tensors
 
     if args.weights:
         for short_side in args.short_sides:
             dataset = read_coco(args.json, args.images)
             compare_trained(args.config_file, args.weights, dataset, short_side, args.overrides)
         return
-    dataset = read_coco(args.json, args.images).without_empty()
+    dataset = read_coco(args.json, args.images).drop_empty()
     print("| gate | model | short side | " + " | ".join(COLUMNS) + " |\n|" + "---|" * (3 + len(COLUMNS)))
     for short_side in args.short_sides:
         augmentation = ResizeAndFlip(short_sides=(short_side,), max_size=1333, flip="none")
-        source = TrainingSamples([dataset], augmentation=augmentation, seed=0, format="RGB", masks=True)
-        samples = [as_tensors(source[(0, i)]) for i in range(args.number)]
+        source = TrainDataset([dataset], augmentation=augmentation, seed=0, format="RGB", masks=True)
+        samples = [to_tensors(source[(0, i)]) for i in range(args.number)]
         for gate in args.gates:
             for masks in (False, True):
                 overrides = [*SAMPLE_ALL, *args.overrides]
@@ -185,8 +185,8 @@ def compare_trained(config: str, weights: str, dataset: Any, short_side: int, ov
     """Print a row for trained weights, over all images of a data set, each alone."""
     from detectron2.modeling import build_model
 
-    from se_det.data.samples import TestSamples
-    from se_det.data.workers import as_tensors
+    from se_det.data.samples import TestDataset
+    from se_det.data.worker_loader import to_tensors
     from se_det.integrations import detectron2_engine
     from se_det.weights import load_weights
 
@@ -194,11 +194,11 @@ def compare_trained(config: str, weights: str, dataset: Any, short_side: int, ov
     ours = build_detector(load_config(config, keys)).eval()
     theirs = build_model(load_config(config, keys, defaults=detectron2_engine.default_config())).eval()
     for model in (ours, theirs):
-        load_weights(model, weights, whole=True)
-    source = TestSamples(dataset, short_side=short_side, max_size=1333, format="RGB", method="pil")
+        load_weights(model, weights, strict=True)
+    source = TestDataset(dataset, short_side=short_side, max_size=1333, format="RGB", method="pil")
     worst: dict[str, float] = {}
     for i in range(len(source)):
-        for name, value in compare_inference(ours, theirs, [as_tensors(source[i])]).items():
+        for name, value in compare_inference(ours, theirs, [to_tensors(source[i])]).items():
             worst[name] = worst.get(name, 0) + value if name == "detections" else max(worst.get(name, 0), value)
     _print_row(f"{config}, trained, {len(source)} images at {short_side}", worst)
 

@@ -14,7 +14,7 @@ from detectron2.modeling.backbone.fpn import LastLevelMaxPool
 
 from se_det import create_backbone as create_plain
 from se_det.config import get_cfg, load_config
-from se_det.config.loading import get_value, leaves
+from se_det.config.loading import flatten, get_key
 from se_det.detection.build import build_detector
 from se_det.errors import ConfigError
 from se_det.integrations import detectron2_version
@@ -35,11 +35,11 @@ def test_every_default_that_both_have_is_equal():
     from detectron2.config import get_cfg as get_detectron2_cfg
 
     cfg, compared = get_detectron2_cfg(), 0
-    known = dict(leaves(cfg))
-    for key, value in leaves(get_cfg()):
+    known = dict(flatten(cfg))
+    for key, value in flatten(get_cfg()):
         if key in known:
             compared += 1
-            assert value == get_value(cfg, key), key
+            assert value == get_key(cfg, key), key
     assert compared >= 120
 
 

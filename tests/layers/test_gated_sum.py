@@ -7,11 +7,11 @@ import torch
 from torch import nn
 
 from se_det.layers import gated_sum as module
-from se_det.layers.area import ValidArea
 from se_det.layers.conv import Conv2d
 from se_det.layers.gated_sum import gated_sum, plain_sum
 from se_det.layers.gates import make_gate
 from se_det.layers.norms import FrozenBatchNorm2d
+from se_det.layers.valid_area import ValidArea
 
 SIZES = [(11, 13), (8, 16), (11, 7)]
 
@@ -59,7 +59,7 @@ def test_equals_the_formula_with_every_gradient(gate, norm, training, kernel, im
     torch.manual_seed(1)
     x = torch.randn(images, 16, 11, 16).double().contiguous(memory_format=fmt)
     shortcut, weights = (torch.randn(images, 32, 11, 16).double().contiguous(memory_format=fmt) for _ in range(2))
-    area = ValidArea.of(SIZES[:images]) if images > 1 else None
+    area = ValidArea.from_sizes(SIZES[:images]) if images > 1 else None
     for padded in (None, area):
         result, gradients, buffers = run(gated_sum, ours, x, shortcut, padded, weights)
         expected, wanted, kept = run(plain_sum, theirs, x, shortcut, padded, weights)

@@ -8,8 +8,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from se_det.errors import ConfigError
-from se_det.layers.area import ValidArea
 from se_det.layers.gates import CBAM, RG_GRIDS, RGSE, SE, SPSE, make_gate
+from se_det.layers.valid_area import ValidArea
 
 GATES = {
     "se": lambda norm: SE(32, reduction=4),
@@ -105,7 +105,7 @@ def test_cbam_spatial_norm_starts_at_zero_with_slow_statistics():
 def test_gradients(name, sizes):
     gate = lively(GATES[name]("BN")).double().eval()
     u = torch.randn(2, 32, 6, 5, dtype=torch.float64, requires_grad=True)
-    area = None if sizes is None else ValidArea.of(sizes)
+    area = None if sizes is None else ValidArea.from_sizes(sizes)
     parameters = tuple(gate.parameters())
     assert torch.autograd.gradcheck(lambda x, *_: gate(x, area), (u, *parameters), fast_mode=True)
 
@@ -117,7 +117,7 @@ def test_squeeze_does_not_see_padding(name, norm):
     alone = torch.randn(1, 32, 7, 9)
     padded = F.pad(alone, (0, 4, 0, 2), value=3.0)
     batch = torch.cat([padded, torch.randn(1, 32, 9, 13)])
-    area = ValidArea.of([(7, 9), (9, 13)])
+    area = ValidArea.from_sizes([(7, 9), (9, 13)])
     grids = gate.squeeze(batch, area)
     torch.testing.assert_close([g[:1] for g in grids], gate.squeeze(alone), rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(gate(batch, area)[:1, :, :7, :9], gate(alone), rtol=1e-5, atol=1e-6)
@@ -129,10 +129,10 @@ def test_leaving_the_function_unchanged_is_a_factor_of_one_half():
     u = torch.randn(2, 32, 5, 5)
     for name in ("se", "sp_se", "rg_se"):
         gate = GATES[name]("BN")
-        gate.leave_unchanged()
+        gate.zero_init()
         assert torch.equal(gate(u), u * 0.5)
     with pytest.raises(ConfigError, match="INIT"):
-        GATES["cbam"]("BN").leave_unchanged()
+        GATES["cbam"]("BN").zero_init()
 
 
 def test_unknown_gate_names_the_nearest():

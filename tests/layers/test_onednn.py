@@ -11,11 +11,11 @@ from torch.nn import functional as F
 
 from se_det.backbones import create_backbone
 from se_det.errors import DataError, WeightsError
-from se_det.layers.area import ValidArea
 from se_det.layers.conv import Conv2d
-from se_det.layers.inference import fuse_for_inference, pack_convolutions
+from se_det.layers.fuse import fuse_for_inference, pack_convolutions
 from se_det.layers.norms import FrozenBatchNorm2d
 from se_det.layers.onednn import is_available
+from se_det.layers.valid_area import ValidArea
 
 pytestmark = pytest.mark.skipif(not is_available(), reason="needs a PyTorch with oneDNN's operators")
 
@@ -48,18 +48,20 @@ def test_equals_the_plain_convolution(kernel, options, bias):
         for layout in (torch.channels_last, torch.contiguous_format):
             x = torch.randn(size).contiguous(memory_format=layout)
             want = conv(x)
-            plus = torch.randn_like(want).contiguous(memory_format=layout)
-            kept = plus.clone()
+            residual = torch.randn_like(want).contiguous(memory_format=layout)
+            kept = residual.clone()
             torch.testing.assert_close(packed(x), want, rtol=1e-5, atol=1e-5)
-            torch.testing.assert_close(packed.rectified(x), F.relu(want), rtol=1e-5, atol=1e-5)
-            torch.testing.assert_close(packed.rectified(x, plus=plus), F.relu(want + plus), rtol=1e-5, atol=1e-5)
-            assert torch.equal(plus, kept)
+            torch.testing.assert_close(packed.forward_relu(x), F.relu(want), rtol=1e-5, atol=1e-5)
+            torch.testing.assert_close(
+                packed.forward_relu(x, residual=residual), F.relu(want + residual), rtol=1e-5, atol=1e-5
+            )
+            assert torch.equal(residual, kept)
 
 
 @torch.no_grad()
 def test_reads_zeros_outside_an_image():
     conv, packed = packed_pair(3, {"padding": 1})
-    area = ValidArea.of([(5, 6)], exact=True)
+    area = ValidArea.from_sizes([(5, 6)], exact=True)
     x = torch.randn(1, 16, 8, 8)
     torch.testing.assert_close(packed(x, area), conv(x, area), rtol=1e-5, atol=1e-5)
     assert not torch.allclose(packed(x, area), packed(x))
@@ -68,7 +70,7 @@ def test_reads_zeros_outside_an_image():
 def test_gradients_come_from_the_plain_convolution():
     conv, packed = packed_pair(3, {"padding": 1})
     x = torch.randn(1, 16, 6, 6, requires_grad=True)
-    (of_packed,) = torch.autograd.grad(packed.rectified(x).square().sum(), x)
+    (of_packed,) = torch.autograd.grad(packed.forward_relu(x).square().sum(), x)
     (of_plain,) = torch.autograd.grad(F.relu(conv(x)).square().sum(), x)
     assert torch.equal(of_packed, of_plain)
 
@@ -78,7 +80,7 @@ def test_autocast_decides_the_precision():
     conv, packed = packed_pair(3, {"padding": 1})
     x = torch.randn(1, 16, 6, 6)
     with torch.autocast("cpu", torch.bfloat16):
-        assert packed(x).dtype == packed.rectified(x).dtype == conv(x).dtype == torch.bfloat16
+        assert packed(x).dtype == packed.forward_relu(x).dtype == conv(x).dtype == torch.bfloat16
 
 
 @torch.no_grad()

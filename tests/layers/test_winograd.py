@@ -5,9 +5,9 @@ import torch
 from torch.nn import functional as F
 
 from se_det.layers import winograd
-from se_det.layers.area import ValidArea
 from se_det.layers.conv import Conv2d
-from se_det.layers.winograd import WinogradConv2d, suits
+from se_det.layers.valid_area import ValidArea
+from se_det.layers.winograd import WinogradConv2d, supports_winograd
 
 
 @pytest.fixture(autouse=True)
@@ -43,7 +43,7 @@ def test_zeroes_outside_each_image_under_padding_exact():
     x = torch.randn(2, 128, 12, 12)
     with torch.no_grad():
         alone = conv(x[1:, :, :8, :5])
-        beside = conv(x, ValidArea.of([(12, 12), (8, 5)], exact=True))[1:, :, :8, :5]
+        beside = conv(x, ValidArea.from_sizes([(12, 12), (8, 5)], exact=True))[1:, :, :8, :5]
     assert torch.allclose(alone, beside, atol=1e-5)
 
 
@@ -71,4 +71,4 @@ def test_gradients_and_small_maps_take_the_direct_way(monkeypatch):
     ],
 )
 def test_what_suits(conv, fits):
-    assert suits(conv) is fits
+    assert supports_winograd(conv) is fits

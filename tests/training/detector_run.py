@@ -7,7 +7,7 @@ import torch
 from se_det import comm
 from se_det.config import load_config
 from se_det.detection import build_detector
-from se_det.training.replicas import replicate
+from se_det.training.distributed import wrap_distributed
 
 EVERYTHING = [
     "MODEL.RPN.BATCH_SIZE_PER_IMAGE", 100_000, "MODEL.RPN.POSITIVE_FRACTION", 1.0,
@@ -43,10 +43,12 @@ def train_detector(path: str, config: str, gate: str) -> None:
                                "MODEL.BACKBONE.FREEZE_AT", 0])  # fmt: skip
     model = build_detector(cfg).double()
     fixed = torch.tensor(PROPOSALS, dtype=torch.float64)
-    model.proposal_generator.propose = lambda anchors, logits, deltas, sizes: [(fixed, fixed[:, 0]) for _ in sizes]
-    each = 4 // comm.world_size()
-    mine = samples(4)[comm.rank() * each : (comm.rank() + 1) * each]
-    replica = replicate(model)
+    model.proposal_generator.predict_proposals = lambda anchors, logits, deltas, sizes: [
+        (fixed, fixed[:, 0]) for _ in sizes
+    ]
+    each = 4 // comm.get_world_size()
+    mine = samples(4)[comm.get_rank() * each : (comm.get_rank() + 1) * each]
+    replica = wrap_distributed(model)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.02, momentum=0.9)
     gradients = {}
     for step in range(10):
@@ -55,5 +57,5 @@ def train_detector(path: str, config: str, gate: str) -> None:
         if step == 0:
             gradients = {name: p.grad.clone() for name, p in model.named_parameters()}
         optimizer.step()
-    if comm.is_main():
+    if comm.is_main_process():
         torch.save({"gradients": gradients, "weights": model.state_dict()}, path)

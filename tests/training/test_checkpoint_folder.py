@@ -12,27 +12,27 @@ import torch
 from se_det.config.defaults import get_cfg
 from se_det.errors import CheckpointError
 from se_det.training.checkpoint import Checkpointer, load_checkpoint
-from se_det.training.folder import check_folder, claim_folder
-from se_det.training.same_run import changed_keys, check_engine, check_same_run
+from se_det.training.output_folder import check_folder, prepare_folder
+from se_det.training.resume_checks import changed_keys, check_engine, check_resumable
 
 CATEGORIES = [{"id": 3, "name": "cup"}, {"id": 9, "name": "owl"}]
 
 
 def test_the_newest_is_by_last_checkpoint_and_then_by_steps(tmp_path: Path) -> None:
     saver = Checkpointer(tmp_path)
-    assert saver.newest() is None
+    assert saver.latest() is None
     for name, step in (("model_0000900", 900), ("model_final", 1000), ("model_0001500", 1500)):
         saver.save(name, {"iteration": step})
     saver.save("model_best", {"iteration": 9999}, mark_last=False)
-    assert saver.newest()[1] == {"iteration": 1500}
+    assert saver.latest()[1] == {"iteration": 1500}
     (tmp_path / "model_0001500.pth").write_bytes(b"torn")
-    assert saver.newest()[1] == {"iteration": 1000}
+    assert saver.latest()[1] == {"iteration": 1000}
     (tmp_path / "last_checkpoint").unlink()
     (tmp_path / "model_final.pth").write_bytes(b"")
-    assert saver.newest()[1] == {"iteration": 900}
+    assert saver.latest()[1] == {"iteration": 900}
     (tmp_path / "model_0000900.pth").write_bytes(b"PK")
     with pytest.raises(CheckpointError, match=rf"No checkpoint in {tmp_path} can be read.*model_"):
-        saver.newest()
+        saver.latest()
 
 
 def test_every_truncation_is_noticed(tmp_path: Path) -> None:
@@ -88,7 +88,7 @@ def test_overwriting_removes_the_run_and_nothing_else(tmp_path: Path) -> None:
     for name in mine + run:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text("x")
-    claim_folder(tmp_path, overwrite=True)
+    prepare_folder(tmp_path, overwrite=True)
     assert sorted(str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*") if p.is_file()) == sorted(mine)
 
 
@@ -143,13 +143,13 @@ def test_a_resumed_run_computes_what_it_would_have(key: str, value: object, refu
     cfg.merge_from_list([key, value])
     state = {"config": saved, "categories": CATEGORIES}
     if not refused:
-        check_same_run(state, cfg, CATEGORIES, "x.pth")
+        check_resumable(state, cfg, CATEGORIES, "x.pth")
         return
     with pytest.raises(CheckpointError, match=rf"x\.pth cannot be resumed .*: {key} \(was .*, now "):
-        check_same_run(state, cfg, CATEGORIES, "x.pth")
+        check_resumable(state, cfg, CATEGORIES, "x.pth")
 
 
 def test_a_run_is_not_resumed_on_other_categories() -> None:
     cfg = get_cfg()
     with pytest.raises(CheckpointError, match=r"2 \(3 cup, 9 owl\) then, 1 \(3 cup\) now"):
-        check_same_run({"config": cfg.dump(), "categories": CATEGORIES}, cfg, CATEGORIES[:1], "x.pth")
+        check_resumable({"config": cfg.dump(), "categories": CATEGORIES}, cfg, CATEGORIES[:1], "x.pth")

@@ -21,11 +21,11 @@ from small_detector import config, draw, train_and_evaluate
 from small_disk import mount, mounted
 
 from se_det.cli.main import main
-from se_det.detection.rcnn import RCNN
+from se_det.detection.rcnn import GeneralizedRCNN
 from se_det.errors import CheckpointError, ConfigError, DataError, Interrupted, Terminated, TrainingError
 from se_det.training import loop, run
 from se_det.training.checkpoint import Checkpointer, load_checkpoint
-from se_det.training.lock import FolderLock
+from se_det.training.folder_lock import FolderLock
 from se_det.training.precision import Precision
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -107,7 +107,7 @@ def in_evaluation(monkeypatch: pytest.MonkeyPatch):
     def arrange(number: int, do: Any) -> list[int]:
         seen.clear()
 
-        def prepare(model: RCNN, **how: Any) -> RCNN:
+        def prepare(model: GeneralizedRCNN, **how: Any) -> GeneralizedRCNN:
             model = plain(model, **how)
             detect = model.detect
 
@@ -203,7 +203,7 @@ def test_a_run_on_a_full_disk_goes_on_when_there_is_room(keys: list[Any], uninte
             train_and_evaluate(str(disk), *keys, "SOLVER.CHECKPOINT_PERIOD", 1)
         assert str(error.value).startswith(f"{disk}/model_0000003.pth could not be written: No space left on device.")
         assert "model_0000002.pth is intact: make room, then --resume goes on from it." in str(error.value)
-        assert not list(disk.glob(".*")) and Checkpointer(disk).newest()[1]["iteration"] == 2
+        assert not list(disk.glob(".*")) and Checkpointer(disk).latest()[1]["iteration"] == 2
         mount(disk, "remount,size=90m")
         train_and_evaluate(str(disk), *keys, resume=True)
         assert_same_run(disk, uninterrupted)

@@ -16,14 +16,14 @@ import pytest
 from small_disk import mounted
 
 from se_det.errors import CheckpointError
-from se_det.training.folder import OutputFolder, check_folder
-from se_det.training.lock import FolderLock
+from se_det.training.folder_lock import FolderLock
+from se_det.training.output_folder import OutputFolder, check_folder
 
 ROOT = Path(__file__).resolve().parents[2]
 # Holds the lock, and so would a process that it forks, were the lock handed on.
 HOLDER = """
 import os, sys, time
-from se_det.training.lock import FolderLock
+from se_det.training.folder_lock import FolderLock
 FolderLock(sys.argv[1]).acquire()
 child = os.fork()
 if child:
@@ -108,12 +108,12 @@ def test_two_runs_that_begin_together(tmp_path: Path) -> None:
         with OutputFolder(place) as first:
             for folder in (late, first):
                 folder.check(resume=False, overwrite=False)
-            first.claim()
+            first.acquire()
             with pytest.raises(CheckpointError, match="is in use by another run"):
-                late.claim()
+                late.acquire()
             (place / "config.yaml").touch()
         with pytest.raises(CheckpointError, match="holds another run"):
-            late.claim()
+            late.acquire()
     assert [p.name for p in place.iterdir()] == ["config.yaml"]
 
 
@@ -145,7 +145,7 @@ def test_a_killed_runs_unfinished_files_are_removed(tmp_path: Path) -> None:
         (tmp_path / name).touch()
     with OutputFolder(tmp_path) as folder:
         folder.check(resume=False, overwrite=False)
-        folder.claim()
+        folder.acquire()
     assert sorted(str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*") if p.is_file()) == sorted(mine)
 
 

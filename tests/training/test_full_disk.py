@@ -15,8 +15,8 @@ from tiny_run import tiny_run
 
 from se_det.errors import CheckpointError
 from se_det.training.checkpoint import Checkpointer, load_checkpoint
-from se_det.training.logs import run_log
 from se_det.training.metrics import MetricsWriter
+from se_det.training.run_log import run_log
 
 SMALL, LARGE = {"w": torch.arange(1000.0)}, {"w": torch.zeros(1_000_000)}
 
@@ -67,7 +67,7 @@ def test_a_run_whose_disk_fills_up_goes_on_when_there_is_room(tmp_path: Path) ->
     with mounted(tmp_path / "disk", "size=64k") as disk:
         with pytest.raises(CheckpointError, match="No space left"):
             tiny_run(disk)
-        step = Checkpointer(disk).newest()[1]["iteration"]
+        step = Checkpointer(disk).latest()[1]["iteration"]
         assert 0 < step < whole["iteration"]
         assert not list(disk.glob(".*"))
         mount(disk, "remount,size=10m")

@@ -10,8 +10,8 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torchvision import ops
 
-from se_det.detection import build_detector, pooler
-from se_det.training import loop, settings
+from se_det.detection import build_detector, matching, pooler
+from se_det.training import build, loop
 from tests.detection.conftest import make_sample, small_config
 
 # Operators whose result, or its size, the host has to know.
@@ -67,27 +67,28 @@ class Quiet:
     def line(self, done):
         pass
 
-    def waiting(self):
+    def data_time(self):
         return torch.no_grad()
 
 
 def _step(masks: bool, monkeypatch, **how) -> Counter:
+    monkeypatch.setattr(matching, "_may_ask", lambda tensor: False)  # this CPU stands for a device
     torch.manual_seed(0)
     # A GPU has torchvision's operator, not the sum of table rows.
-    monkeypatch.setattr(pooler, "sums_rows", lambda x: False)
+    monkeypatch.setattr(pooler, "has_fast_path", lambda x: False)
     monkeypatch.setattr(
         pooler, "roi_align", lambda x, rois, size, scale, ratio: ops.roi_align(x, rois, size, scale, ratio, True)
     )
     cfg = small_config(masks=masks, overrides=("MODEL.RESNETS.NORM", "GN"))
     model = build_detector(cfg)
-    optimizer = settings.optimizer(cfg, model, base_lr=1e-6, scaled=False)
+    optimizer = build.optimizer(cfg, model, base_lr=1e-6, scaled=False)
     samples = [make_sample(64, 96, [[8, 8, 40, 44], [20, 4, 60, 30]], seed=s) for s in (0, 1)]
     seen: Counter = Counter()
 
     def steps(count, start=0):
         loop.train(
             model, iter([samples] * count), optimizer, lambda step: 1e-6, start=start, max_iter=start + count,
-            seed=0, milestones=Quiet(), progress=Quiet(), **how,
+            seed=0, actions=Quiet(), progress=Quiet(), **how,
         )  # fmt: skip
 
     steps(1)  # momentum is made
@@ -101,8 +102,8 @@ def _step(masks: bool, monkeypatch, **how) -> Counter:
 FASTER = {"tolist": 3, "nms": 2, "tensor": 2}
 # Besides: how many positives each level pools. Of each image boxes and instances are copied to the host, where polygons
 # are drawn (three of its five `cpu` are of tensors that are there already), and its bitmaps are looked up on the device
-# (one of its two `nonzero`).
-MASK = {**FASTER, "tolist": 4, "cpu": 10, "numpy": 10, "nonzero": 4}
+# (one of its two `nonzero`). Whether all instances have masks is asked of the ground truth, which is on the host.
+MASK = {**FASTER, "tolist": 4, "cpu": 10, "numpy": 10, "nonzero": 4, "_local_scalar_dense": 2}
 
 
 @pytest.mark.parametrize("masks, allowed", [(False, FASTER), (True, MASK)], ids=["faster", "mask"])

@@ -18,12 +18,12 @@ from torch.multiprocessing.spawn import ProcessContext, ProcessRaisedException
 from se_det import comm
 from se_det.data.skipping import SkippedImages
 from se_det.errors import ConfigError, DataError, Interrupted, TrainingError
+from se_det.training.distributed import wrap_distributed
 from se_det.training.launch import free_port, launch, spawn
 from se_det.training.loop import seed_step, train
 from se_det.training.optimizer import build_optimizer
+from se_det.training.preemption import EvaluationStopped, StopRequest, stop_on_signals
 from se_det.training.progress import Progress
-from se_det.training.replicas import replicate
-from se_det.training.stopping import EvaluationLeft, Stop, stop_on_signals
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
@@ -45,16 +45,16 @@ def test_two_processes_and_accumulation_equal_one(tmp_path: Path) -> None:
             torch.testing.assert_close(other[name], value, rtol=0, atol=1e-12)
 
 
-def train_without_looking(model, samples, milestones, *, lr: float, max_iter: int, **more) -> None:
+def train_without_looking(model, samples, actions, *, lr: float, max_iter: int, **more) -> None:
     """Losses are looked at now and then only, as on a GPU."""
     train(
-        replicate(model),
+        wrap_distributed(model),
         samples,
         build_optimizer(model, base_lr=lr, weight_decay=0.0),
         lambda step: lr,
         max_iter=max_iter,
         seed=1,
-        milestones=milestones,
+        actions=actions,
         progress=Progress(start=0, max_iter=max_iter),
         read_every_step=False,
         **more,
@@ -66,8 +66,8 @@ def spoil(folder: str) -> None:
     model = TinyDetector()
 
     def spoilt():
-        for step, samples in enumerate(batches(0, images=2 * comm.world_size())):
-            if step == 2 and comm.rank() == comm.world_size() - 1:
+        for step, samples in enumerate(batches(0, images=2 * comm.get_world_size())):
+            if step == 2 and comm.get_rank() == comm.get_world_size() - 1:
                 samples[1]["image"][0, 2, 3] = float("nan")
             yield samples
 
@@ -76,13 +76,13 @@ def spoil(folder: str) -> None:
             return True
 
         def __call__(self, step: int) -> bool:
-            Path(folder, f"{comm.rank()}_{step}").touch()
+            Path(folder, f"{comm.get_rank()}_{step}").touch()
             return False
 
     try:
         train_without_looking(model, spoilt(), SaveAlways(), lr=0.125, max_iter=50)
     except TrainingError as error:
-        Path(folder, f"{comm.rank()}_error").write_text(str(error))
+        Path(folder, f"{comm.get_rank()}_error").write_text(str(error))
         raise
 
 
@@ -105,13 +105,13 @@ def test_a_run_that_is_to_leave_saves_nothing_that_is_not_finite() -> None:
         due = staticmethod(lambda step: False)
         save = staticmethod(lambda step: pytest.fail("saved"))
 
-    stop = Stop()
+    stop = StopRequest()
 
     def spoilt():
         for step, samples in enumerate(batches(0)):
             if step == 2:
                 samples[0]["image"][0, 0, 0] = float("nan")
-                stop.asked = signal.SIGTERM
+                stop.signal = signal.SIGTERM
             yield samples
 
     model = TinyDetector()
@@ -129,8 +129,8 @@ def test_a_loss_that_is_not_finite_stops_all_processes_together(tmp_path: Path) 
 def overflow_on_each() -> None:
     """Every process has left out as many images as the run may, and each another."""
     skipped = SkippedImages(1)
-    skipped.take({comm.rank(): f"{comm.rank()}.jpg is torn."})
-    skipped.agree()
+    skipped.record({comm.get_rank(): f"{comm.get_rank()}.jpg is torn."})
+    skipped.synchronize()
 
 
 @pytest.mark.slow
@@ -154,17 +154,17 @@ def test_processes_that_end_together_are_waited_for_once(monkeypatch: pytest.Mon
 
 
 def end_by_rank() -> None:
-    time.sleep(comm.rank())
+    time.sleep(comm.get_rank())
 
 
 def refuse_on_one() -> None:
-    if comm.rank() == 1:
+    if comm.get_rank() == 1:
         raise DataError("photo.jpg is torn.")
-    comm.barrier()
+    comm.synchronize()
 
 
 def refuse_at_length() -> None:
-    raise DataError(f"{comm.rank()} " + "many.jpg are torn. " * 20_000)
+    raise DataError(f"{comm.get_rank()} " + "many.jpg are torn. " * 20_000)
 
 
 def test_a_sentence_longer_than_a_pipe_holds_arrives() -> None:
@@ -175,14 +175,14 @@ def test_a_sentence_longer_than_a_pipe_holds_arrives() -> None:
 
 def leave_when_asked(folder: str) -> None:
     """A SIGTERM to the second process alone, and a Ctrl-C's SIGINT to the first; step 7 is not a step to ask at."""
-    with stop_on_signals() as stop, stop.awaited():
+    with stop_on_signals() as stop, stop.deferred():
         for step in range(1, 40):
             if step == 7:
-                os.kill(os.getpid(), signal.SIGTERM if comm.rank() else signal.SIGINT)
+                os.kill(os.getpid(), signal.SIGTERM if comm.get_rank() else signal.SIGINT)
             if stop.requested(step):
                 break
-        Path(folder, f"{comm.rank()}_{step}").touch()
-        comm.barrier()
+        Path(folder, f"{comm.get_rank()}_{step}").touch()
+        comm.synchronize()
         raise stop.error(f"after {step} steps.")
 
 
@@ -193,14 +193,14 @@ def test_all_processes_leave_after_the_same_step(tmp_path: Path) -> None:
 
 
 def leave_as_the_parent_is_asked() -> None:
-    with stop_on_signals() as stop, stop.awaited():
-        if comm.rank() == 0:
+    with stop_on_signals() as stop, stop.deferred():
+        if comm.get_rank() == 0:
             os.kill(os.getppid(), signal.SIGINT)
         step = 0
         while not stop.requested(step):
             step += 1
             time.sleep(0.001)
-        comm.barrier()
+        comm.synchronize()
         raise stop.error("after some steps.")
 
 
@@ -213,15 +213,15 @@ def test_the_signal_that_is_told_is_the_one_that_came() -> None:
 
 def leave_an_evaluation(folder: str) -> None:
     """The second process has a batch less than the first, and gets the signal."""
-    with stop_on_signals() as stop, stop.awaited():
-        assert list(stop.between(range(31 - comm.rank()))) == list(range(31 - comm.rank()))
+    with stop_on_signals() as stop, stop.deferred():
+        assert list(stop.stoppable(range(31 - comm.get_rank()))) == list(range(31 - comm.get_rank()))
         try:
-            for batch in stop.between(range(31 - comm.rank())):
+            for batch in stop.stoppable(range(31 - comm.get_rank())):
                 last = batch
-                if batch == 12 and comm.rank() == 1:
+                if batch == 12 and comm.get_rank() == 1:
                     os.kill(os.getpid(), signal.SIGTERM)
-        except EvaluationLeft:
-            Path(folder, f"{comm.rank()}_{last}").touch()
+        except EvaluationStopped:
+            Path(folder, f"{comm.get_rank()}_{last}").touch()
 
 
 def test_all_processes_leave_an_evaluation_after_equally_many_batches(tmp_path: Path) -> None:
@@ -230,17 +230,17 @@ def test_all_processes_leave_an_evaluation_after_equally_many_batches(tmp_path: 
 
 
 def die_on_one(together: bool) -> None:
-    if comm.rank() == 1:
+    if comm.get_rank() == 1:
         os.kill(os.getpid(), signal.SIGKILL)
     if together:
-        comm.barrier()  # fails, with another error
+        comm.synchronize()  # fails, with another error
     time.sleep(60)
 
 
 def raise_on_one() -> None:
-    if comm.rank() == 1:
+    if comm.get_rank() == 1:
         raise ZeroDivisionError("nobody foresaw this")
-    comm.barrier()
+    comm.synchronize()
 
 
 def test_an_error_on_one_process_ends_all_with_its_sentence() -> None:

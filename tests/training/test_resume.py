@@ -88,7 +88,7 @@ def test_a_run_is_resumed_from_the_checkpoint_before_a_torn_one(uninterrupted: P
     torn = tmp_path / "model_0000015.pth"
     assert (tmp_path / "last_checkpoint").read_text() == torn.name
     torn.write_bytes(torn.read_bytes()[:-100])
-    assert Checkpointer(tmp_path).newest()[0].name == "model_0000010.pth"
+    assert Checkpointer(tmp_path).latest()[0].name == "model_0000010.pth"
     tiny_run(tmp_path, resume=True)
     assert_equal(load_checkpoint(tmp_path / "model_final.pth"), load_checkpoint(uninterrupted / "model_final.pth"))
 
@@ -106,7 +106,7 @@ def test_a_checkpoint_killed_while_it_is_written_leaves_the_one_before(
     monkeypatch.setattr(torch, "save", half)
     with pytest.raises(KeyboardInterrupt):
         saver.save("model_0000002", {"iteration": 2})
-    assert saver.newest()[1] == {"iteration": 1}
+    assert saver.latest()[1] == {"iteration": 1}
     assert not (tmp_path / "model_0000002.pth").exists()
 
 
@@ -118,8 +118,8 @@ def test_a_run_killed_in_its_last_evaluation_is_resumed_to_do_it(uninterrupted: 
     assert before["evaluated"] == 16 and final["best"]["evaluated"] == MAX_ITER
     final["best"] = {**before, "evaluated": 20}
     Checkpointer(tmp_path).save("model_final", final)
-    milestones = tiny_run(tmp_path, resume=True)
-    assert milestones.last_metrics["bbox"]["AP"] >= 0
+    actions = tiny_run(tmp_path, resume=True)
+    assert actions.last_metrics["bbox"]["AP"] >= 0
     lines = [json.loads(line) for line in (tmp_path / "metrics.json").read_text().splitlines()]
     assert [line["iteration"] for line in lines if "bbox/AP" in line] == [4, 8, 12, 16, 20, 24]
     assert load_checkpoint(tmp_path / "model_final.pth")["best"]["evaluated"] == MAX_ITER

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from se_det.training.logs import run_log
-from se_det.training.losses import LossReader
-from se_det.training.metrics import MetricsWriter, cut_back
+from se_det.training.loss_reader import LossReader
+from se_det.training.metrics import MetricsWriter, truncate_metrics
 from se_det.training.progress import Progress, clock
+from se_det.training.run_log import run_log
 
 
 def lines(path: Path) -> list[dict]:
@@ -47,13 +47,13 @@ def test_lines_after_the_resumed_step_are_cut(tmp_path: Path) -> None:
             {"iteration": 60, "lr": 1.0}]  # fmt: skip
     text = "".join(json.dumps(row) + "\n" for row in rows)
     path.write_text(text + '{"iteration": 80, "l')
-    cut_back(path, 60)
+    truncate_metrics(path, 60)
     assert lines(path) == rows
-    cut_back(path, 40)
+    truncate_metrics(path, 40)
     assert lines(path) == rows[:3]
-    cut_back(path, 40, evaluated=False)
+    truncate_metrics(path, 40, evaluated=False)
     assert lines(path) == rows[:2]
-    cut_back(tmp_path / "missing.json", 5)
+    truncate_metrics(tmp_path / "missing.json", 5)
     assert not (tmp_path / "missing.json").exists()
 
 

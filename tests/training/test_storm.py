@@ -52,16 +52,16 @@ class Storm:
 
     def how(self) -> dict[str, bool]:
         """A run that was killed before its first checkpoint has nothing to go on from."""
-        return {"resume": True} if self.newest() >= 0 else {"overwrite": True}
+        return {"resume": True} if self.latest() >= 0 else {"overwrite": True}
 
-    def newest(self) -> int:
+    def latest(self) -> int:
         """How many steps the newest checkpoint has seen, which must be readable, as must every other be."""
         for path in self.folder.glob("*.pth"):
             written = (path, path.stat().st_mtime_ns)
             if written not in self.read:
                 load_checkpoint(path)
                 self.read.add(written)
-        found = Checkpointer(self.folder).newest()
+        found = Checkpointer(self.folder).latest()
         return -1 if found is None else found[1]["iteration"]
 
     def life(self, *, in_a_write: bool) -> None:
@@ -109,9 +109,9 @@ def test_a_storm_of_kills(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     before = -1
     for number in range(KILLS):
         storm.life(in_a_write=number % 3 == 2)
-        newest = storm.newest()
-        assert newest >= before, "a checkpoint that was there is not any more"
-        before = newest
+        latest = storm.latest()
+        assert latest >= before, "a checkpoint that was there is not any more"
+        before = latest
     assert before > 0
     last = ["SOLVER.MAX_ITER", before + 5]
     run = storm.start(*last, resume=True)

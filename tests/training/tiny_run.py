@@ -16,15 +16,15 @@ from torch import nn
 
 from se_det import comm
 from se_det.training.checkpoint import Checkpointer
+from se_det.training.distributed import broadcast_statistics, wrap_distributed
 from se_det.training.ema import EMA
-from se_det.training.folder import claim_folder
+from se_det.training.hooks import PeriodicActions
 from se_det.training.loop import train
 from se_det.training.metrics import MetricsWriter
-from se_det.training.milestones import Milestones
 from se_det.training.optimizer import build_optimizer, clip_gradients
+from se_det.training.output_folder import prepare_folder
 from se_det.training.precision import Precision
 from se_det.training.progress import Progress
-from se_det.training.replicas import replicate, share_statistics
 from se_det.training.schedule import LearningRate
 from se_det.training.state import RunState
 
@@ -65,7 +65,7 @@ def sample(position: int) -> dict[str, Any]:
 
 def batches(start: int, *, images: int = 4, accumulate: int = 1, kill_at: int | None = None) -> Iterator[list]:
     """Micro-batches of this process, from step `start` on; killed while step `kill_at` is loaded."""
-    rank, world, step = comm.rank(), comm.world_size(), start
+    rank, world, step = comm.get_rank(), comm.get_world_size(), start
     size = images // (world * accumulate)
     torch.rand(())  # as DataLoader does when it starts: no random number of a step may depend on it
     while True:
@@ -87,7 +87,7 @@ def tiny_run(
     evaluate: bool = True,
     checkpoint_period: int = 5,
     early_stop: int = 0,
-) -> Milestones:
+) -> PeriodicActions:
     """Train the tiny model into `folder`."""
     torch.set_num_threads(1)
     torch.manual_seed(SEED)
@@ -105,7 +105,7 @@ def tiny_run(
     )
     start, best = 0, None
     if resume:
-        path, saved = Checkpointer(folder).newest()
+        path, saved = Checkpointer(folder).latest()
         start, best = run.restore(saved, path), saved["best"]
 
     def evaluation() -> dict[str, dict[str, float]]:
@@ -113,7 +113,7 @@ def tiny_run(
         with run.ema.applied():
             return {"bbox": {"AP": model.out.weight.sum().item() * 1e4 % 100, "AP50": float("nan")}}
 
-    milestones = Milestones(
+    actions = PeriodicActions(
         checkpointer=Checkpointer(folder),
         snapshot=run.snapshot,
         weights=run.weights,
@@ -126,10 +126,10 @@ def tiny_run(
         best=best,
     )
     if resume:
-        milestones.refuse_finished(start, folder)
-    claim_folder(folder)
-    writer = MetricsWriter(folder, start=start, evaluated=not milestones.owes_evaluation(start))
-    if not milestones.evaluate_if_due(start) and start < max_iter:
+        actions.check_unfinished(start, folder)
+    prepare_folder(folder)
+    writer = MetricsWriter(folder, start=start, evaluated=not actions.evaluation_pending(start))
+    if not actions.evaluate_if_due(start) and start < max_iter:
         train(
             model,
             batches(start, accumulate=2, kill_at=kill_at),
@@ -138,7 +138,7 @@ def tiny_run(
             start=start,
             max_iter=max_iter,
             seed=SEED,
-            milestones=milestones,
+            actions=actions,
             progress=Progress(start=start, max_iter=max_iter, writer=writer),
             accumulate=2,
             precision=run.precision,
@@ -146,7 +146,7 @@ def tiny_run(
             ema=run.ema,
         )
     writer.close()
-    return milestones
+    return actions
 
 
 class NoMilestones:
@@ -159,26 +159,26 @@ class NoMilestones:
 def train_together(result: str, dtype: torch.dtype, accumulate: int, steps: int) -> None:
     """Train in float64 without randomness on all processes; the first writes the weights to `result`."""
     torch.set_num_threads(1)
-    torch.manual_seed(comm.rank())  # the wrapper hands out the first process's weights
+    torch.manual_seed(comm.get_rank())  # the wrapper hands out the first process's weights
     model = TinyDetector(dropout=0.0, noise=0.0, norm=False).to(dtype)
     optimizer = build_optimizer(model, base_lr=0.2, weight_decay=1e-2)
     rate = LearningRate(base_lr=0.2, max_iter=steps, warmup_iters=2)
     train(
-        replicate(model),
+        wrap_distributed(model),
         batches(0, images=4, accumulate=accumulate),
         optimizer,
         rate,
         max_iter=steps,
         seed=SEED,
-        milestones=NoMilestones(),
+        actions=NoMilestones(),
         progress=Progress(start=0, max_iter=steps),
         accumulate=accumulate,
     )
     norm = nn.BatchNorm2d(2)
-    norm.running_mean.fill_(5.0 + comm.rank())
-    share_statistics(norm)
+    norm.running_mean.fill_(5.0 + comm.get_rank())
+    broadcast_statistics(norm)
     assert norm.running_mean.tolist() == [5.0, 5.0]
-    if comm.is_main():
+    if comm.is_main_process():
         torch.save(model.state_dict(), result)
 
 

@@ -56,8 +56,8 @@ def largest_difference(ours: nn.Module, theirs: nn.Module, size: tuple[int, int]
 def ours_with(file: WeightFile, name: str, **options) -> nn.Module:
     """Our network with the weights of another library's."""
     model = create_model(name, **options).eval()
-    account = load_weights(model, file)
-    assert not account.missing and not account.unexpected
+    report = load_weights(model, file)
+    assert not report.missing and not report.unexpected
     return model
 
 

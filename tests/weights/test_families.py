@@ -76,7 +76,7 @@ def test_there_and_back(name, standard_order):
     file = as_file(theirs.tensors, **extra)
     assert identify(file).family == name
     back = convert(file, class_order=order)
-    assert not back.left_out
+    assert not back.dropped
     counters = {key for key in ours if key.endswith("num_batches_tracked")}
     assert set(back.tensors) | counters == set(ours)
     for key, tensor in back.tensors.items():
@@ -93,13 +93,13 @@ def test_there_and_back(name, standard_order):
             assert torch.equal(tensor, theirs.tensors[key]), key
 
 
-def keys_of(name: str) -> dict[str, torch.Tensor]:
+def config_keys(name: str) -> dict[str, torch.Tensor]:
     """The tensors of a file of the family, with initial values; without a classifier where classes have their order."""
     return convert(as_file(small_classifier(MODELS[name]).state_dict()), to=name).tensors
 
 
 def test_a_file_of_one_family_is_refused_as_another():
-    files = {name: as_file(keys_of(name)) for name in MODELS}
+    files = {name: as_file(config_keys(name)) for name in MODELS}
     refused = 0
     for name, file in files.items():
         for other, family in FAMILIES.items():
@@ -118,17 +118,17 @@ def test_a_file_of_one_family_is_refused_as_another():
 
 
 def test_stride_and_stem_pooling_are_caught():
-    legacy = as_file(keys_of("cadene"), "se_resnet50.pth")
+    legacy = as_file(config_keys("cadene"), "se_resnet50.pth")
     with pytest.raises(
         WeightsError,
         match=r"se_resnet50.pth \(cadene\) would load, and every feature would be wrong: set "
         r"MODEL.RESNETS.STRIDE_IN_1X1 True \(it is False\) and MODEL.RESNETS.STEM_POOL ceil \(it is pad1\)",
     ):
         load_weights(small("se_resnet50"), legacy)
-    modern = as_file(keys_of("timm"))
+    modern = as_file(config_keys("timm"))
     with pytest.raises(WeightsError, match=r"set MODEL.RESNETS.STEM_POOL pad1 \(it is ceil\)"):
         load_weights(small("se_resnet34", stem_pool="ceil"), modern)
-    basic = as_file(keys_of("timm_legacy"))
+    basic = as_file(config_keys("timm_legacy"))
     with pytest.raises(WeightsError, match=r"set MODEL.RESNETS.BRANCH_RELU True \(it is False\)"):
         load_weights(small("se_resnet18", stem_pool="ceil"), basic)
     assert not load_weights(small("se_resnet50", **CAFFE), legacy).missing
@@ -146,14 +146,14 @@ def test_the_stride_follows_the_groups():
 
 
 def test_families_know_their_images():
-    caffe = identify(as_file(keys_of("caffe")))
+    caffe = identify(as_file(config_keys("caffe")))
     assert caffe.facts.input_format == "BGR" and caffe.facts.pixel_mean == (104.0, 117.0, 123.0)
-    assert identify(as_file(keys_of("matconvnet"))).facts.input_format == "RGB"
+    assert identify(as_file(config_keys("matconvnet"))).facts.input_format == "RGB"
 
 
 def test_caffes_factor_and_matconvnets_kernels():
     """Worked by hand: what the two programs compute from the numbers of a file."""
-    theirs = keys_of("caffe")
+    theirs = config_keys("caffe")
     theirs["conv1/7x7_s2/bn.0"], theirs["conv1/7x7_s2/bn.1"] = torch.full((16,), 30.0), torch.full((16,), 90.0)
     theirs["conv1/7x7_s2/bn.2"] = torch.tensor([10.0])
     ours = identify(as_file(theirs)).tensors
@@ -161,7 +161,7 @@ def test_caffes_factor_and_matconvnets_kernels():
     assert ours["stem.conv1.norm.running_var"].unique().tolist() == [9.0]
     with pytest.raises(WeightsError, match=r"conv1/7x7_s2/bn.2 must be one number other than 0"):
         identify(as_file({**theirs, "conv1/7x7_s2/bn.2": torch.zeros(1)}))
-    ported = keys_of("matconvnet")
+    ported = config_keys("matconvnet")
     kernel = torch.arange(7 * 7 * 3 * 16.0).reshape(7, 7, 3, 16)
     ported["conv1_7x7_s2_filter"] = kernel
     ported["conv1_7x7_s2_bn_moments"] = torch.tensor([[3.0, 2.0]]).repeat(16, 1)
@@ -181,25 +181,25 @@ def test_classes_come_out_in_the_standard_order(tmp_path):
     listed, label_map = tmp_path / "synsets.txt", tmp_path / "label_map.txt"
     listed.write_text("\n".join(f"{synsets[place]} some name" for place in places))
     label_map.write_text("\n".join(str(where + 1) for where in np.argsort(places)))
-    theirs = keys_of("caffe")
+    theirs = config_keys("caffe")
     theirs["classifier.0"] = torch.from_numpy(places.astype(np.float32))[:, None].repeat(1, 512)
     theirs["classifier.1"] = torch.from_numpy(places.astype(np.float32))
     for order in (listed, label_map):
         model = small_classifier("se_resnet50", **CAFFE)
-        account = load_weights(model, as_file(theirs), class_order=order)
-        assert not account.missing
+        report = load_weights(model, as_file(theirs), class_order=order)
+        assert not report.missing
         assert torch.equal(model.linear.bias.detach(), torch.arange(1000.0))
         assert torch.equal(model.linear.weight[:, 5].detach(), torch.arange(1000.0))
         back = convert(identify(as_file(theirs), class_order=order), to="caffe", class_order=order)
         assert torch.equal(back.tensors["classifier.1"], theirs["classifier.1"])
     with pytest.raises(WeightsError, match=r"1000 classes in the order of the SENet authors.*--class-order FILE"):
         load_weights(small_classifier("se_resnet50", **CAFFE), as_file(theirs))
-    account = load_weights(small("se_resnet50", **CAFFE), as_file(theirs))
-    assert not account.missing and "The file's classifier is left out" in account.summary()
-    account = load_weights(small_classifier("se_resnet50", num_classes=7, **CAFFE), as_file(theirs))
-    assert account.missing == ["linear.weight", "linear.bias"]
+    report = load_weights(small("se_resnet50", **CAFFE), as_file(theirs))
+    assert not report.missing and "The file's classifier is left out" in report.summary()
+    report = load_weights(small_classifier("se_resnet50", num_classes=7, **CAFFE), as_file(theirs))
+    assert report.missing == ["linear.weight", "linear.bias"]
     with pytest.raises(WeightsError, match="give no class order"):
-        identify(as_file(keys_of("timm")), class_order=listed)
+        identify(as_file(config_keys("timm")), class_order=listed)
 
 
 @pytest.mark.parametrize(
@@ -239,8 +239,8 @@ def test_msras_file_under_caffe2s_names(tmp_path):
     options = ["MODEL.GATE.NAME", "se", "MODEL.BACKBONE.FREEZE_AT", 2, "MODEL.RESNETS.STRIDE_IN_1X1", True]
     cfg = load_config("configs/faster_rcnn_r50_fpn.yaml", [*options, "MODEL.RESNETS.STEM_POOL", "pad1"])
     detector = build_detector(cfg)
-    account = load_weights(detector, path)
-    assert (len(account.fresh_gates) == 16 and account.unexpected == ["conv1_b"]) or "conv1_b" in account.unexpected
+    report = load_weights(detector, path)
+    assert (len(report.fresh_gates) == 16 and report.unexpected == ["conv1_b"]) or "conv1_b" in report.unexpected
     trunk = detector.backbone.bottom_up
     assert all(p.requires_grad for block in trunk.blocks() for p in block.gate.parameters())
     assert not trunk.res2[0].conv1.weight.requires_grad
@@ -255,9 +255,9 @@ def test_plain_torchvision_weights_start_a_gated_detector():
     plain = with_random_statistics(torchvision.models.resnet18())
     options = ["MODEL.RESNETS.NORM", "FrozenBN", "MODEL.BACKBONE.FREEZE_AT", 2]
     detector = build_detector(load_config("configs/faster_rcnn_se_r18_fpn.yaml", options))
-    account = load_weights(detector, as_file(plain.state_dict(), "r18.pth"))
-    assert len(account.fresh_gates) == 8 and account.unexpected == ["linear.weight", "linear.bias"]
-    assert "which are trained from initial values" in account.summary()
+    report = load_weights(detector, as_file(plain.state_dict(), "r18.pth"))
+    assert len(report.fresh_gates) == 8 and report.unexpected == ["linear.weight", "linear.bias"]
+    assert "which are trained from initial values" in report.summary()
     trunk = detector.backbone.bottom_up.eval()
     assert all(p.requires_grad for block in trunk.blocks() for p in block.gate.parameters())
     x = torch.randn(1, 3, 96, 64)
@@ -270,7 +270,7 @@ def test_plain_torchvision_weights_start_a_gated_detector():
 
 
 def test_what_no_network_here_has_is_refused():
-    timm = keys_of("timm")
+    timm = config_keys("timm")
     shortcut = {
         k.replace("downsample.1", "downsample.2").replace("downsample.0", "downsample.1"): v for k, v in timm.items()
     }
@@ -292,7 +292,7 @@ def test_another_reduction_is_not_a_rounded_width():
 
 def test_converted_files_keep_their_facts(tmp_path, capsys):
     theirs = tmp_path / "theirs.pth"
-    torch.save({"state_dict": keys_of("cadene")}, theirs)
+    torch.save({"state_dict": config_keys("cadene")}, theirs)
     for target in ("ours.safetensors", "ours.pth"):
         assert run_command("convert-weights", [str(theirs), str(tmp_path / target)]) == 0
         file = identify(tmp_path / target)
@@ -321,14 +321,14 @@ def test_converted_files_keep_their_facts(tmp_path, capsys):
 )
 def test_conversions_that_are_refused(arguments, wanted, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    torch.save(keys_of("cadene"), "a.pth")
+    torch.save(config_keys("cadene"), "a.pth")
     assert run_command("convert-weights", arguments) == 1
     assert re.search(wanted, capsys.readouterr().err)
     assert not Path("b.pth").exists()
 
 
 def test_grouped_legacy_weights_in_a_caffe_network():
-    file = as_file(keys_of("matconvnet"))
+    file = as_file(config_keys("matconvnet"))
     assert not load_weights(small("se_resnext50_32x4d", **CAFFE_NEXT), file).missing
 
 
@@ -354,6 +354,6 @@ def test_se_bn_inception_there_and_back(name):
     theirs = convert(as_file(ours), to=name).tensors
     assert {"caffe": "inception_4e/double3x3b.0", "matconvnet": "inception_4e_double3x3b_filter"}[name] in theirs
     assert {"caffe": "inception_3a_1x1_up.1", "matconvnet": "inception_3a_1x1_up_bias"}[name] in theirs
-    account = load_weights(create_backbone("se_bn_inception"), as_file(theirs))
-    assert not account.missing and not account.unexpected
+    report = load_weights(create_backbone("se_bn_inception"), as_file(theirs))
+    assert not report.missing and not report.unexpected
     assert identify(as_file(theirs)).tensors["res4.inception_4d.3x3.weight"].equal(ours["res4.inception_4d.3x3.weight"])

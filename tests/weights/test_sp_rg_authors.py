@@ -12,7 +12,7 @@ from family_cases import as_file, drawn, drawn_image
 from se_det.backbones import create_model
 from se_det.weights import identify, load_weights
 from se_det.weights.families import FAMILIES
-from se_det.weights.families.conversion import bare, to_theirs
+from se_det.weights.families.conversion import from_ours, strip_prefix
 
 LOGITS = json.loads((Path(__file__).parent / "sp_rg_logits.json").read_text())["logits"]
 
@@ -20,13 +20,13 @@ LOGITS = json.loads((Path(__file__).parent / "sp_rg_logits.json").read_text())["
 @pytest.mark.parametrize("name", sorted(LOGITS))
 def test_logits_of_the_authors_code(name):
     model = create_model(name).eval()
-    theirs = to_theirs(bare(model.state_dict())[0], FAMILIES["sp_rg"])
+    theirs = from_ours(strip_prefix(model.state_dict())[0], FAMILIES["sp_rg"])
     assert not theirs.unknown
     shapes = {key.removeprefix("module."): tensor.shape for key, tensor in theirs.tensors.items()}
     file = as_file({f"module.{key}": tensor for key, tensor in drawn(shapes, seed=3).items()})
     assert identify(file).family == "sp_rg"
-    account = load_weights(model, file)
-    assert not account.missing and not account.unexpected and not account.fresh_gates
+    report = load_weights(model, file)
+    assert not report.missing and not report.unexpected and not report.fresh_gates
     with torch.no_grad():
         logits = model(drawn_image())[0]
     expected = torch.tensor(LOGITS[name])

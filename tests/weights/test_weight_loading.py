@@ -32,24 +32,22 @@ def test_a_classifiers_trunk_starts_a_detector(tmp_path):
     classifier = create_model("se_resnet18", num_classes=7)
     path = save(tmp_path / "c.pth", {"model": classifier.state_dict(), "iteration": 3})
     model = detector()
-    account = load_weights(model, path)
+    report = load_weights(model, path)
     trunk = classifier.trunk.state_dict()
     loaded = model.backbone.bottom_up.state_dict()
     assert all(torch.equal(loaded[name], value) for name, value in trunk.items())
-    assert len(account.loaded) == sum(not n.endswith("num_batches_tracked") for n in trunk)
-    assert account.unexpected == ["linear.weight", "linear.bias"]
-    assert all(not name.startswith("backbone.bottom_up") for name in account.missing) and account.missing
-    assert (
-        f"{len(account.loaded)} loaded, {len(account.missing)} missing, 2 unexpected, 0 reshaped" in account.summary()
-    )
+    assert len(report.loaded) == sum(not n.endswith("num_batches_tracked") for n in trunk)
+    assert report.unexpected == ["linear.weight", "linear.bias"]
+    assert all(not name.startswith("backbone.bottom_up") for name in report.missing) and report.missing
+    assert f"{len(report.loaded)} loaded, {len(report.missing)} missing, 2 unexpected, 0 reshaped" in report.summary()
 
 
 def test_a_detectors_trunk_starts_a_classifier_and_safetensors_are_read(tmp_path):
     model = detector()
     save_file(model.state_dict(), tmp_path / "d.safetensors")
     classifier = create_model("se_resnet18")
-    account = load_weights(classifier, tmp_path / "d.safetensors")
-    assert account.missing == ["linear.weight", "linear.bias"]
+    report = load_weights(classifier, tmp_path / "d.safetensors")
+    assert report.missing == ["linear.weight", "linear.bias"]
     weight = classifier.trunk.res5[1].gate.fc2.weight
     assert torch.equal(weight, model.backbone.bottom_up.res5[1].gate.fc2.weight)
 
@@ -63,8 +61,8 @@ def test_se_weights_under_another_gate_train_the_rest_of_it(tmp_path, norm):
         with pytest.raises(WeightsError, match="parts of the gate of backbone.bottom_up.res2.0, .*MODEL.GATE.NORM GN"):
             load_weights(model, path, allow_partial=True)
         return
-    account = load_weights(model, path, allow_partial=True)
-    assert len(account.fresh_gates) == 6  # in res5 an RG gate has what an SE gate has
+    report = load_weights(model, path, allow_partial=True)
+    assert len(report.fresh_gates) == 6  # in res5 an RG gate has what an SE gate has
     trunk = model.backbone.bottom_up
     assert all(p.requires_grad for block in trunk.blocks() for p in block.gate.parameters())
     assert not any(p.requires_grad for p in trunk.res2[0].conv1.parameters())
@@ -81,8 +79,8 @@ def test_half_a_backbone_is_an_error_unless_allowed(tmp_path):
 def test_four_dimensional_gates_are_reshaped(tmp_path):
     weights = create_backbone("se_resnet18").state_dict()
     weights = {k: v[:, :, None, None] if k.endswith(("fc1.weight", "fc2.weight")) else v for k, v in weights.items()}
-    account = load_weights(create_backbone("se_resnet18"), save(tmp_path / "a.pth", weights))
-    assert len(account.reshaped) == 16 and not account.missing
+    report = load_weights(create_backbone("se_resnet18"), save(tmp_path / "a.pth", weights))
+    assert len(report.reshaped) == 16 and not report.missing
 
 
 def test_plain_weights_start_a_gated_network_whose_function_they_keep(tmp_path):
@@ -98,8 +96,8 @@ def test_plain_weights_start_a_gated_network_whose_function_they_keep(tmp_path):
                 load_weights(gated, path)
             gated = create_backbone(f"{gate}_resnet18", norm="BN", gate_norm="GN").eval()
             gated.freeze(2)
-        account = load_weights(gated, path)
-        assert len(account.fresh_gates) == 8
+        report = load_weights(gated, path)
+        assert len(report.fresh_gates) == 8
         assert (gated(x)["res5"] - expected).abs().max() / expected.abs().max() < 1e-5
         # Frozen blocks train their gate, and nothing else.
         trained = {n.split(".")[2] for n, p in gated.named_parameters() if n.startswith("res2") and p.requires_grad}
@@ -112,12 +110,12 @@ def test_plain_weights_start_a_gated_network_whose_function_they_keep(tmp_path):
 def test_other_classes_keep_everything_but_the_predictors(tmp_path):
     source = detector(overrides=("MODEL.ROI_HEADS.NUM_CLASSES", 5))
     path = save(tmp_path / "five.pth", source.state_dict())
-    account = load_weights(detector(overrides=("MODEL.ROI_HEADS.NUM_CLASSES", 2)), path)
-    assert {name.rsplit(".", 1)[0].rsplit(".", 1)[1] for name in account.resized} == {"cls_score", "bbox_pred"}
+    report = load_weights(detector(overrides=("MODEL.ROI_HEADS.NUM_CLASSES", 2)), path)
+    assert {name.rsplit(".", 1)[0].rsplit(".", 1)[1] for name in report.resized} == {"cls_score", "bbox_pred"}
     with pytest.raises(
         WeightsError, match=r"cls_score.weight has the shape \(6, 1024\), and this network's is \(3, 1024\)"
     ):
-        load_weights(detector(overrides=("MODEL.ROI_HEADS.NUM_CLASSES", 2)), path, whole=True)
+        load_weights(detector(overrides=("MODEL.ROI_HEADS.NUM_CLASSES", 2)), path, strict=True)
 
 
 def test_another_architecture_is_refused(tmp_path):

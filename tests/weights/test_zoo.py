@@ -18,7 +18,7 @@ from se_det.weights.zoo_table import with_table
 
 ROOT = Path(__file__).resolve().parents[2]
 ENTRIES = [get_entry(name) for name in list_weights()]
-PUBLISHED = [entry for entry in ENTRIES if entry.url]
+REPORTED_COSTS = [entry for entry in ENTRIES if entry.url]
 CAFFE_STRIDE = {"se_resnet50", "se_resnet101", "se_resnet152"}  # SENet authors' prototxts: stride in the first 1x1
 
 
@@ -39,13 +39,13 @@ def test_an_entry_is_whole(entry):
 
 def test_files_with_one_name_are_one_file():
     by_name: dict[str, set] = {}
-    for entry in PUBLISHED:
+    for entry in REPORTED_COSTS:
         by_name.setdefault(entry.file_name, set()).add((entry.sha256, entry.architecture, entry.facts))
     assert [name for name, kinds in by_name.items() if len(kinds) > 1] == ["R-50.pkl"]  # MSRA's and torchvision's
 
 
 def test_public_files_that_must_be_there():
-    hashes = {entry.sha256 for entry in PUBLISHED}
+    hashes = {entry.sha256 for entry in REPORTED_COSTS}
     assert hashes >= {
         "c7b49a05", "ce0d4300", "7e38fcc6", "d17c99b7", "a260b3a4", "3b2fe3d8",  # Cadene
         "f3651bad", "37725eac", "e9eb9fe6", "ffa00869", "ae206104", "ba5b51d4",  # timm, mmpretrain
@@ -54,7 +54,7 @@ def test_public_files_that_must_be_there():
 
 def test_timms_own_configurations_agree():
     timm = pytest.importorskip("timm")
-    urls = {entry.url: entry for entry in PUBLISHED if entry.family in ("timm", "timm_legacy", "torchvision")}
+    urls = {entry.url: entry for entry in REPORTED_COSTS if entry.family in ("timm", "timm_legacy", "torchvision")}
     seen = 0
     for name in timm.list_pretrained():
         settings = timm.get_pretrained_cfg(name)
@@ -72,7 +72,7 @@ def test_timms_own_configurations_agree():
 def test_torchvisions_own_metadata_agree():
     import torchvision
 
-    entries = {entry.url: entry for entry in PUBLISHED if entry.family == "torchvision"}
+    entries = {entry.url: entry for entry in REPORTED_COSTS if entry.family == "torchvision"}
     found = {}
     for name in torchvision.models.list_models(module=torchvision.models):
         for weights in torchvision.models.get_model_weights(name):
@@ -84,7 +84,7 @@ def test_torchvisions_own_metadata_agree():
         assert (entries[url].reports[0].top1, entries[url].reports[0].top5) == (metrics["acc@1"], metrics["acc@5"])
 
 
-@pytest.mark.parametrize("entry", PUBLISHED, ids=lambda e: e.name)
+@pytest.mark.parametrize("entry", REPORTED_COSTS, ids=lambda e: e.name)
 def test_facts_are_the_familys(entry):
     """What the readers know of the family, and the entry of its file."""
     basic = re.search(r"resnet(18|34)\.", entry.name)
@@ -92,7 +92,7 @@ def test_facts_are_the_familys(entry):
     assert differences(family, entry.facts) == []
 
 
-@pytest.mark.parametrize("entry", PUBLISHED, ids=lambda e: e.name)
+@pytest.mark.parametrize("entry", REPORTED_COSTS, ids=lambda e: e.name)
 def test_conventions_follow_the_table(entry):
     """The table of families: stride, pooling, and input."""
     told = entry.facts
@@ -145,7 +145,7 @@ def test_a_config_names_an_entry_of_its_network(path):
 def test_the_se_configs_name_the_best_file():
     for path in (ROOT / "configs").glob("faster_rcnn_se_*_fpn.yaml"):
         entry = get_entry(load_config(path).MODEL.WEIGHTS)
-        best = max(e.reports[0].top1 for e in PUBLISHED if e.architecture == entry.architecture)
+        best = max(e.reports[0].top1 for e in REPORTED_COSTS if e.architecture == entry.architecture)
         # One file under two addresses was measured twice; MatConvNet's classifiers are of another preprocessing.
         assert entry.reports[0].top1 > best - 0.05
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import DataError
-from ..coco_json import PackedPolygons, kind_of, load_json, shorten
+from ..coco_json import PackedPolygons, json_type, load_json, shorten
 from .findings import Findings
 
 PARTS = ("images", "annotations", "categories")
@@ -40,12 +40,14 @@ def read_document(path: Path, findings: Findings) -> Document:
         return document
     if not isinstance(content, dict):
         hint = " COCO results (detections) are such a list; give the ground truth." if isinstance(content, list) else ""
-        findings.add("format", f"{path} holds a JSON {kind_of(content)}, not an object as COCO annotations are.{hint}")
+        findings.add(
+            "format", f"{path} holds a JSON {json_type(content)}, not an object as COCO annotations are.{hint}"
+        )
         return document
     for part in PARTS:
         values = content.pop(part, None)
         if not isinstance(values, list):
-            what = "is missing" if values is None else f"is a JSON {kind_of(values)}, not a list"
+            what = "is missing" if values is None else f"is a JSON {json_type(values)}, not a list"
             findings.add("format", f"'{part}' {what}")
             continue
         if set(map(type, values)) - {dict}:

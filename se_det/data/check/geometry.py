@@ -40,7 +40,7 @@ def check_boxes(images: ImageTable, table: AnnotationTable, masks: MaskTable, fi
         judged = known & ~empty & ~corners & ~fractions
         outside = judged & ((x >= width) | (y >= height) | (x + w <= 0) | (y + h <= 0))
         beyond = (x < -SLACK) | (y < -SLACK) | (x + w > width + SLACK) | (y + h > height + SLACK)
-        apart = judged & _iou(as_corners(xywh), masks.extent).__lt__(DISAGREE) & _off(as_corners(xywh), masks.extent)
+        apart = judged & _iou(as_corners(xywh), masks.extent).__lt__(DISAGREE) & _differ(as_corners(xywh), masks.extent)
     for which, kind, detail in (
         (empty, "box-empty", "bbox {box} has no area"),
         (corners, "box-xyxy", "bbox {box}, read as [x, y, width, height], does not fit; as [x0, y0, x1, y1] it does"),
@@ -50,7 +50,7 @@ def check_boxes(images: ImageTable, table: AnnotationTable, masks: MaskTable, fi
         (apart & ~outside, "box-off-mask", "bbox {box} is not that of its mask, [x0, y0, x1, y1] {extent}"),
     ):  # fmt: skip
         for at in np.flatnonzero(which):
-            side, extent = (_whole(width[at]), _whole(height[at])), _short(masks.extent[at])
+            side, extent = (_is_integer(width[at]), _is_integer(height[at])), _short(masks.extent[at])
             text = detail.format(box=_short(xywh[at]), width=side[0], height=side[1], extent=extent)
             findings.add(kind, text, part="annotations", at=at, id=table.ids[at])
     return Conventions(corners, fractions)
@@ -134,7 +134,7 @@ def _iou(one: np.ndarray, other: np.ndarray) -> np.ndarray:
         return shared / both
 
 
-def _off(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+def _differ(one: np.ndarray, other: np.ndarray) -> np.ndarray:
     """Whether a side is further apart than rounding puts it: of tiny boxes an IoU says little."""
     return (np.abs(one - other) > 2 * SLACK).any(axis=1)
 
@@ -143,5 +143,5 @@ def _short(box: np.ndarray) -> str:
     return "[" + ", ".join(f"{value:.6g}" for value in box) + "]"
 
 
-def _whole(side: float) -> str:
+def _is_integer(side: float) -> str:
     return str(int(side)) if np.isfinite(side) else "unknown"

@@ -12,7 +12,7 @@ from ...canvas import BLACK, GREY, SCALE, draw_text, round_step
 BAR, MARK = (180, 119, 31), (40, 39, 214)  # BGR
 WIDTH, LEFT, RIGHT = 960, 190, 60
 SIZES_HEIGHT, ROW = 330, 17
-MOST_CLASSES = 100
+MAX_CLASSES = 100
 EDGES = 2.0 ** np.arange(0, 11.5, 0.5)  # px
 
 
@@ -27,7 +27,7 @@ def draw_histograms(sides: np.ndarray, classes: Sequence[tuple[str, int]], *, ti
     Returns:
         uint8 (height, 960, 3), BGR.
     """
-    shown = sorted(classes, key=lambda pair: -pair[1])[:MOST_CLASSES]
+    shown = sorted(classes, key=lambda pair: -pair[1])[:MAX_CLASSES]
     height = SIZES_HEIGHT + 70 + ROW * len(shown) + (ROW if len(classes) > len(shown) else 0)
     canvas = np.full((height * SCALE, WIDTH * SCALE, 3), 255, np.uint8)
     draw_text(canvas, title if len(title) < 110 else f"~{title[-109:]}", (20, 26), scale=0.5)
@@ -86,6 +86,6 @@ def _ticks(most: int) -> list[int]:
     return list(range(0, most + 1, round_step(most, 5)))
 
 
-def _rectangle(canvas: np.ndarray, one: tuple[float, float], other: tuple[float, float], colour: tuple) -> None:
+def _rectangle(canvas: np.ndarray, one: tuple[float, float], other: tuple[float, float], color: tuple) -> None:
     corners = [tuple(round(float(value) * SCALE) for value in point) for point in (one, other)]
-    cv2.rectangle(canvas, corners[0], (corners[1][0] - 1, max(corners[1][1] - 1, corners[0][1])), colour, cv2.FILLED)
+    cv2.rectangle(canvas, corners[0], (corners[1][0] - 1, max(corners[1][1] - 1, corners[0][1])), color, cv2.FILLED)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ..coco_checks import LEAVES, MAX_SIDE, is_encodable
+from ..coco_checks import MAX_SIDE, as_path, is_encodable, leaves_folder
 from ..coco_json import shorten
+from ..image_paths import NearMisses
 from .document import Document
 from .findings import Findings, is_number, numbers, usable_id
 
@@ -21,7 +24,8 @@ class ImageTable:
 
     Attributes:
         ids: int or str; None where it is neither.
-        names: the file names that may be opened; None for others.
+        names: the file names that may be opened, as they are on the disk where those are near misses of what is
+            declared; None for others.
         sizes: float64 (n, 2) declared height and width px; nan where they are no size.
         position: from an id to its first image.
     """
@@ -32,12 +36,12 @@ class ImageTable:
     position: dict[int | str, int]
 
 
-def check_images(document: Document, findings: Findings) -> ImageTable:
+def check_images(document: Document, findings: Findings, *, absolute: bool = False) -> ImageTable:
     """Ids, sizes and file names of the images."""
     images = document.images
     ids, position = check_ids(images, "images", "image-id-twice", findings)
     sizes = np.stack([_sides(images, ids, key, findings) for key in ("height", "width")], axis=1)
-    return ImageTable(ids, _names(images, ids, findings), sizes, position)
+    return ImageTable(ids, _names(images, ids, findings, absolute), sizes, position)
 
 
 def check_ids(
@@ -88,7 +92,7 @@ def _sides(images: list[dict], ids: list[Any], key: str, findings: Findings) -> 
     return values
 
 
-def _names(images: list[dict], ids: list[Any], findings: Findings) -> list[str | None]:
+def _names(images: list[dict], ids: list[Any], findings: Findings, absolute: bool) -> list[str | None]:
     names: list[str | None] = []
     first: dict[str, int] = {}
     for at, image in enumerate(images):
@@ -97,7 +101,7 @@ def _names(images: list[dict], ids: list[Any], findings: Findings) -> list[str |
             what = "no file_name" if name is None else f"file_name is {shorten(name)}, not a file's name"
             findings.add("wrong-type", what, part="images", at=at, id=ids[at])
             name = None
-        elif name[0] in "/\\" or LEAVES.search(name) or (name[1:2] == ":" and name[0].isalpha()):
+        elif not absolute and leaves_folder(as_path(name)):
             findings.add(
                 "file-outside", f"file_name is {shorten(name)}", part="images", at=at, id=ids[at], file=name
             )  # fmt: skip
@@ -106,11 +110,25 @@ def _names(images: list[dict], ids: list[Any], findings: Findings) -> list[str |
             findings.add("wrong-type", f"file_name is {name[:80]!a}, which no file can have",
                          part="images", at=at, id=ids[at])  # fmt: skip
             name = None
+        name = None if name is None else as_path(name)
         names.append(name)
         if name is not None and first.setdefault(name, at) != at:
             findings.add("file-twice", f"the same file as image {ids[first[name]]!r}",
                          part="images", at=at, id=ids[at], file=name)  # fmt: skip
     return names
+
+
+def find_near_misses(folder: Path, images: ImageTable, findings: Findings) -> None:
+    """Put the name of the file that is meant in place of one that is not there, where that can be told."""
+    near = NearMisses(folder)
+    for at, name in enumerate(images.names):
+        if name is None or os.path.lexists(folder / name):
+            continue
+        found = near.of(name)
+        if found is not None:
+            findings.add("file-name-off", f"there is no such file, but {found!a}", part="images", at=at,
+                         id=images.ids[at], file=name)  # fmt: skip
+            images.names[at] = found
 
 
 def check_categories(document: Document, findings: Findings) -> dict[int, int]:

@@ -14,9 +14,10 @@ from .annotation_entries import AnnotationTable, check_annotations, check_repeat
 from .document import Document, read_document
 from .findings import ERROR, KINDS, SEVERITIES, Finding, Findings
 from .geometry import Conventions, as_boxes, check_areas, check_boxes
-from .image_entries import ImageTable, check_categories, check_images
+from .image_entries import ImageTable, check_categories, check_images, find_near_misses
+from .image_files import Picture, check_pictures, decode_all
 from .masks import MaskTable, check_masks
-from .pictures import Picture, check_pictures, decode_all
+from .value_forms import mend_value_forms
 
 EXAMPLES = 3  # of each kind in the text
 
@@ -88,7 +89,7 @@ class Report:
         for severity in SEVERITIES:
             for kind, count in sorted(self.findings.counts(severity).items(), key=lambda pair: -pair[1]):
                 lines.append(f"{severity:>8}  {count:>7}  {kind}: {KINDS[kind].title}; {KINDS[kind].remedy}")
-                found = self.findings.of(kind)
+                found = self.findings.of_kinds(kind)
                 lines += [f"{'':19}{finding.sentence()}" for finding in found[:EXAMPLES]]
                 if count > EXAMPLES:
                     lines.append(f"{'':19}... and {count - EXAMPLES} more")
@@ -98,7 +99,12 @@ class Report:
 
 
 def check_dataset(
-    json_path: str | os.PathLike, images_folder: str | os.PathLike, *, decode: bool = True, title: str = "images"
+    json_path: str | os.PathLike,
+    images_folder: str | os.PathLike,
+    *,
+    decode: bool = True,
+    absolute_file_names: bool = False,
+    title: str = "images",
 ) -> Report:
     """Find everything that is wrong with a COCO data set.
 
@@ -106,6 +112,7 @@ def check_dataset(
         json_path: the annotation file.
         images_folder: the folder that its file names are relative to.
         decode: read every image file; False looks at the JSON alone.
+        absolute_file_names: read also files whose name is absolute, or climbs out of the folder with "..".
         title: of the progress bar.
 
     Raises:
@@ -118,13 +125,15 @@ def check_dataset(
         raise DataError(f"The annotation file {path} is not there: correct the path.")
     findings = Findings()
     document = read_document(path, findings)
-    images = check_images(document, findings)
+    mend_value_forms(document, findings)
+    images = check_images(document, findings, absolute=absolute_file_names)
     categories = check_categories(document, findings)
     annotations = check_annotations(document, images, categories, findings)
     masks = check_masks(document, images, annotations, findings)
     conventions = check_boxes(images, annotations, masks, findings)
     expected = check_areas(annotations, masks, conventions, findings)
     check_repeats(annotations, findings)
+    find_near_misses(folder, images, findings)
     pictures = decode_all(folder, images.names, title=title) if decode else []
     check_pictures(images, pictures, findings)
     return Report(

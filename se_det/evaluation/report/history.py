@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from .svg import COLOURS, line_chart
+from .svg import COLORS, line_chart
 
 LARGEST = 1e100  # of what can be drawn
 
@@ -37,7 +37,7 @@ def training_charts(history: dict[str, list[tuple[float, float]]]) -> list[str]:
     aps = {name: line for name, line in history.items() if name.rsplit("/", 1)[-1] in ("AP", "AP50") and "/" in name}
     charts = []
     for lines, label in ((losses, "loss"), (aps, "AP")):
-        chosen = dict(list(lines.items())[: len(COLOURS)])
+        chosen = dict(list(lines.items())[: len(COLORS)])
         if chosen:
             charts.append(line_chart(chosen, x="step", y=label))
     if "lr" in history:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ... import __version__
 from ...files import write_text
-from ..coco_eval import Outcome
+from ..coco_eval import EvaluationResult
 from . import sections
 from .history import read_history, training_charts
 from .style import STYLE
@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 
 
 def write_report(
-    folder: str | Path, outcomes: Mapping[str, Outcome], *, config: str, score_threshold: float = 0.5
+    folder: str | Path, outcomes: Mapping[str, EvaluationResult], *, config: str, score_threshold: float = 0.5
 ) -> Path:
     """Write `report.html` of an evaluation into `folder`: one file without scripts, links or anything from outside.
 
@@ -76,7 +76,7 @@ def _document(title: str, body: Sequence[str]) -> str:
     )
 
 
-def _data_table(outcomes: Mapping[str, Outcome]) -> str:
+def _data_table(outcomes: Mapping[str, EvaluationResult]) -> str:
     rows = [
         (
             name,

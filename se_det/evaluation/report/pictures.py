@@ -11,8 +11,8 @@ import numpy as np
 from pycocotools import mask as mask_tools
 
 from ...data.images import read_image
-from ..coco_eval import Outcome
-from ..drawing import draw_detections
+from ...inference.drawing import draw_detections
+from ..coco_eval import EvaluationResult
 from ..ranking import ImageScore
 
 LONG_SIDE = 560  # px: two beside each other fill a desktop page
@@ -22,7 +22,7 @@ JPEG_QUALITY = 80
 class Pictures:
     """Draws images of one outcome; the detections are sorted by image once."""
 
-    def __init__(self, outcome: Outcome) -> None:
+    def __init__(self, outcome: EvaluationResult) -> None:
         self._outcome = outcome
         self._positions = {outcome.dataset.image(i).id: i for i in range(len(outcome.dataset))}
         self._found: dict[Hashable, list[dict[str, Any]]] = {}
@@ -42,7 +42,7 @@ class Pictures:
         size = tuple(max(1, round(side * factor)) for side in pixels.shape[1::-1])
         shown = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA if factor < 1 else cv2.INTER_CUBIC)
         scale = np.array([size[0] / info.width, size[1] / info.height] * 2)
-        truth = outcome.truth.of_image(score.image_id)
+        truth = outcome.truth.annotations_of(score.image_id)
         numbers = outcome.truth.category_numbers
         found = [r for r in self._found.get(score.image_id, []) if r["score"] >= score_threshold]
         labels = outcome.truth.class_labels

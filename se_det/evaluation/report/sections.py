@@ -9,24 +9,24 @@ from html import escape
 import numpy as np
 
 from ...errors import DataError
-from ..coco_eval import Outcome
+from ..coco_eval import EvaluationResult
 from ..coco_metrics import SUMMARY
-from ..confusion import confusion_matrix, largest_confusions
-from ..curves import precision_recall
-from ..errors import KINDS, error_kinds
+from ..confusion_matrix import confusion_matrix, largest_confusions
 from ..overlaps import ImageOverlaps, image_overlaps
+from ..precision_recall import precision_recall
 from ..ranking import ImageScore, rank_images
+from ..tide import ERROR_TYPES, error_types
 from .pictures import Pictures
-from .svg import COLOURS, line_chart
+from .svg import COLORS, line_chart
 
 TASK_NAMES = {"bbox": "box", "segm": "mask"}
 SHOWN_IMAGES = 6  # of the worst, and of the best
 SHOWN_CLASSES = 20  # in the confusion matrix
-SHOWN_CURVES = len(COLOURS)
+SHOWN_CURVES = len(COLORS)
 SHOWN_CONFUSIONS = 15
 
 
-def evaluation(outcome: Outcome, score_threshold: float) -> list[str]:
+def evaluation(outcome: EvaluationResult, score_threshold: float) -> list[str]:
     """Everything about one data set."""
     objects = np.zeros(len(outcome.truth.class_labels), np.int64)
     for annotation in outcome.truth.annotations:
@@ -59,7 +59,7 @@ def _text(value: object) -> str:
     return str(value)
 
 
-def _tiles(outcome: Outcome) -> str:
+def _tiles(outcome: EvaluationResult) -> str:
     tiles = [
         (f"{TASK_NAMES[task]} {name}", values[name])
         for task, values in outcome.metrics.items()
@@ -69,7 +69,7 @@ def _tiles(outcome: Outcome) -> str:
     return f"<div class='tiles'>{inner}</div>"
 
 
-def _summary(outcome: Outcome) -> str:
+def _summary(outcome: EvaluationResult) -> str:
     rows = [(TASK_NAMES[task], *(values[name] for name in SUMMARY)) for task, values in outcome.metrics.items()]
     return (
         "<h3>Average precision and recall</h3><p class='note'>COCO protocol, percent; s, m, l: objects under "
@@ -77,7 +77,7 @@ def _summary(outcome: Outcome) -> str:
     )
 
 
-def _classes(outcome: Outcome, objects: np.ndarray) -> str:
+def _classes(outcome: EvaluationResult, objects: np.ndarray) -> str:
     head = ["class", "objects"]
     columns = []
     for task, precision in outcome.precision.items():
@@ -88,7 +88,7 @@ def _classes(outcome: Outcome, objects: np.ndarray) -> str:
     return "<h3>Per class</h3>" + table(head, rows)
 
 
-def _curves(outcome: Outcome, task: str, objects: np.ndarray) -> list[str]:
+def _curves(outcome: EvaluationResult, task: str, objects: np.ndarray) -> list[str]:
     curves = precision_recall(outcome.precision[task])
     recalls = np.linspace(0, 1, 101).tolist()
     axes = {"x": "recall", "y": "precision", "x_range": (0.0, 1.0), "y_range": (0.0, 1.0)}
@@ -103,16 +103,16 @@ def _curves(outcome: Outcome, task: str, objects: np.ndarray) -> list[str]:
     ]
 
 
-def _errors(outcome: Outcome, overlaps: dict[str, list[ImageOverlaps]]) -> list[str]:
+def _errors(outcome: EvaluationResult, overlaps: dict[str, list[ImageOverlaps]]) -> list[str]:
     parts = [
         "<h3>Error kinds</h3><p class='note'>After TIDE (Bolya et al., ECCV 2020): what AP50 would gain were one kind "
         "of error alone put right. All detections count, whatever their score; gains do not add up.</p>"
     ]
     for task, images in overlaps.items():
-        kinds = error_kinds(images, len(outcome.truth.class_labels))
+        kinds = error_types(images, len(outcome.truth.class_labels))
         largest = max([1e-9, *(v for v in kinds.losses.values() if math.isfinite(v))])
         rows = []
-        for kind, meaning in KINDS.items():
+        for kind, meaning in ERROR_TYPES.items():
             loss = kinds.losses[kind]
             width = 0 if math.isnan(loss) else round(120 * max(loss, 0) / largest)
             bar = f"<span class='bar' style='width:{width}px'></span>"
@@ -128,7 +128,9 @@ def _errors(outcome: Outcome, overlaps: dict[str, list[ImageOverlaps]]) -> list[
     return parts
 
 
-def _confusion(outcome: Outcome, images: list[ImageOverlaps], objects: np.ndarray, score_threshold: float) -> list[str]:
+def _confusion(
+    outcome: EvaluationResult, images: list[ImageOverlaps], objects: np.ndarray, score_threshold: float
+) -> list[str]:
     labels = outcome.truth.class_labels
     matrix = confusion_matrix(images, len(labels), score_threshold=score_threshold)
     shown = sorted(np.argsort(-objects, kind="stable")[:SHOWN_CLASSES].tolist())
@@ -145,8 +147,8 @@ def _confusion(outcome: Outcome, images: list[ImageOverlaps], objects: np.ndarra
         cells = []
         for column, count in enumerate(small[row].tolist()):
             share = count / per_row[row]
-            colour = "31,111,180" if row == column else "217,95,2"
-            style = f" style='background:rgba({colour},{0.1 + 0.7 * share:.2f})'" if count else ""
+            color = "31,111,180" if row == column else "217,95,2"
+            style = f" style='background:rgba({color},{0.1 + 0.7 * share:.2f})'" if count else ""
             cells.append(f"<td{style}>{count or ''}</td>")
         lines.append(f"<th>{escape(name)}</th>{''.join(cells)}")
     body = "".join(f"<tr>{line}</tr>" for line in lines[1:])
@@ -162,7 +164,7 @@ def _confusion(outcome: Outcome, images: list[ImageOverlaps], objects: np.ndarra
     return parts
 
 
-def _images(outcome: Outcome, ranking: list[ImageScore], score_threshold: float) -> list[str]:
+def _images(outcome: EvaluationResult, ranking: list[ImageScore], score_threshold: float) -> list[str]:
     parts = []
     worst = ranking[: min(SHOWN_IMAGES, len(ranking))]
     # An image is shown once; with few images the worse half is the worst.

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from html import escape
 
-COLOURS = ("#1f6fb4", "#d95f02", "#1b8a5a", "#a6399b", "#b8860b", "#c0392b", "#4b5bd6", "#5d6d7e", "#00838f", "#7b4b2a")
+COLORS = ("#1f6fb4", "#d95f02", "#1b8a5a", "#a6399b", "#b8860b", "#c0392b", "#4b5bd6", "#5d6d7e", "#00838f", "#7b4b2a")
 WIDTH, HEIGHT = 480, 300
 LEFT, RIGHT, TOP, BOTTOM = 66, 12, 10, 40
 POINTS = 300  # per line: what a screen shows
@@ -53,13 +53,13 @@ def line_chart(
     parts.append(f"<text transform='translate(13,{middle}) rotate(-90)' text-anchor='middle'>{escape(y)}</text>")
     legend = []
     for number, (name, line) in enumerate(finite.items()):
-        colour = COLOURS[number % len(COLOURS)]
+        color = COLORS[number % len(COLORS)]
         if len(line) == 1:
             across, down = place(line[0]).split(",")
-            parts.append(f"<circle cx='{across}' cy='{down}' r='4' fill='{colour}'/>")
+            parts.append(f"<circle cx='{across}' cy='{down}' r='4' fill='{color}'/>")
         elif line:
-            parts.append(f"<polyline points='{' '.join(map(place, line))}' stroke='{colour}'/>")
-        legend.append(f"<span><i style='background:{colour}'></i>{escape(name)}</span>")
+            parts.append(f"<polyline points='{' '.join(map(place, line))}' stroke='{color}'/>")
+        legend.append(f"<span><i style='background:{color}'></i>{escape(name)}</span>")
     return "".join(parts) + f"</svg><figcaption>{''.join(legend)}</figcaption></figure>"
 
 

@@ -6,14 +6,14 @@ from collections.abc import Mapping
 
 import torch
 
-from ...errors import WeightsError, did_you_mean
+from ...errors import WeightsError, suggestion
 from .caffe import CAFFE, MATCONVNET
+from .conventions import WeightConventions, differences
 from .detectron2 import CAFFE2, DETECTRON2, SE_DET
-from .facts import Facts, differences
 from .family import Family
-from .torch_like import CADENE, MMPRETRAIN, PYTORCHINSIGHT, SP_RG, TIMM, TIMM_LEGACY, TORCHVISION
+from .pytorch import CADENE, MMPRETRAIN, PYTORCHINSIGHT, SP_RG, TIMM, TIMM_LEGACY, TORCHVISION
 
-__all__ = ["FAMILIES", "SE_DET", "Facts", "Family", "differences", "family_named", "recognise"]
+__all__ = ["FAMILIES", "SE_DET", "Family", "WeightConventions", "detect_family", "differences", "family_named"]
 
 FAMILIES = {
     family.name: family
@@ -32,12 +32,12 @@ def family_named(name: str) -> Family:
     """
     if name not in FAMILIES:
         raise WeightsError(
-            f"There is no family '{name}' of weights: use one of {', '.join(FAMILIES)}.{did_you_mean(name, FAMILIES)}"
+            f"There is no family '{name}' of weights: use one of {', '.join(FAMILIES)}.{suggestion(name, FAMILIES)}"
         )
     return FAMILIES[name]
 
 
-def recognise(source: str, tensors: Mapping[str, torch.Tensor], *, pickled: bool = False) -> Family | None:
+def detect_family(source: str, tensors: Mapping[str, torch.Tensor], *, pickled: bool = False) -> Family | None:
     """The family whose keys these are, None when they are nobody's.
 
     Args:
@@ -48,7 +48,7 @@ def recognise(source: str, tensors: Mapping[str, torch.Tensor], *, pickled: bool
         WeightsError: they are the keys of several families.
     """
     other = SE_DET if pickled else DETECTRON2
-    found = [family for family in FAMILIES.values() if family is not other and family.recognises(tensors)]
+    found = [family for family in FAMILIES.values() if family is not other and family.matches(tensors)]
     if len(found) > 1:
         raise WeightsError(
             f"{source} has keys of several families: name the one it is of with --family "

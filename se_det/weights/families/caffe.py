@@ -15,14 +15,14 @@ from dataclasses import dataclass, replace
 import torch
 
 from ...errors import WeightsError
-from .facts import Facts
+from .conventions import WeightConventions
 from .family import Family, Tensors
 from .rules import AS_CONVOLUTION, Change, Rule
 
 EPS = 1e-5  # of both programs' batch normalisation; the released prototxts do not set another
-CAFFE_FACTS = Facts(None, "ceil", None, "BGR", (104.0, 117.0, 123.0), (1.0, 1.0, 1.0), "caffe")
+CAFFE_CONVENTIONS = WeightConventions(None, "ceil", None, "BGR", (104.0, 117.0, 123.0), (1.0, 1.0, 1.0), "caffe")
 # MatConvNet's importer turned the first kernels around: images are RGB there.
-MATCONVNET_FACTS = replace(CAFFE_FACTS, input_format="RGB", pixel_mean=(123.0, 117.0, 104.0))
+MATCONVNET_CONVENTIONS = replace(CAFFE_CONVENTIONS, input_format="RGB", pixel_mean=(123.0, 117.0, 104.0))
 
 # SE-BN-Inception's modules, by the stage of ours that they are in.
 MODULES = (("res3", "{m3}"), ("res4", "{m4}"), ("res5", "{m5}"))
@@ -169,7 +169,7 @@ _KERNEL_2D = Change(lambda t: _out_first(t).flatten(1), _out_last)
 _COLUMN = Change(lambda t: t.reshape(-1), lambda t: t.reshape(-1, 1))
 
 
-def _by_stride(facts: Facts, grouped: bool | None) -> Facts:
+def _by_stride(facts: WeightConventions, grouped: bool | None) -> WeightConventions:
     # SE-ResNet has the stride in the first 1 x 1, SE-ResNeXt and SENet-154 in the 3 x 3.
     return replace(facts, stride_in_1x1=None if grouped is None else not grouped)
 
@@ -177,9 +177,9 @@ def _by_stride(facts: Facts, grouped: bool | None) -> Facts:
 CAFFE = Family(
     name="caffe",
     about="the SENet authors' Caffe networks, their blobs as `<layer>.<number>`",
-    marks=(r"^(conv2_1_1x1_reduce|inception_3a/1x1)[./]0$",),
+    marker_keys=(r"^(conv2_1_1x1_reduce|inception_3a/1x1)[./]0$",),
     rules=_rules("/", ".weight", ".bias", None, AS_CONVOLUTION, None),
-    facts=lambda grouped: _by_stride(CAFFE_FACTS, grouped),
+    facts=lambda grouped: _by_stride(CAFFE_CONVENTIONS, grouped),
     trunk=r"conv\d|inception",
     unpack=_unpack_caffe,
     pack=_pack_caffe,
@@ -188,9 +188,9 @@ CAFFE = Family(
 MATCONVNET = Family(
     name="matconvnet",
     about="the MatConvNet port of the SENet authors' networks (mcnSENets)",
-    marks=(r"^(conv2_1_1x1_reduce|inception_3a_1x1)_filter$",),
+    marker_keys=(r"^(conv2_1_1x1_reduce|inception_3a_1x1)_filter$",),
     rules=_rules("_", "_filter", "_bias", _KERNEL, _KERNEL_2D, _KERNEL_2D),
-    facts=lambda grouped: _by_stride(MATCONVNET_FACTS, grouped),
+    facts=lambda grouped: _by_stride(MATCONVNET_CONVENTIONS, grouped),
     trunk=r"conv\d|inception",
     unpack=_unpack_matconvnet,
     pack=_pack_matconvnet,

@@ -64,7 +64,7 @@ def to_ours(source: str, tensors: Mapping[str, torch.Tensor], family: Family) ->
     return result
 
 
-def to_theirs(tensors: Mapping[str, torch.Tensor], family: Family) -> Converted:
+def from_ours(tensors: Mapping[str, torch.Tensor], family: Family) -> Converted:
     """Our tensors under the names of `family`; what it has no name for is left out, and listed in `unknown`."""
     if not family.rules:
         return Converted(dict(tensors))
@@ -80,7 +80,7 @@ def to_theirs(tensors: Mapping[str, torch.Tensor], family: Family) -> Converted:
                 result.unknown.append(name)
             continue
         rule, key = found
-        changed = rule.change.to_theirs(tensor) if rule.change else tensor
+        changed = rule.change.from_ours(tensor) if rule.change else tensor
         if changed.shape != tensor.shape:
             result.reshaped.append(key)
         result.tensors[key] = changed
@@ -89,7 +89,7 @@ def to_theirs(tensors: Mapping[str, torch.Tensor], family: Family) -> Converted:
     return result
 
 
-def bare(tensors: Mapping[str, torch.Tensor]) -> tuple[Tensors, list[str]]:
+def strip_prefix(tensors: Mapping[str, torch.Tensor]) -> tuple[Tensors, list[str]]:
     """Our tensors of a trunk and its classifier, without the prefix that a classifier or a detector gives the trunk.
 
     Returns:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from .facts import RGB_MEAN, Facts
+from .conventions import RGB_MEAN, WeightConventions
 from .family import Family
 from .rules import Rule
 
 BGR_MEAN = RGB_MEAN[::-1]
 
 
-def _msra(grouped: bool | None) -> Facts:
-    facts = Facts(None, "pad1", False, "BGR", BGR_MEAN, (1.0, 1.0, 1.0), "standard")
+def _msra(grouped: bool | None) -> WeightConventions:
+    facts = WeightConventions(None, "pad1", False, "BGR", BGR_MEAN, (1.0, 1.0, 1.0), "standard")
     if grouped:  # FAIR's ResNeXts
         return replace(facts, stride_in_1x1=False, pixel_std=(57.375, 57.12, 58.395))
     return facts if grouped is None else replace(facts, stride_in_1x1=True)
@@ -28,7 +28,7 @@ _LAYERS = (
 CAFFE2 = Family(
     name="caffe2",
     about="weights of Detectron2's model zoo under Caffe2's names (MSRA's R-50.pkl, FAIR's X-101)",
-    marks=(r"^conv1_w$", r"^res2_0_branch2a_w$"),
+    marker_keys=(r"^conv1_w$", r"^res2_0_branch2a_w$"),
     rules=(
         *(Rule(f"{ours}.weight", f"{theirs}_w") for ours, theirs, _ in _LAYERS),
         *(Rule(f"{ours}.norm.{mine}", f"{theirs}_bn_{yours}") for ours, _, theirs in _LAYERS for mine, yours in _NORM),
@@ -42,7 +42,7 @@ CAFFE2 = Family(
 DETECTRON2 = Family(
     name="detectron2",
     about="Detectron2: a backbone converted for it, or a detector trained with it",
-    marks=(r"(^|\.)stem\.conv1\.weight$",),
+    marker_keys=(r"(^|\.)stem\.conv1\.weight$",),
     # Its converter puts "stem." before the classifier of torchvision's networks, too.
     rules=(Rule("linear.{wb}", "stem.fc.{wb}"),),
     like=("caffe2", "se_det"),
@@ -51,5 +51,5 @@ DETECTRON2 = Family(
 SE_DET = Family(
     name="se_det",
     about="this project: backbones, classifiers, detectors, and converted files",
-    marks=(r"(^|\.)stem\.conv1\.weight$",),
+    marker_keys=(r"(^|\.)stem\.conv1\.weight$",),
 )

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 
 import torch
 
-from .facts import Facts
+from .conventions import WeightConventions
 from .rules import Rule
 
 Tensors = dict[str, torch.Tensor]
 
 
-def _as_it_is(tensors: Tensors) -> Tensors:
+def _identity(tensors: Tensors) -> Tensors:
     return tensors
 
 
@@ -37,19 +37,19 @@ class Family:
 
     name: str
     about: str
-    marks: tuple[str, ...]
-    without: tuple[str, ...] = ()
+    marker_keys: tuple[str, ...]
+    forbidden_keys: tuple[str, ...] = ()
     rules: tuple[Rule, ...] = ()
-    facts: Callable[[bool | None], Facts] = lambda grouped: Facts()
+    facts: Callable[[bool | None], WeightConventions] = lambda grouped: WeightConventions()
     prefix: str = ""
     trunk: str = r"(conv1|bn1|layer\d)\b"
     foreign: tuple[tuple[str, str], ...] = ()
-    unpack: Callable[[Tensors], Tensors] = _as_it_is
-    pack: Callable[[Tensors], Tensors] = _as_it_is
+    unpack: Callable[[Tensors], Tensors] = _identity
+    pack: Callable[[Tensors], Tensors] = _identity
     like: tuple[str, ...] = ()
 
-    def recognises(self, keys: Mapping[str, torch.Tensor]) -> bool:
+    def matches(self, keys: Mapping[str, torch.Tensor]) -> bool:
         """Whether these are the keys of one of its files."""
-        return all(any(re.search(mark, key) for key in keys) for mark in self.marks) and not any(
-            re.search(pattern, key) for key in keys for pattern in self.without
+        return all(any(re.search(mark, key) for key in keys) for mark in self.marker_keys) and not any(
+            re.search(pattern, key) for key in keys for pattern in self.forbidden_keys
         )

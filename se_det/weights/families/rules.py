@@ -34,7 +34,7 @@ class Change:
     """A change of shape that loses nothing, in both directions."""
 
     to_ours: Callable[[torch.Tensor], torch.Tensor]
-    to_theirs: Callable[[torch.Tensor], torch.Tensor]
+    from_ours: Callable[[torch.Tensor], torch.Tensor]
 
 
 def _flat(tensor: torch.Tensor) -> torch.Tensor:

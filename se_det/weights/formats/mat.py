@@ -15,8 +15,8 @@ import numpy as np
 
 from ...errors import WeightsError
 
-MOST_BYTES = 1 << 32  # of one unpacked variable
-DEEPEST = 16
+MAX_BYTES = 1 << 32  # of one unpacked variable
+MAX_DEPTH = 16
 
 # Types of data elements ("mi"), and classes of arrays ("mx").
 TYPES = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 9: "f8", 12: "i8", 13: "u8", 16: "u1",
@@ -71,7 +71,7 @@ class _Reader:
     def variable(self, kind: int, body: memoryview) -> tuple[str, Any]:
         if kind == COMPRESSED:
             unpacker = zlib.decompressobj()
-            unpacked = unpacker.decompress(body, MOST_BYTES)
+            unpacked = unpacker.decompress(body, MAX_BYTES)
             if not unpacker.eof:
                 raise ValueError("a compressed variable is cut short or too large")
             kind, body = self.elements(memoryview(unpacked))[0]
@@ -81,7 +81,7 @@ class _Reader:
 
     def matrix(self, body: memoryview, depth: int = 0) -> tuple[str, Any]:
         """(name, value) of an array."""
-        if depth > DEEPEST:
+        if depth > MAX_DEPTH:
             raise ValueError("too many structs within structs")
         if not len(body):
             return "", np.zeros((0, 0))

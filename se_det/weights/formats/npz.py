@@ -10,7 +10,7 @@ import numpy as np
 
 from ...errors import WeightsError
 
-MOST_BYTES = 1 << 33  # the largest network here has half a gigabyte; a compressed archive may claim any size
+MAX_BYTES = 1 << 33  # the largest network here has half a gigabyte; a compressed archive may claim any size
 
 
 def read_npz(path: str | Path) -> dict[str, np.ndarray]:
@@ -22,8 +22,8 @@ def read_npz(path: str | Path) -> dict[str, np.ndarray]:
     path = Path(path)
     try:
         with zipfile.ZipFile(path) as archive:
-            if sum(member.file_size for member in archive.infolist()) > MOST_BYTES:
-                raise WeightsError(f"{path} is refused: unpacked it would be larger than {MOST_BYTES >> 30} GiB.")
+            if sum(member.file_size for member in archive.infolist()) > MAX_BYTES:
+                raise WeightsError(f"{path} is refused: unpacked it would be larger than {MAX_BYTES >> 30} GiB.")
             return {
                 member.filename.removesuffix(".npy"): _read_array(path, archive, member)
                 for member in archive.infolist()

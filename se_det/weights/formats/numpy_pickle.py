@@ -39,7 +39,7 @@ def read_numpy_pickle(path: str | Path) -> Any:
         data = path.read_bytes()
         _check_instructions(data)
         return _plain(_Unpickler(io.BytesIO(data), encoding="latin1").load())
-    except _RefusedError as reason:
+    except _UnsafePickleError as reason:
         raise WeightsError(
             f"{path} is refused: it asks for {reason}, and only arrays and plain containers are read."
         ) from reason
@@ -48,7 +48,7 @@ def read_numpy_pickle(path: str | Path) -> Any:
         raise WeightsError(f"{path} is damaged or is not a pickle of arrays.") from reason
 
 
-class _RefusedError(Exception):
+class _UnsafePickleError(Exception):
     """Something that no file of weights needs; the text names it."""
 
 
@@ -57,7 +57,7 @@ def _check_instructions(data: bytes) -> None:
         if name in ("GLOBAL", "INST"):
             _stand_in(*argument.split(" ", 1))
         if name not in INSTRUCTIONS:
-            raise _RefusedError(f"the instruction {name}")
+            raise _UnsafePickleError(f"the instruction {name}")
 
 
 class _Unpickler(pickle.Unpickler):
@@ -65,7 +65,7 @@ class _Unpickler(pickle.Unpickler):
         return _stand_in(module, name)
 
     def persistent_load(self, pid: Any) -> Any:
-        raise _RefusedError("an object from outside the file")
+        raise _UnsafePickleError("an object from outside the file")
 
 
 class _Callable:
@@ -80,7 +80,7 @@ class _Callable:
         return self._call(*arguments)
 
     def __setstate__(self, state: Any) -> None:
-        raise _RefusedError("a change of a function")
+        raise _UnsafePickleError("a change of a function")
 
 
 class _DType:
@@ -90,7 +90,9 @@ class _DType:
 
     def __init__(self, code: Any, *_: Any) -> None:
         if not isinstance(code, str) or code not in DTYPES:
-            raise _RefusedError(f"an array of {code[:20]!r}" if isinstance(code, str) else "an unknown kind of array")
+            raise _UnsafePickleError(
+                f"an array of {code[:20]!r}" if isinstance(code, str) else "an unknown kind of array"
+            )
         self.code = code
 
     def __setstate__(self, state: tuple) -> None:
@@ -110,7 +112,7 @@ class _Array:
 
 def _make_array(raw: Any, dtype: Any, shape: Any, order: str = "C") -> np.ndarray:
     if not isinstance(dtype, _DType):
-        raise _RefusedError("an array of objects")
+        raise _UnsafePickleError("an array of objects")
     if isinstance(raw, str):  # written by Python 2
         raw = raw.encode("latin1")
     kind = np.dtype(dtype.code)
@@ -122,7 +124,7 @@ def _make_array(raw: Any, dtype: Any, shape: Any, order: str = "C") -> np.ndarra
 
 def _encode(text: str, encoding: str) -> bytes:
     if not isinstance(encoding, str) or encoding != "latin1":
-        raise _RefusedError("_codecs.encode to something else than latin1")
+        raise _UnsafePickleError("_codecs.encode to something else than latin1")
     return text.encode("latin1")
 
 
@@ -148,7 +150,7 @@ def _stand_in(module: str, name: str) -> Any:
         return _Callable(call)
     if (package, name) == ("numpy", "ndarray"):
         return _ARRAY_TYPE
-    raise _RefusedError(f"{module}.{name}")
+    raise _UnsafePickleError(f"{module}.{name}")
 
 
 def _plain(content: Any) -> Any:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import IO, Any
 
 # A tuple can hold another twice, which holds a third twice, ...: written in a few bytes, and hashing it takes for ever.
-MOST_NESTED = 1 << 20
+MAX_NESTING = 1 << 20
 
 TUPLES = ("TUPLE", "TUPLE1", "TUPLE2", "TUPLE3")
 WRITES = ("PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE")
@@ -41,13 +41,13 @@ def instructions(data: bytes | IO[bytes]) -> Iterator[tuple[str, Any]]:
             inside += weights.get(int(argument), 0)
         elif name == "DUP":
             inside = 2 * inside + 1
-        if inside > MOST_NESTED:
+        if inside > MAX_NESTING:
             raise ValueError("tuples within tuples without end")
         yield name, argument
         previous = name
 
 
-def names_asked_for(data: bytes | IO[bytes]) -> list[str]:
+def requested_names(data: bytes | IO[bytes]) -> list[str]:
     """The names, `module.name`, that one pickle asks for, as far as they can be told without running it.
 
     Raises:

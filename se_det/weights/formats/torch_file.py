@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from ...errors import SeDetError, WeightsError
-from .pickle_scan import names_asked_for
+from .pickle_scan import requested_names
 
 LEGACY_PICKLES = 5  # magic number, version, system, content, keys of the storages
 # Of the names a pickle asks for these are never worth naming when it is refused.
@@ -68,7 +68,7 @@ def _archive_problem(path: Path, names: list[str]) -> str:
             return f"the checksum of {broken} is wrong"
         for member in archive.namelist():
             if member.endswith(".pkl"):
-                names += names_asked_for(archive.read(member))
+                names += requested_names(archive.read(member))
     return ""
 
 
@@ -79,7 +79,7 @@ def _scan_pickles(path: Path, names: list[str]) -> None:
         for _ in range(LEGACY_PICKLES):
             if file.tell() == size:
                 break
-            names += names_asked_for(file)
+            names += requested_names(file)
 
 
 def _refused_name(reason: Exception, names: list[str]) -> str:

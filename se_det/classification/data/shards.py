@@ -1,0 +1,157 @@
+"""WebDataset shards: tar files whose members `key.jpg` and `key.cls` are an image and the number of its class.
+
+The shards are gone through once; after that an image is a read of some bytes at a place. Nothing is ever unpacked to
+disk, so that no member's name can do harm.
+"""
+
+from __future__ import annotations
+
+import os
+import tarfile
+from collections import OrderedDict
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+
+from ...data.listing import image_suffixes, is_hidden
+from ...errors import DataError
+from ...files import open_regular_file
+from .dataset import MAX_BYTES, ClassificationDataset, resolve_class_names
+from .image_list import MAX_CLASSES
+
+LABEL_SUFFIX = ".cls"
+BLOCK = 512  # bytes; an archive ends with zeros
+OPEN_FILES = 64  # per process; a training set has a thousand shards, and a process may open about as many files
+
+
+class ShardDataset(ClassificationDataset):
+    """The images of some tar files, in the order of the files and of their members. Other members are left out.
+
+    Args:
+        paths: plain tar files.
+        source: what sentences call all of them.
+
+    Raises:
+        DataError: naming the shard and the member: links, devices and sparse members, an image without a label or the
+            other way round, a label that is no number or out of range, a shard cut short.
+    """
+
+    def __init__(
+        self, paths: Sequence[Path], *, source: str, classes: Sequence[str] | None = None, num_classes: int = 0
+    ) -> None:
+        self._paths = list(paths)
+        bound = len(classes) if classes is not None else num_classes
+        names: list[str] = []
+        rows: list[tuple[int, int, int, int]] = []  # shard, offset, bytes, label
+        for number, path in enumerate(self._paths):
+            for name, offset, size, label in _index(path, bound):
+                names.append(name)
+                rows.append((number, offset, size, label))
+        table = np.array(rows, np.int64).reshape(-1, 4)
+        self._shards, self._offsets, self._sizes, labels = table.T.copy()
+        super().__init__(source, names, labels, resolve_class_names(source, labels, classes, num_classes))
+        self._open: OrderedDict[int, int] = OrderedDict()
+        self._owner = os.getpid()
+
+    def read(self, index: int) -> bytes:
+        path = self._paths[self._shards[index]]
+        try:
+            data = os.pread(self._handle(int(self._shards[index])), int(self._sizes[index]), int(self._offsets[index]))
+        except OSError as error:
+            raise DataError(f"The shard {path} cannot be read: {error.strerror}.") from error
+        if len(data) != self._sizes[index]:
+            raise DataError(f"The shard {path} has become shorter: {self.names[index]} is no longer whole.")
+        return data
+
+    def describe(self, index: int) -> str:
+        return f"{self.names[index]} in the shard {self._paths[self._shards[index]]}"
+
+    def _handle(self, shard: int) -> int:
+        if self._owner != os.getpid():  # a worker process opens its own files
+            self._open, self._owner = OrderedDict(), os.getpid()
+        if shard in self._open:
+            self._open.move_to_end(shard)
+            return self._open[shard]
+        if len(self._open) >= OPEN_FILES:
+            os.close(self._open.popitem(last=False)[1])
+        self._open[shard] = os.open(self._paths[shard], os.O_RDONLY | os.O_CLOEXEC)
+        return self._open[shard]
+
+    def __getstate__(self) -> dict:
+        return {**self.__dict__, "_open": OrderedDict(), "_owner": -1}
+
+
+def _index(path: Path, bound: int) -> list[tuple[str, int, int, int]]:
+    """(name, offset, bytes, label) of every image of a shard."""
+    images: dict[str, tuple[str, int, int]] = {}  # by key
+    labels: dict[str, int] = {}
+    try:
+        length = path.stat().st_size
+        with open_regular_file(path) as file, tarfile.open(fileobj=file, mode="r:") as tar:
+            while (member := tar.next()) is not None:
+                tar.members = []  # which would else keep every header
+                if member.isdir() or any(map(is_hidden, PurePosixPath(member.name).parts)):
+                    continue
+                key, suffix = _key(member.name)
+                suffix = suffix.lower()
+                if suffix != LABEL_SUFFIX and suffix not in image_suffixes():
+                    continue
+                _check_member(member, path, length)
+                place = images if suffix != LABEL_SUFFIX else labels
+                if key in place:
+                    raise DataError(f"{path}: {member.name} is there twice, or two images have the key '{key}'.")
+                if suffix == LABEL_SUFFIX:
+                    labels[key] = _label(tar.extractfile(member).read(), member.name, path, bound)
+                else:
+                    images[key] = (member.name, member.offset_data, member.size)
+            end = tar.offset
+            file.seek(end)
+            whole = file.read(BLOCK) == bytes(BLOCK)
+    except tarfile.ReadError as error:
+        raise DataError(f"The shard {path} is damaged or no plain tar file: {error}.") from error
+    except (OSError, tarfile.TarError, ValueError, OverflowError) as error:
+        raise DataError(f"The shard {path} cannot be read: {getattr(error, 'strerror', None) or error}.") from error
+    if not whole:  # tarfile stops without a word at a header that it cannot read
+        raise DataError(f"The shard {path} is damaged or cut short: it goes on at byte {end}, and not as a tar file.")
+    for key, (name, _, _) in images.items():
+        if key not in labels:
+            raise DataError(f"{path}: the image {name} has no label: there is no member {key}{LABEL_SUFFIX}.")
+    for key in labels:
+        if key not in images:
+            raise DataError(
+                f"{path}: {key}{LABEL_SUFFIX} is a label without an image: there is none of the key '{key}'."
+            )
+    return [(name, offset, size, labels[key]) for key, (name, offset, size) in images.items()]
+
+
+def _key(name: str) -> tuple[str, str]:
+    """WebDataset's: what stands before the first dot of the last part of a name, and what is after it."""
+    folder, _, base = name.rpartition("/")
+    stem, dot, suffix = base.partition(".")
+    return (f"{folder}/{stem}" if folder else stem), f"{dot}{suffix}"
+
+
+def _check_member(member: tarfile.TarInfo, path: Path, length: int) -> None:
+    # A tar cannot be trusted to be one that a friend has made.
+    if not member.isreg() or member.issparse():
+        kind = "a link" if member.issym() or member.islnk() else "sparse" if member.issparse() else "no file"
+        raise DataError(f"{path}: the member {member.name} is {kind}: shards are made of plain files only.")
+    if member.name.startswith("/") or ".." in member.name.split("/"):
+        raise DataError(f"{path}: the name of the member {member.name} leads out of the shard: rename it.")
+    if member.size > (MAX_BYTES if not member.name.lower().endswith(LABEL_SUFFIX) else BLOCK):
+        raise DataError(f"{path}: {member.name} has {member.size} bytes: that is too much, take it out.")
+    if member.offset_data + member.size > length:
+        raise DataError(f"The shard {path} is cut short: {member.name} is not whole.")
+
+
+def _label(data: bytes, name: str, path: Path, bound: int) -> int:
+    text = data.strip()
+    if not text.isdigit() or len(text) > 19:
+        raise DataError(f"{path}: the label {text[:20]!r} in {name} is no number from 0.")
+    label = int(text)
+    if label >= (bound or MAX_CLASSES):
+        raise DataError(
+            f"{path}: the label {label} in {name} is out of range: there are {bound or MAX_CLASSES} classes."
+        )
+    return label

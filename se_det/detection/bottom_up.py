@@ -1,0 +1,150 @@
+"""From a config to the trunk below the pyramid: here MODEL.BACKBONE, MODEL.RESNETS and MODEL.GATE are read."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fvcore.common.config import CfgNode
+
+from ..backbones.catalog import HOSTS, create_backbone, is_model, list_models, parse_name
+from ..backbones.resnet import ResNet
+from ..backbones.timm_trunk import PREFIX, TimmTrunk
+from ..backbones.trunk import Trunk
+from ..config import get_cfg
+from ..errors import ConfigError, suggestion
+
+# Detectron2's builder names: a ResNet of which MODEL.RESNETS and MODEL.GATE say everything.
+RESNET_BUILDERS = ("build_se_resnet_fpn_backbone", "build_resnet_fpn_backbone")
+# The same without the pyramid that the builtin detector needs, or with another on top.
+DETECTRON2_BUILDERS = ("build_se_resnet_backbone", "build_se_resnet_retinanet_fpn_backbone")
+# Keys that a catalog name decides, so that another value would be ignored.
+FIXED_BY_NAME = ("DEPTH", "NUM_GROUPS", "WIDTH_PER_GROUP", "RES2_OUT_CHANNELS", "STEM_OUT_CHANNELS")
+# Keys that only the ResNets among the catalog's names read, and the arguments that they are.
+RESNET_OPTIONS = {
+    "STRIDE_IN_1X1": "stride_in_1x1",
+    "STEM_POOL": "stem_pool",
+    "RES5_DILATION": "res5_dilation",
+    "BRANCH_RELU": "branch_relu",
+}
+
+
+def build_bottom_up(cfg: CfgNode) -> Trunk | TimmTrunk:
+    """The trunk that MODEL.BACKBONE.NAME names, frozen as MODEL.BACKBONE.FREEZE_AT says.
+
+    The name is one of Detectron2's builders, a model of the catalog (`se_bn_inception`), whose name has the gate, or a
+    network of timm's (`timm/convnext_atto`).
+
+    Raises:
+        ConfigError: the name is unknown, or a key contradicts it or would be ignored.
+    """
+    if cfg.MODEL.BACKBONE.NAME in (*RESNET_BUILDERS, *DETECTRON2_BUILDERS):
+        trunk: Trunk | TimmTrunk = _from_keys(cfg)
+    else:
+        check_backbone(cfg)
+        trunk = _from_timm(cfg) if cfg.MODEL.BACKBONE.NAME.startswith(PREFIX) else _from_catalog(cfg)
+    trunk.freeze(cfg.MODEL.BACKBONE.FREEZE_AT)
+    return trunk
+
+
+def gate_name(cfg: CfgNode) -> str:
+    """The gate of the network: the one in a catalog name, else MODEL.GATE.NAME."""
+    name = cfg.MODEL.BACKBONE.NAME
+    return parse_name(name)[0] if is_model(name) else cfg.MODEL.GATE.NAME
+
+
+def check_backbone(cfg: CfgNode) -> None:
+    """Refuse a name that there is not, and keys that contradict it or that it would ignore.
+
+    Raises:
+        ConfigError: naming the key, its value and the remedy.
+    """
+    name, given = cfg.MODEL.BACKBONE.NAME, cfg.MODEL.GATE.NAME
+    if name in RESNET_BUILDERS:
+        return
+    of_timm = name.startswith(PREFIX)
+    if not (of_timm or is_model(name)):
+        raise ConfigError(
+            f"MODEL.BACKBONE.NAME '{name}' is unknown: use {' or '.join(RESNET_BUILDERS)}, a model's name such as "
+            f"se_bn_inception, or {PREFIX}<name>.{suggestion(name, [*RESNET_BUILDERS, *list_models()])} If it is one "
+            "of Detectron2's, run with --engine detectron2."
+        )
+    if of_timm and cfg.MODEL.GATE.PLACEMENT != "standard":
+        raise ConfigError(
+            f"MODEL.GATE.PLACEMENT is {cfg.MODEL.GATE.PLACEMENT}, and in MODEL.BACKBONE.NAME {name} a gate can only be "
+            "at the end of a residual branch: leave it at standard."
+        )
+    if given not in ("", "none", gate_name(cfg)):
+        raise ConfigError(
+            f"MODEL.BACKBONE.NAME {name} has the gate '{gate_name(cfg)}', and MODEL.GATE.NAME is '{given}': leave "
+            "MODEL.GATE.NAME at none, or name the model with that gate."
+        )
+    resnets, defaults = cfg.MODEL.RESNETS, get_cfg().MODEL.RESNETS
+    # Hosts without bottlenecks take either STRIDE_IN_1X1: it says something of bottlenecks only.
+    unread = () if not of_timm and _is_resnet(name) else ("STEM_POOL", "RES5_DILATION", "BRANCH_RELU")
+    for key in (*FIXED_BY_NAME, *unread):
+        if resnets[key] != defaults[key]:
+            raise ConfigError(
+                f"MODEL.BACKBONE.NAME {name} does not read MODEL.RESNETS.{key}, which is {resnets[key]}: leave it at "
+                f"its default, {defaults[key]}."
+            )
+    fixed = {} if of_timm else HOSTS[parse_name(name)[1]].arguments
+    for key, argument in RESNET_OPTIONS.items():
+        if resnets[key] != fixed.get(argument, resnets[key]):
+            raise ConfigError(
+                f"MODEL.BACKBONE.NAME {name} has MODEL.RESNETS.{key} {fixed[argument]}, and the config says "
+                f"{resnets[key]}: set it to {fixed[argument]}."
+            )
+
+
+def _is_resnet(name: str) -> bool:
+    return HOSTS[parse_name(name)[1]].build is ResNet
+
+
+def _common_options(cfg: CfgNode) -> dict[str, Any]:
+    """The arguments that every trunk has."""
+    resnets, gate = cfg.MODEL.RESNETS, cfg.MODEL.GATE
+    return {
+        "norm": resnets.NORM,
+        "reduction": gate.REDUCTION,
+        "gate_bias": gate.BIAS,
+        "gate_norm": gate.NORM,
+        "gate_stages": gate.STAGES,
+        "gate_init": gate.INIT or "paper",
+        "gate_placement": gate.PLACEMENT,
+        "padding": gate.PADDING,
+        "out_features": resnets.OUT_FEATURES,
+    }
+
+
+def _from_keys(cfg: CfgNode) -> ResNet:
+    resnets = cfg.MODEL.RESNETS
+    return ResNet(
+        depth=resnets.DEPTH,
+        groups=resnets.NUM_GROUPS,
+        width_per_group=resnets.WIDTH_PER_GROUP,
+        stride_in_1x1=resnets.STRIDE_IN_1X1,
+        stem_channels=resnets.STEM_OUT_CHANNELS,
+        stem_pool=resnets.STEM_POOL,
+        res2_channels=resnets.RES2_OUT_CHANNELS,
+        res5_dilation=resnets.RES5_DILATION,
+        branch_relu=resnets.BRANCH_RELU,
+        gate=cfg.MODEL.GATE.NAME,
+        **_common_options(cfg),
+    )
+
+
+def _from_catalog(cfg: CfgNode) -> Trunk:
+    name, options = cfg.MODEL.BACKBONE.NAME, _common_options(cfg)
+    if _is_resnet(name):
+        options |= {argument: cfg.MODEL.RESNETS[key] for key, argument in RESNET_OPTIONS.items()}
+    return create_backbone(name, **options)
+
+
+def _from_timm(cfg: CfgNode) -> TimmTrunk:
+    options = _common_options(cfg)
+    del options["gate_placement"]
+    trunk = TimmTrunk(name=cfg.MODEL.BACKBONE.NAME.removeprefix(PREFIX), gate=cfg.MODEL.GATE.NAME or "none", **options)
+    trunk.wrong_input = trunk.input_mismatch(
+        mean=cfg.MODEL.PIXEL_MEAN, std=cfg.MODEL.PIXEL_STD, channels=cfg.INPUT.FORMAT
+    )
+    return trunk

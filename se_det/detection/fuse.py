@@ -1,0 +1,82 @@
+"""A detector made fast for inference: norms folded, channels last, and, where wanted, bfloat16."""
+
+from __future__ import annotations
+
+import logging
+
+import torch
+from torch import nn
+
+from ..errors import ConfigError
+from ..layers.fuse import fuse_for_inference
+from ..layers.onednn import computes_in_bfloat16
+from ..layers.winograd import WinogradConv2d, supports_winograd
+from .box_head import BoxHead
+from .rcnn import GeneralizedRCNN
+
+PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+logger = logging.getLogger(__name__)
+
+
+def check_precision(name: str) -> torch.dtype:
+    """The type called `name`, as TEST.PRECISION.
+
+    Raises:
+        ConfigError: it is unknown.
+    """
+    if name not in PRECISIONS:
+        raise ConfigError(f"TEST.PRECISION '{name}' is unknown: use {' or '.join(PRECISIONS)}.")
+    return PRECISIONS[name]
+
+
+def prepare_for_inference(model: GeneralizedRCNN, *, precision: str = "float32") -> GeneralizedRCNN:
+    """Put `model` in evaluation mode and make it fast, in place; it cannot be trained or saved afterwards.
+
+    Norms whose statistics are fixed go into their convolutions; on a CPU the pyramid's and the proposal network's 3 x 3
+    convolutions are computed by Winograd's method. In bfloat16 the backbone and the hidden layers of the
+    heads compute in it; class scores, boxes and NMS stay in float32. Results equal the given model's up to rounding.
+
+    Raises:
+        ConfigError: an unknown precision.
+    """
+    dtype = check_precision(precision)
+    if dtype != torch.float32 and not _supports_dtype(dtype, model.device):
+        logger.warning(
+            "TEST.PRECISION is %s, which this %s has no instructions for: it will be slower than float32.",
+            precision, model.device.type,
+        )  # fmt: skip
+    model.eval().requires_grad_(False)
+    heads = model.roi_heads
+    for part in (model.backbone, model.proposal_generator.rpn_head, heads.box_head, heads.mask_head):
+        if part is not None:
+            fuse_for_inference(part, dtype=dtype)
+    if model.device.type == "cpu":
+        for parent in (model.backbone, model.proposal_generator.rpn_head):
+            for name, child in parent.named_children():
+                if supports_winograd(child):
+                    setattr(parent, name, WinogradConv2d(child))
+    _make_linear_channels_last(model.roi_heads.box_head)
+    return model
+
+
+def _supports_dtype(dtype: torch.dtype, device: torch.device) -> bool:
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return computes_in_bfloat16()
+
+
+class _FlattenChannelsLast(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.permute(0, 2, 3, 1).flatten(1)
+
+
+def _make_linear_channels_last(head: BoxHead) -> None:
+    """RoIAlign's result lies channels last: let the first linear layer read it as it lies, not a copy put in order."""
+    first = next((layer for layer in head if isinstance(layer, nn.Linear)), None)
+    if first is None or not isinstance(getattr(head, "flatten", None), nn.Flatten):
+        return
+    channels, side = head.pooled
+    weight = first.weight.data.view(-1, channels, side, side).permute(0, 2, 3, 1).flatten(1)
+    first.weight = nn.Parameter(weight.contiguous(), requires_grad=False)
+    head.flatten = _FlattenChannelsLast()

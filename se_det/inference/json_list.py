@@ -1,0 +1,59 @@
+"""A JSON list of any length, written entry by entry."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from ..errors import CheckpointError
+from ..files import open_temporary
+
+
+class JsonList:
+    """A file that holds a JSON list and is at its place once it is whole; a context manager.
+
+    Attributes:
+        count: entries so far.
+    """
+
+    def __init__(self, path: str | os.PathLike) -> None:
+        """
+        Raises:
+            CheckpointError: the folder cannot be written.
+        """
+        self.path = Path(path)
+        self.count = 0
+        handle, self._temporary = open_temporary(self.path)
+        self._file = os.fdopen(handle, "w", encoding="utf-8")
+        self._file.write("[")
+
+    def extend(self, entries: Iterable[Any]) -> None:
+        """Append entries.
+
+        Raises:
+            CheckpointError: the disk is full.
+        """
+        try:
+            for entry in entries:
+                self._file.write((",\n" if self.count else "\n") + json.dumps(entry))
+                self.count += 1
+        except OSError as error:
+            raise CheckpointError(f"{self.path} could not be written: {error.strerror or error}.") from error
+
+    def __enter__(self) -> JsonList:
+        return self
+
+    def __exit__(self, kind: type | None, *_: object) -> None:
+        try:
+            self._file.write("\n]\n")
+            self._file.close()
+            if kind is None:
+                os.replace(self._temporary, self.path)
+        except OSError as error:
+            raise CheckpointError(f"{self.path} could not be written: {error.strerror or error}.") from error
+        finally:
+            if os.path.exists(self._temporary):
+                os.unlink(self._temporary)

@@ -1,0 +1,184 @@
+"""Detect in files: detections as one COCO JSON, images and videos drawn, one image or frame in memory at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from ..background import SerialExecutor, prefetch
+from ..data.images import read_image
+from ..detection.rcnn import paste_detections
+from ..errors import DataError
+from ..files import atomic_write
+from .coco_results import to_coco_results
+from .drawing import draw_detections
+from .json_list import JsonList
+from .predictor import Predictor
+from .sources import Source
+from .video import VideoReader, VideoWriter
+
+RESULTS = "detections.json"
+ENLARGE_BELOW = 400  # px of the long side: labels on smaller images cannot be read
+
+
+@dataclass
+class PredictionSummary:
+    """What was done: images and frames detected in, detections, and a sentence per file that could not be read."""
+
+    images: int = 0
+    detections: int = 0
+    failures: list[str] = field(default_factory=list)
+
+
+def predict_files(
+    predictor: Predictor,
+    sources: Sequence[Source],
+    output: str | Path,
+    *,
+    score_threshold: float = 0.5,
+    limit: int | None = None,
+) -> PredictionSummary:
+    """Detect in `sources`, write `detections.json` and what is drawn into `output`.
+
+    Each entry of the JSON is a COCO result with `image_id` (counted from 1 over all images and frames), `file_name`,
+    and of a video `frame`, from 0. A file that cannot be read is passed over; of a video that breaks off the frames
+    before are kept.
+
+    Args:
+        predictor: what detects.
+        sources: of `find_sources`.
+        output: an existing folder.
+        score_threshold: what is drawn; the JSON has everything the detector found.
+        limit: stop after so many images and frames.
+
+    Raises:
+        CheckpointError: the results cannot be written.
+    """
+    summary = PredictionSummary()
+    output = Path(output)
+    # Quiet where nobody watches (disable=None); how many frames a video has is known at its end only.
+    with JsonList(output / RESULTS) as results, tqdm(unit="image", total=_total(sources), disable=None) as bar:
+
+        def finish(picture: Picture, instances: dict[str, Any], image_id: int) -> None:
+            found, _ = to_coco_results(
+                instances,
+                image_id=image_id,
+                category_ids=predictor.category_ids,
+                masks="box_masks" in instances,
+            )
+            frame = {} if picture.frame is None else {"frame": picture.frame}
+            where = {"file_name": str(picture.source.path), **frame}
+            results.extend({**where, **entry} for entry in found)
+            drawn = draw_detections(
+                picture.pixels,
+                _pasted(instances, score_threshold),
+                predictor.class_names,
+                score_threshold=score_threshold,
+                enlarge_below=ENLARGE_BELOW if picture.frame is None else 0,
+            )
+            picture.write(drawn)
+            bar.update()
+
+        def picture(pixels: np.ndarray, source: Source, write: Write, frame: int | None = None) -> Picture:
+            return Picture(source, pixels, write, frame, predictor.sample(pixels))
+
+        def opened() -> Iterator[Picture | Source | DataError]:
+            """Every source: an image as a picture, a video as it is, or why it cannot be read."""
+            for source in sources:
+                try:
+                    write = partial(_write_image, source, output / source.target, summary.failures)
+                    yield source if source.video else picture(read_image(source.path), source, write)
+                except DataError as error:
+                    yield error
+
+        # The next pictures are decoded and resized, and the masks of the last ones put into the image, encoded, drawn
+        # and written, while the model works.
+        with SerialExecutor(finish, depth=2 * predictor.cfg.TEST.IMS_PER_BATCH) as later:
+
+            def detect(pictures: list[Picture]) -> None:
+                pictures = pictures[: None if limit is None else limit - summary.images]
+                for one, instances in zip(pictures, predictor.detect([one.sample for one in pictures])):
+                    summary.images += 1
+                    later(one, instances, summary.images)
+
+            for batch in prefetch(predictor.batches(opened(), _shape)):
+                left = None if limit is None else limit - summary.images
+                if left == 0:
+                    break
+                source = batch[0]
+                if isinstance(source, DataError):
+                    summary.failures.append(str(source))
+                elif isinstance(source, Picture):
+                    detect(batch)
+                else:
+                    try:
+                        with (
+                            VideoReader(source.path) as video,
+                            VideoWriter(output / source.target, video.rate) as drawn,
+                        ):
+                            frames = (
+                                picture(pixels, source, drawn.write, number)
+                                for number, pixels in enumerate(islice(video, left))
+                            )
+                            try:
+                                for pictures in prefetch(predictor.batches(frames, _shape)):
+                                    detect(pictures)
+                            finally:
+                                later.wait()
+                    except DataError as error:
+                        summary.failures.append(str(error))
+        summary.detections = results.count
+    return summary
+
+
+Write = Callable[[np.ndarray], None]
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An image, or a frame of a video, what takes it when it is drawn on, and what the detector takes."""
+
+    source: Source
+    pixels: np.ndarray
+    write: Write
+    frame: int | None
+    sample: dict[str, Any]
+
+
+def _shape(item: Picture | Source | DataError) -> object:
+    """What a batch has in common; a video, and what cannot be read, stand alone."""
+    return item.sample["image"].shape if isinstance(item, Picture) else item
+
+
+def _pasted(instances: dict[str, Any], score_threshold: float) -> dict[str, torch.Tensor]:
+    """What is drawn of the detector's instances, on the CPU, with masks in the image."""
+    shown = (instances["scores"].cpu() >= score_threshold).nonzero()[:, 0]
+    return paste_detections({k: v.cpu()[shown] if torch.is_tensor(v) else v for k, v in instances.items()})
+
+
+def _write_image(source: Source, target: Path, failures: list[str], drawn: np.ndarray) -> None:
+    try:
+        done, encoded = cv2.imencode(target.suffix, drawn)
+    except cv2.error:
+        done = False
+    if not done:
+        height, width = drawn.shape[:2]
+        failures.append(
+            f"{source.path} was detected in but not drawn: {width} x {height} px are more than a {target.suffix} file "
+            "can hold."
+        )
+        return
+    atomic_write(target, lambda file: file.write(encoded.tobytes()))
+
+
+def _total(sources: Sequence[Source]) -> int | None:
+    return None if any(source.video for source in sources) else len(sources)

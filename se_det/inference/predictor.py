@@ -1,0 +1,158 @@
+"""From an image file to detections in one call."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from fvcore.common.config import CfgNode
+
+from ..data.images import FORMATS, read_image
+from ..data.pixels import check_pixels
+from ..data.transforms import resize_image, short_side_size, to_tensor
+from ..detection import build_detector
+from ..detection.compilation import check_compiler, compile_backbone
+from ..detection.fuse import check_precision, prepare_for_inference
+from ..detection.rcnn import paste_detections
+from ..device import select_device
+from ..errors import ConfigError, DataError
+from ..weights import apply_weight_conventions, load_weights
+
+T = TypeVar("T")
+
+
+def _shape(sample: Mapping[str, Any]) -> torch.Size:
+    return sample["image"].shape
+
+
+class Predictor:
+    """A detector that takes pictures.
+
+    Args:
+        cfg: the config the weights were trained with.
+        weights: a checkpoint; None takes cfg.MODEL.WEIGHTS.
+        class_names: names of the classes in order; None takes those kept in the checkpoint, else their numbers.
+
+    Raises:
+        ConfigError: no weights were given, or the config contradicts the one they were trained with.
+        WeightsError: the weights do not fit the config.
+    """
+
+    def __init__(
+        self, cfg: CfgNode, weights: str | Path | None = None, *, class_names: list[str] | None = None
+    ) -> None:  # fmt: skip
+        cfg = cfg.clone()
+        cfg.defrost()
+        cfg.MODEL.WEIGHTS = str(weights or cfg.MODEL.WEIGHTS)
+        file = apply_weight_conventions(cfg, trained=True)
+        if file is None:
+            raise ConfigError("No weights were given: pass a checkpoint, or set MODEL.WEIGHTS.")
+        categories = file.extra.get("categories") or []
+        if categories:
+            cfg.MODEL.ROI_HEADS.NUM_CLASSES = len(categories)
+        if cfg.INPUT.FORMAT not in FORMATS:
+            raise ConfigError(f"INPUT.FORMAT '{cfg.INPUT.FORMAT}' is unknown: use {' or '.join(FORMATS)}.")
+        self.cfg = cfg
+        self.reverse_channels = cfg.INPUT.FORMAT == "RGB"
+        check_precision(cfg.TEST.PRECISION)
+        device = select_device(cfg.MODEL.DEVICE)
+        if cfg.TEST.COMPILE:
+            check_compiler(device)
+        model = build_detector(cfg)
+        load_weights(model, file, strict=True)
+        self.model = prepare_for_inference(model.to(device), precision=cfg.TEST.PRECISION)
+        if cfg.TEST.COMPILE:
+            compile_backbone(self.model)
+        count = cfg.MODEL.ROI_HEADS.NUM_CLASSES
+        self.category_ids: list[int] = [int(c["id"]) for c in categories] or list(range(count))
+        self.class_names: list[str] = (
+            class_names or [str(c["name"]) for c in categories] or list(map(str, range(count)))
+        )
+        if len(self.class_names) != count:
+            raise ConfigError(f"{len(self.class_names)} class names were given for {count} classes.")
+
+    def __call__(
+        self, image: str | Path | np.ndarray | Sequence[str | Path | np.ndarray]
+    ) -> dict[str, np.ndarray] | list[dict[str, np.ndarray]]:
+        """Detect.
+
+        Args:
+            image: a file, or pixels (height, width, 3) uint8 in the order BGR, as OpenCV reads them; or a list of such,
+                which is detected in batches (see `batches`).
+
+        Returns:
+            `boxes` float32 (n, 4) XYXY px, `scores` (n,) best first, `classes` int64 (n,) and, with a mask head,
+            `masks` bool (n, height, width), all in the image's own size. Of a list, a list of these.
+
+        Raises:
+            DataError: a file cannot be read as an image, or something else was given.
+        """
+        if isinstance(image, (str, Path, np.ndarray)):
+            return self([image])[0]
+        # Of these, too, one could take the elements; none would be an image.
+        if not isinstance(image, Iterable) or isinstance(image, (bytes, bytearray, Mapping, torch.Tensor)):
+            check_pixels(image, "BGR")
+        found: list[dict[str, np.ndarray]] = []
+        samples = (self.sample(read_image(one) if isinstance(one, (str, Path)) else one) for one in image)
+        for batch in self.batches(samples):
+            for instances in self.detect(batch):
+                # Few numbers leave the device: whole masks are many times as large.
+                pasted = paste_detections({k: v.cpu() if torch.is_tensor(v) else v for k, v in instances.items()})
+                found.append({name.removeprefix("pred_"): value.numpy() for name, value in pasted.items()})
+        return found
+
+    def sample(self, pixels: np.ndarray) -> dict[str, Any]:
+        """An image as the detector takes it: resized, with its own size.
+
+        Args:
+            pixels: (height, width, 3) uint8, BGR.
+
+        Raises:
+            DataError: `pixels` are not such an image.
+        """
+        check_pixels(pixels, "BGR")
+        height, width = pixels.shape[:2]
+        if self.reverse_channels:
+            pixels = pixels[:, :, ::-1]
+        size = short_side_size(height, width, self.cfg.INPUT.MIN_SIZE_TEST, self.cfg.INPUT.MAX_SIZE_TEST)
+        return {
+            "image": to_tensor(resize_image(pixels, *size, method=self.cfg.INPUT.RESIZE)),
+            "height": height,
+            "width": width,
+        }
+
+    def batches(self, items: Iterable[T], shape: Callable[[T], object] = _shape) -> Iterator[list[T]]:
+        """Samples that follow each other and are of one size after resizing, at most TEST.IMS_PER_BATCH together: none
+        is padded for another, so that each is detected in as if it were alone, up to rounding.
+
+        Args:
+            items: samples, or whatever goes with one.
+            shape: of an item's image.
+
+        Raises:
+            DataError: what `items` raises, after those that came before it.
+        """
+        batch: list[T] = []
+        try:
+            for item in items:
+                if batch and shape(item) != shape(batch[0]):
+                    yield batch
+                    batch = []
+                batch.append(item)
+                if len(batch) == self.cfg.TEST.IMS_PER_BATCH:
+                    yield batch
+                    batch = []
+        except DataError:
+            if batch:
+                yield batch
+            raise
+        if batch:
+            yield batch
+
+    @torch.no_grad()
+    def detect(self, samples: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        """Detections of each of `samples` as `GeneralizedRCNN.detect` gives them, in one forward pass."""
+        return [found["instances"] for found in self.model.detect(samples)]

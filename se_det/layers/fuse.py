@@ -1,0 +1,45 @@
+"""A network made fast for inference, whatever it is part of."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from ..errors import WeightsError
+from .conv import Conv2d
+from .norms import fold_norms
+from .onednn import PackedConv2d, is_available
+
+
+def fuse_for_inference(model: nn.Module, *, dtype: torch.dtype = torch.float32) -> nn.Module:
+    """Put `model` in evaluation mode and make it fast, in place; it cannot be trained or saved afterwards.
+
+    Norms whose statistics are fixed go into their convolutions, weights lie channels_last, and on a CPU convolutions
+    have what follows them inside. Results equal the given model's up to the rounding of `dtype`.
+
+    Args:
+        model: on its device; moved to another one it is correct, and slower.
+        dtype: of its weights, and so of what it takes.
+
+    Raises:
+        WeightsError: weights that are not finite, of which results would not tell.
+    """
+    model.eval().requires_grad_(False)
+    fold_norms(model)
+    for name, values in model.named_parameters():
+        if not values.isfinite().all():
+            raise WeightsError(
+                f"The weights of {name} are not finite: the training that made them has diverged. Use an earlier "
+                "checkpoint."
+            )
+    model.to(dtype).to(memory_format=torch.channels_last)
+    if is_available() and all(p.device.type == "cpu" for p in model.parameters()):
+        pack_convolutions(model)
+    return model
+
+
+def pack_convolutions(model: nn.Module) -> None:
+    """Have every convolution of ours in `model` that has no norm run as oneDNN does it best."""
+    for conv in model.modules():
+        if isinstance(conv, Conv2d) and conv.norm is None:
+            conv.packed = PackedConv2d(conv)

@@ -1,0 +1,128 @@
+"""From a config to the parts of a run: the one place that reads the solver's keys."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable
+
+import torch
+from fvcore.common.config import CfgNode
+from torch import nn
+
+from .. import comm
+from ..device import select_device
+from ..errors import ConfigError
+from .ema import EMA
+from .optimizer import build_optimizer, clip_gradients
+from .precision import Precision
+from .schedule import LearningRate, scaled_base_lr
+
+PRECISIONS = ("", "highest", "high", "medium")
+
+logger = logging.getLogger(__name__)
+
+
+def resolve_device(cfg: CfgNode) -> torch.device:
+    """The device of this process, in cfg.MODEL.DEVICE too; see `select_device`."""
+    device = select_device(cfg.MODEL.DEVICE)
+    if device.type == "cpu":
+        cfg.MODEL.DEVICE = "cpu"
+    return device
+
+
+def set_backend_flags(cfg: CfgNode) -> None:
+    """CUDNN_BENCHMARK and FLOAT32_PRECISION, which are settings of the whole process.
+
+    Raises:
+        ConfigError: an unknown precision.
+    """
+    if cfg.FLOAT32_PRECISION not in PRECISIONS:
+        raise ConfigError(
+            f"FLOAT32_PRECISION '{cfg.FLOAT32_PRECISION}' is unknown: leave it empty or use one of "
+            f"{', '.join(PRECISIONS[1:])}."
+        )
+    if cfg.FLOAT32_PRECISION:
+        torch.set_float32_matmul_precision(cfg.FLOAT32_PRECISION)
+    torch.backends.cudnn.benchmark = cfg.CUDNN_BENCHMARK
+
+
+def base_learning_rate(cfg: CfgNode) -> float:
+    """SOLVER.BASE_LR scaled to the number of images per step (logged)."""
+    solver = cfg.SOLVER
+    if not solver.BASE_LR > 0:
+        raise ConfigError(f"SOLVER.BASE_LR must be above 0, got {solver.BASE_LR}.")
+    base_lr = scaled_base_lr(solver.BASE_LR, solver.IMS_PER_BATCH, solver.REFERENCE_BATCH)
+    if base_lr != solver.BASE_LR:
+        logger.info(
+            "SOLVER.BASE_LR %g is for SOLVER.REFERENCE_BATCH %d images per step; for SOLVER.IMS_PER_BATCH %d it is %g.",
+            solver.BASE_LR, solver.REFERENCE_BATCH, solver.IMS_PER_BATCH, base_lr,
+        )  # fmt: skip
+    return base_lr
+
+
+def learning_rate(cfg: CfgNode) -> LearningRate:
+    """The schedule, with BASE_LR scaled to the number of images per step."""
+    solver = cfg.SOLVER
+    late = [step for step in solver.STEPS if step >= solver.MAX_ITER]
+    if late and solver.LR_SCHEDULER_NAME == "WarmupMultiStepLR":
+        logger.warning("SOLVER.STEPS %s are not before SOLVER.MAX_ITER %d: left out.", late, solver.MAX_ITER)
+    return LearningRate(
+        base_lr=base_learning_rate(cfg),
+        max_iter=solver.MAX_ITER,
+        name=solver.LR_SCHEDULER_NAME,
+        steps=tuple(solver.STEPS),
+        gamma=solver.GAMMA,
+        end_factor=solver.BASE_LR_END / solver.BASE_LR if solver.BASE_LR > 0 else 0.0,
+        warmup_factor=solver.WARMUP_FACTOR,
+        warmup_iters=solver.WARMUP_ITERS,
+        warmup_method=solver.WARMUP_METHOD,
+    )
+
+
+def optimizer(cfg: CfgNode, model: nn.Module, *, base_lr: float, scaled: bool) -> torch.optim.Optimizer:
+    """The optimiser of what `model` trains; `scaled` says whether its loss is."""
+    solver = cfg.SOLVER
+    return build_optimizer(
+        model,
+        name=solver.OPTIMIZER,
+        base_lr=base_lr,
+        momentum=solver.MOMENTUM,
+        nesterov=solver.NESTEROV,
+        weight_decay=solver.WEIGHT_DECAY,
+        weight_decay_norm=solver.WEIGHT_DECAY_NORM,
+        weight_decay_bias=solver.WEIGHT_DECAY_BIAS,
+        bias_lr_factor=solver.BIAS_LR_FACTOR,
+        fused=not scaled,
+    )
+
+
+def gradient_clip(cfg: CfgNode, model: nn.Module) -> Callable[[], None] | None:
+    """What limits the gradients of `model`, or None."""
+    clip = cfg.SOLVER.CLIP_GRADIENTS
+    if not clip.ENABLED:
+        return None
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    return lambda: clip_gradients(
+        parameters, clip_type=clip.CLIP_TYPE, clip_value=clip.CLIP_VALUE, norm_type=clip.NORM_TYPE
+    )
+
+
+def precision(cfg: CfgNode, device: torch.device) -> Precision:
+    """The arithmetic that SOLVER.AMP asks for."""
+    amp = cfg.SOLVER.AMP
+    return Precision(enabled=amp.ENABLED, dtype=amp.DTYPE, device_type=device.type)
+
+
+def build_ema(cfg: CfgNode, model: nn.Module) -> EMA | None:
+    """The average of the weights of `model` that SOLVER.EMA asks for, or None."""
+    return EMA(model, decay=cfg.SOLVER.EMA.DECAY) if cfg.SOLVER.EMA.DECAY else None
+
+
+def resolve_seed(cfg: CfgNode, saved: int | None) -> int:
+    """The run's seed, in cfg.SEED too: the given one, the resumed run's, or one drawn (logged)."""
+    if cfg.SEED < 0:
+        drawn = int.from_bytes(os.urandom(4), "little") >> 1
+        cfg.SEED = comm.broadcast_object(drawn) if saved is None else saved
+        logger.info("SEED is %d%s.", cfg.SEED, "" if saved is None else ", that of the run resumed")
+    return cfg.SEED

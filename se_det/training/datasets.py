@@ -1,0 +1,136 @@
+"""Which data a run has: named sets or one's own files, their categories, the number of classes."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from fvcore.common.config import CfgNode
+
+from .. import comm
+from ..data.catalog import open_dataset
+from ..data.check.result_cache import log_summary, summary_at_start
+from ..data.coco import CocoDataset, compare_categories, read_coco
+from ..errors import ConfigError, DataError, SeDetError
+
+logger = logging.getLogger(__name__)
+
+
+def train_datasets(cfg: CfgNode) -> list[CocoDataset]:
+    """DATASETS.TRAIN_JSON with its images, or the sets that DATASETS.TRAIN names.
+
+    Raises:
+        ConfigError: neither is given, or a JSON without its folder.
+        DataError: they cannot be used, images among them, or do not agree in their categories.
+    """
+    own = _dataset_from_files(cfg, "TRAIN")
+    sets = [own] if own else [_named_set(cfg, name) for name in cfg.DATASETS.TRAIN]
+    if not sets:
+        raise ConfigError(
+            "There is no training data: give --train-json and --train-images (DATASETS.TRAIN_JSON and "
+            "DATASETS.TRAIN_IMAGES), or name a data set in DATASETS.TRAIN."
+        )
+    for other in sets[1:]:
+        compare_categories(sets[0], other)
+    for dataset in sets:
+        _check_images(cfg, dataset, tolerated=cfg.DATALOADER.SKIP_BAD_IMAGES)
+    return sets
+
+
+def test_datasets(cfg: CfgNode) -> dict[str, CocoDataset]:
+    """DATASETS.VAL_JSON with its images, or the sets that DATASETS.TEST names, by name.
+
+    One's own training data takes the place of DATASETS.TEST too: its categories are others than those of the named
+    sets, so without DATASETS.VAL_JSON there is nothing to evaluate on.
+
+    Raises:
+        ConfigError: a JSON without its folder.
+        DataError: they cannot be used.
+    """
+    own = _dataset_from_files(cfg, "VAL")
+    if own:
+        sets = {"val": own}
+    elif cfg.DATASETS.TRAIN_JSON:
+        sets = {}
+    else:
+        sets = {name: _named_set(cfg, name) for name in cfg.DATASETS.TEST}
+    for dataset in sets.values():
+        _check_images(cfg, dataset)
+    return sets
+
+
+def check_categories(train: list[CocoDataset], test: dict[str, CocoDataset]) -> None:
+    """Refuse test data of other categories than the training data's.
+
+    Raises:
+        DataError: naming the ids and names that differ.
+    """
+    for dataset in test.values():
+        compare_categories(train[0], dataset)
+
+
+def warn_no_annotations(cfg: CfgNode, test: Mapping[str, CocoDataset | None]) -> None:
+    """Warn, before training, of test data that no AP can come of. What is None is not read by us."""
+    metric = cfg.TEST.BEST_METRIC
+    judged = next((name for name in test if metric.startswith(f"{name}/")), next(iter(test), None))
+    for name, dataset in test.items():
+        if dataset is None or dataset.has_annotations():
+            continue
+        then = ""
+        if name == judged:
+            then = ", so no best checkpoint (model_best.pth) will be chosen" + (
+                " and TEST.EARLY_STOP will not end the run" if cfg.TEST.EARLY_STOP else ""
+            )
+        logger.warning(
+            "%s has no annotations (crowds do not count): its AP will be nan%s. Give test data with annotations.",
+            dataset.json_path, then,
+        )  # fmt: skip
+
+
+def resolve_num_classes(cfg: CfgNode, dataset: CocoDataset) -> None:
+    """Set MODEL.ROI_HEADS.NUM_CLASSES to what the annotation file declares, and say so when that changes it."""
+    count = len(dataset.category_ids)
+    if count != cfg.MODEL.ROI_HEADS.NUM_CLASSES:
+        logger.info(
+            "MODEL.ROI_HEADS.NUM_CLASSES is set from %d to %d, the categories that %s declares.",
+            cfg.MODEL.ROI_HEADS.NUM_CLASSES, count, dataset.json_path,
+        )  # fmt: skip
+        cfg.MODEL.ROI_HEADS.NUM_CLASSES = count
+
+
+def categories(dataset: CocoDataset) -> list[dict[str, Any]]:
+    """`[{"id": ..., "name": ...}, ...]` in the order of the classes, as a checkpoint keeps them."""
+    return [{"id": int(i), "name": str(n)} for i, n in zip(dataset.category_ids, dataset.category_names)]
+
+
+def _check_images(cfg: CfgNode, dataset: CocoDataset, *, tolerated: int = 0) -> None:
+    """Refuse images that a run would end at, where that is known or soon found. One process looks, all hear."""
+    dataset.check_files_exist()
+    place = dataset.json_path, dataset.images_folder
+    fault = None
+    if comm.is_main_process():
+        try:
+            absolute = cfg.DATASETS.ABSOLUTE_FILE_NAMES
+            verdict = summary_at_start(*place, dataset.file_names, absolute_file_names=absolute)
+            log_summary(verdict, *place, tolerated=tolerated)
+        except SeDetError as error:
+            fault = str(error)
+    fault = comm.broadcast_object(fault)
+    if fault:
+        raise DataError(fault)
+
+
+def _dataset_from_files(cfg: CfgNode, part: str) -> CocoDataset | None:
+    json, images = cfg.DATASETS[f"{part}_JSON"], cfg.DATASETS[f"{part}_IMAGES"]
+    if bool(json) != bool(images):
+        given, lacking = ("JSON", "IMAGES") if json else ("IMAGES", "JSON")
+        raise ConfigError(
+            f"DATASETS.{part}_{given} is {json or images} and DATASETS.{part}_{lacking} is empty: give both the "
+            f"annotation file and the folder of its images (--{part.lower()}-json and --{part.lower()}-images)."
+        )
+    return read_coco(json, images, absolute_file_names=cfg.DATASETS.ABSOLUTE_FILE_NAMES) if json else None
+
+
+def _named_set(cfg: CfgNode, name: str) -> CocoDataset:
+    return open_dataset(name, absolute_file_names=cfg.DATASETS.ABSOLUTE_FILE_NAMES)

@@ -1,0 +1,127 @@
+"""Before a network is built: the file that MODEL.WEIGHTS names, and the keys that its weights decide."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from fvcore.common.config import CfgNode
+
+from ..backbones.catalog import HOSTS, list_models, parse_name
+from ..backbones.resnet import ResNet
+from ..backbones.timm_trunk import PREFIX
+from ..config.loading import get_key
+from ..config.provenance import key_source
+from ..errors import ConfigError
+from .conventions import apply_keys, assign, config_keys, saved_keys
+from .families import SE_DET
+from .reading import WeightFile
+from .source import open_weights
+from .zoo import SCHEME, Entry, get_entry
+
+logger = logging.getLogger(__name__)
+
+
+def apply_weight_conventions(cfg: CfgNode, *, trained: bool = False) -> WeightFile | None:
+    """Fetch and read the file of MODEL.WEIGHTS, and set in `cfg` what its weights need of network and input.
+
+    An entry of the zoo tells that; so does the family that a file's keys show, and a checkpoint of ours by the config
+    that it carries. Of a file of which nothing is known, the config stands.
+
+    Args:
+        cfg: changed in place.
+        trained: a whole detector is needed, for evaluation; entries of the zoo are classifiers.
+
+    Returns:
+        the file, for `load_weights`; None where MODEL.WEIGHTS is empty.
+
+    Raises:
+        ConfigError: the config says otherwise than the weights need; the sentence names the keys. Or the entry's
+            network is not the config's.
+        WeightsError: the file cannot be had or read.
+    """
+    source = str(cfg.MODEL.WEIGHTS)
+    if not source:
+        return None
+    # What is known of an entry is checked before a hundred megabytes are fetched.
+    if source.startswith(SCHEME):
+        _apply_entry(cfg, get_entry(source), trained)
+    of_timm = cfg.MODEL.BACKBONE.NAME.startswith(PREFIX)
+    file, entry = open_weights(source, foreign=of_timm)
+    if entry is not None:
+        _apply_entry(cfg, entry, trained)
+    wanted = config_keys(file.facts)
+    if of_timm:  # its layers are timm's own, whatever these keys say
+        wanted = {key: value for key, value in wanted.items() if not key.startswith("MODEL.RESNETS.")}
+    if file.family == SE_DET.name and not trained:
+        # Fine-tuning may feed other images on purpose; where the stride is belongs to the weights.
+        wanted = {
+            key: x for key, x in wanted.items() if key.startswith("MODEL.RESNETS.") or key_source(cfg, key) is None
+        }
+    apply_keys(cfg, wanted, f"{SCHEME}{entry.name}" if entry else str(file.path))
+    return file
+
+
+def apply_saved_conventions(cfg: CfgNode, config: str) -> None:
+    """Give these keys the values of the run that `config` is of, where the user set none: to resume needs no file."""
+    for key, value in saved_keys(config).items():
+        if key_source(cfg, key) is None:
+            assign(cfg, key, value)
+
+
+def _apply_entry(cfg: CfgNode, entry: Entry, trained: bool) -> None:
+    if trained:
+        raise ConfigError(
+            f"MODEL.WEIGHTS {SCHEME}{entry.name} is a pretrained backbone, and no weights of a trained detector were "
+            "given: set MODEL.WEIGHTS <path> to a checkpoint."
+        )
+    if entry.facts is None:
+        return  # nobody published it, which is said when the file is asked for
+    _check_architecture(cfg, entry)
+    apply_keys(cfg, config_keys(entry.facts), f"{SCHEME}{entry.name}")
+
+
+def _check_architecture(cfg: CfgNode, entry: Entry) -> None:
+    """Refuse an entry whose network is not the config's; a plain network's weights may start a gated one.
+
+    Raises:
+        ConfigError: naming the key.
+    """
+    try:
+        gate, host = parse_name(entry.architecture)
+    except ConfigError:
+        raise ConfigError(
+            f"MODEL.WEIGHTS {SCHEME}{entry.name} is a {entry.architecture}, which this version has no network for."
+        ) from None
+    name, needed = cfg.MODEL.BACKBONE.NAME, {}
+    if name in list_models():
+        own_gate, own_host = parse_name(name)
+        fits = own_host == host
+    else:
+        own_gate, fits = cfg.MODEL.GATE.NAME, name.startswith("build_") and _in_keys(host)
+    if not fits:
+        needed["MODEL.BACKBONE.NAME"] = entry.architecture
+    elif name not in list_models():
+        needed = _in_keys(host)
+    if fits and gate != "none" and own_gate == "none":
+        needed["MODEL.GATE.NAME"] = gate
+    wrong = [f"{key} is {get_key(cfg, key)}, not {x}" for key, x in needed.items() if get_key(cfg, key) != x]
+    if wrong:
+        raise ConfigError(
+            f"MODEL.WEIGHTS {SCHEME}{entry.name} is a {entry.architecture}, and the config's network is another: "
+            f"{'; '.join(wrong)}. Give a config of {entry.architecture}, or other weights."
+        )
+    if gate == "none" and own_gate != "none":
+        logger.info("%s is a plain %s: the %s gates start fresh.", entry.name, host, own_gate)
+
+
+def _in_keys(host: str) -> dict[str, Any]:
+    """The keys that make Detectron2's ResNet builders build `host`; {} where they cannot."""
+    arguments = HOSTS[host].arguments
+    if HOSTS[host].build is not ResNet or set(arguments) - {"depth", "groups", "width_per_group"}:
+        return {}
+    return {
+        "MODEL.RESNETS.DEPTH": arguments["depth"],
+        "MODEL.RESNETS.NUM_GROUPS": arguments.get("groups", 1),
+        "MODEL.RESNETS.WIDTH_PER_GROUP": arguments.get("width_per_group", 64),
+    }
