@@ -233,19 +233,7 @@ def _area(polygon: list[float]) -> float:
 
 
 def place_images(paths: list[Path], root: Path) -> tuple[Path, list[str]]:
-    """The folder that holds all these files, `root` or the nearest above them all, and their names from there. Where a
-    link leads out of that folder, the files that links lead to take their places."""
+    """The folder that holds all these files, `root` or the nearest above them all, and their names from there."""
     inside = all(folder.is_relative_to(root) for folder in {path.parent for path in paths})
     folder = root if inside else Path(os.path.commonpath([path.parent for path in paths]))
-    if leads_out(paths, folder):
-        paths = [Path(os.path.realpath(path)) for path in paths]
-        folder = Path(os.path.commonpath([path.parent for path in paths]))
     return folder, [os.path.relpath(path, folder) for path in paths]
-
-
-def leads_out(paths: list[Path], folder: Path) -> bool:
-    """Whether a link among these files, or in their folders' paths, leads out of `folder`."""
-    real = os.path.realpath(folder)
-    folders = {path.parent for path in paths}
-    looked_at = [*folders, *(path for path in paths if path.is_symlink())]
-    return any(os.path.commonpath([real, os.path.realpath(path)]) != real for path in looked_at)

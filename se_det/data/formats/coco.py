@@ -12,10 +12,9 @@ from typing import Any
 import numpy as np
 
 from ...errors import DataError
-from ...files import open_file
-from ..coco_json import PackedPolygons, kind_of, load_json, shorten
+from ...files import open_regular_file
+from ..coco_json import PackedPolygons, json_type, load_json, shorten
 from ..rle import bitmap, decompress_counts
-from .building import leads_out
 from .protocol import Category, Found, Picture, Reading, Shape
 from .reading import class_name, number, read_json, whole
 from .tree import Tree, split_of
@@ -86,7 +85,7 @@ def _is_coco(path: Path) -> bool:
     """Whether the three keys stand in a file, which may be large: it is gone through in pieces."""
     lacking, rest = list(_KEYS), b""
     try:
-        with open_file(path) as file:
+        with open_regular_file(path) as file:
             while piece := file.read(CHUNK):
                 lacking = [key for key in lacking if not key.search(rest + piece)]
                 if not lacking:
@@ -127,7 +126,7 @@ class _File:
         for key in ("images", "annotations", "categories"):
             values = content.get(key) if isinstance(content, dict) else None
             if not isinstance(values, list):
-                given = "is missing" if values is None else f"is a JSON {kind_of(values)}"
+                given = "is missing" if values is None else f"is a JSON {json_type(values)}"
                 raise DataError(f"{path}: {key!r} {given}; it must be a list of objects, as COCO has it.")
             wrong = next((at for at, value in enumerate(values) if not isinstance(value, dict)), None)
             if wrong is not None:
@@ -188,7 +187,6 @@ class _File:
         if plain and names:
             for base in self._bases():
                 if all(base / PurePosixPath(name) in known for name in names):
-                    self.sound &= not leads_out([base / PurePosixPath(name) for name in names], base)
                     ids = [image.get("id") for image in self.images]
                     self.sound &= all(type(v) in (int, str) for v in ids) and not self._cvat_masks()
                     sides = (image.get(key) for image in self.images for key in ("width", "height"))

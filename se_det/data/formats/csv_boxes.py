@@ -9,11 +9,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ...errors import DataError
+from ..listing import is_image_name
 from .csv_rows import beginning, rows, shorten_row
 from .open_images import is_open_images
 from .protocol import Found, Picture, Reading, Shape
 from .reading import class_name, number, whole
-from .tree import IMAGES, Tree, extension, split_of
+from .tree import Tree, extension, split_of
 
 # What headers call a column.
 COLUMNS = {
@@ -85,7 +86,7 @@ def _layout(some: list[list[str]]) -> dict[str, int] | None:
             if all(found.get(key, -1) >= 0 for key in keys):
                 declared = ("width", "height") if keys is CORNERS else ()
                 return {key: found[key] for key in ("image", "class", *keys, *declared) if key in found} | {"header": 1}
-    plain = all(extension(row[0].strip()) in IMAGES and (len(row) == 1 or _is_box(row)) for row in some[:20])
+    plain = all(is_image_name(row[0].strip()) and (len(row) == 1 or _is_box(row)) for row in some[:20])
     if plain and any(len(row) == 6 for row in some):
         return {"image": 0, "x1": 1, "y1": 2, "x2": 3, "y2": 4, "class": 5, "header": 0}
     return None

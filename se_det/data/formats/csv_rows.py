@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ...errors import DataError
-from ...files import open_file
+from ...files import open_regular_file
 from .reading import read_text
 
 BEGINNING = 2**16
@@ -18,7 +18,7 @@ DELIMITERS = (",", ";", "\t")
 def beginning(path: Path) -> list[list[str]]:
     """The first rows of a file, none when it is no text; the last one may be a part."""
     try:
-        with open_file(path) as file:
+        with open_regular_file(path) as file:
             data = file.read(BEGINNING)
         text = data.decode("utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig", "ignore")
         rows = list(csv.reader(io.StringIO(text), delimiter=delimiter(text)))

@@ -12,7 +12,7 @@ from xml.etree.ElementTree import Element
 import numpy as np
 
 from ...errors import DataError
-from ...files import open_file
+from ...files import open_regular_file
 from ..coco_json import shorten
 from .protocol import Category, Found, Picture, Reading, Shape
 from .reading import class_name, number, read_xml, whole
@@ -61,7 +61,7 @@ class CvatFormat:
 
 def _is_cvat(path: Path) -> bool:
     try:
-        with open_file(path) as file:
+        with open_regular_file(path) as file:
             data = file.read(2**22).replace(b"\0", b"")
     except OSError:
         return False

@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image
 
 from ...errors import DataError
-from ...files import open_file
+from ...files import open_regular_file
 from ..coco_json import shorten
 from .protocol import Found, Picture, Reading, Shape
 from .reading import class_name, number, read_json, whole
@@ -68,7 +68,7 @@ class LabelMeFormat:
 
 def _is_labelme(path: Path) -> bool:
     try:
-        with open_file(path) as file:
+        with open_regular_file(path) as file:
             data = file.read(2**26)
     except OSError:
         return False

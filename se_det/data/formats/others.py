@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from ...errors import DataError
-from ...files import open_file
+from ...files import open_regular_file
 from .tree import Tree
 
 BEGINNING = 2**14
@@ -75,7 +75,7 @@ def refuse_others(tree: Tree) -> None:
 
 def _beginning(path: Path) -> str:
     try:
-        with open_file(path) as file:
+        with open_regular_file(path) as file:
             return file.read(BEGINNING).decode("utf-8", "ignore")
     except OSError:
         return ""

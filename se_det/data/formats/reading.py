@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import DataError
-from ...files import open_file
+from ...files import open_regular_file
 from ..coco_json import PackedPolygons, load_json, shorten
 
 FARTHEST = 2**24  # px, or shares: float32 still tells whole numbers apart
@@ -38,7 +38,7 @@ def read_bytes(path: Path) -> bytes:
         DataError: it cannot be read.
     """
     try:
-        with open_file(path) as file:
+        with open_regular_file(path) as file:
             data = file.read(MOST_TEXT)
     except OSError as error:
         raise DataError(f"The annotation file {path} cannot be read: {error.strerror or error}.") from error

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ...errors import DataError, SeDetError
-from ...files import open_file, write_json
+from ...files import open_regular_file, write_json
 from ...weights.download import cache_folder
-from ..images import open_image, orientation_of, what_is_wrong
+from ..images import decode_error, exif_orientation, open_image
 
 VERSION = 1
 KEPT_FROM = 200  # images: fewer are read faster than anyone looks
@@ -87,7 +87,7 @@ class ImageSizes:
         if self._kept is None:
             self._kept = {}
             try:
-                with open_file(self._place) as file:
+                with open_regular_file(self._place) as file:
                     content = json.loads(file.read())
                 if content["version"] == VERSION:
                     self._kept = {name: entry for name, entry in content["files"].items() if _is_entry(entry)}
@@ -106,10 +106,13 @@ def _read(path: Path, kept: list[int] | None = None) -> tuple[ImageSize | str, l
         state = os.stat(path)
         if kept is not None and kept[:2] == [state.st_size, state.st_mtime_ns]:
             return ImageSize(*kept[2:]), kept
-        with open_file(path) as file, open_image(file) as image:
-            orientation = orientation_of(image)
-            size = ImageSize(*image.size, orientation if orientation in range(1, 9) else 1)
+        with open_regular_file(path) as file, open_image(file) as image:
+            orientation = exif_orientation(image)
+            width, height = image.size
+            if image.format == "TIFF" and orientation in TURNED:  # Pillow gives a TIFF's sides as they are shown
+                width, height = height, width
+            size = ImageSize(width, height, orientation if orientation in range(1, 9) else 1)
         return size, [state.st_size, state.st_mtime_ns, *size]
     except Exception as error:  # of Pillow, of many kinds
         empty = os.path.isfile(path) and os.path.getsize(path) == 0
-        return what_is_wrong(error, empty=empty), None
+        return decode_error(error, empty=empty), None

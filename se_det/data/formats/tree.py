@@ -10,12 +10,9 @@ from pathlib import Path
 from urllib.parse import unquote
 
 from ...errors import DataError
+from ..listing import is_hidden, is_image_name
 from .sizes import ImageSizes
 
-IMAGES = frozenset(
-    ("jpg", "jpeg", "jpe", "jfif", "png", "bmp", "dib", "gif", "webp", "tif", "tiff", "avif", "jp2", "j2k", "ppm",
-     "pgm", "pbm", "pnm", "tga", "ico", "mpo")
-)  # fmt: skip
 _ANNOTATIONS = frozenset(
     ("annotation", "annotations", "label", "labels", "xml", "xmls", "json", "jsons", "ann", "anns", "csv", "main")
 )
@@ -80,7 +77,7 @@ class Tree:
     @cached_property
     def images(self) -> ImageIndex:
         """The image files."""
-        return ImageIndex(self.root, self.of(*sorted(IMAGES)))
+        return ImageIndex(self.root, [path for path in self.files if is_image_name(path)])
 
     @cached_property
     def sizes(self) -> ImageSizes:
@@ -141,7 +138,7 @@ class ImageIndex:
                     return path
             leaf = wanted[-1]
             found = self._by_name.get(leaf.lower()) or self._by_stem.get(leaf.lower())
-            if not found and extension(leaf) in IMAGES:
+            if not found and is_image_name(leaf):
                 found = self._by_stem.get(os.path.splitext(leaf)[0].lower())
             if found:
                 return self._likest(found, wanted, bases, name, where)
@@ -182,14 +179,14 @@ def _belongs(path: Path, annotations: Path) -> bool:
     if path.is_relative_to(annotations):
         return True
     beside = path.relative_to(annotations.parent).parts if path.is_relative_to(annotations.parent) else ("",)
-    if extension(path.name) in IMAGES:
+    if is_image_name(path):
         words = set("".join(c if c.isalpha() else " " for c in beside[0].lower()).split())
         return keeps_annotations(annotations) or len(beside) == 1 or bool(words & _IMAGES) or bool(split_in(beside[0]))
     return beside[0] in ("ImageSets", "classes.txt", "obj.names") or beside[0].startswith("class-descriptions")
 
 
 def _walk(root: Path) -> Iterable[Path]:
-    """Files below `root`, links to folders followed once; what begins with a dot is left out."""
+    """Files below `root`, links to folders followed once; what is hidden or an operating system's own is left out."""
     seen: set[str] = set()
     count = 0
     waiting, links = [str(root)], []
@@ -203,7 +200,7 @@ def _walk(root: Path) -> Iterable[Path]:
         try:
             with os.scandir(folder) as entries:
                 for entry in entries:
-                    if entry.name.startswith(".") or entry.name == "__MACOSX":
+                    if is_hidden(entry.name):
                         continue
                     if entry.is_dir():
                         (links if entry.is_symlink() else waiting).append(entry.path)

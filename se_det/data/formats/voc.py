@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from ...errors import DataError
-from ...files import open_file
+from ...files import open_regular_file
 from .protocol import Found, Picture, Reading, Shape
 from .reading import class_name, number, read_text, read_xml
 from .tree import SPLITS, Tree, split_of
@@ -71,7 +71,7 @@ class VocFormat:
 
 def _is_voc(path: Path) -> bool:
     try:
-        with open_file(path) as file:
+        with open_regular_file(path) as file:
             return bool(_ROOT.search(file.read(4096).replace(b"\0", b"")))
     except OSError:
         return False
@@ -216,7 +216,7 @@ def _shape(item: Element, where: str, base: int) -> Shape | None:
 def _add_masks(path: Path, shapes: list[Shape], image: Path, tree: Tree, reading: Reading) -> None:
     """Give objects their masks: number k of the picture is the k-th object, or the one whose box fits it."""
     try:
-        with open_file(path) as file, Image.open(file, formats=("PNG",)) as picture:
+        with open_regular_file(path) as file, Image.open(file, formats=("PNG",)) as picture:
             if picture.mode not in ("P", "L", "RGB", "RGBA"):
                 raise DataError(
                     f"{path} is a PNG of mode {picture.mode}; masks have a palette, VOC's colours, or one channel. "

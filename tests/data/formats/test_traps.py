@@ -104,15 +104,22 @@ def test_boxes_and_masks_drawn_on_the_stored_image_are_turned_with_it(root, orie
     np.testing.assert_array_equal(found.boxes, [extent] * 3)
 
 
-def test_boxes_drawn_on_the_shown_image_stay(root):
-    image(root / "a.jpg", orientation=6)  # shown: 80 x 100
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF"])
+def test_boxes_drawn_on_either_image_of_a_turned_file(root, kind):
+    exif = Image.Exif()
+    exif[274] = 6
+    Image.new("RGB", (100, 80)).save(root / f"a.{kind.lower()}", kind, exif=exif)  # shown: 80 x 100
     text(root / "a.xml", xml(80, 100, (11, 21, 40, 90)))
-    _, found, _ = only(root)
-    assert found.boxes.tolist() == [[10, 20, 40, 90]]
+    assert only(root)[1].boxes.tolist() == [[10, 20, 40, 90]]
+    text(root / "a.xml", xml(100, 80, (11, 21, 40, 70)))
+    assert only(root)[1].boxes.tolist() == [[10, 10, 60, 40]]
 
 
-def test_yolo_is_shares_of_the_shown_image(root):
-    image(root / "a.jpg", orientation=6)
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF", "WEBP"])
+def test_yolo_is_shares_of_the_shown_image(root, kind):
+    exif = Image.Exif()
+    exif[274] = 6
+    Image.new("RGB", (100, 80)).save(root / f"a.{kind.lower()}", kind, exif=exif)
     text(root / "a.txt", "0 0.5 0.5 0.5 0.2\n")
     _, found, _ = only(root)
     np.testing.assert_allclose(found.boxes, [[20, 40, 60, 60]])
@@ -479,7 +486,7 @@ def test_images_behind_a_link_out_of_the_folder(root, tmp_path):
     for name, split in open_data(root).splits.items():
         dataset = split.read()
         dataset.check_files_exist()
-        assert dataset.image(0).path == tmp_path / "disk" / name / f"{name}.jpg"
+        assert dataset.image(0).path.resolve() == tmp_path / "disk" / name / f"{name}.jpg"
 
 
 def test_a_yaml_apart_from_its_set(root):
