@@ -20,6 +20,7 @@ from .reading import class_name, number, read_json, whole
 from .tree import Tree, split_of
 
 LOOKED_AT = 5  # JSON files of a folder whose names say nothing: a folder of LabelMe has one per image
+MOST_FILES = 50  # and of one whose names do
 CHUNK = 2**24
 _TELLING = re.compile(r"annotation|instance|coco|train|val|test|label|result|keypoint|lvis|data", re.IGNORECASE)
 _KEYS = (re.compile(rb'"images"\s*:\s*\['), re.compile(rb'"annotations"\s*:\s*\['), re.compile(rb'"categories"\s*:'))
@@ -73,11 +74,9 @@ def _candidates(tree: Tree) -> list[Path]:
     looked: dict[Path, int] = defaultdict(int)
     found = []
     for path in tree.of("json"):
-        if not _TELLING.search(path.stem):
-            looked[path.parent] += 1
-            if looked[path.parent] > LOOKED_AT:
-                continue
-        found.append(path)
+        looked[path.parent] += 1
+        if looked[path.parent] <= (MOST_FILES if _TELLING.search(path.stem) else LOOKED_AT):
+            found.append(path)
     return found
 
 

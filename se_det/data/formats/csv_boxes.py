@@ -34,6 +34,7 @@ COLUMNS = {
     "height": ("height", "image_height", "img_height"),
 }  # fmt: skip
 CORNERS = ("x1", "y1", "x2", "y2")
+MOST_TEXTS = 20  # .txt files that are looked at: where there are more, they are label files of YOLO
 SIDES = ("x", "y", "w", "h")
 CENTRES = frozenset(("cx", "cy", "x_center", "y_center", "xcenter", "ycenter", "x_centre", "y_centre"))
 
@@ -46,7 +47,9 @@ class CsvFormat:
 
     def recognise(self, tree: Tree) -> Found | None:
         """By the header, or by the first rows of a file without one."""
-        files = [tree.chosen] if tree.chosen.is_file() else tree.of("csv", "tsv", "txt")
+        texts = tree.of("txt")
+        files = [*tree.of("csv", "tsv"), *(texts if len(texts) <= MOST_TEXTS else ())]
+        files = [tree.chosen] if tree.chosen.is_file() else files
         files = [path for path in files if extension(path.name) in ("csv", "tsv", "txt") and _layout(beginning(path))]
         if not files:
             return None

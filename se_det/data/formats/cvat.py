@@ -20,6 +20,7 @@ from .tree import Tree, split_in, split_of
 
 ELLIPSE = 72  # corners of an ellipse
 OBJECTS = ("box", "polygon", "mask", "ellipse")
+MOST_FILES = 50  # XML files of a folder: where there are more, they are one per image
 LARGEST = 2**28  # px of a mask
 
 
@@ -31,7 +32,11 @@ class CvatFormat:
 
     def recognise(self, tree: Tree) -> Found | None:
         """By the beginning of XML files."""
-        files = [tree.chosen] if tree.chosen.is_file() else tree.of("xml")
+        by_folder: dict[Path, list[Path]] = defaultdict(list)
+        for path in tree.of("xml"):
+            by_folder[path.parent].append(path)
+        files = [path for some in by_folder.values() if len(some) <= MOST_FILES for path in some]
+        files = [tree.chosen] if tree.chosen.is_file() else files
         files = [path for path in files if path.suffix.lower() == ".xml" and _is_cvat(path)]
         if not files:
             return None

@@ -76,7 +76,6 @@ def _is_labelme(path: Path) -> bool:
 
 
 def _pictures(paths: list[Path], tree: Tree, reading: Reading) -> Iterator[Picture]:
-    annotated = set()
     for path in paths:
         content = read_json(path)
         if not isinstance(content, dict) or "shapes" not in content:
@@ -86,7 +85,6 @@ def _pictures(paths: list[Path], tree: Tree, reading: Reading) -> Iterator[Pictu
         if not isinstance(shapes, list):
             raise DataError(f"{path}: its shapes are {shorten(shapes)}; they must be a list.")
         image = _image(path, content, tree)
-        annotated.add(image)
         sides = [content.get(key) for key in ("imageWidth", "imageHeight")]
         declared = None
         if all(side is not None for side in sides):
@@ -94,10 +92,6 @@ def _pictures(paths: list[Path], tree: Tree, reading: Reading) -> Iterator[Pictu
         yield Picture(
             image, _shapes(shapes, path, reading), str(path), declared if declared and all(declared) else None
         )
-    folders = {path.parent for path in paths}
-    without = sum(path.parent in folders and path not in annotated for path in tree.images.paths)
-    if without:
-        reading.skipped["images without a JSON (nobody annotated them)"] += without
 
 
 def _image(path: Path, content: dict, tree: Tree) -> Path:

@@ -7,7 +7,7 @@ import logging
 import os
 import tempfile
 import zipfile
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
@@ -32,6 +32,7 @@ FORMATS: tuple[Format, ...] = (
     CocoFormat(), YoloFormat(), VocFormat(), LabelMeFormat(), CvatFormat(), OpenImagesFormat(), CsvFormat(),
 )  # fmt: skip
 ENDINGS = ("yaml", "yml", "json", "csv", "tsv", "txt", "xml", "data")
+_MASKS = frozenset(("segmentationobject", "segmentationclass", "masks", "mask"))
 ORDER = ("train", "val", "test")
 
 logger = logging.getLogger(__name__)
@@ -220,10 +221,29 @@ def build(found: Found, reading: Reading, tree: Tree) -> tuple[dict[str, BuiltSp
             f"{tree.chosen} ({found.format.name}: {found.evidence}) has no object of a class{_reasons(reading)}: there "
             "is nothing to learn."
         )
+    _note_what_is_odd(built, categories, reading, tree)
+    return {name: built[name] for name in sorted(built, key=_place)}, categories
+
+
+def _note_what_is_odd(built: dict[str, BuiltSplit], categories: list[Category], reading: Reading, tree: Tree) -> None:
+    """Say what no reader would refuse and few people want."""
+    used = {path for split in built.values() for path in split.paths}
+    unused = [
+        path for path in tree.images.below(tree.chosen)
+        if path not in used and not _MASKS.intersection(part.lower() for part in path.relative_to(tree.root).parts)
+    ]  # fmt: skip
+    if unused and tree.chosen.is_dir():
+        shown = os.path.relpath(unused[0], tree.root)
+        reading.skipped[f"images that no annotation belongs to, such as {shown}"] += len(unused)
+    by_letters: dict[str, list[str]] = defaultdict(list)
+    for category in categories:
+        by_letters[" ".join(category.name.casefold().replace("_", " ").replace("-", " ").split())].append(category.name)
+    for alike in by_letters.values():
+        if len(alike) > 1:
+            reading.notes.append(f"{' and '.join(map(repr, alike))} are different classes")
     for one, other in combinations(sorted(built, key=_place), 2):
         if both := len(set(built[one].paths) & set(built[other].paths)):
             reading.notes.append(f"{both} images are in both {one} and {other}: what is measured there means little")
-    return {name: built[name] for name in sorted(built, key=_place)}, categories
 
 
 def _place(split: str) -> tuple[int, str]:

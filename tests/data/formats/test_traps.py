@@ -219,7 +219,16 @@ def test_a_folder_of_images_without_labels_beside_is_no_background(root):
     image(root / "images" / "a.jpg")
     text(root / "labels" / "a.txt", "0 0.5 0.5 0.2 0.2\n")
     image(root / "screenshots" / "b.jpg")
-    assert only(root)[0].file_names == ["images/a.jpg"]
+    dataset, _, data = only(root)
+    assert dataset.file_names == ["images/a.jpg"]
+    assert data.skipped == {"images that no annotation belongs to, such as screenshots/b.jpg": 1}
+
+
+def test_classes_of_nearly_one_name_are_told_of(root):
+    image(root / "images" / "a.jpg")
+    text(root / "labels" / "a.txt", "0 0.5 0.5 0.2 0.2\n")
+    text(root / "data.yaml", "train: images\nnames: [fire truck, Fire_Truck, dog]\n")
+    assert "'fire truck' and 'Fire_Truck' are different classes" in only(root)[2].notes
 
 
 def test_linked_folders_of_images(root, tmp_path):
