@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from ...errors import DataError
@@ -9,6 +10,7 @@ from ..coco_json import shorten
 from .protocol import Reading, Shape
 from .reading import number, read_text, whole
 
+_PLAIN = re.compile(r"\d{1,6}( -?\d{1,4}(\.\d{1,30})?)*", re.ASCII)
 BEYOND = 0.1  # shares: tools round, and boxes of objects at the edge stick out a little
 
 
@@ -56,8 +58,11 @@ def _plain(parts: list[str]) -> bool:
 def _shape(
     parts: list[str], size: tuple[int, int], classes: int, keypoints: tuple[int, int] | None, where: str
 ) -> Shape:
-    values = [number(part, where, f"number {at} ({shorten(part)})") for at, part in enumerate(parts[1:], 2)]
-    label = whole(parts[0], where, f"the class {shorten(parts[0])}")
+    if _PLAIN.fullmatch(" ".join(parts)):  # as nearly all are
+        values, label = [float(part) for part in parts[1:]], int(parts[0])
+    else:
+        values = [number(part, where, f"number {at} ({shorten(part)})") for at, part in enumerate(parts[1:], 2)]
+        label = whole(parts[0], where, f"the class {shorten(parts[0])}")
     if not 0 <= label < classes:
         raise DataError(
             f"{where}: the class is {label}, but there are {classes} names (0 to {classes - 1}). Add its name, or "
