@@ -14,6 +14,7 @@ from typing import IO
 import numpy as np
 
 from ...errors import DataError
+from ..coco_checks import is_encodable
 from ..rle import window_counts
 from .protocol import Category, Picture, Reading, Shape
 from .sizes import ImageSize, ImageSizes
@@ -233,7 +234,14 @@ def _area(polygon: list[float]) -> float:
 
 
 def place_images(paths: list[Path], root: Path) -> tuple[Path, list[str]]:
-    """The folder that holds all these files, `root` or the nearest above them all, and their names from there."""
+    """The folder that holds all these files, `root` or the nearest above them all, and their names from there.
+
+    Raises:
+        DataError: a name that is no UTF-8 text, which no JSON can hold.
+    """
+    for path in paths:
+        if not is_encodable(str(path)):
+            raise DataError(f"The image {str(path)!a} has a name that is no UTF-8 text: rename it.")
     inside = all(folder.is_relative_to(root) for folder in {path.parent for path in paths})
     folder = root if inside else Path(os.path.commonpath([path.parent for path in paths]))
     return folder, [os.path.relpath(path, folder) for path in paths]

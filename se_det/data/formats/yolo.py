@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from .protocol import Category, Found, Picture, Reading
 from .reading import class_name, read_text, whole
 from .sizes import ImageSizes
 from .tree import SPLITS, Tree, extension, split_in, split_of
-from .yolo_lines import looks_like_labels, read_labels
+from .yolo_lines import MOST_CLASSES, looks_like_labels, read_labels
 
 LOOKED_AT = 5  # label files of a folder
 NAMES = ("classes.txt", "obj.names", "_darknet.labels", "names.txt", "labels.txt", "predefined_classes.txt")
@@ -171,11 +172,14 @@ class _LabelFiles:
 
 
 def _highest(path: Path) -> int:
-    """The highest class of a label file that looks like one."""
-    text = _text(path)
-    return max((int(float(line.split()[0])) for line in text.splitlines() if line.strip()), default=-1) if (
-        looks_like_labels(text)
-    ) else -1  # fmt: skip
+    """The highest class of a label file; what is no number is refused when its line is read."""
+    found = -1
+    for line in _text(path).splitlines():
+        with suppress(ValueError, IndexError, OverflowError):
+            label = float(line.split()[0])
+            if label < MOST_CLASSES:
+                found = max(found, int(label))
+    return found
 
 
 def _names_file(tree: Tree) -> list[str] | None:

@@ -11,6 +11,7 @@ from .protocol import Reading, Shape
 from .reading import number, read_text, whole
 
 _PLAIN = re.compile(r"\d{1,6}( -?\d{1,4}(\.\d{1,30})?)*", re.ASCII)
+MOST_CLASSES = 100_000
 BEYOND = 0.1  # shares: tools round, and boxes of objects at the edge stick out a little
 
 
@@ -52,7 +53,7 @@ def _plain(parts: list[str]) -> bool:
         values = [float(part) for part in parts]
     except ValueError:
         return False
-    return values[0] >= 0 and values[0] == int(values[0]) and all(-1 <= v <= 2 for v in values[1:5])
+    return 0 <= values[0] < MOST_CLASSES and values[0] == int(values[0]) and all(-1 <= v <= 2 for v in values[1:5])
 
 
 def _shape(

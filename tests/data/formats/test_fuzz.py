@@ -14,7 +14,23 @@ from se_det.errors import SeDetError
 from tests.data.formats import writers
 from tests.data.formats.writers import random_set
 
+
+def yolo_without_names(samples: list[writers.Sample], root: Path) -> None:
+    writers.yolo(samples, root)
+    (root / "data.yaml").unlink()
+
+
+def darknet(samples: list[writers.Sample], root: Path) -> None:
+    yolo_without_names(samples, root)
+    names = [str(path.relative_to(root)) for path in sorted((root / "images").rglob("*.*"))]
+    for name, lines in (("train.txt", names), ("obj.names", writers.CLASSES)):
+        (root / name).write_text("\n".join(lines), encoding="utf-8")
+    (root / "obj.data").write_text("classes=3\ntrain=train.txt\nnames=obj.names\n")
+
+
 FORMATS = {
+    "yolo without names": (yolo_without_names, (".txt",)),
+    "darknet": (darknet, ("train.txt", "obj.", ".data")),
     "yolo": (writers.yolo, (".txt", ".yaml")),
     "yolo polygons": (partial(writers.yolo, polygons=True), (".txt",)),
     "voc": (partial(writers.voc, masks=True), (".xml", ".txt", "SegmentationObject")),

@@ -445,6 +445,14 @@ def test_sizes_are_kept_until_their_files_change(root, monkeypatch):
     assert only(root)[0].image(0).width == 60
 
 
+def test_a_name_that_is_no_text_is_refused(root):
+    image(root / "a.jpg")
+    text(root / "a.txt", "0 0.5 0.5 0.2 0.2\n")
+    for ending in ("jpg", "txt"):
+        os.rename(root / f"a.{ending}", os.fsencode(root) + b"/\xff." + ending.encode())
+    assert "is no UTF-8 text: rename it" in refusal(root)
+
+
 def test_nothing_is_written_into_the_data_set(root):
     writers.yolo(random_set(1), root)
     before = sorted((path, path.stat().st_mtime_ns) for path in root.rglob("*"))
