@@ -20,6 +20,7 @@ COMMANDS = {
     "train": ("train", "train and evaluate a detector"),
     "pretrain": ("pretrain", "train and evaluate a classifier, whose backbone starts a detector"),
     "predict": ("predict", "detect objects in images and draw them"),
+    "import": ("import_data", "write a data set as a labelling tool exported it as COCO"),
     "check-data": ("check_data", "find everything that is wrong with a data set, before training"),
     "analyze-model": ("analyze_model", "count what networks cost, and look at what their gates do"),
     "convert-weights": ("convert_weights", "convert a weight file of another program, or to another program's names"),
