@@ -7,6 +7,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from ..errors import ConfigError
+from .strided_pointwise import take_strided_cells
 from .valid_area import ValidArea
 
 NORMS = ("", "BN", "SyncBN", "FrozenBN", "GN")
@@ -136,7 +137,8 @@ def apply_frozen(conv: nn.Conv2d, x: torch.Tensor) -> torch.Tensor:
     nor kept for it.
     """
     weight, bias = affine_convolution(conv)
-    return F.conv2d(x, weight, bias, conv.stride, conv.padding, conv.dilation, conv.groups)
+    x, stride = take_strided_cells(conv, x)
+    return F.conv2d(x, weight, bias, stride, conv.padding, conv.dilation, conv.groups)
 
 
 def affine_convolution(conv: nn.Conv2d) -> tuple[torch.Tensor, torch.Tensor | None]:
