@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from .. import __version__
 from ..allocator import keep_freed_memory
 from ..errors import SeDetError
+from ..plugins import load_plugins
 
 # command: (module with `add_arguments(parser)` and `run(args)`, what it is for)
 COMMANDS = {
@@ -46,10 +47,15 @@ def run_command(name: str, argv: Sequence[str] | None = None, *, prog: str | Non
     module = importlib.import_module(f".{module_name}", __package__)
     parser = argparse.ArgumentParser(prog=prog or f"se-det {name}", description=f"{purpose[0].upper()}{purpose[1:]}.")
     module.add_arguments(parser)
+    parser.add_argument(
+        "--plugin", action="append", default=[], metavar="FILE",
+        help="a Python file that adds gates, heads, augmentations, ... (docs/extending.md); may be repeated",
+    )  # fmt: skip
     args = parser.parse_args(argv)
     keep_freed_memory()
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
     try:
+        load_plugins(args.plugin)
         return module.run(args) or 0
     except SeDetError as error:
         sys.stdout.flush()

@@ -12,11 +12,14 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from ..errors import ConfigError, suggestion
+from ..errors import ConfigError
+from ..registry import Registry
 from .norms import GroupNorm, get_descriptor_norm
 from .tracing import is_traced
 from .valid_area import ValidArea, average_grid
 
+# Gates by name: `build(channels, *, stage, reduction, bias, norm)` makes the one of a block of `stage`.
+GATES = Registry("gate")
 # Side of RG-SE's grid by stage: a fixed 7 x 7 window on the 56, 28, 14 and 7 cells of a 224 px image.
 RG_GRIDS = {"res2": 8, "res3": 4, "res4": 2, "res5": 1}
 
@@ -181,7 +184,17 @@ class CBAM(SE):
         )
 
 
-GATES = ("none", "se", "sp_se", "rg_se", "cbam")
+GATES.register(lambda channels, *, stage, norm, **common: SE(channels, **common), name="se")
+GATES.register(lambda channels, *, stage, norm, **common: SPSE(channels, norm=norm, **common), name="sp_se")
+GATES.register(
+    lambda channels, *, stage, norm, **common: RGSE(channels, grid=RG_GRIDS[stage], norm=norm, **common), name="rg_se"
+)
+GATES.register(lambda channels, *, stage, norm, **common: CBAM(channels, norm=norm, **common), name="cbam")
+
+
+def gate_names() -> list[str]:
+    """The names that a gate of MODEL.GATE.NAME may have, "none" first."""
+    return ["none", *GATES.names()]
 
 
 def make_gate(
@@ -192,15 +205,8 @@ def make_gate(
     Raises:
         ConfigError: the name is unknown, or the reduction leaves no hidden unit.
     """
-    common = {"reduction": reduction, "bias": bias}
     if name == "none":
         return None
-    if name == "se":
-        return SE(channels, **common)
-    if name == "sp_se":
-        return SPSE(channels, norm=norm, **common)
-    if name == "rg_se":
-        return RGSE(channels, grid=RG_GRIDS[stage], norm=norm, **common)
-    if name == "cbam":
-        return CBAM(channels, norm=norm, **common)
-    raise ConfigError(f"MODEL.GATE.NAME '{name}' is unknown: use one of {', '.join(GATES)}.{suggestion(name, GATES)}")
+    return GATES.get(name, "MODEL.GATE.NAME", more=("none",))(
+        channels, stage=stage, reduction=reduction, bias=bias, norm=norm
+    )

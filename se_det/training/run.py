@@ -33,13 +33,13 @@ from .distributed import broadcast_statistics, wrap_distributed
 from .ema import EMA
 from .hooks import PeriodicActions
 from .loop import train
-from .metrics import MetricsWriter
 from .output_folder import OutputFolder
 from .preemption import StopRequest, stop_on_signals
 from .progress import Progress
 from .resume_checks import check_engine, check_resumable
 from .run_log import run_log
 from .state import RunState, restore_frozen
+from .writers import Writers
 
 Metrics = dict[str, dict[str, float]]
 
@@ -118,7 +118,7 @@ def run_training(
         if saved:
             run.restore(saved, path)
         evaluation = Evaluation(cfg, test_datasets, stop) if test_datasets else None
-        writer: MetricsWriter | None = None
+        writer: Writers | None = None
         actions = PeriodicActions(
             checkpointer=Checkpointer(cfg.OUTPUT_DIR),
             snapshot=run.snapshot,
@@ -141,7 +141,8 @@ def run_training(
         if comm.is_main_process():
             log.write_to(cfg.OUTPUT_DIR)
             write_text(Path(cfg.OUTPUT_DIR) / "config.yaml", run.config)
-            writer = MetricsWriter(cfg.OUTPUT_DIR, start=start, evaluated=not actions.evaluation_pending(start))
+            evaluated = not actions.evaluation_pending(start)
+            writer = Writers(cfg.WRITERS, cfg.OUTPUT_DIR, start=start, evaluated=evaluated)
         _log_size(model, run.images)
         try:
             if not actions.evaluate_if_due(start) and start < cfg.SOLVER.MAX_ITER:
