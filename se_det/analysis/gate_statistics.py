@@ -13,8 +13,8 @@ import torch
 from PIL import Image
 from torch import nn
 
-from ..data.image_files import is_hidden, list_files
 from ..data.images import read_image
+from ..data.listing import is_hidden, list_files
 from ..errors import ConfigError, DataError
 from ..layers.gates import SE
 

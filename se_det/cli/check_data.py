@@ -21,6 +21,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--absolute-file-names", action="store_true", help="allow file names that are absolute, or climb with '..'"
     )
+    parser.add_argument(
+        "--uncrowd", action="store_true", help="with --fix: annotations marked iscrowd become plain objects"
+    )
     parser.add_argument("--json-only", action="store_true", help="do not open the images")
 
 
@@ -34,13 +37,15 @@ def run(args: argparse.Namespace) -> int:
     from ..data.check.histograms import draw_histograms
     from ..data.check.repair import check_output, write_cleaned
     from ..data.check.result_cache import cache_summary
-    from ..errors import ConfigError
+    from ..errors import ConfigError, DataError
     from ..files import atomic_write, write_json
 
     if args.against_images and not args.against:
         raise ConfigError("--against-images goes with --against J2.")
     if args.json_only and (args.fix or args.against):
         raise ConfigError("--json-only opens no image, and --fix and --against need them: leave it out.")
+    if args.uncrowd and not args.fix:
+        raise ConfigError("--uncrowd goes with --fix OUT: the annotations themselves are never changed.")
     if args.fix:
         check_output(Path(args.fix), Path(args.json), Path(args.images))
     report = check_dataset(
@@ -68,6 +73,14 @@ def run(args: argparse.Namespace) -> int:
         atomic_write(args.histograms, lambda file: file.write(data))
         logger.info("Wrote %s.", args.histograms)
     if args.fix:
-        changes = write_cleaned(report, Path(args.fix))
-        logger.info("Wrote a cleaned copy to %s: %d changes, listed in its changes.json.", args.fix, len(changes))
+        copy = write_cleaned(report, Path(args.fix), uncrowd=args.uncrowd)
+        (images, of_images), (annotations, of_annotations) = copy.images, copy.annotations
+        kept = f"{images} of {of_images} images and {annotations} of {of_annotations} annotations"
+        if not copy.is_usable:
+            raise DataError(
+                f"{args.json} could not be cleaned: the copy in {args.fix} keeps {kept}. Its changes.json says why "
+                "each of the others was left out; correct that in the program that wrote the file."
+            )
+        logger.info("Wrote a cleaned copy to %s with %s; %d changes are listed in its changes.json.", args.fix, kept,
+                    len(copy.changes))  # fmt: skip
     return 1 if report.errors else 0

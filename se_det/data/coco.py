@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +13,11 @@ import torch
 
 from ..errors import DataError
 from . import coco_checks as checks
+from .annotation_marks import CROWD_REMEDY, crowd_like_marks, crowd_warnings
 from .coco_dataset import CocoDataset, ImageAnnotations, ImageInfo
 from .coco_json import parse_coco
-from .coco_masks import segmentations
+from .coco_masks import Segmentations, segmentations
+from .polygon_holes import nesting_depth
 from .string_array import StringArray
 
 __all__ = ["CocoDataset", "ImageAnnotations", "ImageInfo", "compare_categories", "read_coco"]
@@ -58,6 +61,7 @@ def read_coco(
     crowd = checks.crowds(path, found, ids)
     areas = checks.areas(path, found, ids, xywh)
     masks = segmentations(path, found, ids, image_sizes[owners], xywh, content.polygons, lenient=drop_empty_boxes)
+    _warn_of_marks(path, found, crowd, classes, category_names, masks)
     if empty.any():
         logger.info("%s: %d annotations without area are left out.", path, int(empty.sum()))
 
@@ -95,6 +99,30 @@ def read_coco(
         path, len(image_ids), len(order), int(crowd[order].sum()), len(category_ids), time.perf_counter() - start,
     )  # fmt: skip
     return dataset
+
+
+def _warn_of_marks(
+    path: Path, annotations: list[dict], crowd: np.ndarray, classes: np.ndarray, names: Sequence[str],
+    masks: Segmentations,
+) -> None:  # fmt: skip
+    """Say what is in the file that training and evaluation do not take as its author may mean it."""
+    found = [sentence for _, sentence in crowd_warnings(crowd, classes, names)]
+    if found:
+        logger.warning("%s: %s: %s.", path, "; ".join(found), CROWD_REMEDY)
+    for key, positions in crowd_like_marks(annotations).items():
+        logger.warning(
+            "%s: %d annotations are marked %s, which is no mark of COCO's: they count as plain objects. Set iscrowd to "
+            "1 for those that shall not.", path, len(positions), ascii(key),
+        )  # fmt: skip
+    owner = np.full(len(masks.polygon_start) - 1, -1)
+    for at in np.flatnonzero(np.diff(masks.polygon_range)[:, 0] > 1).tolist():
+        owner[slice(*masks.polygon_range[at])] = at
+    holes = int((nesting_depth(masks.vertices, masks.polygon_start, owner) % 2).sum())
+    if holes:
+        logger.warning(
+            "%s: %d polygons lie inside another one of their annotation. COCO draws the union, so a hole is filled: "
+            "encode such masks as RLE (`se-det check-data --fix OUT` does where the area says so).", path, holes,
+        )  # fmt: skip
 
 
 def compare_categories(train: CocoDataset, val: CocoDataset) -> None:

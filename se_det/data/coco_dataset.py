@@ -161,7 +161,11 @@ class CocoDataset:
 
     def has_annotations(self) -> bool:
         """Whether any image has an annotation that is not a crowd: without one there is no AP."""
-        return bool(self._not_crowd(torch.ones(len(self._columns["crowd"]), dtype=torch.bool)).any())
+        return self.num_annotations() > 0
+
+    def num_annotations(self) -> int:
+        """How many annotations there are, crowds not counted."""
+        return int(self._not_crowd(torch.ones(len(self._columns["crowd"]), dtype=torch.bool)).sum())
 
     def num_annotations_without_mask(self) -> int:
         """How many annotations, crowds not counted, have no segmentation."""

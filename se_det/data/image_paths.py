@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 from urllib.parse import unquote
 
 from ..errors import DataError
-from .image_files import is_image_name
+from .listing import is_image_name
 
 
 def check_files(json_path: Path, folder: Path, names: Iterable[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 
 import numpy as np
@@ -17,6 +18,8 @@ from .samples import TestDataset, TrainDataset
 from .skipping import ReplaceBadImages, SkippedImages
 from .transforms import RESIZE_METHODS
 from .worker_loader import Loader
+
+logger = logging.getLogger(__name__)
 
 
 def train_loader(
@@ -189,9 +192,15 @@ def _check_input(cfg: CfgNode) -> None:
 
 def _check_masks(datasets: Sequence[CocoDataset]) -> None:
     for dataset in datasets:
-        lacking = dataset.num_annotations_without_mask()
-        if lacking:
+        lacking, total = dataset.num_annotations_without_mask(), dataset.num_annotations()
+        if lacking == total > 0:
             raise DataError(
-                f"{dataset.json_path}: {lacking} annotations have no segmentation, which a mask head needs of each. "
-                "Train a detector without masks (MODEL.MASK_ON False, a faster_rcnn config), or add the segmentations."
+                f"{dataset.json_path}: none of its {total} annotations has a segmentation, which a mask head learns "
+                "from. Train a detector without masks (MODEL.MASK_ON False, a faster_rcnn config), or add the "
+                "segmentations."
             )
+        if lacking:
+            logger.warning(
+                "%s: %d of %d annotations have no segmentation: their boxes are learned, and masks from the others.",
+                dataset.json_path, lacking, total,
+            )  # fmt: skip

@@ -173,8 +173,8 @@ def _instances(sample: Sample) -> dict[str, Any]:
     boxes = np.clip(sample.boxes, 0.0, np.array([width, height, width, height], np.float64)).astype(np.float32)
     keep = ((boxes[:, 2:] - boxes[:, :2]) > EMPTY).all(axis=1)
     if sample.masks is not None:
-        # As in Detectron2 an instance whose mask has vanished, here by resizing, is none.
-        keep &= sample.masks.drawn(len(keep))
+        # As in Detectron2 an instance whose mask has vanished, here by resizing, is none; one that never had a mask is.
+        keep &= ~sample.masks.vanished(len(keep))
     instances: dict[str, Any] = {"gt_boxes": boxes[keep], "gt_classes": sample.classes[keep]}
     if sample.masks is not None:
         masks = sample.masks.select(keep)

@@ -48,6 +48,14 @@ def crop_masks(
     return result
 
 
+def instances_with_mask(masks: Mapping[str, torch.Tensor], count: int) -> torch.Tensor:
+    """bool (count,): which of so many instances have a mask; on the device of `masks`."""
+    result = torch.zeros(count, dtype=torch.bool, device=masks["polygon_owner"].device)
+    for key in ("polygon_owner", "bitmap_owner"):
+        result.index_fill_(0, masks[key].long(), True)
+    return result
+
+
 def _pairs(instances: torch.Tensor, owners: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """All (position in `instances`, position in `owners`) that name the same instance."""
     return (instances[:, None] == owners[None, :]).nonzero(as_tuple=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+import numpy as np
 import torch
 
 from .boxes import pairwise_iou
@@ -57,8 +58,8 @@ def match(
     # The highest overlap of an object is known only when all boxes have been seen.
     highest.masked_fill_(highest == 0, torch.inf)  # no box meets it
     for at, near, of_piece in pieces:
-        if boxes.device.type == "cpu":
-            near = near[of_piece == highest[near]]
+        if _may_ask(boxes):
+            near = near[_positions(of_piece == highest[near])]
             if not len(near):
                 continue
         reached = (pairwise_iou(truth[near], boxes[at]) == highest[near, None]).any(0)
@@ -73,7 +74,7 @@ def _pieces(truth: torch.Tensor, boxes: torch.Tensor) -> Iterator[tuple[slice, t
     device would have to be waited for.
     """
     everything = torch.arange(len(truth), device=truth.device)
-    on_cpu = boxes.device.type == "cpu"
+    on_cpu = _may_ask(boxes)
     size = max(PIECE // len(truth), FEWEST) if on_cpu else max(64 * PIECE // len(truth), 1)
     for start in range(0, len(boxes), size):
         at = slice(start, start + size)
@@ -81,9 +82,19 @@ def _pieces(truth: torch.Tensor, boxes: torch.Tensor) -> Iterator[tuple[slice, t
             yield at, everything
             continue
         low, high = boxes[at, :2].amin(0), boxes[at, 2:].amax(0)
-        near = everything[((truth[:, :2] < high) & (truth[:, 2:] > low)).all(1)]
+        near = _positions(((truth[:, :2] < high) & (truth[:, 2:] > low)).all(1))
         if len(near):
             yield at, near
+
+
+def _may_ask(tensor: torch.Tensor) -> bool:
+    """Whether a number of it can be had without waiting for a device."""
+    return tensor.device.type == "cpu"
+
+
+def _positions(mask: torch.Tensor) -> torch.Tensor:
+    """Where a mask on the CPU is true."""
+    return torch.from_numpy(np.flatnonzero(mask.numpy()))
 
 
 def sample(

@@ -10,7 +10,7 @@ from torch import nn
 
 from .box_head import BoxHead, BoxPredictor
 from .mask_head import MaskHead
-from .masks import crop_masks
+from .masks import crop_masks, instances_with_mask
 from .matching import match, sample, true_indices_first
 from .pooler import ROIPooler
 
@@ -136,9 +136,14 @@ class StandardROIHeads(nn.Module):
         side = 2 * self.mask_pooler.output_size
         for s, instances in zip(sampled, truth):
             positives = s["positives"]
-            boxes.append(s["boxes"][:positives])
-            classes.append(s["classes"][:positives])
-            targets.append(crop_masks(instances["gt_masks"], s["instances"][:positives], boxes[-1], side))
+            shown, of_class, instance = (s[key][:positives] for key in ("boxes", "classes", "instances"))
+            masked = instances_with_mask(instances["gt_masks"], len(instances["gt_classes"]))
+            if not masked.all():  # a box without a mask has nothing to say of one
+                kept = masked.to(instance.device)[instance].nonzero()[:, 0]
+                shown, of_class, instance = shown[kept], of_class[kept], instance[kept]
+            boxes.append(shown)
+            classes.append(of_class)
+            targets.append(crop_masks(instances["gt_masks"], instance, shown, side))
         return self.mask_head.loss(self.mask_pooler(maps, boxes), torch.cat(classes), torch.cat(targets))
 
     def detect(

@@ -9,7 +9,7 @@ import numpy as np
 
 from .cell_overlaps import Entries, mask_areas
 from .coco_protocol import LIMITS, THRESHOLDS, accumulate
-from .ground_truth import GroundTruth
+from .ground_truth import GroundTruth, is_ignored
 
 TASKS = ("bbox", "segm")
 # In the order of the protocol's own summary.
@@ -69,7 +69,7 @@ def coco_scores(
         true_shapes = np.array([a["bbox"] for a in annotations], np.float64).reshape(-1, 4)
     accumulated = accumulate(
         Entries(np.array(cells, np.int64), np.array([a["area"] for a in annotations], np.float64), true_shapes),
-        np.array([a["iscrowd"] for a in annotations], bool),
+        np.array([is_ignored(a, task) for a in annotations], bool),
         Entries(label * images + image, area, shapes),
         score,
         images=images,

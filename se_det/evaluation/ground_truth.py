@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 from collections import Counter
 from collections.abc import Hashable, Sequence
@@ -12,6 +13,8 @@ from typing import Any
 from pycocotools import mask as mask_tools
 
 from ..errors import DataError
+
+logger = logging.getLogger(__name__)
 
 
 class GroundTruth:
@@ -24,7 +27,7 @@ class GroundTruth:
 
     Attributes:
         annotations: those of the file, in its order, each with `image_id` and `category_id` (numbers), `bbox` XYWH px,
-            `area`, `iscrowd`, and for masks `segmentation`, an RLE.
+            `area`, `iscrowd`, and for masks `segmentation`, an RLE, and `mask_unknown`, whether that is only its box.
         image_numbers: the file's image id -> number, from 1.
         category_numbers: the file's category id -> number, from 1; the class index is one less.
         class_labels: a name per class index; a name that two categories share is followed by the category's id.
@@ -47,10 +50,11 @@ class GroundTruth:
             image_ids: the images to evaluate on; annotations of others are left out.
             category_ids: the file's category ids, ascending.
             category_names: their names, in the same order.
-            masks: whether segmentations are compared too, so that every annotation needs one.
+            masks: whether segmentations are compared too. What is found in the box of an annotation without one is then
+                not counted, as in a crowd.
 
         Raises:
-            DataError: an annotation has no segmentation although `masks`, a segmentation is not of its image's size,
+            DataError: no annotation has a segmentation although `masks`, a segmentation is not of its image's size,
                 or an `area` is not a number.
         """
         self.json_path = Path(json_path)
@@ -96,7 +100,11 @@ class GroundTruth:
             "iscrowd": int(bool(annotation.get("iscrowd", 0))),
         }
         if masks:
-            completed["segmentation"] = rle
+            unknown = rle is None
+            if unknown:
+                (rle,) = mask_tools.frPyObjects([_corners(x, y, width, height)], *size)
+                rle = {"size": list(size), "counts": _as_text(rle["counts"])}
+            completed |= {"segmentation": rle, "mask_unknown": unknown}
         return completed
 
     def _rle(self, annotation: dict, size: tuple[int, int]) -> dict[str, Any]:
@@ -117,12 +125,25 @@ class GroundTruth:
 
     def _check_segmentations(self, annotations: list[dict]) -> None:
         without = [annotation["id"] for annotation in annotations if not annotation.get("segmentation")]
-        if without:
+        if without and len(without) == len(annotations):
             raise DataError(
-                f"{self.json_path}: {len(without)} of {len(annotations)} annotations have no segmentation (the first "
-                f"is annotation {without[0]}), so masks cannot be evaluated on this file. Evaluate boxes only "
-                "(MODEL.MASK_ON False), or add the segmentations."
+                f"{self.json_path}: none of its {len(annotations)} annotations has a segmentation, so masks cannot be "
+                "evaluated on this file. Evaluate boxes only (MODEL.MASK_ON False), or add the segmentations."
             )
+        if without:
+            logger.warning(
+                "%s: %d of %d annotations have no segmentation (the first is annotation %s): in mask AP, what is found "
+                "in their boxes is not counted.", self.json_path, len(without), len(annotations), without[0],
+            )  # fmt: skip
+
+
+def is_ignored(annotation: dict[str, Any], task: str) -> bool:
+    """Whether detections in an annotation of `GroundTruth` do not count: of a crowd, or for "segm" an unknown mask."""
+    return bool(annotation["iscrowd"]) or (task == "segm" and annotation["mask_unknown"])
+
+
+def _corners(x: float, y: float, width: float, height: float) -> list[float]:
+    return [x, y, x + width, y, x + width, y + height, x, y + height]
 
 
 def _as_text(counts: str | bytes) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from pycocotools import mask as mask_tools
 
-from .ground_truth import GroundTruth
+from .ground_truth import GroundTruth, is_ignored
 
 DETECTIONS_PER_CLASS = 100  # of an image, as the COCO protocol takes
 ALMOST_ONE = 1 - 1e-10  # the protocol's upper bound of a threshold, so that rounding loses no perfect match
@@ -104,7 +104,8 @@ def _overlaps(
         taken[classes[index]] = taken.get(classes[index], 0) + 1
         if taken[classes[index]] <= DETECTIONS_PER_CLASS:
             kept.append(index)
-    crowd = [annotation["iscrowd"] for annotation in annotations]
+    task = "bbox" if key == "bbox" else "segm"
+    crowd = [int(is_ignored(annotation, task)) for annotation in annotations]
     iou = np.zeros((len(kept), len(annotations)))
     if kept and annotations:
         shapes = [results[index][key] for index in kept], [annotation[key] for annotation in annotations]

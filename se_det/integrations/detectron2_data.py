@@ -13,7 +13,7 @@ from pycocotools import mask as mask_tools
 
 from ..data.catalog import DATASETS, open_dataset
 from ..data.coco import CocoDataset, compare_categories
-from ..errors import ConfigError, suggestion
+from ..errors import ConfigError, DataError, suggestion
 from ..training import datasets
 
 # What one's own files are called in Detectron2's catalogs.
@@ -46,6 +46,13 @@ def resolve_datasets(cfg: CfgNode, *, training: bool) -> tuple[list[dict[str, An
         return [], test
     datasets.resolve_num_classes(cfg, ours[0])
     cfg.MODEL.RETINANET.NUM_CLASSES = cfg.MODEL.ROI_HEADS.NUM_CLASSES
+    for dataset in train.values() if cfg.MODEL.MASK_ON else ():
+        lacking = 0 if dataset is None else dataset.num_annotations_without_mask()
+        if lacking:
+            raise DataError(
+                f"{dataset.json_path}: {lacking} annotations have no segmentation, which Detectron2's mask head needs "
+                "of each. Use the builtin engine, which learns masks from the others, or set MODEL.MASK_ON False."
+            )
     if any(dataset.num_rle_annotations() for dataset in train.values() if dataset is not None):
         # Detectron2 draws polygons at the size of the box, but needs bitmaps as soon as one mask is run-length coded.
         logger.info("INPUT.MASK_FORMAT is set to bitmask, as the training data has run-length coded masks.")

@@ -77,6 +77,14 @@ def at(*path: Any, to: Any) -> Spoil:
     return change
 
 
+def every(key: str, value: Any) -> Spoil:
+    def change(it: Set) -> None:
+        for annotation in it.content["annotations"]:
+            annotation[key] = value
+
+    return change
+
+
 def without(*path: Any) -> Spoil:
     def change(it: Set) -> None:
         holder = it.content
@@ -142,6 +150,7 @@ def of_annotation(i: int, key: str, value: Any) -> Spoil:
 
 
 RLE = {"size": [HEIGHT, WIDTH], "counts": [10, 20, 30]}
+HOLLOW = [box_polygon(4, 4, 20, 20), box_polygon(8, 8, 4, 4)]
 # what is wrong: (how it is made so, the kind named, the id or file named)
 BROKEN: dict[str, tuple[Spoil, str, Any]] = {
     "not JSON": (lambda it: setattr(it, "content", "{"), "format", None),
@@ -182,10 +191,10 @@ BROKEN: dict[str, tuple[Spoil, str, Any]] = {
     "normalised": (boxes(fractions), "box-normalised", 10),
     "normalised, boxes only": (boxes(fractions, masks=False), "box-normalised", 10),
     "box of another mask": (of_annotation(0, "bbox", [40, 30, 20, 15]), "box-off-mask", 10),
-    "three numbers in a box": (of_annotation(0, "bbox", [1, 2, 3]), "wrong-type", 10),
-    "no box": (without("annotations", 0, "bbox"), "wrong-type", 10),
-    "box of nan": (of_annotation(0, "bbox", [1, 2, float("nan"), 3]), "not-finite", 10),
-    "huge number": (of_annotation(0, "bbox", [1, 2, 10**400, 3]), "not-finite", 10),
+    "three numbers in a box": (of_annotation(6, "bbox", [1, 2, 3]), "wrong-type", 70),
+    "no box": (without("annotations", 6, "bbox"), "wrong-type", 70),
+    "box of nan": (of_annotation(6, "bbox", [1, 2, float("nan"), 3]), "not-finite", 70),
+    "huge number": (of_annotation(6, "bbox", [1, 2, 10**400, 3]), "not-finite", 70),
     "polygon of nan": (of_annotation(0, "segmentation", [[1, 2, 3, float("nan"), 5, 6]]), "not-finite", 10),
     "polygon too short": (of_annotation(0, "segmentation", [[4, 4, 24, 24]]), "polygon-too-short", 10),
     "empty polygon": (of_annotation(0, "segmentation", [[]]), "polygon-too-short", 10),
@@ -201,7 +210,8 @@ BROKEN: dict[str, tuple[Spoil, str, Any]] = {
     "area too large": (of_annotation(6, "area", 4000), "area-off", 70),
     "area negative": (of_annotation(0, "area", -5), "wrong-type", 10),
     "area infinite": (of_annotation(0, "area", float("inf")), "not-finite", 10),
-    "iscrowd a text": (of_annotation(0, "iscrowd", "yes"), "wrong-type", 10),
+    "iscrowd a word": (of_annotation(0, "iscrowd", "maybe"), "wrong-type", 10),
+    "iscrowd a text": (of_annotation(0, "iscrowd", "0"), "other-form", 10),
     "annotation twice": (
         lambda it: it.content["annotations"].append({**it.content["annotations"][0], "id": 11}),
         "annotation-twice", 11,
@@ -218,7 +228,13 @@ BROKEN: dict[str, tuple[Spoil, str, Any]] = {
     "absolute file name": (at("images", 1, "file_name", to="/etc/passwd"), "file-outside", 2),
     "link to nothing": (dangling_link, "missing-file", 2),
     "file name a number": (at("images", 1, "file_name", to=5), "wrong-type", 2),
-    "width a text": (at("images", 1, "width", to="64"), "wrong-type", 2),
+    "width a text": (at("images", 1, "width", to="64"), "other-form", 2),
+    "width a word": (at("images", 1, "width", to="wide"), "wrong-type", 2),
+    "name in capitals": (at("images", 1, "file_name", to="B.PNG"), "file-name-off", 2),
+    "a hole": (of_annotation(0, "segmentation", HOLLOW), "polygon-hole", 10),
+    "a class of crowds": (every("iscrowd", 1), "class-of-crowds", None),
+    "an ignored object": (of_annotation(0, "ignore", 1), "crowd-like", 10),
+    "a difficult object": (of_annotation(0, "difficult", "1"), "crowd-like", 10),
     "width nan": (at("images", 1, "width", to=float("nan")), "not-finite", 2),
     "id a list": (of_annotation(0, "id", [1]), "wrong-type", None),
     "id true": (of_annotation(0, "image_id", True), "wrong-type", 10),

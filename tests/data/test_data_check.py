@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 from broken_sets import BROKEN, HEIGHT, WIDTH, Set, pixels
 from PIL import Image
+from pycocotools import mask as mask_tools
 
+from se_det.cli.main import main
 from se_det.data import read_coco, read_image
 from se_det.data.check import KINDS, check_dataset, compare_splits
 from se_det.data.check.histograms import draw_histograms
@@ -31,7 +33,7 @@ def snapshot(folder):
 
 def test_a_sound_set_is_found_sound(it):
     report = check_dataset(*it.save())
-    assert list(report.findings) == [], report.text()
+    assert [(f.kind, f.id) for f in report.findings] == [("no-mask", 70), ("no-mask", 80)], report.text()
     assert report.errors == 0
     assert report.classes == [("cup", 4), ("owl", 4)]
     assert report.box_sides()[:2].tolist() == [20.0, pytest.approx(360**0.5)]
@@ -91,7 +93,7 @@ def test_the_cleaned_copy_is_sound_and_the_input_untouched(it, tmp_path_factory,
             write_cleaned(report, out)
         assert not (out / "annotations.json").exists()
     else:
-        changes = write_cleaned(report, out)
+        changes = write_cleaned(report, out).changes
         assert json.loads((out / "changes.json").read_text()) == changes
         again = check_dataset(out / "annotations.json", out / "images")
         if json.loads((out / "annotations.json").read_text())["images"]:
@@ -105,7 +107,7 @@ def test_the_cleaned_copy_is_sound_and_the_input_untouched(it, tmp_path_factory,
 
 def cleaned(it, out):
     report = check_dataset(*it.save())
-    changes = write_cleaned(report, out)
+    changes = write_cleaned(report, out).changes
     content = json.loads((out / "annotations.json").read_text())
     return content, {annotation["id"]: annotation for annotation in content["annotations"]}, changes
 
@@ -143,6 +145,173 @@ def test_a_tiff_turned_after_it_was_annotated_is_stored_as_it_was_annotated(it, 
     _, _, changes = cleaned(it, tmp_path / "out")
     assert [c["change"] for c in changes] == ["stored without EXIF rotation"]
     assert np.array_equal(read_image(tmp_path / "out" / "images" / "a.tif", "RGB"), stored)
+
+
+RUNS = {"size": [HEIGHT, WIDTH], "counts": [HEIGHT * 4 + 4, 10, HEIGHT * WIDTH - HEIGHT * 4 - 14]}
+SQUARE = [4, 4, 24, 4, 24, 24, 4, 24]
+# What one annotation has in another form, and what is meant by it.
+FORMS = {
+    "category id a float": ({"category_id": 3.0}, {"category_id": 3}),
+    "category id a text": ({"category_id": "3"}, {"category_id": 3}),
+    "image id a float": ({"image_id": 1.0}, {"image_id": 1}),
+    "image id a text": ({"image_id": "1"}, {"image_id": 1}),
+    "id a float": ({"id": 10.0}, {"id": 10}),
+    "box of texts": ({"bbox": ["4", "4.0", " 20", "2e1"]}, {"bbox": [4, 4, 20, 20]}),
+    "box a text": ({"bbox": "4, 4, 20, 20"}, {"bbox": [4, 4, 20, 20]}),
+    "box in brackets": ({"bbox": "[4.0 4.0 20.0 20.0]"}, {"bbox": [4, 4, 20, 20]}),
+    "box an object": ({"bbox": {"x": 4, "y": 4, "width": 20, "height": 20}}, {"bbox": [4, 4, 20, 20]}),
+    "box in a list": ({"bbox": [[4, 4, 20, 20]]}, {"bbox": [4, 4, 20, 20]}),
+    "no box": ({"bbox": None}, {"bbox": [4, 4, 20, 20]}),
+    "box of nan": ({"bbox": [float("nan")] * 4}, {"bbox": [4, 4, 20, 20]}),
+    "no box beside runs": ({"bbox": [], "segmentation": RUNS, "area": 10}, {"bbox": [4, 4, 1, 10]}),
+    "area a text": ({"area": "400"}, {"area": 400}),
+    "crowd false": ({"iscrowd": "false"}, {"iscrowd": 0}),
+    "crowd a float": ({"iscrowd": 0.0}, {"iscrowd": 0}),
+    "crowd null": ({"iscrowd": None}, {"iscrowd": 0}),
+    "flat polygon": ({"segmentation": SQUARE}, {"segmentation": [SQUARE]}),
+    "polygon of texts": ({"segmentation": [[str(v) for v in SQUARE]]}, {"segmentation": [SQUARE]}),
+    "flat polygon of texts": ({"segmentation": [str(v) for v in SQUARE]}, {"segmentation": [SQUARE]}),
+    "polygon a text": ({"segmentation": ["4,4 24,4 24,24 4,24"]}, {"segmentation": [SQUARE]}),
+    "pairs": ({"segmentation": [SQUARE[i : i + 2] for i in range(0, 8, 2)]}, {"segmentation": [SQUARE]}),
+    "polygons of pairs": ({"segmentation": [[SQUARE[i : i + 2] for i in range(0, 8, 2)]]}, {"segmentation": [SQUARE]}),
+    "points": (
+        {"segmentation": [{"x": x, "y": y} for x, y in zip(SQUARE[::2], SQUARE[1::2])]}, {"segmentation": [SQUARE]}
+    ),
+    "segmentation as JSON": ({"segmentation": json.dumps([SQUARE])}, {"segmentation": [SQUARE]}),
+    "runs of floats": (
+        {"segmentation": {**RUNS, "counts": [float(v) for v in RUNS["counts"]]}, "bbox": [4, 4, 1, 10], "area": 10},
+        {"segmentation": RUNS},
+    ),
+    "runs of texts": (
+        {"segmentation": {"size": [str(v) for v in RUNS["size"]], "counts": RUNS["counts"]}, "bbox": [4, 4, 1, 10],
+         "area": 10},
+        {"segmentation": RUNS},
+    ),
+    "runs in a list": ({"segmentation": [RUNS], "bbox": [4, 4, 1, 10], "area": 10}, {"segmentation": RUNS}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_what_has_one_meaning_is_converted(it, tmp_path, name):
+    given, meant = FORMS[name]
+    it.content["annotations"][0].update(given)
+    report = check_dataset(*it.save())
+    assert set(report.findings.counts("error")) == {"other-form"}, report.text()
+    _, by_id, changes = cleaned(it, tmp_path / "out")
+    assert {key: by_id[10][key] for key in meant} == meant
+    assert len(by_id) == 8 and {c["id"] for c in changes} == {10}
+
+
+def test_a_whole_file_from_a_spreadsheet_is_converted(it, tmp_path):
+    """Every id and number a float or a text, as pandas writes them."""
+    for entry in it.content["images"]:
+        entry.update(id=float(entry["id"]), width=str(entry["width"]), height=f"{entry['height']}.0")
+    for entry in it.content["annotations"]:
+        entry.update(id=str(entry["id"]), image_id=float(entry["image_id"]), category_id=str(entry["category_id"]))
+        entry["bbox"] = [str(v) for v in entry["bbox"]]
+    for entry in it.content["categories"]:
+        entry["id"] = float(entry["id"])
+    content, by_id, _ = cleaned(it, tmp_path / "out")
+    assert len(content["images"]) == 4 and len(by_id) == 8
+    assert [c["id"] for c in content["categories"]] == [3, 8]
+
+
+def test_texts_as_ids_stay_texts(it, tmp_path):
+    for entry in it.content["images"]:
+        entry["id"] = f"00{entry['id']}"
+    for entry in it.content["annotations"]:
+        entry["image_id"] = f"00{entry['image_id']}"
+    assert not check_dataset(*it.save()).errors
+
+
+def test_names_are_written_as_on_the_disk(it, tmp_path):
+    it.content["images"][1]["file_name"] = "B.PNG"
+    it.content["images"][2]["file_name"] = "sub\\c.jpg"
+    content, by_id, changes = cleaned(it, tmp_path / "out")
+    assert [i["file_name"] for i in content["images"]][1:3] == ["b.png", "sub/c.jpg"] and len(by_id) == 8
+    assert [c["change"] for c in changes] == ["file_name corrected to 'b.png'", "file_name corrected to 'sub/c.jpg'"]
+
+
+def test_absolute_names_are_copied_into_the_folder(it, tmp_path):
+    other = it.folder / "other" / "b.png"
+    other.parent.mkdir()
+    (it.images / "b.png").rename(other)
+    it.content["images"][1]["file_name"] = str(other)
+    report = check_dataset(*it.save(), absolute_file_names=True)
+    assert not report.errors
+    write_cleaned(report, tmp_path / "out")
+    content = json.loads((tmp_path / "out" / "annotations.json").read_text())
+    assert content["images"][1]["file_name"] == "b.png"
+    read_coco(tmp_path / "out" / "annotations.json", tmp_path / "out" / "images").check_files_exist()
+
+
+def test_a_hole_is_told_of_and_encoded_where_the_area_says_so(it, tmp_path):
+    squares = ((4, 4, 20), (8, 8, 10), (10, 10, 4))
+    outer, hole, island = ([x, y, x + s, y, x + s, y + s, x, y + s] for x, y, s in squares)
+    first, second = it.content["annotations"][:2]
+    first.update(segmentation=[hole, outer, island], area=400 - 100 + 16)
+    second.update(segmentation=[outer, hole], bbox=[4, 4, 20, 20], image_id=1, area=400)
+    report = check_dataset(*it.save())
+    assert [(f.id, f.detail) for f in report.findings.of_kinds("polygon-hole")] == [
+        (10, "1 of its polygons lies inside another: a hole?"), (20, "1 of its polygons lies inside another: a hole?")
+    ]  # fmt: skip
+    _, by_id, changes = cleaned(it, tmp_path / "out")
+    mask = mask_tools.decode(by_id[10]["segmentation"])
+    assert mask.sum() == 316 and mask[9, 9] == 0 and mask[12, 12] == 1 and mask[5, 5] == 1
+    assert by_id[20]["segmentation"] == [outer, hole]  # its area is that of the filled outline
+    assert [c["id"] for c in changes if "holes" in c["change"]] == [10]
+
+
+def test_polygons_that_are_no_holes(it):
+    one, beside, across = ([x, y, x + s, y, x + s, y + s, x, y + s] for x, y, s in ((4, 4, 20), (30, 4, 8), (20, 4, 8)))
+    for segmentation in ([one, beside], [one, across], [one, one], [one]):
+        it.content["annotations"][0].update(segmentation=segmentation)
+        assert not check_dataset(*it.save()).findings.of_kinds("polygon-hole"), segmentation
+
+
+def test_crowds_that_labelling_tools_make(it, tmp_path, capsys):
+    for entry in it.content["annotations"]:
+        entry["iscrowd"] = 1
+    report = check_dataset(*it.save())
+    (only,) = report.findings.of_kinds("class-of-crowds")
+    assert "all annotations of 'cup' (4), 'owl' (4) are crowds" in only.detail
+    (many,) = report.findings.of_kinds("many-crowds")
+    assert "8 of 8 annotations are crowds (100 %" in many.detail and "--uncrowd" in report.text()
+    copy = write_cleaned(report, tmp_path / "out", uncrowd=True)
+    assert copy.annotations == (8, 8)
+    dataset = read_coco(tmp_path / "out" / "annotations.json", tmp_path / "out" / "images")
+    assert dataset.has_annotations()
+
+
+def test_one_crowd_is_nothing_unusual(it):
+    report = check_dataset(*it.save())
+    assert report.annotations.crowd.sum() == 1
+    assert not report.findings.of_kinds("class-of-crowds", "many-crowds")
+
+
+@pytest.mark.parametrize("mark", [{"ignore": 1}, {"difficult": True}, {"isGroupOf": "1"}, {"is_crowd": 1.0}])
+def test_marks_like_crowds_are_told_of(it, mark):
+    it.content["annotations"][0].update(mark)
+    (found,) = check_dataset(*it.save()).findings.of_kinds("crowd-like")
+    assert found.id == 10 and next(iter(mark)) in found.detail
+    it.content["annotations"][0]["iscrowd"] = 1
+    assert not check_dataset(*it.save()).findings.of_kinds("crowd-like")
+
+
+def test_more_objects_than_AP_looks_at(it):
+    extra = [{**it.content["annotations"][0], "id": 1000 + i, "bbox": [4, 4, 20 - i / 10, 20]} for i in range(101)]
+    it.content["annotations"] += extra
+    (found,) = check_dataset(*it.save()).findings.of_kinds("crowded-image")
+    assert found.id == 1 and KINDS["crowded-image"].severity == "warning"
+
+
+def test_a_copy_of_nearly_nothing_is_not_called_cleaned(it, tmp_path, capsys):
+    for entry in it.content["annotations"][:6]:
+        entry["bbox"], entry["segmentation"] = "none", None
+    path, images = it.save()
+    args = ["check-data", "--json", str(path), "--images", str(images), "--fix", str(tmp_path / "out")]
+    assert main(args) == 1
+    assert "could not be cleaned" in capsys.readouterr().err
 
 
 def test_what_goes_and_what_stays(it, tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import multiprocessing
 import os
 import signal
@@ -167,9 +168,16 @@ def test_a_worker_that_dies_is_one_sentence(tmp_path: Path, monkeypatch: pytest.
         loaded(dataset, 1, num_workers=1)
 
 
-def test_masks_are_refused_of_a_file_without(tmp_path: Path) -> None:
+def test_masks_are_refused_of_a_file_without_any(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     dataset = small_set(tmp_path, changed("annotations", 0, "segmentation", to=[]))
-    with pytest.raises(DataError, match=r"instances.json: 1 annotations have no segmentation.*MODEL.MASK_ON False"):
+    sample = loaded(dataset, 1)[0][0]["instances"]
+    assert "1 of " in caplog.text and "have no segmentation: their boxes are learned" in caplog.text
+    assert len(sample["gt_boxes"]) == len(loaded(dataset, 1, masks=False)[0][0]["instances"]["gt_boxes"])
+    content = copy.deepcopy(CONTENT)
+    for annotation in content["annotations"]:
+        annotation["segmentation"] = []
+    dataset = small_set(tmp_path, content)
+    with pytest.raises(DataError, match=r"instances.json: none of its \d annotations has a segm.*MODEL.MASK_ON False"):
         loaded(dataset, 1)
     assert "gt_masks" not in loaded(dataset, 1, masks=False)[0][0]["instances"]
 

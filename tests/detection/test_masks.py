@@ -8,10 +8,11 @@ import torch
 from pycocotools import mask as coco_mask
 from torch.nn import functional as F
 
-from se_det.detection.masks import _paste_full_size, crop_masks, paste_masks
+from se_det.detection import build_detector
+from se_det.detection.masks import _paste_full_size, crop_masks, instances_with_mask, paste_masks
 from se_det.detection.pooler import ROIPooler
 
-from .conftest import no_masks
+from .conftest import make_sample, no_masks, small_config
 
 
 def test_polygons_are_filled_as_instance_by_instance():
@@ -75,3 +76,28 @@ def test_pooling_reads_each_box_from_its_level():
     pooled = pooler(maps, [boxes, boxes[:1]])
     assert pooled.flatten(1).amax(1).tolist() == pytest.approx([4, 4, 8, 8, 16, 16, 32, 32, 5], rel=1e-5)
     assert pooler(maps, [boxes[:0], boxes[:0]]).shape == (0, 1, 2, 2)
+
+
+def test_an_instance_without_a_mask_trains_its_box_alone(monkeypatch):
+    """The mask loss sees the positive boxes of the others only, and none at all where none has a mask."""
+    detector = build_detector(small_config(masks=True)).train()
+    sample = make_sample(96, 128, [[10, 20, 60, 70], [50, 5, 120, 90], [5, 5, 40, 40]])
+    masks = sample["instances"]["gt_masks"]
+    masks["bitmaps"], masks["bitmap_owner"] = masks["bitmaps"][:0], masks["bitmap_owner"][:0]
+    assert instances_with_mask(masks, 3).tolist() == [False, True, True]
+    seen = []
+    loss = detector.roi_heads.mask_head.loss
+
+    def watched(x, classes, targets):
+        seen.append((classes, targets))
+        return loss(x, classes, targets)
+
+    monkeypatch.setattr(detector.roi_heads.mask_head, "loss", watched)
+    torch.manual_seed(0)
+    losses = detector([sample])
+    ((classes, targets),) = seen
+    # Of the class of each instance: 0 is that of the one without a mask.
+    assert set(classes.tolist()) == {1, 2} and targets.flatten(1).any(1).all()
+    assert torch.isfinite(sum(losses.values()))
+    sample["instances"]["gt_masks"] = no_masks(96, 128)
+    assert detector([sample])["loss_mask"] == 0 and len(seen[1][0]) == 0

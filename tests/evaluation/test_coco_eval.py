@@ -205,7 +205,10 @@ def test_what_cannot_be_evaluated_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"annotation 1 has an RLE of size \[10, 20\].*\[120, 160\]"):
         evaluator(("bbox", "segm"))
     content["annotations"][0]["segmentation"] = []
-    with pytest.raises(DataError, match=r"1 of .* annotations have no segmentation .*annotation 1.*MASK_ON False"):
+    evaluator(("bbox", "segm"))  # of the others
+    for annotation in content["annotations"]:
+        annotation["segmentation"] = []
+    with pytest.raises(DataError, match=r"none of its \d+ annotations has a segmentation.*MASK_ON False"):
         evaluator(("bbox", "segm"))
 
 

@@ -7,7 +7,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from ...data.image_files import Listing, is_hidden, list_files, looked_for
+from ...data.listing import Listing, is_hidden, list_files, looked_for
 from ...errors import DataError, suggestion
 from .dataset import ClassificationDataset, read_file
 

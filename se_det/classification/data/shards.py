@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from ...data.image_files import image_suffixes, is_hidden
+from ...data.listing import image_suffixes, is_hidden
 from ...errors import DataError
 from ...files import open_regular_file
 from .dataset import MAX_BYTES, ClassificationDataset, resolve_class_names

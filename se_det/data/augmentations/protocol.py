@@ -47,7 +47,7 @@ def _integers() -> np.ndarray:
 
 @dataclass(frozen=True, kw_only=True)
 class Masks:
-    """The masks of n instances, of which each has polygons, a bitmap, or (and is dropped in the end) neither.
+    """The masks of n instances, of which each has polygons, bitmaps, both or neither.
 
     Attributes:
         polygons: float64 (M, 2) xy px, the vertices of all polygons.
@@ -83,12 +83,13 @@ class Masks:
             bitmap_owner=renumbered[self.bitmap_owner[bitmaps]],
         )
 
-    def drawn(self, count: int) -> np.ndarray:
-        """bool (count,): which instances have a polygon, or a bitmap that is not empty."""
+    def vanished(self, count: int) -> np.ndarray:
+        """bool (count,): which instances have bitmaps of which all are empty, and no polygon."""
         result = np.zeros(count, bool)
-        result[self.polygon_owner] = True
+        result[self.bitmap_owner] = True
+        result[self.polygon_owner] = False
         for owner, at in zip(self.bitmap_owner, range(len(self.bitmaps))):
-            result[owner] |= self.bitmaps[at].any()
+            result[owner] &= not self.bitmaps[at].any()
         return result
 
 

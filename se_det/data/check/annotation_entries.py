@@ -8,10 +8,13 @@ from typing import Any
 
 import numpy as np
 
+from ..annotation_marks import crowd_like_marks, crowd_warnings
 from ..coco_json import shorten
 from .document import Document
 from .findings import Findings, is_number, numbers, usable_id
 from .image_entries import ImageTable, check_ids
+
+JUDGED = 100  # detections of an image that COCO's AP looks at
 
 
 @dataclass
@@ -54,14 +57,32 @@ def check_annotations(
         if not used[at]:
             findings.add("unused-category", f"{document.categories[at].get('name')!a} has no annotations",
                          part="categories", at=at, id=category_id)  # fmt: skip
+    crowd = _crowds(found, ids, findings)
+    _check_marks(document, ids, category, crowd, findings)
+    for at in np.flatnonzero(np.bincount(owner[owner >= 0], minlength=len(images.ids)) > JUDGED):
+        count = int((owner == at).sum())
+        findings.add("crowded-image", f"{count} annotations", part="images", at=at, id=images.ids[at],
+                     file=images.names[at])  # fmt: skip
     return AnnotationTable(
         ids=ids,
         owner=owner,
         category=category,
         xywh=_boxes(found, ids, findings),
-        crowd=_crowds(found, ids, findings),
+        crowd=crowd,
         area=_areas(found, ids, findings),
     )
+
+
+def _check_marks(
+    document: Document, ids: list[Any], category: np.ndarray, crowd: np.ndarray, findings: Findings
+) -> None:
+    names = [str(entry.get("name")) for entry in document.categories]
+    for kind, sentence in crowd_warnings(crowd, category, names):
+        findings.add(kind, sentence)
+    for key, positions in crowd_like_marks(document.annotations).items():
+        for at in positions:
+            findings.add("crowd-like", f"{key} is {shorten(document.annotations[at][key])}, and iscrowd is not set",
+                         part="annotations", at=at, id=ids[at])  # fmt: skip
 
 
 def _positions(

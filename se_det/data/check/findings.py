@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from ..annotation_marks import CROWD_REMEDY
+
 ERROR, WARNING, NOTE = "error", "warning", "note"
 SEVERITIES = (ERROR, WARNING, NOTE)
 
@@ -24,6 +26,7 @@ class Kind:
 KINDS: dict[str, Kind] = {
     "format": Kind(ERROR, "not in COCO's format", "give the lists 'images', 'annotations' and 'categories' of objects"),
     "wrong-type": Kind(ERROR, "values missing or of a wrong type", "write them as docs/check_data.md says"),
+    "other-form": Kind(ERROR, "values with one meaning in another form", "write them as COCO does (--fix does)"),
     "not-finite": Kind(ERROR, "numbers that are not finite", "correct or remove them"),
     "image-id-twice": Kind(ERROR, "image ids twice", "give each image an id of its own"),
     "annotation-id-twice": Kind(ERROR, "annotation ids twice", "give each annotation an id of its own"),
@@ -61,6 +64,16 @@ KINDS: dict[str, Kind] = {
     "polygon-too-long": Kind(ERROR, "polygons that would take too much memory to draw", "correct them or their boxes"),
     "rle-size": Kind(ERROR, "RLE masks of another size than their image", "make the two agree"),
     "rle-damaged": Kind(ERROR, "RLE masks whose counts are damaged", "encode them again"),
+    "polygon-hole": Kind(WARNING, "polygons inside another one of their annotation, which training fills", "encode "
+                         "holes as RLE (--fix does where the area says so), or remove the inner polygons"),
+    "class-of-crowds": Kind(WARNING, "classes of which there are crowds only", CROWD_REMEDY),
+    "many-crowds": Kind(WARNING, "an unusual number of crowds", CROWD_REMEDY),
+    "crowd-like": Kind(WARNING, "annotations marked like crowds, which count as plain objects", "set iscrowd to 1 for "
+                       "those that shall not be trained on, or remove the mark"),
+    "no-mask": Kind(NOTE, "annotations without segmentation in a file that has some", "nothing for boxes; masks are "
+                    "trained on the others"),
+    "crowded-image": Kind(WARNING, "images of more than 100 objects, of which AP looks at 100 detections", "raise "
+                          "TEST.DETECTIONS_PER_IMAGE and TEST.MAX_DETS_PER_IMAGE"),
     "area-off": Kind(WARNING, "areas far from those of mask or box", "compute them again"),
     "split-category": Kind(ERROR, "categories that differ between the splits", "declare the same ones in both files"),
     "split-duplicate": Kind(ERROR, "images that the other split has too", "take them out of one of the splits"),

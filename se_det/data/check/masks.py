@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -10,10 +11,11 @@ import numpy as np
 
 from ..coco_json import PACKED, as_numpy, shorten
 from ..polygon_cost import MAX_OUTLINE, outline_lengths
+from ..polygon_holes import nesting_depth
 from ..rle import decompress_counts
 from .annotation_entries import AnnotationTable
 from .document import Document
-from .findings import Findings
+from .findings import Findings, is_number
 from .image_entries import ImageTable
 
 CHUNK = 2_000_000  # values of polygons, or characters of RLEs, that are worked on at once
@@ -28,12 +30,14 @@ class MaskTable:
         area: float64 (n,) px^2: the sum of the polygons', or the set pixels of the RLE; nan without a sound mask.
         extent: float64 (n, 4) x0, y0, x1, y1 of the polygons; nan without sound ones.
         bad_polygons: bool (P,) which polygons of the file are faulty.
+        depth: int64 (P,) how many polygons of its annotation each lies in (`nesting_depth`).
         unusable: positions of annotations whose segmentation is neither polygons nor a sound RLE.
     """
 
     area: np.ndarray
     extent: np.ndarray
     bad_polygons: np.ndarray
+    depth: np.ndarray
     unusable: set[int]
 
 
@@ -43,10 +47,38 @@ def check_masks(document: Document, images: ImageTable, table: AnnotationTable, 
     sizes = np.full((number, 2), np.nan)
     owned = table.owner >= 0
     sizes[owned] = images.sizes[table.owner[owned]]
-    masks = MaskTable(np.full(number, np.nan), np.full((number, 4), np.nan), np.zeros(0, bool), set())
+    masks = MaskTable(
+        area=np.full(number, np.nan),
+        extent=np.full((number, 4), np.nan),
+        bad_polygons=np.zeros(0, bool),
+        depth=np.zeros(0, np.int64),
+        unusable=set(),
+    )
     _check_polygons(document, table, sizes, masks, findings)
+    _check_holes(document, table, masks, findings)
     _check_runs(document, table, sizes, masks, findings)
+    _note_unmasked(document, table, findings)
     return masks
+
+
+def _check_holes(document: Document, table: AnnotationTable, masks: MaskTable, findings: Findings) -> None:
+    owner, start = polygon_rows(document)
+    values = as_numpy(document.polygons.values)
+    if values.size % 2 or (np.diff(start) % 2).any():  # positions of vertices are halves of those of values
+        masks.depth = np.zeros(len(owner), np.int64)
+        return
+    masks.depth = nesting_depth(values.reshape(-1, 2), start // 2, np.where(masks.bad_polygons, -1, owner))
+    holes = Counter(owner[masks.depth % 2 == 1].tolist())
+    for at, count in sorted(holes.items()):
+        findings.add("polygon-hole", f"{count} of its polygons lie{'s' if count == 1 else ''} inside another: a hole?",
+                     part="annotations", at=at, id=table.ids[at])  # fmt: skip
+
+
+def _note_unmasked(document: Document, table: AnnotationTable, findings: Findings) -> None:
+    without = [at for at, a in enumerate(document.annotations) if PACKED not in a and not a.get("segmentation")]
+    if len(without) < len(document.annotations):
+        for at in without:
+            findings.add("no-mask", "it has no segmentation", part="annotations", at=at, id=table.ids[at])
 
 
 def polygon_rows(document: Document) -> tuple[np.ndarray, np.ndarray]:
@@ -200,7 +232,11 @@ def _sound_counts(counts: Any) -> bool:
 
 
 def _is_size(size: Any) -> bool:
-    return isinstance(size, list) and len(size) == 2 and all(type(side) is int and 0 < side < 2**20 for side in size)
+    return (
+        isinstance(size, list)
+        and len(size) == 2
+        and all(is_number(side) and 0 < side < 2**20 and side == int(side) for side in size)
+    )
 
 
 def _shown(size: np.ndarray) -> str:

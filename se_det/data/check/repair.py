@@ -7,16 +7,21 @@ import os
 import shutil
 import struct
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
 import numpy as np
 from PIL import Image
+from pycocotools import mask as mask_tools
 
 from ...errors import CheckpointError, DataError
 from ...files import atomic_write, write_json
+from ..annotation_marks import is_set
 from ..coco_checks import leaves_folder
 from ..coco_json import PACKED, as_numpy
+from ..polygon_holes import even_odd_area, polygon_area
+from .findings import is_number
 from .geometry import as_boxes
 from .image_entries import odd_ids
 from .masks import polygon_rows
@@ -56,8 +61,25 @@ def check_output(out: Path, json_path: Path, images_folder: Path) -> None:
         raise DataError(f"--fix {out} is not an empty folder: nothing is written over. Give a new one.")
 
 
-def write_cleaned(report: Report, out: Path) -> list[Change]:
+@dataclass(frozen=True)
+class Cleaned:
+    """What became of a data set: how many images and annotations are kept, of how many, and every change."""
+
+    images: tuple[int, int]
+    annotations: tuple[int, int]
+    changes: list[Change]
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether most of the data is still there."""
+        return all(kept >= total / 2 and (kept or not total) for kept, total in (self.images, self.annotations))
+
+
+def write_cleaned(report: Report, out: Path, *, uncrowd: bool = False) -> Cleaned:
     """Write `out`/annotations.json, `out`/images and `out`/changes.json. The input is only read.
+
+    Args:
+        uncrowd: annotations marked as crowds become plain objects.
 
     Images are copied as they are, but for those whose annotations were made before their EXIF rotation, which are
     stored without it.
@@ -72,19 +94,32 @@ def write_cleaned(report: Report, out: Path) -> list[Change]:
         {"part": "file", "id": None, "change": "left out", "why": finding.detail}
         for finding in report.findings.of_kinds("format")
     ]
+    changes += [
+        {"part": finding.part, "id": finding.id, "change": "written in COCO's form", "why": finding.detail}
+        for finding in report.findings.of_kinds("other-form")
+        if finding.part != "annotations"  # whose changes are listed one by one below
+    ]
     try:
         kept_images = _images(report, out, changes)
     except OSError as error:
         raise CheckpointError(f"The copy in {out} could not be written: {error.strerror or error}.") from error
-    kept = _annotations(report, {at for at, _ in kept_images}, changes)
+    count = 0
+
+    def kept() -> Iterator[dict]:
+        nonlocal count
+        for annotation in _annotations(report, {at for at, _ in kept_images}, changes, uncrowd):
+            count += 1
+            yield annotation
+
     head = {
         **report.document.rest,
         "images": [entry for _, entry in kept_images],
         "categories": _categories(report, changes),
     }
-    atomic_write(out / ANNOTATIONS, lambda file: _write(file, head, kept))
+    atomic_write(out / ANNOTATIONS, lambda file: _write(file, head, kept()))
     write_json(out / CHANGES, changes, indent=1)
-    return changes
+    totals = len(report.document.images), len(report.document.annotations)
+    return Cleaned((len(kept_images), totals[0]), (count, totals[1]), changes)
 
 
 def _check_mendable(report: Report) -> None:
@@ -244,7 +279,7 @@ def _categories(report: Report, changes: list[Change]) -> list[dict]:
     return kept
 
 
-def _annotations(report: Report, images: set[int], changes: list[Change]) -> Iterator[dict]:
+def _annotations(report: Report, images: set[int], changes: list[Change], uncrowd: bool) -> Iterator[dict]:
     """The annotations that stay, mended. They are made as they are written: a second copy of all would not fit."""
     findings, table = report.findings, report.annotations
     reasons: dict[int, str] = {}
@@ -254,10 +289,14 @@ def _annotations(report: Report, images: set[int], changes: list[Change]) -> Ite
     texts = any(type(value) is str for at, value in enumerate(table.ids) if at not in fresh)
     new_id = 0 if texts else max((value for at, value in enumerate(table.ids) if at not in fresh), default=0)
     fresh |= findings.positions("annotations", "annotation-id-twice")
-    checkpointed = findings.positions("annotations", "area-off")
+    wrong_area = findings.positions("annotations", "area-off")
     boxes = as_boxes(table.xywh, report.conventions.corners)
     outlying = findings.positions("annotations", "box-sticks-out")
     polygons = _Polygons(report)
+    forms: dict[int, list[str]] = {}
+    for finding in findings.of_kinds("other-form"):
+        if finding.part == "annotations":
+            forms.setdefault(finding.at, []).append(finding.detail)
     for at, entry in enumerate(report.document.annotations):
         owner = int(table.owner[at])
         why = reasons.get(at) or ("its box, image or category is missing" if _reason_to_drop(report, at) else None)
@@ -267,7 +306,7 @@ def _annotations(report: Report, images: set[int], changes: list[Change]) -> Ite
             continue
         size = report.images.sizes[owner]
         height, width = size if np.isfinite(size).all() else report.pictures[owner].size
-        entry, done = dict(entry), []
+        entry, done = dict(entry), forms.get(at, [])
         if at in fresh:
             new_id += 1
             entry["id"] = f"new {new_id}" if texts else new_id
@@ -288,11 +327,18 @@ def _annotations(report: Report, images: set[int], changes: list[Change]) -> Ite
             box = clipped
         if not np.array_equal(box, table.xywh[at]):
             entry["bbox"] = [round(float(value), DECIMALS) for value in box]
+        holes = polygons.with_holes(entry, (int(height), int(width)))
         _mend_mask(entry, at, at in report.masks.unusable, polygons, done)
+        if holes is not None:
+            entry["segmentation"] = holes
+            done.append("polygons with holes encoded as RLE, as its area says")
         if type(entry.get("iscrowd", 0)) not in (int, bool) or entry.get("iscrowd", 0) not in (0, 1):
             entry["iscrowd"] = int(str(entry["iscrowd"]) in ("1", "1.0"))
             done.append(f"iscrowd set to {entry['iscrowd']}")
-        if at in checkpointed or ("area" in entry and not np.isfinite(table.area[at])):
+        if uncrowd and is_set(entry.get("iscrowd", 0)):
+            entry["iscrowd"] = 0
+            done.append("iscrowd set to 0")
+        if at in wrong_area or ("area" in entry and not np.isfinite(table.area[at])):
             area = report.expected_area[at] if not report.conventions.fractions[at] else np.nan
             entry["area"] = float(area if np.isfinite(area) else box[2] * box[3])
             done.append("area computed again")
@@ -316,12 +362,36 @@ class _Polygons:
         self._last = np.cumsum(as_numpy(packed.counts))
         self._counts = as_numpy(packed.counts)
         self._bad = report.masks.bad_polygons
+        self._depth = report.masks.depth
 
     def of(self, number: int) -> tuple[list[list[float]], int]:
         """The sound polygons, and how many are left out."""
         rows = range(int(self._last[number] - self._counts[number]), int(self._last[number]))
         sound = [self._values[self._start[row] : self._start[row + 1]].tolist() for row in rows if not self._bad[row]]
         return sound, len(rows) - len(sound)
+
+    def with_holes(self, entry: dict, size: tuple[int, int]) -> dict | None:
+        """The RLE of an annotation whose `area` says that polygons inside others are holes; None for any other."""
+        number = entry.get(PACKED)
+        if number is None:
+            return None
+        rows = np.arange(int(self._last[number] - self._counts[number]), int(self._last[number]))
+        rows = rows[~self._bad[rows]]
+        depth = self._depth[rows]
+        if not (depth % 2).any():
+            return None
+        polygons = [self._values[self._start[row] : self._start[row + 1]] for row in rows]
+        areas = np.array([polygon_area(polygon.reshape(-1, 2)) for polygon in polygons])
+        hollow, filled = even_odd_area(areas, depth), float(areas[depth == 0].sum())
+        area = entry.get("area")
+        if not is_number(area) or not abs(area - hollow) < min(abs(area - filled), abs(area - areas.sum())):
+            return None
+        mask = np.zeros(size, bool)
+        for polygon in polygons:
+            (rle,) = mask_tools.frPyObjects([polygon.tolist()], *size)
+            mask ^= mask_tools.decode(rle).astype(bool)
+        encoded = mask_tools.encode(np.asfortranarray(mask, np.uint8))
+        return {"size": list(size), "counts": encoded["counts"].decode("ascii")}
 
 
 def _mend_mask(entry: dict, at: int, unusable: bool, polygons: _Polygons, done: list[str]) -> None:

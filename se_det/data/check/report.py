@@ -17,6 +17,7 @@ from .geometry import Conventions, as_boxes, check_areas, check_boxes
 from .image_entries import ImageTable, check_categories, check_images, find_near_misses
 from .image_files import Picture, check_pictures, decode_all
 from .masks import MaskTable, check_masks
+from .value_forms import mend_value_forms
 
 EXAMPLES = 3  # of each kind in the text
 
@@ -124,6 +125,7 @@ def check_dataset(
         raise DataError(f"The annotation file {path} is not there: correct the path.")
     findings = Findings()
     document = read_document(path, findings)
+    mend_value_forms(document, findings)
     images = check_images(document, findings, absolute=absolute_file_names)
     categories = check_categories(document, findings)
     annotations = check_annotations(document, images, categories, findings)

@@ -15,8 +15,8 @@ from se_det.analysis.gate_statistics import class_folders
 from se_det.classification.data.dataset import ClassificationDataset
 from se_det.classification.data.dataset_factory import open_image_dataset
 from se_det.data import read_image
-from se_det.data.image_files import image_suffixes, is_hidden, list_files
 from se_det.data.images import FILES, readable_formats
+from se_det.data.listing import image_suffixes, is_hidden, list_files
 from se_det.errors import DataError
 from se_det.inference.sources import find_sources
 
