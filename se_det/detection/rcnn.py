@@ -53,6 +53,12 @@ class GeneralizedRCNN(nn.Module):
         """Where the weights are."""
         return self.pixel_mean.device
 
+    def inference_parts(self) -> list[nn.Module]:
+        """What is fused for inference and computed in TEST.PRECISION: all but the layers of scores, boxes and masks."""
+        heads = self.roi_heads
+        parts = (self.backbone, self.proposal_generator.rpn_head, heads.box_head, heads.mask_head)
+        return [part for part in parts if part is not None]
+
     def batch(self, images: Sequence[torch.Tensor]) -> tuple[torch.Tensor, list[tuple[int, int]]]:
         """Normalise images (3, H, W) and pad them with zeros to one size that the backbone's stride divides.
 
