@@ -71,9 +71,10 @@ def check_backbone(cfg: CfgNode) -> None:
     if name in RESNET_BUILDERS or name in BACKBONES:
         return
     if not (of_timm or is_model(name)):
+        known = [*RESNET_BUILDERS, *BACKBONES.names(), *list_models()]
         raise ConfigError(
             f"MODEL.BACKBONE.NAME '{name}' is unknown: use {' or '.join(RESNET_BUILDERS)}, a model's name such as "
-            f"se_bn_inception, or {PREFIX}<name>.{suggestion(name, [*RESNET_BUILDERS, *BACKBONES.names(), *list_models()])} If it is one "
+            f"se_bn_inception, or {PREFIX}<name>.{suggestion(name, known)} If it is one "
             "of Detectron2's, run with --engine detectron2."
         )
     if of_timm and cfg.MODEL.GATE.PLACEMENT != "standard":

@@ -22,8 +22,8 @@ LOG_SECONDS = 10.0
 logger = logging.getLogger(__name__)
 
 
-# TEST.EVALUATORS: build(cfg, dataset, folder) -> Evaluator. `dataset` is a `CocoDataset`; `folder` is the run's, for what
-# it writes; None for nothing.
+# TEST.EVALUATORS: build(cfg, dataset, folder) -> Evaluator. `dataset` is a `CocoDataset`; `folder` is the run's, for
+# what it writes; None for nothing.
 EVALUATORS = Registry("evaluator")
 
 

@@ -24,7 +24,35 @@ GATES = Registry("gate")
 RG_GRIDS = {"res2": 8, "res3": 4, "res4": 2, "res5": 1}
 
 
-class SE(nn.Module):
+class Gate(nn.Module):
+    """What the forms of a residual block's end need of a gate: two halves, or one whole.
+
+    Attributes:
+        grids: cells a side of each grid that U is averaged over.
+        one_factor: whether the gate is U times `scale(squeeze(U))`, so that what comes before can be folded into it.
+    """
+
+    grids: tuple[int, ...] = (1,)
+    one_factor = True
+
+    def squeeze(self, u: torch.Tensor, area: ValidArea | None = None) -> list[torch.Tensor]:
+        """The averages over each grid, (N, C, k, k) each; with `area`, over each image's own cells."""
+        return [average_grid(u, k, area) for k in self.grids]
+
+    def scale(self, grids: Sequence[torch.Tensor]) -> torch.Tensor:
+        """The factors (N, C, 1, 1) of what `squeeze` gives."""
+        raise NotImplementedError
+
+    def forward(self, u: torch.Tensor, area: ValidArea | None = None) -> torch.Tensor:
+        """(N, C, H, W) to the same shape."""
+        return u * self.scale(self.squeeze(u, area))
+
+    def zero_init(self) -> None:
+        """Make every factor exactly 0.5, for MODEL.GATE.INIT identity."""
+        raise ConfigError(f"MODEL.GATE.INIT identity is not possible for {type(self).__name__}: use INIT paper.")
+
+
+class SE(Gate):
     """Squeeze-and-Excitation (Hu, Shen, Sun, arXiv 1709.01507, section 3): U * sigmoid(FC2(relu(FC1(mean(U))))).
 
     Args:
@@ -32,9 +60,6 @@ class SE(nn.Module):
         reduction: the hidden width is `channels // reduction`, rounded down as in the released models.
         bias: biases in both fully connected layers.
     """
-
-    grids: tuple[int, ...] = (1,)
-    one_factor = True  # the gate is one multiplication, which `zero_init` can make a constant
 
     def __init__(self, channels: int, *, reduction: int = 16, bias: bool = True) -> None:
         super().__init__()
@@ -45,10 +70,6 @@ class SE(nn.Module):
         self.fc1 = nn.Linear(channels, channels // reduction, bias=bias)
         self.fc2 = nn.Linear(channels // reduction, channels, bias=bias)
 
-    def squeeze(self, u: torch.Tensor, area: ValidArea | None = None) -> list[torch.Tensor]:
-        """The averages over each grid, (N, C, k, k) each; with `area`, over each image's own cells."""
-        return [average_grid(u, k, area) for k in self.grids]
-
     def descriptor(self, grids: Sequence[torch.Tensor]) -> torch.Tensor:
         """One number per channel, (N, C), of the grids."""
         return grids[0].flatten(1)
@@ -57,10 +78,6 @@ class SE(nn.Module):
         """The factors (N, C, 1, 1), between 0 and 1."""
         hidden = F.relu(self.fc1(self.descriptor(grids)))
         return torch.sigmoid(self.fc2(hidden))[:, :, None, None]
-
-    def forward(self, u: torch.Tensor, area: ValidArea | None = None) -> torch.Tensor:
-        """(N, C, H, W) to the same shape."""
-        return u * self.scale(self.squeeze(u, area))
 
     @property
     def hidden(self) -> int:
