@@ -127,7 +127,7 @@ def collect_gate_statistics(
 
 
 @contextmanager
-def _recording(gates: dict[str, SE], note: Callable[[str, torch.Tensor], None]) -> Iterator[None]:
+def _recording(gates: dict[str, Gate], note: Callable[[str, torch.Tensor], None]) -> Iterator[None]:
     """Hand every gate's factors (N, C) to `note`, wherever in a network its `scale` is called."""
 
     def recorder(name: str, scale: Callable) -> Callable:
