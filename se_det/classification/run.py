@@ -106,7 +106,7 @@ def run_classifier_evaluation(cfg: CfgNode) -> dict[str, Any]:
         cfg.MODEL.NUM_CLASSES = len(test_images.class_names)
         check_recipe(cfg)
         model = build_classifier(cfg)
-        load_weights(model, file, strict=True)
+        load_weights(model, file, strict=True, class_names=test_images.class_names)
         if comm.is_main_process():
             check_writable(cfg.OUTPUT_DIR)
         model = _to_device(cfg, model, device)
@@ -190,7 +190,7 @@ class _Run:
         torch.manual_seed(seed)
         model = build_classifier(settled)
         if cfg.MODEL.WEIGHTS and not saved:
-            load_weights(model, cfg.MODEL.WEIGHTS)
+            load_weights(model, cfg.MODEL.WEIGHTS, class_names=images.class_names)
         self.model = model = _to_device(settled, model, device)
         self.start = int(saved["iteration"]) if saved else 0
         skipped = SkippedImages(settled.DATALOADER.SKIP_BAD_IMAGES, saved.get("skipped") if saved else None)

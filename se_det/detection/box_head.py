@@ -9,7 +9,9 @@ from torch import nn
 from torch.nn import functional as F
 from torchvision.ops import batched_nms
 
+from ..errors import WeightsError
 from ..layers.conv import Conv2d
+from ..layers.tracing import is_traced
 from . import boxes as box_ops
 
 
@@ -151,6 +153,12 @@ class BoxPredictor(nn.Module):
         self, boxes: torch.Tensor, probabilities: torch.Tensor, size: tuple[int, int]
     ) -> dict[str, torch.Tensor]:
         finite = torch.isfinite(boxes).all(1) & torch.isfinite(probabilities).all(1)
+        if not is_traced() and len(finite) and not finite.any():
+            raise WeightsError(
+                "No box or score that the detector computes for an image is a finite number. Its weights are, so they "
+                "overflow in this precision (TEST.PRECISION, SOLVER.AMP.DTYPE), or the training has diverged: use "
+                "TEST.PRECISION float32, or an earlier checkpoint."
+            )
         # One look at the device finds all candidates; a box that is not finite has none.
         candidate = (probabilities[:, :-1] > self.score_threshold) & finite[:, None]
         row, label = candidate.nonzero(as_tuple=True)

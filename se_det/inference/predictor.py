@@ -51,8 +51,6 @@ class Predictor:
         if file is None:
             raise ConfigError("No weights were given: pass a checkpoint, or set MODEL.WEIGHTS.")
         categories = file.extra.get("categories") or []
-        if categories:
-            cfg.MODEL.ROI_HEADS.NUM_CLASSES = len(categories)
         if cfg.INPUT.FORMAT not in FORMATS:
             raise ConfigError(f"INPUT.FORMAT '{cfg.INPUT.FORMAT}' is unknown: use {' or '.join(FORMATS)}.")
         self.cfg = cfg

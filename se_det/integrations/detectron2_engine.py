@@ -105,7 +105,13 @@ def run_training(
         if saved:
             resize_gates(model, saved["model"])
         elif weights is not None:
-            load_weights(model, weights, allow_partial=allow_partial, gate_init=cfg.MODEL.GATE.INIT)
+            load_weights(
+                model,
+                weights,
+                allow_partial=allow_partial,
+                gate_init=cfg.MODEL.GATE.INIT,
+                class_names=[c["name"] for c in categories] or None,
+            )
         folder.acquire()
         if comm.is_main_process():
             log.write_to(cfg.OUTPUT_DIR)
@@ -141,14 +147,14 @@ def run_evaluation(cfg: CfgNode) -> Metrics:
         if not cfg.MODEL.WEIGHTS:
             raise ConfigError("MODEL.WEIGHTS is empty: no weights were given to evaluate. Set MODEL.WEIGHTS <path>.")
         weights = apply_weight_conventions(cfg, trained=True)
-        _, test_datasets = resolve_datasets(cfg, training=False)
+        categories, test_datasets = resolve_datasets(cfg, training=False)
         if not cfg.DATASETS.TEST:
             raise ConfigError(
                 "There is no data to evaluate on: give --val-json and --val-images (DATASETS.VAL_JSON and "
                 "DATASETS.VAL_IMAGES), or name a data set in DATASETS.TEST."
             )
         model = follow_image_sizes(build_model(cfg))
-        load_weights(model, weights, strict=True)
+        load_weights(model, weights, strict=True, class_names=[c["name"] for c in categories] or None)
         if comm.is_main_process():
             check_writable(cfg.OUTPUT_DIR)
         _log_to(None)

@@ -12,7 +12,7 @@ from fvcore.common.config import CfgNode
 from torch import nn
 
 from .. import __version__, comm
-from ..data.coco import CocoDataset
+from ..data.coco import CocoDataset, compare_categories
 from ..data.loader import build_test_loader, build_train_loader
 from ..data.skipping import SkippedImages
 from ..data.worker_loader import worker_death_as_error
@@ -90,7 +90,13 @@ def run_training(
             resize_gates(model, saved["model"])
             restore_frozen(model, saved)
         elif weights is not None:
-            load_weights(model, weights, allow_partial=allow_partial, gate_init=cfg.MODEL.GATE.INIT)
+            load_weights(
+                model,
+                weights,
+                allow_partial=allow_partial,
+                gate_init=cfg.MODEL.GATE.INIT,
+                class_names=train_datasets[0].category_names,
+            )
         model.to(device, memory_format=torch.channels_last)
         start = int(saved["iteration"]) if saved else 0
         skipped = SkippedImages(cfg.DATALOADER.SKIP_BAD_IMAGES, saved.get("skipped") if saved else None)
@@ -194,10 +200,13 @@ def run_evaluation(cfg: CfgNode) -> Metrics:
                 "There is no data to evaluate on: give --val-json and --val-images (DATASETS.VAL_JSON and "
                 "DATASETS.VAL_IMAGES), or name a data set in DATASETS.TEST."
             )
-        datasets.resolve_num_classes(cfg, next(iter(test_datasets.values())))
         weights = apply_weight_conventions(cfg, trained=True)
+        first = next(iter(test_datasets.values()))
+        for other in test_datasets.values():
+            compare_categories(first, other)
+        datasets.resolve_num_classes(cfg, first)
         model = build_detector(cfg)
-        load_weights(model, weights, strict=True)
+        load_weights(model, weights, strict=True, class_names=first.category_names)
         if comm.is_main_process():
             check_writable(cfg.OUTPUT_DIR)
         evaluation = Evaluation(cfg, test_datasets, stop)

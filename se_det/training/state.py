@@ -12,6 +12,7 @@ from torch import nn
 
 from ..data.skipping import SkippedImages
 from ..errors import CheckpointError, TrainingError
+from ..weights.loading import check_values
 from .checkpoint import ENGINE
 from .ema import EMA
 from .precision import Precision
@@ -83,6 +84,11 @@ class RunState:
                 f"{path} was trained on {state['sampler']['images']} images, and the training data has {self.images} "
                 "now, so the order of the images would be another: resume with the data it was started with."
             )
+        own = self.model.state_dict()
+        for part in ("model", "ema"):
+            for name, value in (state.get(part) or {}).items():
+                if name in own:
+                    check_values(value, own[name], f"{path}: {name}")
         try:
             self.model.load_state_dict(state["model"])
             self.optimizer.load_state_dict(state["optimizer"])

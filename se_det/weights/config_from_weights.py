@@ -15,6 +15,7 @@ from ..config.provenance import key_source
 from ..errors import ConfigError
 from .conventions import apply_keys, assign, config_keys, saved_keys
 from .families import SE_DET
+from .load_report import shorten
 from .reading import WeightFile
 from .source import open_weights
 from .zoo import SCHEME, Entry, get_entry
@@ -59,7 +60,29 @@ def apply_weight_conventions(cfg: CfgNode, *, trained: bool = False) -> WeightFi
             key: x for key, x in wanted.items() if key.startswith("MODEL.RESNETS.") or key_source(cfg, key) is None
         }
     apply_keys(cfg, wanted, f"{SCHEME}{entry.name}" if entry else str(file.path))
+    if trained:
+        _set_num_classes(cfg, file)
     return file
+
+
+def _set_num_classes(cfg: CfgNode, file: WeightFile) -> None:
+    """MODEL.ROI_HEADS.NUM_CLASSES is the number of classes that a checkpoint names, unless the user says otherwise.
+
+    Raises:
+        ConfigError: the user set another number.
+    """
+    categories, key = file.extra.get("categories"), "MODEL.ROI_HEADS.NUM_CLASSES"
+    given = get_key(cfg, key)
+    if not categories or given == len(categories):
+        return
+    source = key_source(cfg, key)
+    if source is not None:
+        names = shorten([ascii(str(category["name"])) for category in categories])
+        raise ConfigError(
+            f"{key} is {given} ({source}), and {file.path} was trained on {len(categories)} classes ({names}): leave "
+            "that key out, or give other weights with MODEL.WEIGHTS."
+        )
+    assign(cfg, key, len(categories))
 
 
 def apply_saved_conventions(cfg: CfgNode, config: str) -> None:

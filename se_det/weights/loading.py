@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -13,6 +13,7 @@ from ..backbones.gate_insertion import gated_branches
 from ..backbones.timm_trunk import TimmTrunk
 from ..errors import WeightsError
 from ..layers.norms import FrozenBatchNorm2d
+from .class_rows import PREDICTORS, ClassRows
 from .compatibility import check_network, resize_gates
 from .identify import identify
 from .load_report import LoadReport, shorten
@@ -24,13 +25,6 @@ logger = logging.getLogger(__name__)
 # A trunk is recognised by its first convolution, in the network and in the file.
 TRUNK_MARKER = "stem.conv1.weight"
 TRUNK_PARTS = ("stem.", "res2.", "res3.", "res4.", "res5.")
-# Layers whose shape follows the number of classes: a detector of other classes may start from the rest.
-PREDICTORS = (
-    "roi_heads.box_predictor.cls_score.",
-    "roi_heads.box_predictor.bbox_pred.",
-    "roi_heads.mask_head.predictor.",
-    "linear.",
-)
 
 
 def load_weights(
@@ -42,6 +36,7 @@ def load_weights(
     allow_partial: bool = False,
     strict: bool = False,
     gate_init: str = "",
+    class_names: Sequence[str] | None = None,
 ) -> LoadReport:
     """Load a file into a detector, a backbone or a classifier.
 
@@ -51,23 +46,26 @@ def load_weights(
         source: a path (see `read_weights` for the formats), `zoo://name`, a URL, or a file that was read.
         family, class_order: see `identify`.
         allow_partial: accept a file that does not hold the whole trunk, or more than it.
-        whole: refuse a file that does not hold every weight of `model`; for evaluation.
+        strict: refuse a file that does not hold every weight of `model`, or is of other classes; for evaluation.
         gate_init: MODEL.GATE.INIT, for gates that the file has nothing for; "" is "identity" when the file has no
             gate at all (plain weights start a gated network).
+        class_names: of the model's classes, in order. Where the file names its own, the rows of the predictors go to
+            the classes of their names, and classes that the file does not have start fresh.
 
     Returns:
         the account, which is also logged.
 
     Raises:
         WeightsError: the file cannot be read; its weights need another network than `model`, or are of another
-            family than `family`; it lacks part of the trunk; a shape differs; a gate would be frozen without weights.
+            family than `family`; it lacks part of the trunk; a shape differs; a weight is not finite, or one of a
+            quantised network; its classes are others; a gate would be frozen without weights.
     """
     if not isinstance(source, WeightFile):
         foreign = _timm_trunk(model) is not None or _trunk_prefix(model.state_dict()) is None
         source, _ = open_weights(source, family=family, class_order=class_order, foreign=foreign)
     file = identify(source, family, class_order)
     check_network(model, file)
-    report = load_tensors(model, file, allow_partial=allow_partial, strict=strict)
+    report = load_tensors(model, file, allow_partial=allow_partial, strict=strict, class_names=class_names)
     _init_fresh_gates(model, file, report, gate_init)
     for line in report.summary().splitlines():
         logger.info(line)
@@ -75,12 +73,17 @@ def load_weights(
 
 
 def load_tensors(
-    model: nn.Module, file: WeightFile, *, allow_partial: bool = False, strict: bool = False
+    model: nn.Module,
+    file: WeightFile,
+    *,
+    allow_partial: bool = False,
+    strict: bool = False,
+    class_names: Sequence[str] | None = None,
 ) -> LoadReport:
     """Copy the tensors of `file` into `model` by name; see `load_weights`."""
-    what = "averaged weights" if file.averaged else file.family
-    source = f"{file.path} ({what})" if what != "se_det" else str(file.path)
+    source = f"{file.path} ({file.family})" if file.family not in ("", "se_det") else str(file.path)
     report = LoadReport(source)
+    report.notes += [note for note in (file.averaged,) if note]
     timm_trunk = _timm_trunk(model)
     if timm_trunk is None:
         model_prefix = _trunk_prefix(model.state_dict())
@@ -92,6 +95,8 @@ def load_tensors(
     report.resized_gates = resize_gates(model, tensors)
     _check_classifier(model, file, report, allow_partial=allow_partial, strict=strict)
     targets = model.state_dict()
+    if class_names is not None:
+        _sort_classes(tensors, targets, file, report, tuple(class_names), strict=strict)
     changed = {renamed(name) for name in file.reshaped}
     fitting = {}
     for name, target in targets.items():
@@ -123,8 +128,69 @@ def load_tensors(
     _check_complete(report, model_prefix, allow_partial=allow_partial, strict=strict)
     if not allow_partial:
         _check_surplus(report, file, model_prefix)
+    for name, tensor in fitting.items():
+        check_values(tensor, targets[name], f"{source}: {name}")
     model.load_state_dict(fitting, strict=False)
     return report
+
+
+def check_values(tensor: torch.Tensor, target: torch.Tensor, what: str) -> None:
+    """Refuse values that no weight can have.
+
+    Args:
+        target: the parameter or buffer that they are for.
+        what: the file and the key, for the sentence.
+
+    Raises:
+        WeightsError: whole numbers, or 8-bit ones, in the place of weights; numbers that are not finite.
+    """
+    if not target.is_floating_point():
+        return
+    if not tensor.is_floating_point() or tensor.element_size() < 2:
+        raise WeightsError(
+            f"{what} is of {str(tensor.dtype).removeprefix('torch.')}: the file is of a quantised network, whose "
+            "numbers mean nothing without their scales. Give the weights it was made from."
+        )
+    if not tensor.isfinite().all():
+        raise WeightsError(
+            f"{what} has values that are not finite: the training that made them has diverged, or the file is damaged. "
+            "Use an earlier checkpoint."
+        )
+
+
+def _sort_classes(
+    tensors: dict[str, torch.Tensor],
+    targets: Mapping[str, torch.Tensor],
+    file: WeightFile,
+    report: LoadReport,
+    names: tuple[str, ...],
+    *,
+    strict: bool,
+) -> None:
+    """Bring the rows of a file's predictors into the order of the network's classes, by their names."""
+    predictors = [name for name in tensors if name.startswith(PREDICTORS) and name in targets]
+    if not predictors:
+        return
+    categories = file.extra.get("categories")
+    if not categories:
+        if any(tensors[name].shape == targets[name].shape for name in predictors):
+            report.notes.append(
+                f"The file does not name its classes: its {len(names)} are taken for the data's, in their order."
+            )
+        return
+    rows = ClassRows(names, tuple(str(category["name"]) for category in categories))
+    if rows.are_same:
+        return
+    if strict and not rows.are_permuted:
+        raise WeightsError(
+            f"{report.source} was trained on other classes: {rows.lists()}. Evaluate on data of the same class names."
+        )
+    if max(rows.sources) < 0:
+        for name in predictors:
+            del tensors[name]
+    for name in predictors if max(rows.sources) >= 0 else ():
+        tensors[name] = rows.take(tensors[name], targets[name])
+    report.notes.append(rows.note())
 
 
 def _trunk_prefix(names: Iterable[str]) -> str | None:

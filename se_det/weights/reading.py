@@ -24,6 +24,10 @@ from .metadata import validate_metadata
 # What a file says of its weights, beside them: checkpoints of ours, converted files, Detectron2's pickles.
 EXTRA = ("config", "categories", "iteration", "engine", "architecture", "facts", "family", "__author__")
 CONTAINERS = ("model", "state_dict", "blobs")  # under which programs keep the tensors
+# Under which they keep the averaged ones: se_det, fairseq and ultralytics; timm; torchvision; DINO; Lightning's callbacks.
+AVERAGED = ("ema", "state_dict_ema", "model_ema", "ema_model", "ema_state_dict", "averaged_model")
+# Names within a state dict that some modules give to their average.
+AVERAGED_PREFIXES = ("ema_model.", "model_ema.", "ema.")
 
 
 @dataclass(frozen=True)
@@ -31,7 +35,7 @@ class WeightFile:
     """What a file holds: `tensors` by name, and in `extra` what it says of them. `identify` adds the rest.
 
     Attributes:
-        averaged: they are a checkpoint's averaged weights.
+        averaged: a sentence about averaged weights that the file has beside others; "" where it has none.
         family: whose names the tensors had; "" as long as that was not looked into, and they still have them.
         facts: what they need of the network and the input.
         reshaped: names of tensors whose shape was changed.
@@ -42,7 +46,7 @@ class WeightFile:
     path: Path
     tensors: dict[str, torch.Tensor]
     extra: dict[str, Any] = field(default_factory=dict)
-    averaged: bool = False
+    averaged: str = ""
     family: str = ""
     facts: WeightConventions = field(default_factory=WeightConventions)
     reshaped: tuple[str, ...] = ()
@@ -54,8 +58,8 @@ def read_weights(path: str | Path) -> WeightFile:
     """The weights in a file: a bare state dict, or one under `model`, `state_dict` or `blobs`.
 
     The ending says what it is: `.pth`, `.pt`, `.bin`, `.tar` (`torch.save`), `.safetensors`, `.pkl` (Detectron2),
-    `.npz` (Caffe's blobs), `.mat` (MatConvNet). Nothing in the file is run. Where a checkpoint of ours has averaged
-    weights (`ema`), those are given.
+    `.npz` (Caffe's blobs), `.mat` (MatConvNet). Nothing in the file is run. Where a checkpoint has averaged weights,
+    those are given, as its own program evaluates them.
 
     Raises:
         WeightsError: the file is missing, damaged, holds no tensors, or asks for anything but tensors and plain
@@ -72,14 +76,16 @@ def read_weights(path: str | Path) -> WeightFile:
         raise WeightsError(f"{path} cannot be read: {error.strerror or error}.") from error
     content = READERS[path.suffix](path)
     extra: dict[str, Any] = {}
-    averaged = False
+    averaged = ""
     if isinstance(content, Mapping):
-        for key in CONTAINERS:
-            if isinstance(content.get(key), Mapping):
-                extra = validate_metadata(path, {k: v for k, v in content.items() if k in EXTRA})
-                averaged = isinstance(content.get("ema"), Mapping) and bool(content["ema"])
-                content = {**content[key], **(content["ema"] if averaged else {})}
-                break
+        raw = next((key for key in CONTAINERS if isinstance(content.get(key), Mapping)), None)
+        mean = next((key for key in AVERAGED if isinstance(content.get(key), Mapping) and content[key]), None)
+        if raw or (mean and not any(isinstance(value, torch.Tensor) for value in content.values())):
+            extra = validate_metadata(path, {k: v for k, v in content.items() if k in EXTRA})
+            content, averaged = _averaged(content, raw, mean)
+    if isinstance(content, Mapping):
+        content, inner = _averaged_names(content)
+        averaged = averaged or inner
     if not isinstance(content, Mapping):
         raise WeightsError(f"{path} holds no state dict, but a {type(content).__name__}.")
     tensors = {}
@@ -93,6 +99,36 @@ def read_weights(path: str | Path) -> WeightFile:
     return WeightFile(path, tensors, extra, averaged)
 
 
+def _averaged(content: Mapping[str, Any], raw: str | None, mean: str | None) -> tuple[Mapping[str, Any], str]:
+    """The weights out of a checkpoint's containers, and a sentence about which they are."""
+    if mean is None:
+        return content[raw], ""
+    if raw and mean == "ema_state_dict" and "steps" in content[mean]:
+        # mmengine exchanges the two when it saves, so that the usual place has the averaged ones.
+        return content[
+            raw
+        ], f"{raw} holds averaged weights, as mmengine saves them; the raw ones ({mean}) are left out."
+    names = {str(name).removeprefix("module."): value for name, value in content[mean].items()}
+    names = {name: value for name, value in names.items() if name not in ("n_averaged", "num_updates", "decay")}
+    if raw is None:
+        return names, f"The weights are averaged ones ({mean})."
+    plain = {str(name).removeprefix("module."): value for name, value in content[raw].items()}
+    return {**plain, **names}, f"Its averaged weights ({mean}) are taken, not the raw ones ({raw})."
+
+
+def _averaged_names(tensors: Mapping[str, Any]) -> tuple[Mapping[str, Any], str]:
+    """Where a state dict has an average of itself under a prefix, that average."""
+    for prefix in AVERAGED_PREFIXES:
+        found = {name: value for name, value in tensors.items() if str(name).startswith(prefix)}
+        rest = [name for name in tensors if not str(name).startswith(prefix)]
+        if found and len(found) > 1:
+            names = {name.removeprefix(prefix).removeprefix("module."): value for name, value in found.items()}
+            names = {name: v for name, v in names.items() if name not in ("n_averaged", "num_updates", "decay")}
+            others = f", not the {len(rest)} others" if rest else ""
+            return names, f"Its averaged weights ({prefix}*) are taken{others}."
+    return tensors, ""
+
+
 def _as_tensor(path: Path, name: object, value: object) -> torch.Tensor | None:
     """`value` as a tensor, None for what is none."""
     if isinstance(value, np.ndarray):
@@ -100,6 +136,11 @@ def _as_tensor(path: Path, name: object, value: object) -> torch.Tensor | None:
         return torch.from_numpy(np.array(value, dtype=value.dtype.newbyteorder("="), order="C"))
     if not isinstance(value, torch.Tensor):
         return None
+    if value.is_quantized:
+        raise WeightsError(
+            f"{path} is of a quantised network: {name} is of {str(value.dtype).removeprefix('torch.')}. Give the "
+            "weights it was made from."
+        )
     if value.layout != torch.strided or value.device.type != "cpu" or value.is_nested:
         raise WeightsError(f"{path} is refused: {name} is no ordinary tensor, but {value.layout} on {value.device}.")
     return value.detach()

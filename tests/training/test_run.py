@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import random
+import shutil
 import subprocess
 import sys
 import time
@@ -18,9 +19,11 @@ from small_detector import CATEGORIES, config, draw, train_and_evaluate
 
 from se_det.config import load_config
 from se_det.errors import SeDetError
+from se_det.inference import Predictor
 from se_det.training.checkpoint import load_checkpoint
 from se_det.training.launch import free_port, spawn
 from se_det.training.run import run_evaluation, run_training
+from se_det.weights import read_weights
 
 
 @pytest.fixture(scope="module")
@@ -116,6 +119,97 @@ def test_evaluation_gives_what_training_gave(trained: Path, data: list[Any], tmp
     assert metrics["bbox"]["AP"] == lines[-1]["bbox/AP"]
     assert json.loads((tmp_path / "inference" / "metrics.json").read_text())["segm"]["AP"] == metrics["segm"]["AP"]
     assert sorted(p.name for p in tmp_path.iterdir()) == ["inference", "report.html"]
+
+
+def _exported(data: list[Any], folder: Path, categories: list[dict[str, Any]], ids: dict[int, int]) -> list[Any]:
+    """The evaluation data with other category ids, as a second export of a labelling tool has them."""
+    content = json.loads(Path(data[5]).read_text())
+    for annotation in content["annotations"]:
+        annotation["category_id"] = ids[annotation["category_id"]]
+    (folder / "val.json").write_text(json.dumps({**content, "categories": categories}))
+    return ["DATASETS.VAL_JSON", str(folder / "val.json"), "DATASETS.VAL_IMAGES", data[7]]
+
+
+def test_classes_are_evaluated_by_their_names(trained: Path, data: list[Any], tmp_path: Path) -> None:
+    """The same classes under exchanged ids give the same detections of the same names."""
+    weights = ("MODEL.WEIGHTS", str(trained / "model_final.pth"))
+    score = ("MODEL.ROI_HEADS.SCORE_THRESH_TEST", 0.0)
+    run_evaluation(config(tmp_path / "one", *data, *weights, *score))
+    swapped = _exported(data, tmp_path, [{"id": 1, "name": "bar"}, {"id": 2, "name": "square"}], {4: 2, 90: 1})
+    metrics = run_evaluation(config(tmp_path / "two", *swapped, *weights, *score))
+    assert metrics == json.loads((tmp_path / "one" / "inference" / "metrics.json").read_text())
+    found = []
+    for folder, names in (("one", {4: "square", 90: "bar"}), ("two", {2: "square", 1: "bar"})):
+        results = json.loads((tmp_path / folder / "inference" / "coco_instances_results.json").read_text())
+        found.append(sorted((r["image_id"], names[r["category_id"]], r["score"], r["bbox"]) for r in results))
+    assert len(found[0]) > 10 and found[0] == found[1]
+
+
+@pytest.mark.parametrize("names", [("zebra", "lion"), ("square", "circle"), ("square",), ("square", "bar", "dot")])
+def test_data_of_other_classes_is_not_evaluated(
+    trained: Path, data: list[Any], tmp_path: Path, names: tuple[str, ...]
+) -> None:
+    categories = [{"id": i, "name": name} for i, name in enumerate(names)]
+    other = _exported(data, tmp_path, categories, {4: 0, 90: len(names) - 1})
+    with pytest.raises(SeDetError) as error:
+        run_evaluation(config(tmp_path / "out", *other, "MODEL.WEIGHTS", str(trained / "model_final.pth")))
+    assert "'square', 'bar'" in str(error.value) and ", ".join(map(repr, names)) in str(error.value)
+
+
+def test_a_number_of_classes_that_is_not_the_checkpoints_is_refused(
+    trained: Path, data: list[Any], tmp_path: Path
+) -> None:
+    given = [*data, "MODEL.WEIGHTS", str(trained / "model_final.pth"), "MODEL.ROI_HEADS.NUM_CLASSES", 7]
+    for use in (run_evaluation, Predictor):
+        with pytest.raises(SeDetError, match=r"NUM_CLASSES is 7 \(the command line\).*trained on 2 classes"):
+            use(config(tmp_path / "out", *given))
+
+
+def test_a_new_class_starts_fresh_and_the_others_keep_their_rows(
+    trained: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    categories = [{"id": 1, "name": "bar"}, {"id": 2, "name": "dot"}, {"id": 3, "name": "square"}]
+    train = draw(tmp_path / "train", 4, categories)
+    weights = str(trained / "model_final.pth")
+    given = ["DATASETS.TRAIN_JSON", train[0], "DATASETS.TRAIN_IMAGES", train[1], "MODEL.WEIGHTS", weights,
+             "SOLVER.BASE_LR", 1e-9, "SOLVER.MAX_ITER", 1]  # fmt: skip
+    run_training(config(tmp_path / "out", *given))
+    old, new = read_weights(weights).tensors, load_checkpoint(tmp_path / "out" / "model_final.pth")["model"]
+    cls, box, mask = (
+        "roi_heads.box_predictor.cls_score.weight", "roi_heads.box_predictor.bbox_pred.weight",
+        "roi_heads.mask_head.predictor.weight",
+    )  # fmt: skip
+    torch.testing.assert_close(new[cls][[0, 2, 3]], old[cls][[1, 0, 2]], atol=1e-6, rtol=0)  # the last is background
+    torch.testing.assert_close(new[box].view(3, 4, -1)[[0, 2]], old[box].view(2, 4, -1)[[1, 0]], atol=1e-6, rtol=0)
+    torch.testing.assert_close(new[mask][[0, 2]], old[mask][[1, 0]], atol=1e-6, rtol=0)
+    assert not torch.allclose(new[cls][1], old[cls][0], atol=1e-4)
+    assert (
+        "Of the 3 classes 2 keep their rows of the predictors ('bar', 'square'), 1 start fresh ('dot')" in caplog.text
+    )
+
+
+@pytest.mark.parametrize("part", ["roi_heads.box_predictor.cls_score.weight", "backbone.fpn_lateral2.weight"])
+@pytest.mark.parametrize("where", ["model", "ema"])
+def test_weights_that_are_not_finite_are_refused_wherever_they_are(
+    trained: Path, data: list[Any], tmp_path: Path, part: str, where: str
+) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(trained, folder)
+    for name in ("model_0000004.pth", "model_final.pth"):
+        saved = load_checkpoint(folder / name)
+        saved[where][part].view(-1)[0] = float("nan")
+        torch.save(saved, folder / name)
+    weights = ("MODEL.WEIGHTS", str(folder / "model_final.pth"))
+    uses = [lambda: run_training(config(folder, *data, "SOLVER.EMA.DECAY", 0.5, "TEST.EVAL_PERIOD", 2,
+                                        "SOLVER.MAX_ITER", 9), resume=True)]  # fmt: skip
+    if where == "ema":  # which is what all others take
+        uses += [lambda: run_evaluation(config(tmp_path / "e", *data, *weights)),
+                 lambda: run_training(config(tmp_path / "t", *data, *weights)),
+                 lambda: Predictor(config(tmp_path / "p", *weights))]  # fmt: skip
+    for use in uses:
+        with pytest.raises(SeDetError, match=rf"model_.*\.pth: {part} has values that are not finite"):
+            use()
 
 
 @pytest.mark.slow

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import re
 import zipfile
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from se_det.config import load_config
 from se_det.detection import build_detector
 from se_det.errors import WeightsError
 from se_det.weights import load_weights, read_weights
+from se_det.weights.class_rows import ClassRows
 
 
 def save(path: Path, content) -> Path:
@@ -131,6 +133,136 @@ def test_averaged_weights_are_preferred(tmp_path):
     averaged = {k: v + 1 for k, v in raw.items() if v.is_floating_point()}
     file = read_weights(save(tmp_path / "e.pth", {"model": raw, "ema": averaged}))
     assert file.averaged and torch.equal(file.tensors["res2.0.conv1.weight"], raw["res2.0.conv1.weight"] + 1)
+
+
+AVERAGES = {
+    "se_det": (lambda raw, mean: {"model": raw, "ema": mean}, r"averaged weights \(ema\) are taken, not the raw ones"),
+    "timm": (lambda raw, mean: {"state_dict": raw, "state_dict_ema": mean}, r"\(state_dict_ema\) are taken"),
+    "torchvision": (
+        lambda raw, mean: {
+            "model": raw,
+            "model_ema": {"n_averaged": torch.tensor(9), **{f"module.{k}": v for k, v in mean.items()}},
+        },
+        r"\(model_ema\) are taken, not the raw ones \(model\)",
+    ),
+    "DINO": (lambda raw, mean: {"model": raw, "ema_model": mean}, r"\(ema_model\) are taken"),
+    "a callback": (lambda raw, mean: {"state_dict": raw, "ema_state_dict": mean}, r"\(ema_state_dict\) are taken"),
+    "mmengine": (
+        lambda raw, mean: {"state_dict": mean, "ema_state_dict": {"steps": torch.tensor(3), **raw}},
+        r"state_dict holds averaged weights, as mmengine saves them",
+    ),
+    "averages alone": (lambda raw, mean: {"model_ema": mean, "epoch": 3}, r"averaged ones \(model_ema\)"),
+    "a module's average": (
+        lambda raw, mean: {"state_dict": raw | {f"ema_model.module.{k}": v for k, v in mean.items()}},
+        r"averaged weights \(ema_model\.\*\) are taken, not the \d+ others",
+    ),
+    "AveragedModel": (
+        lambda raw, mean: {"n_averaged": torch.tensor(9), **{f"module.{k}": v for k, v in mean.items()}},
+        None,
+    ),
+}
+
+
+@pytest.mark.parametrize("program", AVERAGES)
+def test_averaged_weights_of_other_programs_are_taken_and_told_of(tmp_path, caplog, program):
+    caplog.set_level("INFO")
+    wrap, told = AVERAGES[program]
+    raw = create_backbone("resnet18").state_dict()
+    mean = {k: v + 1 if v.is_floating_point() else v for k, v in raw.items()}
+    model = create_backbone("resnet18")
+    load_weights(model, save(tmp_path / "e.pth", wrap(raw, mean)))
+    assert torch.equal(model.res2[0].conv1.weight, mean["res2.0.conv1.weight"])
+    if told:
+        assert re.search(told, caplog.text)
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.uint8, torch.int32, torch.int64, torch.bool, torch.float8_e4m3fn])
+def test_weights_of_a_quantised_network_are_refused(tmp_path, dtype):
+    tensors = create_backbone("resnet18").state_dict()
+    tensors["res2.0.conv1.weight"] = (tensors["res2.0.conv1.weight"] * 100).to(dtype)
+    with pytest.raises(WeightsError, match=r"q.pth: res2.0.conv1.weight is of \w+: the file is of a quantised network"):
+        load_weights(create_backbone("resnet18"), save(tmp_path / "q.pth", tensors))
+
+
+def test_quantised_tensors_are_refused(tmp_path):
+    tensors = create_backbone("resnet18").state_dict()
+    tensors["res2.0.conv1.weight"] = torch.quantize_per_tensor(tensors["res2.0.conv1.weight"], 0.1, 0, torch.qint8)
+    with pytest.raises(WeightsError, match=r"q.pth.*(quantised network|asks for)"):
+        load_weights(create_backbone("resnet18"), save(tmp_path / "q.pth", tensors))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_weights_in_other_precisions_are_read(tmp_path, dtype):
+    tensors = {
+        k: v.to(dtype) if v.is_floating_point() else v for k, v in create_backbone("resnet18").state_dict().items()
+    }
+    model = create_backbone("resnet18")
+    load_weights(model, save(tmp_path / "h.pth", tensors))
+    assert torch.equal(model.res2[0].conv1.weight, tensors["res2.0.conv1.weight"].float())
+
+
+@pytest.mark.parametrize("key", ["linear.weight", "trunk.res2.0.conv1.norm.running_var", "trunk.stem.conv1.weight"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_values_that_are_not_finite_are_refused(tmp_path, key, value):
+    tensors = create_model("resnet18", num_classes=4).state_dict()
+    tensors[key].view(-1)[3] = value
+    with pytest.raises(WeightsError, match=rf"n.pth: {key} has values that are not finite"):
+        load_weights(create_model("resnet18", num_classes=4), save(tmp_path / "n.pth", tensors))
+
+
+def classes(*names):
+    return [{"id": number, "name": name} for number, name in enumerate(names)]
+
+
+def test_a_classifier_takes_its_classes_by_name(tmp_path, caplog):
+    caplog.set_level("INFO")
+    old = create_model("resnet18", num_classes=3).state_dict()
+    path = save(
+        tmp_path / "c.pth", {"engine": "builtin", "model": old, "categories": classes("ash", "Elm tree", "oak")}
+    )
+    model = create_model("resnet18", num_classes=4)
+    fresh = model.linear.weight.detach().clone()
+    load_weights(model, path, class_names=["oak", "birch", "elm_tree", "ash"])
+    assert torch.equal(model.linear.weight[[0, 2, 3]], old["linear.weight"][[2, 1, 0]])
+    assert torch.equal(model.linear.weight[1], fresh[1])
+    assert (
+        "Of the 4 classes 3 keep their rows of the predictors ('oak', 'elm_tree', 'ash'), 1 start fresh" in caplog.text
+    )
+    other = create_model("resnet18", num_classes=3)
+    fresh = other.linear.weight.detach().clone()
+    load_weights(other, path, class_names=["cat", "dog", "cow"])
+    assert torch.equal(other.linear.weight, fresh)  # as many, but none of them
+    with pytest.raises(WeightsError, match=r"trained on other classes: it has 3 \('ash', 'Elm tree', 'oak'\), and the"):
+        load_weights(other, path, class_names=["cat", "dog", "cow"], strict=True)
+    load_weights(other, path, class_names=["oak", "ash", "Elm tree"], strict=True)
+    assert torch.equal(other.linear.bias, old["linear.bias"][[2, 0, 1]])
+
+
+def test_classes_that_a_file_does_not_name_are_taken_in_order_and_told_of(tmp_path, caplog):
+    caplog.set_level("INFO")
+    old = create_model("resnet18", num_classes=3).state_dict()
+    model = create_model("resnet18", num_classes=3)
+    load_weights(model, save(tmp_path / "c.pth", old), class_names=["a", "b", "c"])
+    assert torch.equal(model.linear.weight, old["linear.weight"])
+    assert "does not name its classes: its 3 are taken for the data's, in their order" in caplog.text
+
+
+@pytest.mark.parametrize("names, sources", [
+    (("a", "b"), [0, 1]), (("b", "a"), [1, 0]), ((" A ", "b"), [0, 1]), (("a", "a"), [-1, -1]), (("c", "b"), [-1, 1])
+])  # fmt: skip
+def test_classes_are_the_same_by_name(names, sources):
+    assert ClassRows(names, ("a", "b")).sources == sources
+
+
+def test_class_agnostic_heads_have_no_classes_rows():
+    rows = ClassRows(("x", "b", "a"), ("a", "b"))
+    agnostic = torch.arange(8.0).view(4, 2)
+    assert rows.take(agnostic, torch.zeros(4, 2)) is agnostic
+    specific = torch.arange(16.0).view(8, 2)
+    taken = rows.take(specific, torch.full((12, 2), -1.0))
+    assert torch.equal(taken, torch.cat([torch.full((4, 2), -1.0), specific[4:], specific[:4]]))
+    background = rows.take(torch.arange(3.0), torch.full((4,), -1.0))
+    assert background.tolist() == [-1, 1, 0, 2]
 
 
 class Hostile:
