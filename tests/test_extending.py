@@ -126,6 +126,7 @@ if __name__ == "__main__":
     assert results[0].stdout == results[1].stdout and results[0].stdout.count(",") == 3
 
 
+@pytest.mark.slow
 def test_the_centre_detector_learns_and_detects(place) -> None:
     folder, files, _ = place
     json_file, images = draw(folder / "one_class", 6, [{"id": 1, "name": "thing"}, {"id": 1, "name": "thing"}])
