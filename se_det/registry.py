@@ -78,7 +78,7 @@ class Registry(FvcoreRegistry):
 
 
 def _place(obj: Any) -> str:
-    return f"{getattr(obj, '__module__', '')}.{getattr(obj, '__qualname__', repr(obj))}"
+    return f"{obj.__module__}.{getattr(obj, '__qualname__', type(obj).__qualname__)}"
 
 
 def call_with(function: Callable[..., Any], arguments: dict[str, Any], where: str, **given: Any) -> Any:

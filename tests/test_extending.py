@@ -141,6 +141,27 @@ if __name__ == "__main__":
     assert alone == spawned and alone.count(",") == 3
 
 
+def test_a_format_from_outside_is_imported(place) -> None:
+    folder, files, data = place
+    source = folder / "pairs"
+    source.mkdir()
+    content = json.loads(Path(data[1]).read_text())
+    names = {image["id"]: image["file_name"] for image in content["images"]}
+    lines = []
+    for annotation in content["annotations"]:
+        (source / names[annotation["image_id"]]).write_bytes(
+            (Path(data[3]) / names[annotation["image_id"]]).read_bytes()
+        )
+        x, y, w, h = annotation["bbox"]
+        lines.append(f"{names[annotation['image_id']]} kind{annotation['category_id']} {x} {y} {x + w} {y + h}")
+    (source / "boxes.txt").write_text("\n".join(lines))
+    said = run(["import", source, folder / "imported", *plugins(files, "pairs")])
+    assert "pairs (boxes.txt)" in said
+    [written_json] = (folder / "imported").rglob("*.json")
+    result = json.loads(written_json.read_text())
+    assert sorted(a["bbox"] for a in result["annotations"]) == sorted(a["bbox"] for a in content["annotations"])
+
+
 @pytest.mark.slow
 def test_the_centre_detector_learns_and_detects(place) -> None:
     folder, files, _ = place

@@ -14,6 +14,7 @@ from torch import nn
 
 from ..backbones.catalog import create_model
 from ..backbones.classifier import Classifier
+from ..config.paths import expand_path
 from ..data.images import read_image
 from ..data.pixels import check_pixels
 from ..errors import ConfigError, WeightsError
@@ -90,7 +91,7 @@ def classify(
                 "The model must be a network, or the path of a pretraining checkpoint, got "
                 f"{'None' if model is None else f'a value of type {type(model).__name__}'}."
             )
-        path = Path(model)
+        path = Path(expand_path(model, "The model"))
         model = _load_cached(str(path.resolve()), path.stat().st_mtime_ns) if path.is_file() else load_classifier(path)
     view = preprocessing or getattr(model, "preprocessing", None)
     if view is None:
@@ -99,7 +100,7 @@ def classify(
         )
     names = class_names or getattr(model, "class_names", None)
     if isinstance(image, (str, os.PathLike)):
-        image = read_image(image, "RGB")
+        image = read_image(expand_path(image, "The image"), "RGB")
     check_pixels(image, "RGB")
     tensor = torch.from_numpy(np.array(image, copy=True)).permute(2, 0, 1)
     was_training = model.training

@@ -12,6 +12,7 @@ from fvcore.common.config import CfgNode
 from torch import nn
 
 from .. import __version__, comm
+from ..config.paths import expand_paths
 from ..data.skipping import SkippedImages
 from ..data.worker_loader import worker_death_as_error
 from ..errors import CheckpointError, ConfigError, DataError
@@ -68,6 +69,7 @@ def run_pretraining(
     """
     cfg = cfg.clone()
     cfg.defrost()
+    expand_paths(cfg)
     with run_log() as log, stop_on_signals() as stop, OutputFolder(cfg.OUTPUT_DIR) as folder, worker_death_as_error():
         device = _log_setup(cfg)
         check_recipe(cfg)
@@ -91,6 +93,7 @@ def run_classifier_evaluation(cfg: CfgNode) -> dict[str, Any]:
     """
     cfg = cfg.clone()
     cfg.defrost()
+    expand_paths(cfg)
     with run_log(), stop_on_signals("before its evaluation was done.") as stop, worker_death_as_error():
         device = _log_setup(cfg)
         if not cfg.MODEL.WEIGHTS:

@@ -35,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "names", nargs="*", metavar="MODEL",
-        help="models or shell patterns, such as 'se_*' or '*'; also timm/<name>. With --config-file: KEY VALUE",
+        help="models or shell patterns, such as 'se_*' or '*'; also timm/<name>. With --config-file: KEY=VALUE",
     )  # fmt: skip
     parser.set_defaults(wrong_usage=parser.error)
 
@@ -110,8 +110,11 @@ def _papers(patterns: Sequence[str]) -> list[dict[str, Any]]:
 def _detector(config: str, overrides: Sequence[str], size: tuple[int, int]) -> list[dict[str, Any]]:
     from ..analysis.detector_cost import measure_detector
     from ..config import load_config
+    from ..config.overrides import parse_overrides
 
-    parts = [(name, cost.as_dict()) for name, cost in measure_detector(load_config(config, overrides), size)]
+    parts = [
+        (name, cost.as_dict()) for name, cost in measure_detector(load_config(config, parse_overrides(overrides)), size)
+    ]
     rows = [{"part": name, **cost} for name, cost in parts]
     total = {key: sum(cost[key] for _, cost in parts) for key in parts[0][1]}
     # Parts run one after the other: the most of any is a lower bound of the whole's.
@@ -126,6 +129,7 @@ def _gates(args: argparse.Namespace) -> int:
     from ..analysis.line_plot import draw_lines
     from ..backbones import create_backbone
     from ..config import load_config
+    from ..config.overrides import parse_overrides
     from ..detection.build import build_bottom_up, check_model
     from ..errors import ConfigError
     from ..files import atomic_write, check_writable, write_json, write_text
@@ -138,7 +142,7 @@ def _gates(args: argparse.Namespace) -> int:
     # The input of torchvision's and timm's weights, which the shipped configs have too.
     pixels: dict[str, Any] = {"mean": (123.675, 116.28, 103.53), "std": (58.395, 57.12, 57.375), "channels": "RGB"}
     if args.config_file:
-        cfg = load_config(args.config_file, args.names)
+        cfg = load_config(args.config_file, parse_overrides(args.names))
         check_model(cfg)
         trunk = build_bottom_up(cfg)
         pixels = {"mean": cfg.MODEL.PIXEL_MEAN, "std": cfg.MODEL.PIXEL_STD, "channels": cfg.INPUT.FORMAT}

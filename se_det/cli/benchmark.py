@@ -35,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     detector.add_argument("--parts", nargs="+", choices=("inference", "training"), metavar="P",
                           default=["inference", "training"], help="default: both")  # fmt: skip
     detector.add_argument("--images", type=int, default=5, metavar="N", help="of one turn of inference; default: 5")
-    detector.add_argument("--set", nargs="+", default=[], metavar="KEY VALUE", help="config keys and their values")
+    detector.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="config keys and their values")
     detector.set_defaults(measure=_detector)
     pretrain = what.add_parser("pretrain", help="pretraining's loader beside timm's, and its steps with and without it")
     pretrain.add_argument("--data", required=True, metavar="P", help="class folders, a list or shards")
@@ -96,12 +96,14 @@ def _backbone(args: argparse.Namespace, device: str, folder: str) -> Iterator[Co
 
 def _detector(args: argparse.Namespace, device: str, folder: str) -> Iterator[Comparison]:
     from ..benchmarks.detector import compare_detectors
+    from ..config.overrides import parse_overrides
 
     _check_counts(args, "images")
     paths = ["DATASETS.VAL_JSON", args.val_json, "DATASETS.VAL_IMAGES", args.val_images,
              "DATASETS.TRAIN_JSON", args.val_json, "DATASETS.TRAIN_IMAGES", args.val_images]  # fmt: skip
+    overrides = [*paths, "MODEL.DEVICE", device, *parse_overrides(args.overrides)]
     return compare_detectors(
-        args.config_file, [*paths, "MODEL.DEVICE", device, *args.set], args.parts, images=args.images,
+        args.config_file, overrides, args.parts, images=args.images,
         repeat=args.repeat, state=f"{folder}/state.pth",
     )  # fmt: skip
 

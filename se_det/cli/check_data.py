@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import logging
-import sys
 
 logger = logging.getLogger(__name__)
 
@@ -39,6 +38,7 @@ def run(args: argparse.Namespace) -> int:
     from ..data.check.result_cache import cache_summary
     from ..errors import ConfigError, DataError
     from ..files import atomic_write, write_json
+    from ..terminal import escape
 
     if args.against_images and not args.against:
         raise ConfigError("--against-images goes with --against J2.")
@@ -61,9 +61,7 @@ def run(args: argparse.Namespace) -> int:
             title="images of the other split",
         )
         compare_splits(report, other)
-    # Names from a data set may hold what a terminal cannot show.
-    encoding = sys.stdout.encoding or "utf-8"
-    print(report.text().encode(encoding, "backslashreplace").decode(encoding))
+    print(escape(report.text(), keep="\t\n"))
     if args.output:
         write_json(args.output, report.as_dict(), indent=1)
         logger.info("Wrote %s.", args.output)

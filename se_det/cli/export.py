@@ -25,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help="of the detector: backbone and pyramid, or all of it; default: backbone")  # fmt: skip
     parser.add_argument("--size", type=int, nargs=2, metavar=("H", "W"), default=(800, 1344),
                         help="px of the images that --part detector takes; default: 800 1344")  # fmt: skip
-    parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="of the config")
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="config keys and their values")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -36,8 +36,8 @@ def run(args: argparse.Namespace) -> int:
 
     if args.config_file and args.model:
         raise ConfigError("Give --model for a classifier or --config-file for a detector, not both.")
-    if args.opts and not args.config_file:
-        raise ConfigError(f"{' '.join(args.opts)}: keys and values go with --config-file.")
+    if args.overrides and not args.config_file:
+        raise ConfigError(f"{' '.join(args.overrides)}: keys and values go with --config-file.")
     if not args.config_file and not args.weights:
         raise ConfigError("No weights were given, and random ones are of no use: give --weights.")
     network = _detector(args) if args.config_file else _classifier(args)
@@ -75,11 +75,15 @@ def _detector(args: argparse.Namespace) -> Exportable:
     from dataclasses import replace
 
     from ..config import load_config
+    from ..config.overrides import parse_overrides
     from ..export import detector, pyramid
     from ..inference import Predictor
 
     predictor = Predictor(
-        load_config(args.config_file, [*args.opts, "TEST.PRECISION", "float32", "TEST.COMPILE", False]), args.weights
+        load_config(
+            args.config_file, [*parse_overrides(args.overrides), "TEST.PRECISION", "float32", "TEST.COMPILE", False]
+        ),
+        args.weights,
     )
     network = pyramid(predictor.model) if args.part == "backbone" else detector(predictor.model, tuple(args.size))
     classes = [{"id": i, "name": n} for i, n in zip(predictor.category_ids, predictor.class_names)]

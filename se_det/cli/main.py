@@ -14,12 +14,14 @@ from .. import __version__
 from ..allocator import keep_freed_memory
 from ..errors import SeDetError
 from ..plugins import load_plugins
+from ..terminal import EscapingFormatter, escape
 
 # command: (module with `add_arguments(parser)` and `run(args)`, what it is for)
 COMMANDS = {
     "train": ("train", "train and evaluate a detector"),
     "pretrain": ("pretrain", "train and evaluate a classifier, whose backbone starts a detector"),
     "predict": ("predict", "detect objects in images and draw them"),
+    "import": ("import_data", "write a data set as a labelling tool exported it as COCO"),
     "check-data": ("check_data", "find everything that is wrong with a data set, before training"),
     "analyze-model": ("analyze_model", "count what networks cost, and look at what their gates do"),
     "convert-weights": ("convert_weights", "convert a weight file of another program, or to another program's names"),
@@ -51,15 +53,21 @@ def run_command(name: str, argv: Sequence[str] | None = None, *, prog: str | Non
         "--plugin", action="append", default=[], metavar="FILE",
         help="a Python file that adds gates, heads, augmentations, ... (docs/extending.md); may be repeated",
     )  # fmt: skip
-    args = parser.parse_args(argv)
+    args = _parse(parser, list(sys.argv[1:] if argv is None else argv))
     keep_freed_memory()
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")  # a name that the terminal has no letters for ends nothing
+    handler = logging.StreamHandler(sys.stdout)
+    handler.setFormatter(EscapingFormatter("%(message)s"))
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
     try:
+        _expand(args)
         load_plugins(args.plugin)
         return module.run(args) or 0
     except SeDetError as error:
         sys.stdout.flush()
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {escape(str(error))}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         print("error: interrupted.", file=sys.stderr)
@@ -72,6 +80,29 @@ def run_command(name: str, argv: Sequence[str] | None = None, *, prog: str | Non
         # Whoever read our output has left; nothing more can be said to them.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+
+
+def _parse(parser: argparse.ArgumentParser, argv: list[str]) -> argparse.Namespace:
+    """Options and words in any order."""
+    if "--set" in argv:
+        parser.error("there is no --set: write KEY=VALUE, such as TEST.PRECISION=bfloat16, among the other words")
+    try:
+        return parser.parse_intermixed_args(argv)
+    except TypeError:  # commands of a command cannot be mixed with options
+        return parser.parse_args(argv)
+
+
+def _expand(args: argparse.Namespace) -> None:
+    """Replace `~` and `$HOME` in the options: the shell leaves `--output=~/x` as it is."""
+    from ..config.paths import expand_path
+
+    for name, value in vars(args).items():
+        if name == "overrides":
+            continue
+        if isinstance(value, str):
+            setattr(args, name, expand_path(value, f"--{name.replace('_', '-')}"))
+        elif isinstance(value, list) and all(isinstance(item, str) for item in value):
+            setattr(args, name, [expand_path(item, "The input") for item in value])
 
 
 if __name__ == "__main__":

@@ -19,11 +19,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--limit", type=int, metavar="N", help="stop after N images and frames")
     parser.add_argument(
-        "--set", nargs=2, action="append", default=[], metavar=("KEY", "VALUE"),
-        help="another value of a config key, such as TEST.PRECISION bfloat16; may be repeated",
-    )  # fmt: skip
-    parser.add_argument(
-        "inputs", nargs="+", metavar="INPUT", help="images, videos, folders of them, patterns ('photos/**/*.jpg')"
+        "inputs",
+        nargs="+",
+        metavar="INPUT",
+        help="images, videos, folders of them, patterns "
+        "('photos/**/*.jpg'); and KEY=VALUE for config keys, such as TEST.PRECISION=bfloat16",
     )
 
 
@@ -42,6 +42,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _run(args: argparse.Namespace) -> int:
     from ..config import load_config
+    from ..config.overrides import split_assignments
     from ..errors import ConfigError, DataError
     from ..files import check_writable
     from ..inference import Predictor
@@ -53,10 +54,13 @@ def _run(args: argparse.Namespace) -> int:
     if args.limit is not None and args.limit < 1:
         raise ConfigError(f"--limit must be at least 1, got {args.limit}.")
     output = Path(args.output)
-    sources, failures = find_sources(args.inputs, output, reserved=(RESULTS,))
+    inputs, overrides = split_assignments(args.inputs)
+    if not inputs:
+        raise ConfigError("There is nothing to detect in: name images, videos or folders besides the config keys.")
+    sources, failures = find_sources(inputs, output, reserved=(RESULTS,))
     if not sources:
         raise DataError(" ".join(failures))
-    predictor = Predictor(load_config(args.config_file, [part for pair in args.set for part in pair]), args.weights)
+    predictor = Predictor(load_config(args.config_file, overrides), args.weights)
     check_writable(output)
     summary = predict_files(
         predictor, sources, output, score_threshold=args.score_threshold, limit=args.limit

@@ -43,15 +43,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--num-machines", type=int, default=1, metavar="M")
     add("--machine-rank", type=int, default=0, metavar="R", help="number of this machine, from 0")
     add("--dist-url", default="auto", metavar="U", help="tcp://host:port of machine 0")
-    add("overrides", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="recipe keys and their values")
+    add("overrides", nargs="*", metavar="KEY=VALUE", help="recipe keys and their values")
 
 
 def run(args: argparse.Namespace) -> int:
     """Read the recipe, then train, evaluate or export."""
     from ..classification.run import run_classifier_evaluation
+    from ..config.overrides import is_assignment
     from ..errors import ConfigError
     from ..training.launch import launch
 
+    if args.resume and is_assignment(args.resume):  # --resume without a path, before a key
+        args.overrides, args.resume = [args.resume, *args.overrides], NEWEST
     if args.evaluate and args.overwrite:
         raise ConfigError("--evaluate trains nothing: it does not go with --overwrite.")
     if args.zoo is not None:
@@ -109,6 +112,7 @@ def _export(args: argparse.Namespace, checkpoint: str | None) -> int:
 def _config(args: argparse.Namespace, checkpoint: str | None) -> CfgNode:
     from ..classification.defaults import load_recipe
     from ..config import merge_overrides
+    from ..config.overrides import parse_overrides
     from ..errors import ConfigError
 
     given = _legacy_options(args)
@@ -118,7 +122,7 @@ def _config(args: argparse.Namespace, checkpoint: str | None) -> CfgNode:
     saved = _saved_config(weights) if weights and not args.recipe else None
     cfg = saved if saved is not None else load_recipe(args.recipe or "rg_se_paper")
     merge_overrides(cfg, given)
-    merge_overrides(cfg, args.overrides)
+    merge_overrides(cfg, parse_overrides(args.overrides))
     if weights:
         cfg.MODEL.WEIGHTS = str(weights)
     elif checkpoint:

@@ -24,12 +24,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--train-images", metavar="D", help="folder of their images")
     parser.add_argument("--val-json", metavar="J", help="COCO annotations to evaluate on")
     parser.add_argument("--val-images", metavar="D", help="folder of their images")
-    parser.add_argument("overrides", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="config keys and their values")
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="config keys and their values")
 
 
 def run(args: argparse.Namespace) -> int:
     """Read the config, then train or evaluate in every process of the run."""
     from ..config import get_cfg, load_config, merge_overrides
+    from ..config.overrides import parse_overrides
     from ..errors import ConfigError
     from ..training.launch import launch
 
@@ -42,7 +43,7 @@ def run(args: argparse.Namespace) -> int:
         from ..training.run import run_evaluation, run_training
 
         default_config = get_cfg
-    cfg = load_config(args.config_file, args.overrides, defaults=default_config())
+    cfg = load_config(args.config_file, parse_overrides(args.overrides), defaults=default_config())
     for flag in ("train_json", "train_images", "val_json", "val_images"):
         value = getattr(args, flag)
         if value is not None:

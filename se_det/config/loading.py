@@ -16,8 +16,11 @@ from ..plugins import KEY as PLUGINS
 from ..plugins import require_plugins
 from . import provenance
 from .defaults import DETECTRON2_ONLY, add_installed_keys, get_cfg
+from .paths import expand_path, expand_paths
 
 BASE_KEY = "_BASE_"
+# What YAML and people call true and false.
+SWITCHES = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
 
 
 def load_config(
@@ -40,12 +43,13 @@ def load_config(
         for file, tree in _read_with_bases(find_config(path)):
             _merge(cfg, tree, str(file), shipped=_shipped_values(file))
     merge_overrides(cfg, overrides)
+    expand_paths(cfg)
     return cfg
 
 
 def find_config(path: str | Path) -> Path:
     """Where a config lies: at `path`, or among the shipped ones."""
-    path = Path(path)
+    path = Path(expand_path(path, "The config file"))
     if path.is_file():
         return path
     shipped = _shipped_folder()
@@ -82,11 +86,16 @@ def merge_overrides(cfg: CfgNode, overrides: Sequence[Any]) -> None:
             f"The overrides must be pairs of KEY VALUE, and '{overrides[-1]}' has no value: "
             f"{' '.join(map(str, overrides))}."
         )
+    source = "the command line"
     for key, value in zip(overrides[::2], overrides[1::2]):
-        tree: Any = _literal(value)
+        node, name = _find(cfg, str(key), source)
+        meant = _literal(value)
+        if isinstance(node[name], str) and not isinstance(meant, str):
+            meant = value  # a folder called 2012 is no number
+        tree: Any = meant
         for part in reversed(str(key).split(".")):
             tree = {part: tree}
-        _merge(cfg, tree, "the command line")
+        _merge(cfg, tree, source)
 
 
 def _literal(value: Any) -> Any:
@@ -110,7 +119,7 @@ def _read_with_bases(path: Path, chain: tuple[Path, ...] = ()) -> list[tuple[Pat
         return [(path, tree)]
     if not isinstance(base, str):
         raise ConfigError(f"{path}: {BASE_KEY} must be the path of one YAML file, got {base!r}.")
-    beside = path.parent / Path(base).expanduser()
+    beside = path.parent / expand_path(base, f"{path}: {BASE_KEY}")
     if not beside.is_file():
         raise ConfigError(f"{path}: {BASE_KEY} names {beside}, which does not exist.")
     return [*_read_with_bases(beside, (*chain, path)), (path, tree)]
@@ -249,6 +258,10 @@ def _coerce(value: Any, default: Any, key: str, source: str) -> Any:
         parsed = _literal(value)
         if not isinstance(parsed, str):
             return _coerce(parsed, default, key, source)
+        if isinstance(default, bool) and value.lower() in SWITCHES:
+            return SWITCHES[value.lower()]
+        if isinstance(default, (list, tuple)) and all(isinstance(item, str) for item in default) and value:
+            return type(default)(item.strip() for item in value.split(",") if item.strip())
     elif isinstance(default, (list, tuple)) and isinstance(value, (list, tuple)):
         return type(default)(value)
     elif isinstance(default, bool) or isinstance(value, bool):
@@ -257,6 +270,11 @@ def _coerce(value: Any, default: Any, key: str, source: str) -> Any:
     elif isinstance(default, float) and isinstance(value, int):
         if abs(value) <= sys.float_info.max:
             return float(value)
+    elif isinstance(default, int) and isinstance(value, float) and value.is_integer():
+        return int(value)
+    elif isinstance(default, (list, tuple)) and len(default) == 1 and isinstance(default[0], (int, float)):
+        if isinstance(value, (int, float)) and not isinstance(value, bool):  # one of a list of any length
+            return type(default)([value])
     elif isinstance(value, type(default)):
         return value
     kind = "number or None" if default is None else type(default).__name__

@@ -6,6 +6,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..config.paths import expand_path
 from ..errors import DataError, suggestion
 from .coco import CocoDataset, read_coco
 
@@ -71,7 +72,7 @@ def dataset_paths(name: str) -> tuple[Path, Path]:
         DataError: no data set has this name.
     """
     entry = _entry(name)
-    root = Path(os.environ.get(ROOT_VARIABLE) or DEFAULT_ROOT).expanduser()
+    root = Path(expand_path(os.environ.get(ROOT_VARIABLE) or DEFAULT_ROOT, ROOT_VARIABLE))
     return root / entry.json, root / entry.images
 
 

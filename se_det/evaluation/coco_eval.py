@@ -23,6 +23,7 @@ from .ground_truth import GroundTruth
 if TYPE_CHECKING:
     from ..data.coco import CocoDataset
 
+MAX_CLASSES_LOGGED, EXTREMES = 100, 10  # of more classes so many of the best and of the worst are logged
 IMAGES_PER_PIECE = 200  # of one process per gather: about 10 MB with masks, far from any time limit
 
 logger = logging.getLogger(__name__)
@@ -148,7 +149,7 @@ class CocoEvaluator:
         self.outcome = self.score(results)
         metrics = self.outcome.metrics
         for task in self.tasks:
-            _log(task, metrics[task])
+            _log(task, metrics[task], self.output_folder)
         if self.output_folder is not None:
             write_json(self.output_folder / "inference" / "metrics.json", _without_nan(metrics), indent=2)
         return metrics
@@ -196,12 +197,21 @@ def _gather(found: dict[Hashable, list[dict[str, Any]]]) -> dict[Hashable, list[
     return merged
 
 
-def _log(task: str, metrics: dict[str, float]) -> None:
+def _log(task: str, metrics: dict[str, float], folder: Path | None) -> None:
     logger.info("%s: %s", task, ", ".join(f"{name} {metrics[name]:.3f}" for name in SUMMARY))
     classes = {name: value for name, value in metrics.items() if name not in SUMMARY}
-    width = max(map(len, classes), default=0)
-    for name, value in classes.items():
-        logger.info("%s: %-*s %7.3f", task, width, name, value)
+    shown = list(classes)
+    if len(shown) > MAX_CLASSES_LOGGED:
+        ranked = sorted((name for name in shown if math.isfinite(classes[name])), key=lambda name: -classes[name])
+        shown = list(dict.fromkeys([*ranked[:EXTREMES], *ranked[-EXTREMES:]]))
+        place = "" if folder is None else f"; all are in {folder / 'inference' / 'metrics.json'}"
+        logger.info(
+            "%s: the best and the worst of %d classes, %d of which are in the data%s.",
+            task, len(classes), len(ranked), place,
+        )  # fmt: skip
+    width = max(map(len, shown), default=0)
+    for name in shown:
+        logger.info("%s: %-*s %7.3f", task, width, name, classes[name])
 
 
 def _without_nan(metrics: dict[str, dict[str, float]]) -> dict[str, dict[str, float | None]]:

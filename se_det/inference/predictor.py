@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from fvcore.common.config import CfgNode
 
+from ..config.paths import expand_path, expand_paths
 from ..data.images import FORMATS, read_image
 from ..data.pixels import check_pixels
 from ..data.transforms import resize_image, short_side_size, to_tensor
@@ -46,7 +47,8 @@ class Predictor:
     ) -> None:  # fmt: skip
         cfg = cfg.clone()
         cfg.defrost()
-        cfg.MODEL.WEIGHTS = str(weights or cfg.MODEL.WEIGHTS)
+        expand_paths(cfg)
+        cfg.MODEL.WEIGHTS = expand_path(str(weights or cfg.MODEL.WEIGHTS), "MODEL.WEIGHTS")
         file = apply_weight_conventions(cfg, trained=True)
         if file is None:
             raise ConfigError("No weights were given: pass a checkpoint, or set MODEL.WEIGHTS.")
@@ -94,7 +96,10 @@ class Predictor:
         if not isinstance(image, Iterable) or isinstance(image, (bytes, bytearray, Mapping, torch.Tensor)):
             check_pixels(image, "BGR")
         found: list[dict[str, np.ndarray]] = []
-        samples = (self.sample(read_image(one) if isinstance(one, (str, Path)) else one) for one in image)
+        samples = (
+            self.sample(read_image(expand_path(one, "The image")) if isinstance(one, (str, Path)) else one)
+            for one in image
+        )
         for batch in self.batches(samples):
             for instances in self.detect(batch):
                 # Few numbers leave the device: whole masks are many times as large.

@@ -35,6 +35,7 @@ from torch import nn
 
 from .. import __version__, comm
 from ..config.loading import get_key
+from ..config.paths import expand_paths
 from ..errors import CheckpointError, ConfigError, DataError, SeDetError, TrainingError, suggestion
 from ..files import check_writable, write_text
 from ..training import build
@@ -45,6 +46,7 @@ from ..training.output_folder import OutputFolder
 from ..training.preemption import StopRequest, stop_on_signals
 from ..training.resume_checks import check_resumable
 from ..training.run_log import run_log
+from ..training.schedule import SCHEDULES
 from ..weights import apply_saved_conventions, apply_weight_conventions, load_weights, resize_gates
 from .detectron2 import add_se_det_config, follow_image_sizes, register_backbone
 from .detectron2_data import resolve_datasets
@@ -86,6 +88,7 @@ def run_training(
     """
     cfg = cfg.clone()
     cfg.defrost()
+    expand_paths(cfg)
     with run_log() as log, stop_on_signals() as stop, OutputFolder(cfg.OUTPUT_DIR) as folder, _as_se_det_errors():
         _log_setup(cfg)
         _check(cfg)
@@ -140,6 +143,7 @@ def run_evaluation(cfg: CfgNode) -> Metrics:
     """
     cfg = cfg.clone()
     cfg.defrost()
+    expand_paths(cfg)
     with run_log(), stop_on_signals("before its evaluation was done."), _as_se_det_errors():
         _log_setup(cfg)
         _check(cfg)
@@ -358,6 +362,8 @@ def _scale_learning_rate(cfg: CfgNode) -> None:
     scaled = build.base_learning_rate(cfg)
     solver.BASE_LR_END *= scaled / solver.BASE_LR
     solver.BASE_LR, solver.REFERENCE_BATCH = scaled, 0
+    if solver.LR_SCHEDULER_NAME in SCHEDULES:
+        build.learning_rate(cfg)  # warns of a run that is too short for it
 
 
 def _saved_run(cfg: CfgNode) -> tuple[Path, dict[str, Any]]:

@@ -16,7 +16,7 @@ from ..errors import ConfigError
 from .ema import EMA
 from .optimizer import build_optimizer, clip_gradients
 from .precision import Precision
-from .schedule import LearningRate, scaled_base_lr
+from .schedule import LearningRate, scaled_base_lr, schedule_warnings
 
 PRECISIONS = ("", "highest", "high", "medium")
 
@@ -64,10 +64,7 @@ def base_learning_rate(cfg: CfgNode) -> float:
 def learning_rate(cfg: CfgNode) -> LearningRate:
     """The schedule, with BASE_LR scaled to the number of images per step."""
     solver = cfg.SOLVER
-    late = [step for step in solver.STEPS if step >= solver.MAX_ITER]
-    if late and solver.LR_SCHEDULER_NAME == "WarmupMultiStepLR":
-        logger.warning("SOLVER.STEPS %s are not before SOLVER.MAX_ITER %d: left out.", late, solver.MAX_ITER)
-    return LearningRate(
+    rate = LearningRate(
         base_lr=base_learning_rate(cfg),
         max_iter=solver.MAX_ITER,
         name=solver.LR_SCHEDULER_NAME,
@@ -78,6 +75,14 @@ def learning_rate(cfg: CfgNode) -> LearningRate:
         warmup_iters=solver.WARMUP_ITERS,
         warmup_method=solver.WARMUP_METHOD,
     )
+    for sentence in schedule_warnings(rate):
+        logger.warning(sentence)
+    if 0 < solver.MAX_ITER < cfg.TEST.EVAL_PERIOD:
+        logger.warning(
+            "TEST.EVAL_PERIOD %d is beyond SOLVER.MAX_ITER %d: the end alone is evaluated%s.",
+            cfg.TEST.EVAL_PERIOD, solver.MAX_ITER, ", and TEST.EARLY_STOP never acts" if cfg.TEST.EARLY_STOP else "",
+        )  # fmt: skip
+    return rate
 
 
 def optimizer(cfg: CfgNode, model: nn.Module, *, base_lr: float, scaled: bool) -> torch.optim.Optimizer:

@@ -158,7 +158,8 @@ class PeriodicActions:
         )  # fmt: skip
 
     def _save(self, name: str, step: int) -> None:
-        self._saved = step
+        again, self._saved = self._saved == step, step
         if comm.is_main_process():
             path = self._checkpointer.save(name, {**self._snapshot(step), "best": dict(self.best)})
-            logger.info("Saved %s.", path)
+            if not again:
+                logger.info("Saved %s.", path)

@@ -22,6 +22,7 @@ from ..allocator import keep_freed_memory
 from ..errors import ConfigError, SeDetError, TrainingError
 from ..plugins import load_plugins, plugin_files
 from .preemption import ENDED, ERRORS, forward_signals, stop_error
+from .torchrun import UNSET, TorchrunEnvironment, torchrun_environment, waiting_is_told
 
 # The others wait this long while the first process evaluates.
 TIMEOUT = datetime.timedelta(hours=1)
@@ -56,8 +57,9 @@ def launch(
         ConfigError: more GPUs than there are, or numbers that do not fit together.
         SeDetError: what any of the processes was refused with, once; the other processes are ended.
     """
-    if "RANK" in os.environ and "WORLD_SIZE" in os.environ:
-        _run_under_torchrun(function, args, device)
+    environment = torchrun_environment()
+    if environment is not None:
+        _run_under_torchrun(function, args, device, environment)
         return
     present = torch.cuda.device_count() if device != "cpu" else 0
     if num_gpus and num_gpus > present:
@@ -188,7 +190,8 @@ def _child_main(
         os.environ["LOCAL_WORLD_SIZE"] = str(here)
         keep_freed_memory()
         load_plugins(plugins)
-        _init_process_group(device, local_rank, init_method=url, rank=first + local_rank, world_size=world)
+        with waiting_is_told(first + local_rank, world, url):
+            _init_process_group(device, local_rank, init_method=url, rank=first + local_rank, world_size=world)
         function(*args)
     except SeDetError as error:
         own.send((type(error).__name__, str(error)))
@@ -199,15 +202,16 @@ def _child_main(
     dist.destroy_process_group()
 
 
-def _run_under_torchrun(function: Callable, args: Sequence[Any], device: str) -> None:
-    local_rank = int(os.environ.get("LOCAL_RANK", 0))
+def _run_under_torchrun(function: Callable, args: Sequence[Any], device: str, environment: TorchrunEnvironment) -> None:
+    local_rank = environment.local_rank
     present = torch.cuda.device_count() if device != "cpu" else 0
     if present and local_rank >= present:
         raise ConfigError(
             f"torchrun started {os.environ.get('LOCAL_WORLD_SIZE', 'more')} processes here, and there are {present} "
             f"GPUs: give --nproc-per-node {present}, or MODEL.DEVICE cpu."
         )
-    _init_process_group(device, local_rank)
+    with waiting_is_told(environment.rank, environment.world_size, environment.address, UNSET):
+        _init_process_group(device, local_rank)
     try:
         function(*args)
     except SeDetError as error:

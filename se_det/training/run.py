@@ -12,6 +12,7 @@ from fvcore.common.config import CfgNode
 from torch import nn
 
 from .. import __version__, comm
+from ..config.paths import expand_paths
 from ..data.coco import CocoDataset, compare_categories
 from ..data.loader import build_test_loader, build_train_loader
 from ..data.skipping import SkippedImages
@@ -275,6 +276,7 @@ class Evaluation:
 def _copy_config(cfg: CfgNode) -> CfgNode:
     cfg = cfg.clone()
     cfg.defrost()
+    expand_paths(cfg)
     return cfg
 
 

@@ -11,9 +11,10 @@ from pathlib import Path
 
 from .. import comm
 from ..errors import CheckpointError
+from ..terminal import EscapingFormatter
 
 FILE = "log.txt"
-FORMAT = logging.Formatter("%(asctime)s %(levelname).1s %(message)s", "%Y-%m-%d %H:%M:%S")
+FORMAT = EscapingFormatter("%(asctime)s %(levelname).1s %(message)s", "%Y-%m-%d %H:%M:%S")
 ROOT = "se_det"
 
 
@@ -76,7 +77,7 @@ def run_log() -> Iterator[RunLog]:
     if not logger.handlers and not logging.getLogger().handlers:
         terminal = logging.StreamHandler(sys.stdout)
         prefix = "" if comm.is_main_process() else f"[process {comm.get_rank()}] "
-        terminal.setFormatter(logging.Formatter(prefix + FORMAT._fmt, FORMAT.datefmt))
+        terminal.setFormatter(EscapingFormatter(prefix + FORMAT._fmt, FORMAT.datefmt))
         logger.addHandler(terminal)
     log = RunLog()
     logger.setLevel(logging.INFO if comm.is_main_process() else logging.ERROR)

@@ -70,6 +70,25 @@ class LearningRate:
         return self.end_factor + 0.5 * (1 - self.end_factor) * (1 + math.cos(math.pi * done))
 
 
+def schedule_warnings(rate: LearningRate) -> list[str]:
+    """Sentences about a schedule that the run is too short for."""
+    found = []
+    late = [step for step in rate.steps if step >= rate.max_iter]
+    if late and rate.name == "WarmupMultiStepLR":
+        kept = "the learning rate is never lowered" if len(late) == len(rate.steps) else "they are left out"
+        found.append(f"SOLVER.STEPS {late} are not before SOLVER.MAX_ITER {rate.max_iter}: {kept}.")
+    if rate.warmup_iters > rate.max_iter / 2:
+        steps = range(0, rate.max_iter, max(rate.max_iter // 1000, 1))
+        highest, last = max(map(rate, steps)), rate(rate.max_iter - 1)
+        beyond = "does not end before" if rate.warmup_iters >= rate.max_iter else "takes most of"
+        found.append(
+            f"The warm-up of SOLVER.WARMUP_ITERS {rate.warmup_iters} steps {beyond} the run of SOLVER.MAX_ITER "
+            f"{rate.max_iter}: the learning rate reaches {highest:.3g} of {rate.base_lr:.3g} at most and ends at "
+            f"{last:.3g}. Set SOLVER.WARMUP_ITERS to a tenth of the run, such as {max(rate.max_iter // 10, 1)}."
+        )
+    return found
+
+
 def scaled_base_lr(base_lr: float, ims_per_batch: int, reference_batch: int) -> float:
     """The linear rule: `base_lr`, which is meant for `reference_batch` images per step (0: for any number), for
     `ims_per_batch` images per step."""

@@ -13,6 +13,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 
+from ..config.paths import expand_path
 from ..errors import WeightsError
 from .families.conventions import WeightConventions
 from .formats.mat import read_mat
@@ -24,7 +25,7 @@ from .metadata import validate_metadata
 # What a file says of its weights, beside them: checkpoints of ours, converted files, Detectron2's pickles.
 EXTRA = ("config", "categories", "iteration", "engine", "architecture", "facts", "family", "__author__")
 CONTAINERS = ("model", "state_dict", "blobs")  # under which programs keep the tensors
-# Under which they keep the averaged ones: se_det, fairseq and ultralytics; timm; torchvision; DINO; Lightning's callbacks.
+# Under which they keep averaged ones: se_det, fairseq, ultralytics; timm; torchvision; DINO; callbacks of Lightning.
 AVERAGED = ("ema", "state_dict_ema", "model_ema", "ema_model", "ema_state_dict", "averaged_model")
 # Names within a state dict that some modules give to their average.
 AVERAGED_PREFIXES = ("ema_model.", "model_ema.", "ema.")
@@ -65,7 +66,7 @@ def read_weights(path: str | Path) -> WeightFile:
         WeightsError: the file is missing, damaged, holds no tensors, or asks for anything but tensors and plain
             containers; the sentence names what it asked for.
     """
-    path = Path(path)
+    path = Path(expand_path(path, "MODEL.WEIGHTS"))
     if path.suffix not in READERS:
         raise WeightsError(f"MODEL.WEIGHTS {path} has an unknown ending: use one of {', '.join(READERS)}.")
     if not path.is_file():

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+from ..config.paths import expand_path
 from ..errors import WeightsError
 from .download import fetch, hash_in_name, verify
 from .families import WeightConventions
@@ -23,7 +24,7 @@ def resolve_weights(source: str | Path) -> tuple[Path, Entry | None]:
         WeightsError: there is no such entry, or nobody published its weights; the download failed; a hash differs.
             That a path exists is left to who reads it.
     """
-    text = str(source)
+    text = expand_path(str(source), "MODEL.WEIGHTS")
     if text.startswith(SCHEME):
         entry = get_entry(text)
         if entry.url is None:

@@ -183,7 +183,7 @@ def test_the_benchmark_measures_training_and_inference(case, tmp_path):
     figures, table = tmp_path / "figures.json", tmp_path / "figures.csv"
     command = ["--config-file", "configs/faster_rcnn_se_r18_fpn.yaml", "--images", "1", "--repeat", "1"]
     data = ["--val-json", str(case.json), "--val-images", str(case.folder / "images")]
-    keys = ["--set", "MODEL.DEVICE", "cpu", "INPUT.MIN_SIZE_TEST", "64", "INPUT.MIN_SIZE_TRAIN", "(64,)",
+    keys = ["MODEL.DEVICE=cpu", "INPUT.MIN_SIZE_TEST", "64", "INPUT.MIN_SIZE_TRAIN", "(64,)",
             "SOLVER.IMS_PER_BATCH", "1"]  # fmt: skip
     assert main(["benchmark", "detector", *command, *data, "--json", str(figures), "--csv", str(table), *keys]) == 0
     rows = json.loads(figures.read_text())["rows"]

@@ -252,7 +252,7 @@ def test_sigterm_leaves_no_part_of_a_file(tmp_path: Path, detector, capsys, monk
 
     monkeypatch.setattr(Predictor, "detect", asked_to_leave)
     inputs = [str(path), str(tmp_path / "b.png"), str(tmp_path / "z.png")]
-    assert main([*detector, "--set", "TEST.IMS_PER_BATCH", "1", "--output", str(out), *inputs]) == 143
+    assert main([*detector, "TEST.IMS_PER_BATCH=1", "--output", str(out), *inputs]) == 143
     assert capsys.readouterr().err.count("error: SIGTERM ended the run early") == 1
     assert {".detections.json.*", *([".a.mp4.*"] if suffix == ".mp4" else [])} <= left[-1]
     assert all(not file.name.startswith(".") and file.suffix == ".png" for file in out.iterdir())

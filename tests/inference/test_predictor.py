@@ -175,7 +175,7 @@ def test_the_command_takes_other_values_of_keys(tmp_path: Path) -> None:
     (tmp_path / "c.yaml").write_text(cfg.dump())
     cv2.imwrite(str(tmp_path / "a.png"), images((64, 64))[0])
     command = ["predict", "--config-file", str(tmp_path / "c.yaml"), "--weights", str(tmp_path / "w.pth")]
-    command += ["--output", str(tmp_path / "out"), "--set", "TEST.DETECTIONS_PER_IMAGE", "2", "--set"]
-    assert main([*command, "INPUT.MIN_SIZE_TEST", "64", str(tmp_path / "a.png")]) == 0
+    command += ["--output", str(tmp_path / "out"), "TEST.DETECTIONS_PER_IMAGE=2"]
+    assert main([*command, "INPUT.MIN_SIZE_TEST=64", str(tmp_path / "a.png")]) == 0
     assert len(json.loads((tmp_path / "out" / RESULTS).read_text())) == 2
-    assert main([*command, "TEST.IMS_PER_BATCH", "0", str(tmp_path / "a.png")]) == 1
+    assert main([*command, "TEST.IMS_PER_BATCH=0", str(tmp_path / "a.png")]) == 1

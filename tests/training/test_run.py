@@ -137,7 +137,10 @@ def test_classes_are_evaluated_by_their_names(trained: Path, data: list[Any], tm
     run_evaluation(config(tmp_path / "one", *data, *weights, *score))
     swapped = _exported(data, tmp_path, [{"id": 1, "name": "bar"}, {"id": 2, "name": "square"}], {4: 2, 90: 1})
     metrics = run_evaluation(config(tmp_path / "two", *swapped, *weights, *score))
-    assert metrics == json.loads((tmp_path / "one" / "inference" / "metrics.json").read_text())
+    before = json.loads((tmp_path / "one" / "inference" / "metrics.json").read_text())
+    for task in ("bbox", "segm"):
+        for name in ("AP", "AP50", "AP-square", "AP-bar"):
+            assert metrics[task][name] == before[task][name]
     found = []
     for folder, names in (("one", {4: "square", 90: "bar"}), ("two", {2: "square", 1: "bar"})):
         results = json.loads((tmp_path / folder / "inference" / "coco_instances_results.json").read_text())

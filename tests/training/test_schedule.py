@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from se_det.errors import ConfigError
-from se_det.training.schedule import LearningRate, scaled_base_lr
+from se_det.training.schedule import SCHEDULES, WARMUPS, LearningRate, scaled_base_lr, schedule_warnings
 
 COSINE = "WarmupCosineLR"
 # fmt: off
@@ -76,6 +76,26 @@ def test_steps_at_or_after_the_end_are_left_out() -> None:
 def test_what_cannot_be_a_schedule_is_refused_by_key(arguments: dict, key: str) -> None:
     with pytest.raises(ConfigError, match=key):
         LearningRate(**{"max_iter": 100, "base_lr": 0.1, **arguments})
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+@pytest.mark.parametrize("method", WARMUPS)
+def test_a_warm_up_beyond_the_end_is_told_with_the_rate_that_is_reached(name, method):
+    rate = LearningRate(base_lr=0.02, max_iter=300, name=name, warmup_iters=1000, warmup_method=method)
+    (sentence,) = schedule_warnings(rate)
+    highest = max(map(rate, range(300)))
+    assert "SOLVER.WARMUP_ITERS 1000" in sentence and "SOLVER.MAX_ITER 300" in sentence and "such as 30" in sentence
+    assert f"reaches {highest:.3g} of 0.02 at most and ends at {rate(299):.3g}" in sentence
+
+
+def test_a_long_warm_up_and_late_steps_are_told():
+    (sentence,) = schedule_warnings(LearningRate(base_lr=1.0, max_iter=300, warmup_iters=200))
+    assert "takes most of the run" in sentence
+    assert not schedule_warnings(LearningRate(base_lr=1.0, max_iter=300, warmup_iters=100, steps=(200, 250)))
+    (sentence,) = schedule_warnings(LearningRate(base_lr=1.0, max_iter=300, warmup_iters=0, steps=(400, 500)))
+    assert sentence == "SOLVER.STEPS [400, 500] are not before SOLVER.MAX_ITER 300: the learning rate is never lowered."
+    (sentence,) = schedule_warnings(LearningRate(base_lr=1.0, max_iter=300, warmup_iters=0, steps=(200, 500)))
+    assert "[500] are not before SOLVER.MAX_ITER 300: they are left out" in sentence
 
 
 def test_the_linear_rule() -> None:
