@@ -15,6 +15,7 @@ _PUBLIC = {
     "insert_gates": "backbones",
     "load_config": "config",
     "get_cfg": "config",
+    "load_plugins": "plugins",
     "add_se_det_config": "config",
     "build_detector": "detection",
     "fuse_for_inference": "layers.inference",

@@ -16,7 +16,7 @@ from torch import nn
 from ..data.images import read_image
 from ..data.listing import is_hidden, list_files
 from ..errors import ConfigError, DataError
-from ..layers.gates import SE
+from ..layers.gates import Gate
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ def collect_gate_statistics(
         ConfigError: the network has no gates.
         DataError: there are no class folders with images, or an image cannot be read.
     """
-    gates = {name: module for name, module in trunk.named_modules() if isinstance(module, SE)}
+    gates = {name: module for name, module in trunk.named_modules() if isinstance(module, Gate)}
     if not gates:
         raise ConfigError("This network has no gates to look at: choose one with a gate, such as se_resnet50.")
     classes = class_folders(folder, limit)
@@ -127,7 +127,7 @@ def collect_gate_statistics(
 
 
 @contextmanager
-def _recording(gates: dict[str, SE], note: Callable[[str, torch.Tensor], None]) -> Iterator[None]:
+def _recording(gates: dict[str, Gate], note: Callable[[str, torch.Tensor], None]) -> Iterator[None]:
     """Hand every gate's factors (N, C) to `note`, wherever in a network its `scale` is called."""
 
     def recorder(name: str, scale: Callable) -> Callable:

@@ -15,7 +15,7 @@ from typing import Any
 from torch import nn
 
 from ..errors import ConfigError, suggestion
-from ..layers.gates import GATES
+from ..layers.gates import gate_names
 from .bn_inception import BNInception
 from .classifier import Classifier
 from .inception_resnet import InceptionResNetV2
@@ -74,7 +74,7 @@ def list_models(pattern: str = "*") -> list[str]:
     """Names of all models that match a shell pattern, such as "rg_se_*"."""
     names = []
     for host, entry in HOSTS.items():
-        gates = [gate for gate in GATES if gate not in ("none", entry.own_gate)]
+        gates = [gate for gate in gate_names() if gate not in ("none", entry.own_gate)]
         names += [host, *(f"{gate}_{host}" for gate in gates)]
     return fnmatch.filter(names, pattern)
 
@@ -92,7 +92,7 @@ def parse_name(name: str) -> tuple[str, str]:
     """
     if name in HOSTS:
         return HOSTS[name].own_gate, name
-    for gate in GATES:
+    for gate in gate_names():
         host = name.removeprefix(f"{gate}_")
         if host != name and host in HOSTS and gate not in ("none", HOSTS[host].own_gate):
             return gate, host

@@ -226,8 +226,7 @@ def insert_gates(
     Raises:
         ConfigError: an argument is unknown, the network has no block of a known class, or its branches have gates.
     """
-    if gate not in GATES or gate == "none":
-        raise ConfigError(f"There is no gate '{gate}' to insert: use one of {', '.join(GATES[1:])}.")
+    GATES.get(gate)
     if init not in ("identity", "paper"):
         raise ConfigError(f"The initial values '{init}' of a gate are unknown: use identity or paper.")
     wrong = [stage for stage in stages if stage not in STAGES]

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from ..data.augmentations import Augmentation, resize_and_flip
 from ..data.coco import read_coco
 from ..data.coco_dataset import CocoDataset
 from ..data.loader import train_loader
 from ..data.samples import TrainDataset
-from ..data.transforms import RESIZE_METHODS, ResizeAndFlip
+from ..data.transforms import RESIZE_METHODS
 from .timing import Comparison, time_alternately
 
 THEIRS = "Detectron2's DatasetMapper"
@@ -38,11 +39,12 @@ def compare_loaders(
     """
     dataset = read_coco(train_json, train_images, drop_empty_boxes=True).drop_empty()
     augmentations = {
-        method: ResizeAndFlip(short_sides=(short_side,), max_size=max_size, method=method) for method in RESIZE_METHODS
+        method: resize_and_flip(short_sides=(short_side,), max_size=max_size, method=method)
+        for method in RESIZE_METHODS
     }
     loaders: dict[str, Iterable[list[dict[str, Any]]]] = {
         f"INPUT.RESIZE {method}": train_loader(
-            [dataset], augmentation=augmentation, ims_per_batch=1, seed=0, grouping=False, masks=masks, num_workers=1
+            [dataset], augmentations=augmentation, ims_per_batch=1, seed=0, grouping=False, masks=masks, num_workers=1
         )
         for method, augmentation in augmentations.items()
     }
@@ -70,10 +72,10 @@ def _some(loader: Iterable[list[dict[str, Any]]], count: int) -> Callable[[], No
     return run
 
 
-def _log_difference(dataset: CocoDataset, augmentations: Mapping[str, ResizeAndFlip]) -> None:
+def _log_difference(dataset: CocoDataset, augmentations: Mapping[str, Sequence[Augmentation]]) -> None:
     """How far the pixels of the two ways are apart."""
     one, other = (
-        TrainDataset([dataset], augmentation=augmentation, seed=0, format="BGR", masks=False)
+        TrainDataset([dataset], augmentations=augmentation, seed=0, format="BGR", masks=False)
         for augmentation in augmentations.values()
     )
     levels = np.zeros(256, np.int64)

@@ -10,6 +10,7 @@ from fvcore.common.config import CfgNode
 
 from ..config.loading import load_config
 from ..errors import ConfigError
+from ..plugins import loaded_plugins
 
 CN = CfgNode
 
@@ -18,6 +19,8 @@ def get_pretrain_cfg() -> CfgNode:
     """A new config with every key at its default: the SP/RG authors' recipe on a ResNet-50 with SE gates."""
     c = CN()
     c.VERSION = 2
+    c.PLUGINS = loaded_plugins()  # a record of the files given by --plugin; setting it loads nothing
+    c.WRITERS = ["json", "tensorboard"]  # where a run's numbers go: metrics.json, TensorBoard's event files
     c.OUTPUT_DIR = "./output/pretrain"
     c.SEED = -1  # -1 draws one, which is logged and kept in the checkpoint
     c.CUDNN_BENCHMARK = True  # every batch of a run has one size, so trying all algorithms once pays

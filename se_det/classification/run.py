@@ -24,13 +24,13 @@ from ..training.distributed import broadcast_statistics, wrap_distributed
 from ..training.ema import EMA
 from ..training.hooks import PeriodicActions
 from ..training.loop import train
-from ..training.metrics import MetricsWriter
 from ..training.output_folder import OutputFolder
 from ..training.precision import Precision
 from ..training.preemption import StopRequest, stop_on_signals
 from ..training.progress import Progress
 from ..training.resume_checks import check_engine, check_resumable
 from ..training.run_log import RunLog, run_log
+from ..training.writers import Writers
 from ..weights import load_weights, read_weights
 from .activation_checkpointing import checkpoint_activations
 from .build import MUTABLE_KEYS, build_classifier, build_objective, build_train_pipeline, check_recipe, epochs_to_steps
@@ -227,7 +227,7 @@ class _Run:
         if saved:
             self.state.restore(saved, path)
         self.objective = build_objective(settled, model, seed).to(device)
-        self.writer: MetricsWriter | None = None
+        self.writer: Writers | None = None
         evaluation = Evaluation(settled, test_images, device, stop) if test_images is not None else None
         self.actions = PeriodicActions(
             checkpointer=Checkpointer(settled.OUTPUT_DIR, keep=KEEP),
@@ -260,7 +260,8 @@ class _Run:
         if comm.is_main_process():
             log.write_to(cfg.OUTPUT_DIR)
             write_text(Path(cfg.OUTPUT_DIR) / "config.yaml", self.config)
-            self.writer = MetricsWriter(cfg.OUTPUT_DIR, start=start, evaluated=not actions.evaluation_pending(start))
+            evaluated = not actions.evaluation_pending(start)
+            self.writer = Writers(cfg.WRITERS, cfg.OUTPUT_DIR, start=start, evaluated=evaluated)
         logger.info(
             "%s: %.2f M parameters, %d classes; %d images to train on, %d steps of %d (%.2f an epoch).",
             cfg.MODEL.NAME, sum(p.numel() for p in self.model.parameters()) / 1e6, cfg.MODEL.NUM_CLASSES,

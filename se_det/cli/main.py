@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from .. import __version__
 from ..allocator import keep_freed_memory
 from ..errors import SeDetError
+from ..plugins import load_plugins
 from ..terminal import EscapingFormatter, escape
 
 # command: (module with `add_arguments(parser)` and `run(args)`, what it is for)
@@ -48,6 +49,10 @@ def run_command(name: str, argv: Sequence[str] | None = None, *, prog: str | Non
     module = importlib.import_module(f".{module_name}", __package__)
     parser = argparse.ArgumentParser(prog=prog or f"se-det {name}", description=f"{purpose[0].upper()}{purpose[1:]}.")
     module.add_arguments(parser)
+    parser.add_argument(
+        "--plugin", action="append", default=[], metavar="FILE",
+        help="a Python file that adds gates, heads, augmentations, ... (docs/extending.md); may be repeated",
+    )  # fmt: skip
     args = _parse(parser, list(sys.argv[1:] if argv is None else argv))
     keep_freed_memory()
     for stream in (sys.stdout, sys.stderr):
@@ -58,6 +63,7 @@ def run_command(name: str, argv: Sequence[str] | None = None, *, prog: str | Non
     logging.basicConfig(level=logging.INFO, handlers=[handler])
     try:
         _expand(args)
+        load_plugins(args.plugin)
         return module.run(args) or 0
     except SeDetError as error:
         sys.stdout.flush()

@@ -6,7 +6,12 @@ A key that only Detectron2's engine implements is listed in `DETECTRON2_ONLY`, s
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+
 from fvcore.common.config import CfgNode
+
+from ..errors import ConfigError
+from ..plugins import load_installed_plugins, loaded_plugins
 
 CN = CfgNode
 
@@ -16,6 +21,46 @@ def get_cfg() -> CfgNode:
     cfg = _detectron2_keys()
     add_se_det_config(cfg)
     return cfg
+
+
+def register_keys(add: Callable[[CfgNode], None]) -> Callable[[CfgNode], None]:
+    """Have `add(cfg)` add keys, with their defaults and comments, to every config made from now on: those of a part
+    that is registered outside the package, declared beside it. A new section is `type(cfg)()`.
+
+    Raises:
+        ConfigError: it changes or removes keys that there are.
+    """
+    cfg = get_cfg()
+    before = dict(_leaves(cfg))
+    add(cfg)
+    after = dict(_leaves(cfg))
+    for key, value in before.items():
+        if key not in after or after[key] != value:
+            raise ConfigError(
+                f"The config keys of {add.__module__} change {key}, which there is already: rename theirs."
+            )
+    _MORE_KEYS[f"{add.__module__}.{add.__qualname__}"] = add
+    return add
+
+
+def add_installed_keys(cfg: CfgNode) -> None:
+    """Give a detector's config the keys that plugins of installed packages add; see `load_installed_plugins`."""
+    known = set(_MORE_KEYS)
+    load_installed_plugins()
+    for name, add in _MORE_KEYS.items():
+        if name not in known and "META_ARCHITECTURE" in cfg.MODEL:
+            add(cfg)
+
+
+_MORE_KEYS: dict[str, Callable[[CfgNode], None]] = {}
+
+
+def _leaves(cfg: CfgNode, prefix: str = "") -> Iterator[tuple[str, object]]:
+    for name, value in cfg.items():
+        if isinstance(value, CfgNode):
+            yield from _leaves(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
 
 
 def add_se_det_config(cfg: CfgNode) -> None:
@@ -54,6 +99,9 @@ def add_se_det_config(cfg: CfgNode) -> None:
     cfg.DATALOADER.SKIP_BAD_IMAGES = 0
     # "pil": Detectron2's pixels exactly. "fast": twice as fast, within one grey level (two for 2 values in 10^8).
     cfg.INPUT.RESIZE = "pil"
+    # What is done to training images, one after another: [{name: ..., argument: value, ...}, ...]. Empty is
+    # ResizeShortestEdge, then RandomFlip, whose arguments are by default the keys MIN_SIZE_TRAIN, RANDOM_FLIP, ...
+    cfg.INPUT.AUGMENTATIONS = []
 
     # --- training ------------------------------------------------------------------------------------------------
     cfg.SOLVER.OPTIMIZER = "SGD"  # SGD, AdamW
@@ -75,6 +123,11 @@ def add_se_det_config(cfg: CfgNode) -> None:
     cfg.TEST.COMPILE = False
     cfg.TEST.BEST_METRIC = ""  # task/metric that model_best.pth maximises, "bbox/AP"; "": the first task's AP
     cfg.TEST.EARLY_STOP = 0  # stop after this many evaluations without a better BEST_METRIC; 0: never
+    cfg.TEST.EVALUATORS = ["coco"]  # what evaluates, one after another: coco, or those of plugins
+    cfg.WRITERS = ["json", "tensorboard"]  # where a run's numbers go: metrics.json, TensorBoard's event files
+    cfg.PLUGINS = loaded_plugins()  # a record of the files given by --plugin; setting it loads nothing
+    for add in _MORE_KEYS.values():
+        add(cfg)
 
 
 def _detectron2_keys() -> CfgNode:

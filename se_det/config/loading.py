@@ -12,8 +12,10 @@ import yaml
 from fvcore.common.config import CfgNode
 
 from ..errors import ConfigError, suggestion
+from ..plugins import KEY as PLUGINS
+from ..plugins import require_plugins
 from . import provenance
-from .defaults import DETECTRON2_ONLY, get_cfg
+from .defaults import DETECTRON2_ONLY, add_installed_keys, get_cfg
 from .paths import expand_path, expand_paths
 
 BASE_KEY = "_BASE_"
@@ -194,7 +196,11 @@ def _one_line(error: BaseException) -> str:
 
 
 def _merge(cfg: CfgNode, tree: Mapping[str, Any], source: str, *, shipped: Mapping[str, Any] | None = None) -> None:
+    if PLUGINS in tree:  # before other keys, which plugins may have added
+        require_plugins(tree[PLUGINS], source)
     for key, value in flatten(tree):
+        if key == PLUGINS:
+            continue
         node, name = _find(cfg, key, source)
         node[name] = _coerce(value, node[name], key, source)
         ours = shipped is not None and key in shipped and shipped[key] == value
@@ -221,6 +227,8 @@ def get_key(cfg: CfgNode, key: str) -> Any:
 def _find(cfg: CfgNode, key: str, source: str) -> tuple[CfgNode, str]:
     node, parts = cfg, key.split(".")
     for depth, part in enumerate(parts):
+        if isinstance(node, CfgNode) and part not in node:
+            add_installed_keys(cfg)
         if not isinstance(node, CfgNode) or part not in node:
             here = ".".join(parts[: depth + 1])
             if any(f"{key}.".startswith(f"{only}.") or only.startswith(f"{key}.") for only in DETECTRON2_ONLY):

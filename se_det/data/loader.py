@@ -9,13 +9,14 @@ import numpy as np
 from fvcore.common.config import CfgNode
 
 from ..errors import ConfigError, DataError
+from .augmentations import Augmentation, build_augmentations
 from .coco import compare_categories
 from .coco_dataset import CocoDataset
 from .images import FORMATS
 from .samplers import TrainBatchSampler, aspect_groups, contiguous_shard
 from .samples import TestDataset, TrainDataset
 from .skipping import ReplaceBadImages, SkippedImages
-from .transforms import RESIZE_METHODS, ResizeAndFlip
+from .transforms import RESIZE_METHODS
 from .worker_loader import Loader
 
 logger = logging.getLogger(__name__)
@@ -24,7 +25,7 @@ logger = logging.getLogger(__name__)
 def train_loader(
     datasets: Sequence[CocoDataset],
     *,
-    augmentation: ResizeAndFlip,
+    augmentations: Sequence[Augmentation],
     ims_per_batch: int,
     seed: int,
     start: int = 0,
@@ -42,7 +43,7 @@ def train_loader(
 
     Args:
         datasets: of the same categories.
-        augmentation: resizing and flipping.
+        augmentations: done to each sample one after another.
         ims_per_batch: images per optimiser step, over all processes and parts.
         seed: from 0; with `start` it decides every sample, whatever the numbers of workers and processes.
         start: optimiser steps done before.
@@ -69,7 +70,7 @@ def train_loader(
     sizes = np.concatenate([dataset.sizes.numpy() for dataset in used])
     groups = aspect_groups(sizes) if grouping else np.zeros(len(sizes), np.int64)
     batches = TrainBatchSampler(groups, ims_per_batch=ims_per_batch, seed=seed, start=start)
-    samples = TrainDataset(used, augmentation=augmentation, seed=seed, format=format, masks=masks)
+    samples = TrainDataset(used, augmentations=augmentations, seed=seed, format=format, masks=masks)
     skipped = skipped or SkippedImages()
     return Loader(
         ReplaceBadImages(samples, groups=groups, seed=seed, budget=skipped.budget),
@@ -134,16 +135,9 @@ def build_train_loader(
             "TrainingSampler, or --engine detectron2."
         )
     _check_input(cfg)
-    sides = cfg.INPUT.MIN_SIZE_TRAIN
     return train_loader(
         datasets,
-        augmentation=ResizeAndFlip(
-            short_sides=(sides,) if isinstance(sides, int) else tuple(sides),
-            max_size=cfg.INPUT.MAX_SIZE_TRAIN,
-            sampling=cfg.INPUT.MIN_SIZE_TRAIN_SAMPLING,
-            flip=cfg.INPUT.RANDOM_FLIP,
-            method=cfg.INPUT.RESIZE,
-        ),
+        augmentations=build_augmentations(cfg),
         ims_per_batch=cfg.SOLVER.IMS_PER_BATCH,
         seed=seed,
         start=start,

@@ -1,55 +1,125 @@
-"""From an index to a sample: the image is read, resized and flipped, and its annotations with it."""
+"""From an index to a sample: the image is read and augmented, and its annotations with it."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from torch.utils.data import get_worker_info
 
 from ..errors import DataError
+from .augmentations import Augmentation, Masks, Sample
 from .coco_dataset import CocoDataset, ImageInfo
 from .images import read_image
 from .rle import bitmap
 from .samplers import Item
-from .transforms import EMPTY, Geometry, ResizeAndFlip, short_side_size, to_tensor
+from .transforms import resize_image, short_side_size, to_tensor
+
+EMPTY = 1e-5  # px; an instance whose clipped box has a side not above this is none
+PARTNER = 3  # among the seeds of a sample's partners; 2 is in `skipping`
+
+
+class PartnerError(DataError):
+    """An image that another was to be augmented with cannot be used: the one at `index`."""
+
+    def __init__(self, sentence: str, index: int) -> None:
+        super().__init__(sentence)
+        self.index = index
 
 
 class TrainDataset:
     """Samples with ground truth from one or several data sets; map-style, the key is (number, index).
 
     The random numbers of a sample come from (seed, its number in the run), and so do not depend on who loads it.
+
+    Args:
+        augmentations: done one after another.
     """
 
     def __init__(
-        self, datasets: list[CocoDataset], *, augmentation: ResizeAndFlip, seed: int, format: str, masks: bool
+        self, datasets: list[CocoDataset], *, augmentations: Sequence[Augmentation], seed: int, format: str, masks: bool
     ) -> None:  # fmt: skip
         self.datasets = datasets
-        self.augmentation, self.seed, self.format, self.masks = augmentation, seed, format, masks
+        self.augmentations, self.seed, self.format, self.masks = tuple(augmentations), seed, format, masks
         self._ends = np.cumsum([len(dataset) for dataset in datasets])
 
     def __len__(self) -> int:
         return int(self._ends[-1])
 
     def __getitem__(self, item: Item) -> dict[str, Any]:
-        """A sample, ground truth as NumPy arrays (see `workers`).
+        """A sample, ground truth as NumPy arrays (see `worker_loader`).
 
         Raises:
             DataError: the image cannot be read or is not of the size that the JSON gives.
+            PartnerError: one that it is augmented with cannot or is not.
         """
         number, index = item
+        augmented = self._augmented(index, len(self.augmentations), (self.seed, number))
+        dataset, at = self._locate(index)
+        return {
+            **_image_record(dataset.image(at)),
+            "image": to_tensor(augmented.image, shared=get_worker_info() is not None),
+            "instances": _instances(augmented),
+        }
+
+    def _augmented(self, index: int, count: int, seeds: tuple[int, ...]) -> Sample:
+        """The image at `index` after the first `count` augmentations.
+
+        The partners of an augmentation are found and augmented with random numbers of their own, whose seeds begin
+        with this sample's: what they draw changes nothing of what this one draws.
+        """
+        random = np.random.default_rng(seeds)
+        sample = self._read(index)
+        for place, augmentation in enumerate(self.augmentations[:count]):
+            partners = []
+            for partner in range(augmentation.partners):
+                # The index is among the seeds, as an image that takes a bad one's place should get other partners.
+                own = (*seeds, PARTNER, index, place, partner)
+                other = int(np.random.default_rng((*own, PARTNER)).integers(len(self)))
+                try:
+                    partners.append(self._augmented(other, place, own))
+                except PartnerError:
+                    raise
+                except DataError as error:
+                    raise PartnerError(str(error), other) from error
+            sample = augmentation(sample, random, partners)
+        return sample
+
+    def _read(self, index: int) -> Sample:
+        dataset, at = self._locate(index)
+        info = dataset.image(at)
+        pixels = _read(dataset, info, self.format)
+        found = dataset.annotations(at, crowds=False, masks=self.masks)
+        masks = None
+        if self.masks:
+            masks = Masks(
+                polygons=found.polygons,
+                polygon_points=found.polygon_points,
+                polygon_owner=found.polygon_owner,
+                bitmaps=_Bitmaps(found.runs, info.height, info.width),
+                bitmap_owner=found.runs_owner,
+            )
+        return Sample(image=pixels, boxes=found.boxes.astype(np.float64), classes=found.classes, masks=masks)
+
+    def _locate(self, index: int) -> tuple[CocoDataset, int]:
+        """The data set that an index is of, and the position in it."""
         which = int(np.searchsorted(self._ends, index, side="right"))
         dataset = self.datasets[which]
-        index -= int(self._ends[which]) - len(dataset)
-        info = dataset.image(index)
-        pixels = _read(dataset, info, self.format)
-        random = np.random.default_rng((self.seed, number))
-        geometry = self.augmentation.draw(info.height, info.width, random)
-        return {
-            **_image_record(info),
-            "image": to_tensor(geometry.image(pixels), shared=get_worker_info() is not None),
-            "instances": _instances(dataset, index, info, geometry, self.masks),
-        }
+        return dataset, index - (int(self._ends[which]) - len(dataset))
+
+
+class _Bitmaps:
+    """Masks that are decoded when they are asked for."""
+
+    def __init__(self, runs: Sequence[np.ndarray], height: int, width: int) -> None:
+        self._runs, self._size = runs, (height, width)
+
+    def __len__(self) -> int:
+        return len(self._runs)
+
+    def __getitem__(self, at: int) -> np.ndarray:
+        return bitmap(self._runs[at], *self._size)
 
 
 class TestDataset:
@@ -73,8 +143,8 @@ class TestDataset:
         info = self.dataset.image(index)
         pixels = _read(self.dataset, info, self.format)
         size = short_side_size(info.height, info.width, self.short_side, self.max_size)
-        geometry = Geometry((info.height, info.width), size, method=self.method)
-        return {**_image_record(info), "image": to_tensor(geometry.image(pixels), shared=get_worker_info() is not None)}
+        pixels = resize_image(pixels, *size, method=self.method)
+        return {**_image_record(info), "image": to_tensor(pixels, shared=get_worker_info() is not None)}
 
 
 def _image_record(info: ImageInfo) -> dict[str, Any]:
@@ -97,33 +167,22 @@ def _read(dataset: CocoDataset, info: ImageInfo, format: str) -> np.ndarray:
     return pixels
 
 
-def _instances(
-    dataset: CocoDataset, index: int, info: ImageInfo, geometry: Geometry, with_masks: bool
-) -> dict[str, Any]:
-    found = dataset.annotations(index, crowds=False, masks=with_masks)
-    boxes = geometry.boxes(found.boxes)
+def _instances(sample: Sample) -> dict[str, Any]:
+    """The ground truth of a sample, clipped to the image; what is then empty, or has no mask, is left out."""
+    height, width = sample.size
+    boxes = np.clip(sample.boxes, 0.0, np.array([width, height, width, height], np.float64)).astype(np.float32)
     keep = ((boxes[:, 2:] - boxes[:, :2]) > EMPTY).all(axis=1)
-    if with_masks:
-        bitmaps = np.zeros((len(found.runs), *geometry.new), np.uint8)
-        for mask, runs in zip(bitmaps, found.runs):
-            mask[:] = geometry.bitmap(bitmap(runs, info.height, info.width))
+    if sample.masks is not None:
         # As in Detectron2 an instance whose mask has vanished, here by resizing, is none; one that never had a mask is.
-        drawn = np.ones(len(keep), bool)
-        drawn[found.runs_owner] = False
-        drawn[found.polygon_owner] = True
-        drawn[found.runs_owner[bitmaps.any(axis=(1, 2))]] = True
-        keep &= drawn
-    instances: dict[str, Any] = {"gt_boxes": boxes[keep], "gt_classes": found.classes[keep]}
-    if with_masks:
-        renumbered = np.cumsum(keep) - 1
-        polygons = keep[found.polygon_owner]
-        vertices = np.repeat(polygons, found.polygon_points)
-        rle = keep[found.runs_owner]
+        keep &= ~sample.masks.vanished(len(keep))
+    instances: dict[str, Any] = {"gt_boxes": boxes[keep], "gt_classes": sample.classes[keep]}
+    if sample.masks is not None:
+        masks = sample.masks.select(keep)
         instances["gt_masks"] = {
-            "polygons": geometry.points(found.polygons[vertices]),
-            "polygon_points": found.polygon_points[polygons],
-            "polygon_owner": renumbered[found.polygon_owner[polygons]],
-            "bitmaps": bitmaps[rle],
-            "bitmap_owner": renumbered[found.runs_owner[rle]],
+            "polygons": masks.polygons,
+            "polygon_points": masks.polygon_points,
+            "polygon_owner": masks.polygon_owner,
+            "bitmaps": np.stack(masks.bitmaps) if len(masks.bitmaps) else np.zeros((0, height, width), np.uint8),
+            "bitmap_owner": masks.bitmap_owner,
         }
     return instances

@@ -59,7 +59,7 @@ class ReplaceBadImages:
             try:
                 sample = self._samples[number, candidate]
             except DataError as error:
-                found[candidate] = str(error)
+                found[getattr(error, "index", candidate)] = str(error)  # or of another that it is augmented with
                 if len(found) > self._budget:
                     return ReplacedSample(None, found)
                 continue

@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader
 
 from ..allocator import keep_freed_memory
 from ..errors import DataError
+from ..plugins import PluginFiles
 from .skipping import ReplacedSample, SkippedImages
 
 Sample = dict[str, Any]
@@ -123,6 +124,10 @@ class _ErrorsAsValues:
     def __init__(self, samples: Any) -> None:
         self._samples = samples
 
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[PluginFiles, Any]]:
+        # Unpickled in this order by a worker that was spawned: samples may hold objects of plugins' classes.
+        return _restored, (PluginFiles(), self._samples)
+
     def __len__(self) -> int:
         return len(self._samples)
 
@@ -131,6 +136,10 @@ class _ErrorsAsValues:
             return self._samples[key]
         except DataError as error:
             return _Failure(str(error))
+
+
+def _restored(plugins: PluginFiles, samples: Any) -> _ErrorsAsValues:
+    return _ErrorsAsValues(samples)
 
 
 class _Collate:

@@ -12,6 +12,8 @@ from ..backbones.timm_trunk import PREFIX, TimmTrunk
 from ..backbones.trunk import Trunk
 from ..config import get_cfg
 from ..errors import ConfigError, suggestion
+from ..plugins import load_installed_plugins
+from .registry import BACKBONES
 
 # Detectron2's builder names: a ResNet of which MODEL.RESNETS and MODEL.GATE say everything.
 RESNET_BUILDERS = ("build_se_resnet_fpn_backbone", "build_resnet_fpn_backbone")
@@ -41,6 +43,10 @@ def build_bottom_up(cfg: CfgNode) -> Trunk | TimmTrunk:
         trunk: Trunk | TimmTrunk = _from_keys(cfg)
     else:
         check_backbone(cfg)
+        if cfg.MODEL.BACKBONE.NAME in BACKBONES:
+            trunk = BACKBONES.get(cfg.MODEL.BACKBONE.NAME)(cfg)
+            trunk.freeze(cfg.MODEL.BACKBONE.FREEZE_AT)
+            return trunk
         trunk = _from_timm(cfg) if cfg.MODEL.BACKBONE.NAME.startswith(PREFIX) else _from_catalog(cfg)
     trunk.freeze(cfg.MODEL.BACKBONE.FREEZE_AT)
     return trunk
@@ -59,13 +65,16 @@ def check_backbone(cfg: CfgNode) -> None:
         ConfigError: naming the key, its value and the remedy.
     """
     name, given = cfg.MODEL.BACKBONE.NAME, cfg.MODEL.GATE.NAME
-    if name in RESNET_BUILDERS:
-        return
     of_timm = name.startswith(PREFIX)
+    if not (name in RESNET_BUILDERS or name in BACKBONES or of_timm or is_model(name)):
+        load_installed_plugins()
+    if name in RESNET_BUILDERS or name in BACKBONES:
+        return
     if not (of_timm or is_model(name)):
+        known = [*RESNET_BUILDERS, *BACKBONES.names(), *list_models()]
         raise ConfigError(
             f"MODEL.BACKBONE.NAME '{name}' is unknown: use {' or '.join(RESNET_BUILDERS)}, a model's name such as "
-            f"se_bn_inception, or {PREFIX}<name>.{suggestion(name, [*RESNET_BUILDERS, *list_models()])} If it is one "
+            f"se_bn_inception, or {PREFIX}<name>.{suggestion(name, known)} If it is one "
             "of Detectron2's, run with --engine detectron2."
         )
     if of_timm and cfg.MODEL.GATE.PLACEMENT != "standard":

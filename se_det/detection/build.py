@@ -1,10 +1,13 @@
-"""From a config to a detector: the one place that reads the model's keys."""
+"""From a config to a detector: here the keys of the model's own parts are read, and the parts registered."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from itertools import pairwise
+from typing import Any
 
 from fvcore.common.config import CfgNode
+from torch import nn
 
 from ..backbones.fpn import FPN
 from ..config import validate_config
@@ -16,24 +19,27 @@ from .box_head import BoxHead, BoxPredictor
 from .mask_head import MaskHead
 from .pooler import ROIPooler
 from .rcnn import GeneralizedRCNN
+from .registry import ANCHOR_GENERATORS, BOX_HEADS, MASK_HEADS, META_ARCHITECTURES, PROPOSAL_GENERATORS, ROI_HEADS
 from .roi_heads import StandardROIHeads
 from .rpn import RPN
 from .rpn_head import RPNHead
 
-# Keys that choose among Detectron2's classes, and the only choice the builtin engine has.
+# Keys that choose among Detectron2's ways, and the only choice that the parts here have.
 SUPPORTED = {
-    "MODEL.META_ARCHITECTURE": "GeneralizedRCNN",
-    "MODEL.PROPOSAL_GENERATOR.NAME": "RPN",
-    "MODEL.ANCHOR_GENERATOR.NAME": "DefaultAnchorGenerator",
     "MODEL.RPN.HEAD_NAME": "StandardRPNHead",
     "MODEL.RPN.BOUNDARY_THRESH": -1,
     "MODEL.RPN.BBOX_REG_LOSS_TYPE": "smooth_l1",
-    "MODEL.ROI_HEADS.NAME": "StandardROIHeads",
-    "MODEL.ROI_BOX_HEAD.NAME": "FastRCNNConvFCHead",
     "MODEL.ROI_BOX_HEAD.POOLER_TYPE": "ROIAlignV2",
     "MODEL.ROI_BOX_HEAD.BBOX_REG_LOSS_TYPE": "smooth_l1",
-    "MODEL.ROI_MASK_HEAD.NAME": "MaskRCNNConvUpsampleHead",
     "MODEL.ROI_MASK_HEAD.POOLER_TYPE": "ROIAlignV2",
+}
+# The parts of a GeneralizedRCNN.
+PARTS = {
+    "MODEL.PROPOSAL_GENERATOR.NAME": PROPOSAL_GENERATORS,
+    "MODEL.ANCHOR_GENERATOR.NAME": ANCHOR_GENERATORS,
+    "MODEL.ROI_HEADS.NAME": ROI_HEADS,
+    "MODEL.ROI_BOX_HEAD.NAME": BOX_HEADS,
+    "MODEL.ROI_MASK_HEAD.NAME": MASK_HEADS,
 }
 
 
@@ -44,6 +50,15 @@ def check_model(cfg: CfgNode) -> None:
         ConfigError: naming the key and the value.
     """
     validate_config(cfg)
+    build = META_ARCHITECTURES.get(cfg.MODEL.META_ARCHITECTURE, "MODEL.META_ARCHITECTURE")
+    if build is generalized_rcnn:  # others read what they read
+        _check_rcnn(cfg)
+    check_backbone(cfg)
+
+
+def _check_rcnn(cfg: CfgNode) -> None:
+    for key, registry in PARTS.items():
+        registry.get(get_key(cfg, key), key)
     for key, value in SUPPORTED.items():
         given = get_key(cfg, key)
         if given != value:
@@ -51,8 +66,7 @@ def check_model(cfg: CfgNode) -> None:
                 f"{key} is '{given}', and the builtin engine has only '{value}'. If it is one of Detectron2's, run "
                 "with --engine detectron2."
             )
-    check_backbone(cfg)
-    if cfg.MODEL.ROI_BOX_HEAD.NUM_FC < 1:
+    if cfg.MODEL.ROI_BOX_HEAD.NUM_FC < 1 and cfg.MODEL.ROI_BOX_HEAD.NAME == "FastRCNNConvFCHead":
         raise ConfigError(f"MODEL.ROI_BOX_HEAD.NUM_FC must be at least 1, got {cfg.MODEL.ROI_BOX_HEAD.NUM_FC}.")
 
 
@@ -63,25 +77,35 @@ def build_backbone(cfg: CfgNode) -> FPN:
     return FPN(trunk, in_features=fpn.IN_FEATURES, out_channels=fpn.OUT_CHANNELS, norm=fpn.NORM, fuse=fpn.FUSE_TYPE)
 
 
-def build_detector(cfg: CfgNode) -> GeneralizedRCNN:
-    """A Faster or Mask R-CNN with random weights, in training mode, on the CPU.
+def build_detector(cfg: CfgNode) -> nn.Module:
+    """The detector that MODEL.META_ARCHITECTURE names, with random weights, in training mode, on the CPU.
 
     Raises:
         ConfigError: a key has a value that the builtin engine does not have.
     """
     check_model(cfg)
+    return META_ARCHITECTURES.get(cfg.MODEL.META_ARCHITECTURE, "MODEL.META_ARCHITECTURE")(cfg)
+
+
+@META_ARCHITECTURES.register(name="GeneralizedRCNN")
+def generalized_rcnn(cfg: CfgNode) -> GeneralizedRCNN:
+    """A Faster or Mask R-CNN."""
     backbone = build_backbone(cfg)
     rpn_features = _check_present(cfg, "RPN", backbone)
     roi_features = _check_present(cfg, "ROI_HEADS", backbone)
     return GeneralizedRCNN(
         backbone=backbone,
-        proposal_generator=_rpn(cfg, backbone, rpn_features),
-        roi_heads=_roi_heads(cfg, backbone, roi_features),
+        proposal_generator=_part(cfg, "MODEL.PROPOSAL_GENERATOR.NAME")(cfg, backbone, rpn_features),
+        roi_heads=_part(cfg, "MODEL.ROI_HEADS.NAME")(cfg, backbone, roi_features),
         rpn_features=rpn_features,
         roi_features=roi_features,
         pixel_mean=cfg.MODEL.PIXEL_MEAN,
         pixel_std=cfg.MODEL.PIXEL_STD,
     )
+
+
+def _part(cfg: CfgNode, key: str) -> Callable[..., Any]:
+    return PARTS[key].get(get_key(cfg, key), key)
 
 
 def _check_present(cfg: CfgNode, section: str, backbone: FPN) -> list[str]:
@@ -99,14 +123,21 @@ def _check_present(cfg: CfgNode, section: str, backbone: FPN) -> list[str]:
     return names
 
 
-def _rpn(cfg: CfgNode, backbone: FPN, features: list[str]) -> RPN:
-    rpn, anchor = cfg.MODEL.RPN, cfg.MODEL.ANCHOR_GENERATOR
-    anchors = AnchorGenerator(
-        sizes=anchor.SIZES,
-        aspect_ratios=anchor.ASPECT_RATIOS,
-        strides=[backbone.strides[name] for name in features],
-        offset=anchor.OFFSET,
+@ANCHOR_GENERATORS.register(name="DefaultAnchorGenerator")
+def default_anchor_generator(cfg: CfgNode, strides: Sequence[int]) -> AnchorGenerator:
+    """Anchors of MODEL.ANCHOR_GENERATOR's sizes and shapes on maps of these strides."""
+    anchor = cfg.MODEL.ANCHOR_GENERATOR
+    return AnchorGenerator(
+        sizes=anchor.SIZES, aspect_ratios=anchor.ASPECT_RATIOS, strides=strides, offset=anchor.OFFSET
     )
+
+
+@PROPOSAL_GENERATORS.register(name="RPN")
+def rpn(cfg: CfgNode, backbone: FPN, features: list[str]) -> RPN:
+    """The region proposal network on these maps."""
+    rpn = cfg.MODEL.RPN
+    strides = [backbone.strides[name] for name in features]
+    anchors = _part(cfg, "MODEL.ANCHOR_GENERATOR.NAME")(cfg, strides)
     return RPN(
         head=RPNHead(
             in_channels=backbone.channels[features[0]],
@@ -129,17 +160,39 @@ def _rpn(cfg: CfgNode, backbone: FPN, features: list[str]) -> RPN:
     )
 
 
-def _roi_heads(cfg: CfgNode, backbone: FPN, features: list[str]) -> StandardROIHeads:
-    roi, box, mask = cfg.MODEL.ROI_HEADS, cfg.MODEL.ROI_BOX_HEAD, cfg.MODEL.ROI_MASK_HEAD
-    channels = backbone.channels[features[0]]
-    strides = [backbone.strides[name] for name in features]
-    box_head = BoxHead(
-        in_channels=channels,
+@BOX_HEADS.register(name="FastRCNNConvFCHead")
+def box_head(cfg: CfgNode, in_channels: int) -> BoxHead:
+    """Convolutions, then fully connected layers."""
+    box = cfg.MODEL.ROI_BOX_HEAD
+    return BoxHead(
+        in_channels=in_channels,
         resolution=box.POOLER_RESOLUTION,
         conv_dims=[box.CONV_DIM] * box.NUM_CONV,
         fc_dims=[box.FC_DIM] * box.NUM_FC,
         norm=box.NORM,
     )
+
+
+@MASK_HEADS.register(name="MaskRCNNConvUpsampleHead")
+def mask_head(cfg: CfgNode, in_channels: int) -> MaskHead:
+    """Convolutions and a deconvolution."""
+    mask = cfg.MODEL.ROI_MASK_HEAD
+    return MaskHead(
+        in_channels=in_channels,
+        num_classes=cfg.MODEL.ROI_HEADS.NUM_CLASSES,
+        conv_dims=[mask.CONV_DIM] * (mask.NUM_CONV + 1),
+        norm=mask.NORM,
+        class_agnostic=mask.CLS_AGNOSTIC_MASK,
+    )
+
+
+@ROI_HEADS.register(name="StandardROIHeads")
+def standard_roi_heads(cfg: CfgNode, backbone: FPN, features: list[str]) -> StandardROIHeads:
+    """Box head and, with MODEL.MASK_ON, mask head on these maps."""
+    roi, box, mask = cfg.MODEL.ROI_HEADS, cfg.MODEL.ROI_BOX_HEAD, cfg.MODEL.ROI_MASK_HEAD
+    channels = backbone.channels[features[0]]
+    strides = [backbone.strides[name] for name in features]
+    box_head = _part(cfg, "MODEL.ROI_BOX_HEAD.NAME")(cfg, channels)
     predictor = BoxPredictor(
         in_features=box_head.out_features,
         num_classes=roi.NUM_CLASSES,
@@ -157,13 +210,7 @@ def _roi_heads(cfg: CfgNode, backbone: FPN, features: list[str]) -> StandardROIH
             "mask_pooler": ROIPooler(
                 output_size=mask.POOLER_RESOLUTION, strides=strides, sampling_ratio=mask.POOLER_SAMPLING_RATIO
             ),
-            "mask_head": MaskHead(
-                in_channels=channels,
-                num_classes=roi.NUM_CLASSES,
-                conv_dims=[mask.CONV_DIM] * (mask.NUM_CONV + 1),
-                norm=mask.NORM,
-                class_agnostic=mask.CLS_AGNOSTIC_MASK,
-            ),
+            "mask_head": _part(cfg, "MODEL.ROI_MASK_HEAD.NAME")(cfg, channels),
         }
     return StandardROIHeads(
         num_classes=roi.NUM_CLASSES,

@@ -30,7 +30,7 @@ def check_precision(name: str) -> torch.dtype:
     return PRECISIONS[name]
 
 
-def prepare_for_inference(model: GeneralizedRCNN, *, precision: str = "float32") -> GeneralizedRCNN:
+def prepare_for_inference(model: nn.Module, *, precision: str = "float32") -> nn.Module:
     """Put `model` in evaluation mode and make it fast, in place; it cannot be trained or saved afterwards.
 
     Norms whose statistics are fixed go into their convolutions; on a CPU the pyramid's and the proposal network's 3 x 3
@@ -47,10 +47,10 @@ def prepare_for_inference(model: GeneralizedRCNN, *, precision: str = "float32")
             precision, model.device.type,
         )  # fmt: skip
     model.eval().requires_grad_(False)
-    heads = model.roi_heads
-    for part in (model.backbone, model.proposal_generator.rpn_head, heads.box_head, heads.mask_head):
-        if part is not None:
-            fuse_for_inference(part, dtype=dtype)
+    for part in model.inference_parts():
+        fuse_for_inference(part, dtype=dtype)
+    if not isinstance(model, GeneralizedRCNN):
+        return model
     if model.device.type == "cpu":
         for parent in (model.backbone, model.proposal_generator.rpn_head):
             for name, child in parent.named_children():
@@ -73,7 +73,7 @@ class _FlattenChannelsLast(nn.Module):
 
 def _make_linear_channels_last(head: BoxHead) -> None:
     """RoIAlign's result lies channels last: let the first linear layer read it as it lies, not a copy put in order."""
-    first = next((layer for layer in head if isinstance(layer, nn.Linear)), None)
+    first = next((layer for layer in head.children() if isinstance(layer, nn.Linear)), None)
     if first is None or not isinstance(getattr(head, "flatten", None), nn.Flatten):
         return
     channels, side = head.pooled

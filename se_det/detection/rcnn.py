@@ -17,34 +17,17 @@ from .roi_heads import StandardROIHeads
 from .rpn import RPN
 
 
-class GeneralizedRCNN(nn.Module):
-    """Detectron2's GeneralizedRCNN, in plain dicts.
+class Detector(nn.Module):
+    """What meta-architectures share: images become a normalised batch.
 
     Args:
-        backbone: an `FPN`.
-        proposal_generator: see `RPN`.
-        roi_heads: see `StandardROIHeads`.
-        rpn_features, roi_features: the maps each stage reads.
+        backbone: an `FPN`, or another module with its `size_divisibility`.
         pixel_mean, pixel_std: of the three channels, on the 0..255 scale, in the order of the images' channels.
     """
 
-    def __init__(
-        self,
-        *,
-        backbone: nn.Module,
-        proposal_generator: RPN,
-        roi_heads: StandardROIHeads,
-        rpn_features: Sequence[str],
-        roi_features: Sequence[str],
-        pixel_mean: Sequence[float],
-        pixel_std: Sequence[float],
-    ) -> None:
+    def __init__(self, *, backbone: nn.Module, pixel_mean: Sequence[float], pixel_std: Sequence[float]) -> None:
         super().__init__()
         self.backbone = backbone
-        self.proposal_generator = proposal_generator
-        self.roi_heads = roi_heads
-        self.rpn_features = tuple(rpn_features)
-        self.roi_features = tuple(roi_features)
         self.register_buffer("pixel_mean", torch.tensor(pixel_mean).view(-1, 1, 1), persistent=False)
         self.register_buffer("pixel_std", torch.tensor(pixel_std).view(-1, 1, 1), persistent=False)
 
@@ -52,6 +35,10 @@ class GeneralizedRCNN(nn.Module):
     def device(self) -> torch.device:
         """Where the weights are."""
         return self.pixel_mean.device
+
+    def inference_parts(self) -> list[nn.Module]:
+        """The modules that are fused for inference and computed in TEST.PRECISION."""
+        return []
 
     def batch(self, images: Sequence[torch.Tensor]) -> tuple[torch.Tensor, list[tuple[int, int]]]:
         """Normalise images (3, H, W) and pad them with zeros to one size that the backbone's stride divides.
@@ -74,6 +61,41 @@ class GeneralizedRCNN(nn.Module):
         for row, image, (h, w) in zip(batch, images, sizes):
             row[:, :h, :w] = (image.to(self.device, non_blocking=True) - self.pixel_mean) / self.pixel_std
         return batch, sizes
+
+
+class GeneralizedRCNN(Detector):
+    """Detectron2's GeneralizedRCNN, in plain dicts.
+
+    Args:
+        backbone: an `FPN`.
+        proposal_generator: see `RPN`.
+        roi_heads: see `StandardROIHeads`.
+        rpn_features, roi_features: the maps each stage reads.
+        pixel_mean, pixel_std: of the three channels, on the 0..255 scale, in the order of the images' channels.
+    """
+
+    def __init__(
+        self,
+        *,
+        backbone: nn.Module,
+        proposal_generator: RPN,
+        roi_heads: StandardROIHeads,
+        rpn_features: Sequence[str],
+        roi_features: Sequence[str],
+        pixel_mean: Sequence[float],
+        pixel_std: Sequence[float],
+    ) -> None:
+        super().__init__(backbone=backbone, pixel_mean=pixel_mean, pixel_std=pixel_std)
+        self.proposal_generator = proposal_generator
+        self.roi_heads = roi_heads
+        self.rpn_features = tuple(rpn_features)
+        self.roi_features = tuple(roi_features)
+
+    def inference_parts(self) -> list[nn.Module]:
+        """What is fused for inference and computed in TEST.PRECISION: all but the layers of scores, boxes and masks."""
+        heads = self.roi_heads
+        parts = (self.backbone, self.proposal_generator.rpn_head, heads.box_head, heads.mask_head)
+        return [part for part in parts if part is not None]
 
     def forward(self, samples: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor] | list[dict[str, Any]]:
         """Losses in training mode, detections otherwise.

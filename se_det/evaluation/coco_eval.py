@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from fvcore.common.config import CfgNode
 
 from .. import comm
 from ..errors import ConfigError, DataError
 from ..files import write_json
 from ..inference.coco_results import to_coco_results
 from .coco_metrics import SUMMARY, TASKS, coco_scores
+from .evaluator import EVALUATORS
 from .ground_truth import GroundTruth
 
 if TYPE_CHECKING:
@@ -80,6 +82,11 @@ class CocoEvaluator:
         # training; by the one process that needs it.
         self._truth = self._read_truth() if comm.is_main_process() else None
         self.reset()
+
+    @property
+    def metrics(self) -> list[str]:
+        """The names of what `evaluate` gives, as "task/name"."""
+        return metric_names(self.dataset, self.tasks)
 
     def reset(self) -> None:
         """Forget the detections."""
@@ -164,6 +171,18 @@ class CocoEvaluator:
             category_names=self.dataset.category_names,
             masks="segm" in self.tasks,
         )
+
+
+def metric_names(dataset: CocoDataset, tasks: Sequence[str]) -> list[str]:
+    """What the COCO protocol gives, as "task/name"."""
+    names = (*SUMMARY, *(f"AP-{label}" for label in dataset.category_names))
+    return [f"{task}/{name}" for task in tasks for name in names]
+
+
+@EVALUATORS.register(name="coco")
+def coco(cfg: CfgNode, dataset: CocoDataset, folder: str | Path | None) -> CocoEvaluator:
+    """Boxes and, with MODEL.MASK_ON, masks."""
+    return CocoEvaluator(dataset, ("bbox", "segm") if cfg.MODEL.MASK_ON else ("bbox",), folder)
 
 
 def _gather(found: dict[Hashable, list[dict[str, Any]]]) -> dict[Hashable, list[dict[str, Any]]]:

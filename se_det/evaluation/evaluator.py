@@ -6,26 +6,110 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Protocol
 
 import torch
+from fvcore.common.config import CfgNode
 from torch import nn
 
 from ..background import SerialExecutor
+from ..errors import ConfigError
+from ..registry import Registry
 
 LOG_SECONDS = 10.0
 
 logger = logging.getLogger(__name__)
 
 
+# TEST.EVALUATORS: build(cfg, dataset, folder) -> Evaluator. `dataset` is a `CocoDataset`; `folder` is the run's, for
+# what it writes; None for nothing.
+EVALUATORS = Registry("evaluator")
+
+
 class Evaluator(Protocol):
-    """What `evaluate` needs of an evaluator."""
+    """What `evaluate` needs of an evaluator, as Detectron2's DatasetEvaluator. Every process has one and gives it its
+    part of the data; gathering the parts (`comm.gather`) is the evaluator's own work.
 
-    def reset(self) -> None: ...
+    An evaluator may have `metrics`, the names "task/name" that it will give: TEST.BEST_METRIC is checked against them
+    before a run.
+    """
 
-    def process(self, samples: list[Mapping[str, Any]], outputs: list[Mapping[str, Any]]) -> None: ...
+    def reset(self) -> None:
+        """Forget everything: an evaluation begins."""
+        ...
 
-    def evaluate(self) -> dict[str, dict[str, float]]: ...
+    def process(self, samples: list[Mapping[str, Any]], outputs: list[Mapping[str, Any]]) -> None:
+        """Take what the detector made (see `detection.registry`) of samples with `image_id`, `height`, `width`."""
+        ...
+
+    def evaluate(self) -> dict[str, dict[str, float]]:
+        """The metrics by task and name on the first process, `{}` elsewhere. Every process calls it."""
+        ...
+
+
+class Evaluators:
+    """Several evaluators as one.
+
+    Args:
+        parts: by their names.
+    """
+
+    def __init__(self, parts: Mapping[str, Evaluator]) -> None:
+        self.parts = dict(parts)
+
+    def reset(self) -> None:
+        """Reset each."""
+        for part in self.parts.values():
+            part.reset()
+
+    def process(self, samples: list[Mapping[str, Any]], outputs: list[Mapping[str, Any]]) -> None:
+        """Give each the same."""
+        for part in self.parts.values():
+            part.process(samples, outputs)
+
+    def evaluate(self) -> dict[str, dict[str, float]]:
+        """The metrics of all.
+
+        Raises:
+            ConfigError: two give a task of the same name, or one gives something else than numbers by task and name.
+        """
+        merged: dict[str, dict[str, float]] = {}
+        for name, part in self.parts.items():
+            found = part.evaluate()
+            if not isinstance(found, Mapping) or not all(isinstance(values, Mapping) for values in found.values()):
+                raise ConfigError(
+                    f"The evaluator '{name}' (TEST.EVALUATORS) must give {{task: {{name: number}}}}, got {found!r}."
+                )
+            twice = merged.keys() & found.keys()
+            if twice:
+                raise ConfigError(
+                    f"Two of TEST.EVALUATORS {list(self.parts)} give the task '{min(twice)}': leave one out."
+                )
+            merged |= {task: dict(values) for task, values in found.items()}
+        return merged
+
+    def metrics(self) -> list[str] | None:
+        """The names "task/name" of what they will give; None where one does not say."""
+        names: list[str] = []
+        for part in self.parts.values():
+            if not hasattr(part, "metrics"):
+                return None
+            names += part.metrics
+        return names
+
+
+def build_evaluators(cfg: CfgNode, dataset: Any, folder: str | Path | None) -> Evaluators:
+    """Those that TEST.EVALUATORS names, on one data set.
+
+    Raises:
+        ConfigError: a name is unknown or stands twice, or there is none.
+    """
+    names = list(cfg.TEST.EVALUATORS)
+    if not names or len(set(names)) < len(names):
+        raise ConfigError(f"TEST.EVALUATORS must name one or several evaluators, each once, got {names}.")
+    kinds = {name: EVALUATORS.get(name, "TEST.EVALUATORS") for name in names}
+    return Evaluators({name: build(cfg, dataset, folder) for name, build in kinds.items()})
 
 
 def evaluate(

@@ -58,6 +58,9 @@ ENGINE = "detectron2"
 BUILTIN_ONLY = (
     ("DATALOADER.SKIP_BAD_IMAGES", 0, "its loader ends at the first image that cannot be read"),
     ("INPUT.RESIZE", "pil", "its loader resizes with PIL"),
+    ("INPUT.AUGMENTATIONS", [], "its loader resizes, flips and crops as Detectron2's keys say"),
+    ("TEST.EVALUATORS", ["coco"], "it evaluates with Detectron2's evaluators"),
+    ("WRITERS", ["json", "tensorboard"], "its trainer writes both"),
     ("SOLVER.ACCUMULATE", 1, "its trainer computes a step in one part"),
     ("SOLVER.EMA.DECAY", 0.0, "its trainer keeps no averaged weights"),
     ("TEST.PRECISION", "float32", "its evaluation computes in float32"),

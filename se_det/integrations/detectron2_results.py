@@ -12,7 +12,7 @@ from fvcore.common.config import CfgNode
 
 from .. import comm
 from ..data.coco import CocoDataset
-from ..evaluation.coco_eval import CocoEvaluator
+from ..evaluation.coco_eval import CocoEvaluator, metric_names
 from ..evaluation.report import write_report
 from ..files import write_json
 from ..training.config_checks import check_best_metric
@@ -36,7 +36,13 @@ def check_evaluation(cfg: CfgNode, test_datasets: Mapping[str, CocoDataset | Non
         ConfigError: naming some that there will be.
     """
     if test_datasets and None not in test_datasets.values() and not cfg.MODEL.KEYPOINT_ON:
-        check_best_metric(cfg, _tasks(cfg), test_datasets)
+        several = len(test_datasets) > 1
+        known = [
+            f"{name}/{metric}" if several else metric
+            for name, dataset in test_datasets.items()
+            for metric in metric_names(dataset, _tasks(cfg))
+        ]
+        check_best_metric(cfg.TEST.BEST_METRIC, known)
 
 
 def write_results(cfg: CfgNode, results: dict[str, Any], test_datasets: Mapping[str, CocoDataset | None]) -> Metrics:

@@ -12,16 +12,47 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from ..errors import ConfigError, suggestion
+from ..errors import ConfigError
+from ..registry import Registry
 from .norms import GroupNorm, get_descriptor_norm
 from .tracing import is_traced
 from .valid_area import ValidArea, average_grid
 
+# Gates by name: `build(channels, *, stage, reduction, bias, norm)` makes the one of a block of `stage`.
+GATES = Registry("gate")
 # Side of RG-SE's grid by stage: a fixed 7 x 7 window on the 56, 28, 14 and 7 cells of a 224 px image.
 RG_GRIDS = {"res2": 8, "res3": 4, "res4": 2, "res5": 1}
 
 
-class SE(nn.Module):
+class Gate(nn.Module):
+    """What the forms of a residual block's end need of a gate: two halves, or one whole.
+
+    Attributes:
+        grids: cells a side of each grid that U is averaged over.
+        one_factor: whether the gate is U times `scale(squeeze(U))`, so that what comes before can be folded into it.
+    """
+
+    grids: tuple[int, ...] = (1,)
+    one_factor = True
+
+    def squeeze(self, u: torch.Tensor, area: ValidArea | None = None) -> list[torch.Tensor]:
+        """The averages over each grid, (N, C, k, k) each; with `area`, over each image's own cells."""
+        return [average_grid(u, k, area) for k in self.grids]
+
+    def scale(self, grids: Sequence[torch.Tensor]) -> torch.Tensor:
+        """The factors (N, C, 1, 1) of what `squeeze` gives."""
+        raise NotImplementedError
+
+    def forward(self, u: torch.Tensor, area: ValidArea | None = None) -> torch.Tensor:
+        """(N, C, H, W) to the same shape."""
+        return u * self.scale(self.squeeze(u, area))
+
+    def zero_init(self) -> None:
+        """Make every factor exactly 0.5, for MODEL.GATE.INIT identity."""
+        raise ConfigError(f"MODEL.GATE.INIT identity is not possible for {type(self).__name__}: use INIT paper.")
+
+
+class SE(Gate):
     """Squeeze-and-Excitation (Hu, Shen, Sun, arXiv 1709.01507, section 3): U * sigmoid(FC2(relu(FC1(mean(U))))).
 
     Args:
@@ -29,9 +60,6 @@ class SE(nn.Module):
         reduction: the hidden width is `channels // reduction`, rounded down as in the released models.
         bias: biases in both fully connected layers.
     """
-
-    grids: tuple[int, ...] = (1,)
-    one_factor = True  # the gate is one multiplication, which `zero_init` can make a constant
 
     def __init__(self, channels: int, *, reduction: int = 16, bias: bool = True) -> None:
         super().__init__()
@@ -42,10 +70,6 @@ class SE(nn.Module):
         self.fc1 = nn.Linear(channels, channels // reduction, bias=bias)
         self.fc2 = nn.Linear(channels // reduction, channels, bias=bias)
 
-    def squeeze(self, u: torch.Tensor, area: ValidArea | None = None) -> list[torch.Tensor]:
-        """The averages over each grid, (N, C, k, k) each; with `area`, over each image's own cells."""
-        return [average_grid(u, k, area) for k in self.grids]
-
     def descriptor(self, grids: Sequence[torch.Tensor]) -> torch.Tensor:
         """One number per channel, (N, C), of the grids."""
         return grids[0].flatten(1)
@@ -54,10 +78,6 @@ class SE(nn.Module):
         """The factors (N, C, 1, 1), between 0 and 1."""
         hidden = F.relu(self.fc1(self.descriptor(grids)))
         return torch.sigmoid(self.fc2(hidden))[:, :, None, None]
-
-    def forward(self, u: torch.Tensor, area: ValidArea | None = None) -> torch.Tensor:
-        """(N, C, H, W) to the same shape."""
-        return u * self.scale(self.squeeze(u, area))
 
     @property
     def hidden(self) -> int:
@@ -181,7 +201,17 @@ class CBAM(SE):
         )
 
 
-GATES = ("none", "se", "sp_se", "rg_se", "cbam")
+GATES.register(lambda channels, *, stage, norm, **common: SE(channels, **common), name="se")
+GATES.register(lambda channels, *, stage, norm, **common: SPSE(channels, norm=norm, **common), name="sp_se")
+GATES.register(
+    lambda channels, *, stage, norm, **common: RGSE(channels, grid=RG_GRIDS[stage], norm=norm, **common), name="rg_se"
+)
+GATES.register(lambda channels, *, stage, norm, **common: CBAM(channels, norm=norm, **common), name="cbam")
+
+
+def gate_names() -> list[str]:
+    """The names that a gate of MODEL.GATE.NAME may have, "none" first."""
+    return ["none", *GATES.names()]
 
 
 def make_gate(
@@ -192,15 +222,8 @@ def make_gate(
     Raises:
         ConfigError: the name is unknown, or the reduction leaves no hidden unit.
     """
-    common = {"reduction": reduction, "bias": bias}
     if name == "none":
         return None
-    if name == "se":
-        return SE(channels, **common)
-    if name == "sp_se":
-        return SPSE(channels, norm=norm, **common)
-    if name == "rg_se":
-        return RGSE(channels, grid=RG_GRIDS[stage], norm=norm, **common)
-    if name == "cbam":
-        return CBAM(channels, norm=norm, **common)
-    raise ConfigError(f"MODEL.GATE.NAME '{name}' is unknown: use one of {', '.join(GATES)}.{suggestion(name, GATES)}")
+    return GATES.get(name, "MODEL.GATE.NAME", more=("none",))(
+        channels, stage=stage, reduction=reduction, bias=bias, norm=norm
+    )

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Sequence
 
 from fvcore.common.config import CfgNode
 
 from ..config.validation import check_ranges, validate_config
-from ..data.coco import CocoDataset
 from ..detection.bottom_up import gate_name
 from ..errors import ConfigError, suggestion
-from ..evaluation.coco_metrics import SUMMARY
 from .optimizer import CLIP_TYPES
 
 FEW_IMAGES = 8  # below this many, batch statistics of a gate's (N, C, 1, 1) map are mostly noise
@@ -134,19 +132,16 @@ def _check_gate_norm(cfg: CfgNode, world_size: int) -> None:
         logger.warning("%s, whose statistics are mostly noise: %s.", told, remedy)
 
 
-def check_best_metric(cfg: CfgNode, tasks: tuple[str, ...], test_datasets: Mapping[str, CocoDataset]) -> None:
+def check_best_metric(metric: str, known: Sequence[str]) -> None:
     """Refuse a TEST.BEST_METRIC that no evaluation will give, before hours of training have passed.
+
+    Args:
+        metric: the key's value; "" is always good.
+        known: what evaluation will give, at least three.
 
     Raises:
         ConfigError: naming some that there will be.
     """
-    metric = cfg.TEST.BEST_METRIC
-    known = [
-        f"{task}/{metric}" if len(test_datasets) == 1 else f"{name}/{task}/{metric}"
-        for name, dataset in test_datasets.items()
-        for task in tasks
-        for metric in (*SUMMARY, *(f"AP-{label}" for label in dataset.category_names))
-    ]
     if metric and metric not in known:
         raise ConfigError(
             f"TEST.BEST_METRIC '{metric}' is none of what is evaluated: {', '.join(known[:3])}, ...."

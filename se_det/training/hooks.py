@@ -30,7 +30,8 @@ class PeriodicActions:
         checkpoint_period: steps between checkpoints.
         evaluate: returns the metrics on the first process, `{}` elsewhere; None never evaluates.
         eval_period: steps between evaluations; 0 only at the end.
-        best_metric: "task/metric" that is to be as high as it can; "" is the AP of the first task.
+        best_metric: "task/metric" that is to be as high as it can; "" is the AP of the first task
+            that has one, else the first metric.
         early_stop: stop after so many evaluations without a better one; 0 never does. One whose metric is not finite,
             as there is nothing in the data to measure it on, is not counted.
         on_metrics: given the step and the metrics, flat as "task/metric", on the first process.
@@ -129,7 +130,7 @@ class PeriodicActions:
         flat = {f"{task}/{name}": float(value) for task, values in metrics.items() for name, value in values.items()}
         if self._on_metrics is not None:
             self._on_metrics(step, flat)
-        metric = self._best_metric or next((name for name in flat if name.endswith("/AP")), "")
+        metric = self._best_metric or next((name for name in flat if name.endswith("/AP")), next(iter(flat), ""))
         if metric not in flat:
             raise ConfigError(
                 f"TEST.BEST_METRIC '{metric}' is none of what is evaluated: {', '.join(list(flat)[:12])}."

@@ -20,6 +20,7 @@ import torch.multiprocessing as mp
 from .. import errors
 from ..allocator import keep_freed_memory
 from ..errors import ConfigError, SeDetError, TrainingError
+from ..plugins import load_plugins, plugin_files
 from .preemption import ENDED, ERRORS, forward_signals, stop_error
 from .torchrun import UNSET, TorchrunEnvironment, torchrun_environment, waiting_is_told
 
@@ -109,7 +110,7 @@ def spawn(
     pipes = [mp.get_context("spawn").Pipe(duplex=False) for _ in range(processes)]
     receivers, senders = ([pipe[end] for pipe in pipes] for end in (0, 1))
     failures: list[tuple[str, str]] = []
-    job = (function, tuple(args), first, processes, world or processes, url, device, senders)
+    job = (function, tuple(args), first, processes, world or processes, url, device, senders, plugin_files())
     try:
         context = mp.start_processes(_child_main, job, nprocs=processes, join=False, start_method="spawn")
         for end in senders:
@@ -178,7 +179,7 @@ def free_port() -> int:
 
 def _child_main(
     local_rank: int, function: Callable, args: tuple, first: int, here: int, world: int, url: str, device: str,
-    senders: Sequence[Connection],
+    senders: Sequence[Connection], plugins: Sequence[str],
 ) -> None:  # fmt: skip
     own = senders[local_rank]
     for end in senders:
@@ -188,6 +189,7 @@ def _child_main(
         os.environ["LOCAL_RANK"] = str(local_rank)
         os.environ["LOCAL_WORLD_SIZE"] = str(here)
         keep_freed_memory()
+        load_plugins(plugins)
         with waiting_is_told(first + local_rank, world, url):
             _init_process_group(device, local_rank, init_method=url, rank=first + local_rank, world_size=world)
         function(*args)

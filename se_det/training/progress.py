@@ -13,7 +13,7 @@ from contextlib import contextmanager
 import torch
 
 from .loss_reader import StepLosses
-from .metrics import MetricsWriter
+from .writers import Writer
 
 PERIOD = 20  # steps between lines
 
@@ -30,7 +30,7 @@ class Progress:
         images: per step; given, images per second are told too.
     """
 
-    def __init__(self, *, start: int, max_iter: int, writer: MetricsWriter | None = None, images: int = 0) -> None:
+    def __init__(self, *, start: int, max_iter: int, writer: Writer | None = None, images: int = 0) -> None:
         self._start, self._max_iter, self._writer, self._images = start, max_iter, writer, images
         self._rows: list[StepLosses] = []
         self._waited = 0.0

@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 from fvcore.common.config import CfgNode
 
+from ..config import get_cfg
 from ..config.loading import flatten
 from ..errors import CheckpointError
 from ..weights.metadata import is_categories, is_config
@@ -36,6 +37,7 @@ MUTABLE_KEYS = frozenset(
         "TEST.EVAL_PERIOD",
         "TEST.IMS_PER_BATCH",
         "VERSION",
+        "WRITERS",
     }
 )
 
@@ -61,6 +63,8 @@ def changed_keys(saved: str, cfg: CfgNode, mutable_keys: Collection[str] = MUTAB
     """The keys, besides those that `mutable_keys`, in which `cfg` differs from the `saved` YAML, with both values."""
     before = dict(flatten(yaml.safe_load(saved)))
     now = dict(flatten(yaml.safe_load(cfg.dump())))
+    # A key that is newer than the checkpoint was as it is by default.
+    before = {**{key: value for key, value in flatten(get_cfg()) if key in now and key not in before}, **before}
     changed = []
     for key in sorted(before.keys() | now.keys()):
         if key in mutable_keys or (key == "SEED" and now.get(key, -1) < 0):  # a negative one asks for no certain seed

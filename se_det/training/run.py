@@ -22,8 +22,8 @@ from ..detection.compilation import check_compiler, compile_backbone
 from ..detection.fuse import check_precision, prepare_for_inference
 from ..device import select_device
 from ..errors import ConfigError
-from ..evaluation.coco_eval import CocoEvaluator, EvaluationResult
-from ..evaluation.evaluator import evaluate
+from ..evaluation.coco_eval import EvaluationResult
+from ..evaluation.evaluator import build_evaluators, evaluate
 from ..evaluation.report import write_report
 from ..files import check_writable, write_text
 from ..weights import apply_saved_conventions, apply_weight_conventions, load_weights, resize_gates
@@ -34,13 +34,13 @@ from .distributed import broadcast_statistics, wrap_distributed
 from .ema import EMA
 from .hooks import PeriodicActions
 from .loop import train
-from .metrics import MetricsWriter
 from .output_folder import OutputFolder
 from .preemption import StopRequest, stop_on_signals
 from .progress import Progress
 from .resume_checks import check_engine, check_resumable
 from .run_log import run_log
 from .state import RunState, restore_frozen
+from .writers import Writers
 
 Metrics = dict[str, dict[str, float]]
 
@@ -125,7 +125,7 @@ def run_training(
         if saved:
             run.restore(saved, path)
         evaluation = Evaluation(cfg, test_datasets, stop) if test_datasets else None
-        writer: MetricsWriter | None = None
+        writer: Writers | None = None
         actions = PeriodicActions(
             checkpointer=Checkpointer(cfg.OUTPUT_DIR),
             snapshot=run.snapshot,
@@ -148,7 +148,8 @@ def run_training(
         if comm.is_main_process():
             log.write_to(cfg.OUTPUT_DIR)
             write_text(Path(cfg.OUTPUT_DIR) / "config.yaml", run.config)
-            writer = MetricsWriter(cfg.OUTPUT_DIR, start=start, evaluated=not actions.evaluation_pending(start))
+            evaluated = not actions.evaluation_pending(start)
+            writer = Writers(cfg.WRITERS, cfg.OUTPUT_DIR, start=start, evaluated=evaluated)
         _log_size(model, run.images)
         try:
             if not actions.evaluate_if_due(start) and start < cfg.SOLVER.MAX_ITER:
@@ -224,22 +225,27 @@ class Evaluation:
     """
 
     def __init__(self, cfg: CfgNode, test_datasets: dict[str, CocoDataset], stop: StopRequest | None = None) -> None:
-        tasks = ("bbox", "segm") if cfg.MODEL.MASK_ON else ("bbox",)
-        check_best_metric(cfg, tasks, test_datasets)
         check_precision(cfg.TEST.PRECISION)
         if cfg.TEST.COMPILE:
             check_compiler(select_device(cfg.MODEL.DEVICE))
         folder = Path(cfg.OUTPUT_DIR)
         self._cfg, self._stop = cfg, stop
         self._parts = {
-            name: (dataset, CocoEvaluator(dataset, tasks, folder if len(test_datasets) == 1 else folder / name))
+            name: (dataset, build_evaluators(cfg, dataset, folder if len(test_datasets) == 1 else folder / name))
             for name, dataset in test_datasets.items()
         }
+        known = [evaluator.metrics() for _, evaluator in self._parts.values()]
+        if None not in known:
+            prefixes = [f"{name}/" for name in self._parts] if len(known) > 1 else [""]
+            check_best_metric(
+                cfg.TEST.BEST_METRIC, [f"{prefix}{name}" for prefix, names in zip(prefixes, known) for name in names]
+            )
 
     @property
     def outcomes(self) -> dict[str, EvaluationResult]:
         """What the last evaluation found per data set, on the first process."""
-        return {name: e.outcome for name, (_, e) in self._parts.items() if e.outcome is not None}
+        found = {name: evaluators.parts.get("coco") for name, (_, evaluators) in self._parts.items()}
+        return {name: coco.outcome for name, coco in found.items() if coco is not None and coco.outcome is not None}
 
     def __call__(self, model: nn.Module, ema: EMA | None = None) -> Metrics:
         """Evaluate `model`, with its averaged weights where there are any.

@@ -147,7 +147,7 @@ def test_refusals_leave_the_network_alone():
         insert_gates(torchvision.models.vgg11())
     model = timm.create_model("test_resnet")
     before = set(model.state_dict())
-    with pytest.raises(ConfigError, match="There is no gate 'none' to insert: use one of se, sp_se"):
+    with pytest.raises(ConfigError, match="The gate 'none' is unknown: use one of se, sp_se"):
         insert_gates(model, "none")
     with pytest.raises(ConfigError, match="INIT identity is not possible for cbam"):
         insert_gates(model, "cbam")

@@ -9,18 +9,10 @@ import pytest
 import torch
 
 from se_det.data import dataset_paths, open_dataset, read_image
+from se_det.data.augmentations.flip import RandomFlip
+from se_det.data.augmentations.resize import ResizeShortestEdge
 from se_det.data.samples import TrainDataset
-from se_det.data.transforms import Geometry, resize_image, short_side_size
-
-
-class Always:
-    """In place of the random choice."""
-
-    def __init__(self, short_side: int, flip: str) -> None:
-        self.short_side, self.flip = short_side, flip
-
-    def draw(self, height: int, width: int, random: np.random.Generator) -> Geometry:
-        return Geometry((height, width), short_side_size(height, width, self.short_side, 1333), self.flip)
+from se_det.data.transforms import resize_image, short_side_size
 
 
 @pytest.mark.shared_data
@@ -51,7 +43,10 @@ def test_samples_equal_detectron2s(
         image_format=format,
         use_instance_mask=True,
     )
-    samples = TrainDataset([dataset], augmentation=Always(short_side, flip), seed=0, format=format, masks=True)
+    always = [
+        ResizeShortestEdge(short_sides=(short_side,), max_size=1333), RandomFlip(direction=flip, probability=1.0)
+    ]  # fmt: skip
+    samples = TrainDataset([dataset], augmentations=always, seed=0, format=format, masks=True)
     for i in range(len(dataset)):
         ours, theirs = samples[(0, i)], mapper(by_id[dataset.image(i).id])
         assert torch.equal(ours["image"], theirs["image"])

@@ -18,16 +18,16 @@ from PIL import Image
 
 from se_det.config import get_cfg
 from se_det.data import CocoDataset, build_test_loader, build_train_loader, read_coco, test_loader, train_loader
+from se_det.data.augmentations import resize_and_flip
 from se_det.data.samples import TrainDataset
-from se_det.data.transforms import ResizeAndFlip
 from se_det.errors import ConfigError, DataError
 
-PLAIN = ResizeAndFlip(short_sides=(0,), max_size=1333, flip="none")
-VARIED = ResizeAndFlip(short_sides=(24, 32, 40), max_size=60)
+PLAIN = resize_and_flip(short_sides=(0,), max_size=1333, flip="none")
+VARIED = resize_and_flip(short_sides=(24, 32, 40), max_size=60)
 
 
 def loaded(dataset: CocoDataset, count: int, **settings: Any) -> list[list[dict]]:
-    settings = {"augmentation": VARIED, "ims_per_batch": 4, "seed": 2, "masks": True, **settings}
+    settings = {"augmentations": VARIED, "ims_per_batch": 4, "seed": 2, "masks": True, **settings}
     return list(islice(train_loader([dataset], **settings), count))
 
 
@@ -49,7 +49,7 @@ def assert_same(a: Any, b: Any) -> None:
 
 def test_a_training_sample_holds_what_the_file_says(tmp_path: Path) -> None:
     dataset = small_set(tmp_path)
-    batches = loaded(dataset, 4, augmentation=PLAIN, ims_per_batch=1, format="RGB")
+    batches = loaded(dataset, 4, augmentations=PLAIN, ims_per_batch=1, format="RGB")
     sample = next(s for batch in batches for s in batch if s["image_id"] == 5)
     pixels = np.asarray(Image.open(tmp_path / "images/five.png"))
     assert sample["image"].dtype == torch.uint8
@@ -70,7 +70,7 @@ def test_a_training_sample_holds_what_the_file_says(tmp_path: Path) -> None:
 def test_instances_that_vanish_are_left_out_with_their_masks(tmp_path: Path) -> None:
     content = changed("annotations", 2, "bbox", to=[60, 60, 5, 5])  # outside of its image
     dataset = small_set(tmp_path, content).subset([0])
-    [[sample]] = loaded(dataset, 1, augmentation=PLAIN, ims_per_batch=1)
+    [[sample]] = loaded(dataset, 1, augmentations=PLAIN, ims_per_batch=1)
     instances = sample["instances"]
     assert instances["gt_boxes"].tolist() == [[20, 10, 30, 30]]
     assert instances["gt_masks"]["polygon_owner"].tolist() == [0]
@@ -80,10 +80,10 @@ def test_instances_that_vanish_are_left_out_with_their_masks(tmp_path: Path) -> 
 def test_an_instance_whose_mask_vanishes_in_resizing_is_left_out(tmp_path: Path) -> None:
     dot = {"size": [40, 50], "counts": [41, 1, 1958]}  # one pixel, which none of the new pixels' centres lies in
     dataset = small_set(tmp_path, changed("annotations", 2, "segmentation", to=dot)).subset([0])
-    small = ResizeAndFlip(short_sides=(10,), max_size=99, flip="none")
-    [[sample]] = loaded(dataset, 1, augmentation=small, ims_per_batch=1)
+    small = resize_and_flip(short_sides=(10,), max_size=99, flip="none")
+    [[sample]] = loaded(dataset, 1, augmentations=small, ims_per_batch=1)
     assert sample["instances"]["gt_classes"].tolist() == [1]
-    [[sample]] = loaded(dataset, 1, augmentation=small, ims_per_batch=1, masks=False)
+    [[sample]] = loaded(dataset, 1, augmentations=small, ims_per_batch=1, masks=False)
     assert sample["instances"]["gt_classes"].tolist() == [0, 1]
 
 
@@ -124,14 +124,14 @@ def test_more_workers_than_cores_is_not_remarked_upon(tmp_path: Path) -> None:
 
 def test_several_data_sets_follow_one_another(tmp_path: Path) -> None:
     one, two = small_set(tmp_path / "one"), small_set(tmp_path / "two")
-    samples = TrainDataset([one, two.subset([1])], augmentation=PLAIN, seed=0, format="BGR", masks=False)
+    samples = TrainDataset([one, two.subset([1])], augmentations=PLAIN, seed=0, format="BGR", masks=False)
     assert len(samples) == 5
     assert [samples[(0, i)]["file_name"] for i in (3, 4)] == [
         str(tmp_path / "one/images/crowd.png"), str(tmp_path / "two/images/sub/one.png")
     ]  # fmt: skip
     other = small_set(tmp_path / "three", changed("categories", 0, "name", to="hawk"))
     with pytest.raises(DataError, match=r"categories .* differ"):
-        train_loader([one, other], augmentation=PLAIN, ims_per_batch=1, seed=0)
+        train_loader([one, other], augmentations=PLAIN, ims_per_batch=1, seed=0)
 
 
 @pytest.mark.parametrize("workers", [0, 2])

@@ -12,16 +12,16 @@ import pytest
 from coco_files import small_set
 
 from se_det.data import CocoDataset, train_loader
+from se_det.data.augmentations import resize_and_flip
 from se_det.data.skipping import ReplaceBadImages, ReplacedSample, SkippedImages
-from se_det.data.transforms import ResizeAndFlip
 from se_det.errors import DataError
 
-VARIED = ResizeAndFlip(short_sides=(24, 32, 40), max_size=60)
+VARIED = resize_and_flip(short_sides=(24, 32, 40), max_size=60)
 
 
 def loaded(dataset: CocoDataset, count: int, budget: int, **settings: Any) -> tuple[list[list[dict]], SkippedImages]:
     skipped = SkippedImages(budget)
-    settings = {"augmentation": VARIED, "ims_per_batch": 2, "seed": 2, "filter_empty": False, **settings}
+    settings = {"augmentations": VARIED, "ims_per_batch": 2, "seed": 2, "filter_empty": False, **settings}
     return list(islice(train_loader([dataset], skipped=skipped, **settings), count)), skipped
 
 

@@ -1,4 +1,4 @@
-"""Resizing and flipping against Detectron2's numbers and Pillow's pixels."""
+"""Resizing against Detectron2's sizes and Pillow's pixels."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from se_det.data.transforms import Geometry, ResizeAndFlip, resize_image, short_side_size, to_tensor
-from se_det.errors import ConfigError
+from se_det.data.transforms import resize_image, short_side_size, to_tensor
 
 
 @pytest.mark.parametrize(
@@ -39,23 +38,6 @@ def test_size_0_leaves_the_image_and_no_side_becomes_0() -> None:
     assert short_side_size(1, 5000, 800, 1333) == (1, 1333)
 
 
-def test_boxes_and_polygons_are_detectron2s() -> None:
-    # From Detectron2's ResizeTransform(100, 150, 67, 101) followed by HFlipTransform(101) or VFlipTransform(67).
-    box = np.array([[10.5, 20.25, 60, 99.5]], np.float32)
-    points = np.array([[1.5, 2], [100, 50.25], [30, 90]])
-    flipped = Geometry((100, 150), (67, 101), "horizontal")
-    np.testing.assert_allclose(flipped.boxes(box), [[60.6, 13.5675, 93.93, 66.665]], rtol=1e-6)
-    np.testing.assert_allclose(flipped.points(points), [[99.99, 1.34], [33.666666666666667, 33.6675], [80.8, 60.3]])
-    vertical = Geometry((100, 150), (67, 101), "vertical")
-    np.testing.assert_allclose(vertical.boxes(box), [[7.07, 0.335, 40.4, 53.4325]], rtol=1e-6)
-
-
-def test_boxes_are_clipped_to_the_image() -> None:
-    boxes = Geometry((100, 200), (50, 100)).boxes(np.array([[-20, -20, 500, 500], [300, 10, 400, 20]], np.float32))
-    assert boxes.tolist() == [[0, 0, 100, 50], [100, 5, 100, 10]]
-    assert boxes.dtype == np.float32
-
-
 def photo(height: int, width: int) -> np.ndarray:
     """Smooth waves with noise on top, whose extremes clip."""
     y, x = np.mgrid[:height, :width]
@@ -79,38 +61,6 @@ def test_pil_is_pillow_and_fast_is_near(size: tuple[int, int], order: int) -> No
     assert difference.max() <= 1 and (difference > 0).mean() < 0.01
 
 
-def test_image_and_bitmap_are_flipped_like_the_boxes() -> None:
-    pixels = np.zeros((20, 30, 3), np.uint8)
-    pixels[4:8, 6:16] = 200
-    mask = pixels[:, :, 0] // 200
-    for flip in ("none", "horizontal", "vertical"):
-        geometry = Geometry((20, 30), (40, 60), flip)
-        x0, y0, x1, y1 = geometry.boxes(np.array([[6, 4, 16, 8]], np.float32))[0].astype(int)
-        expected = np.zeros((40, 60), np.uint8)
-        expected[y0:y1, x0:x1] = 1
-        np.testing.assert_array_equal(geometry.bitmap(mask), expected)
-        inner = geometry.image(pixels)[y0 + 1 : y1 - 1, x0 + 1 : x1 - 1]
-        assert inner.size and (inner == 200).all()
-
-
-@pytest.mark.parametrize("order", [1, -1])
-@pytest.mark.parametrize("method", ["pil", "fast"])
-def test_a_flip_is_that_of_the_resized_image(method: str, order: int) -> None:
-    pixels = photo(40, 51)[:, :, ::order]
-    resized = resize_image(pixels, 67, 83, method=method)
-    for flip, expected in (("horizontal", resized[:, ::-1]), ("vertical", resized[::-1])):
-        flipped = Geometry((40, 51), (67, 83), flip, method).image(pixels)
-        np.testing.assert_array_equal(flipped, expected)
-        np.testing.assert_array_equal(to_tensor(flipped).numpy(), expected.transpose(2, 0, 1))
-
-
-def test_a_bitmap_is_pillows_nearest() -> None:
-    mask = (np.random.default_rng(2).random((33, 47)) < 0.4).astype(np.uint8)
-    for height, width in ((50, 71), (20, 29)):
-        expected = np.asarray(Image.fromarray(mask).resize((width, height), Image.NEAREST))
-        np.testing.assert_array_equal(Geometry((33, 47), (height, width)).bitmap(mask), expected)
-
-
 def test_a_tensor_is_planes_and_ones_own() -> None:
     pixels = photo(5, 7)
     pixels.flags.writeable = False
@@ -123,33 +73,3 @@ def test_a_tensor_is_planes_and_ones_own() -> None:
     one.flags.writeable = False
     to_tensor(one).add_(1)
     assert one.max() == 0
-
-
-def test_draws_cover_the_choices_evenly() -> None:
-    geometries = [
-        ResizeAndFlip(short_sides=(32, 48), max_size=999).draw(64, 64, np.random.default_rng((5, n)))
-        for n in range(2000)
-    ]
-    shares = [np.mean([g.new == (32, 32) for g in geometries]), np.mean([g.flip == "horizontal" for g in geometries])]
-    assert all(0.45 < share < 0.55 for share in shares), shares
-    ranged = ResizeAndFlip(short_sides=(30, 33), max_size=999, sampling="range", flip="none")
-    drawn = [ranged.draw(64, 64, np.random.default_rng(n)) for n in range(200)]
-    assert {g.new[0] for g in drawn} == {30, 31, 32, 33}
-    assert {g.flip for g in drawn} == {"none"}
-
-
-@pytest.mark.parametrize(
-    ("change", "sentence"),
-    [
-        ({"sampling": "choices"}, "INPUT.MIN_SIZE_TRAIN_SAMPLING 'choices' is unknown: use one of choice, range"),
-        ({"flip": "both"}, "INPUT.RANDOM_FLIP 'both'"),
-        ({"method": "cv2"}, "INPUT.RESIZE 'cv2'"),
-        ({"short_sides": ()}, r"INPUT.MIN_SIZE_TRAIN is \(\)"),
-        ({"short_sides": (800,), "sampling": "range"}, r"INPUT.MIN_SIZE_TRAIN is \(800,\).*two sizes"),
-        ({"short_sides": (9, 8), "sampling": "range"}, "two sizes, the lower first"),
-        ({"max_size": 0}, "INPUT.MAX_SIZE_TRAIN is 0"),
-    ],
-)
-def test_settings_that_cannot_work_are_refused(change: dict, sentence: str) -> None:
-    with pytest.raises(ConfigError, match=sentence):
-        ResizeAndFlip(**{"short_sides": (800,), "max_size": 1333, **change})

@@ -18,12 +18,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "data"))
 from broken_sets import Set, sound_content
 
 from se_det.data import CocoDataset, read_coco
+from se_det.data.augmentations import resize_and_flip
 from se_det.data.check import check_dataset
 from se_det.data.check.histograms import draw_histograms
 from se_det.data.check.repair import write_cleaned
 from se_det.data.check.result_cache import cache_summary, log_summary
 from se_det.data.samples import TestDataset, TrainDataset
-from se_det.data.transforms import ResizeAndFlip
 from se_det.data.worker_loader import to_tensors
 from se_det.detection.masks import crop_masks
 from se_det.errors import SeDetError
@@ -73,7 +73,7 @@ def use_for_training(dataset: CocoDataset, *, cleaned: bool = False) -> None:
     kept = dataset.drop_empty()
     assert len(kept) <= len(dataset) == len(dataset.file_names)
     samples = TrainDataset(
-        [dataset], augmentation=ResizeAndFlip(**AUGMENTATION), seed=0, format="BGR", masks=True
+        [dataset], augmentations=resize_and_flip(**AUGMENTATION), seed=0, format="BGR", masks=True
     )  # fmt: skip
     tests = TestDataset(dataset, short_side=32, max_size=64, format="BGR", method="pil")
     for index in range(len(dataset)):

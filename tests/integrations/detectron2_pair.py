@@ -153,8 +153,8 @@ def main() -> None:
     parser.add_argument("overrides", nargs="*")
     args = parser.parse_intermixed_args()
     from se_det.data import read_coco
+    from se_det.data.augmentations import resize_and_flip
     from se_det.data.samples import TrainDataset
-    from se_det.data.transforms import ResizeAndFlip
     from se_det.data.worker_loader import to_tensors
 
     if args.weights:
@@ -165,8 +165,8 @@ def main() -> None:
     dataset = read_coco(args.json, args.images).drop_empty()
     print("| gate | model | short side | " + " | ".join(COLUMNS) + " |\n|" + "---|" * (3 + len(COLUMNS)))
     for short_side in args.short_sides:
-        augmentation = ResizeAndFlip(short_sides=(short_side,), max_size=1333, flip="none")
-        source = TrainDataset([dataset], augmentation=augmentation, seed=0, format="RGB", masks=True)
+        augmentation = resize_and_flip(short_sides=(short_side,), max_size=1333, flip="none")
+        source = TrainDataset([dataset], augmentations=augmentation, seed=0, format="RGB", masks=True)
         samples = [to_tensors(source[(0, i)]) for i in range(args.number)]
         for gate in args.gates:
             for masks in (False, True):

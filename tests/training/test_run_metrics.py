@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from se_det.training.loss_reader import LossReader
-from se_det.training.metrics import MetricsWriter, truncate_metrics
 from se_det.training.progress import Progress, clock
 from se_det.training.run_log import run_log
+from se_det.training.writers import Writers, truncate_metrics
 
 
 def lines(path: Path) -> list[dict]:
@@ -18,7 +18,7 @@ def lines(path: Path) -> list[dict]:
 
 
 def test_a_line_holds_medians_and_detectron2s_names(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    writer = MetricsWriter(tmp_path)
+    writer = Writers(["json", "tensorboard"], tmp_path)
     progress, reader = Progress(start=0, max_iter=25, writer=writer), LossReader()
     for step in range(25):
         # Two parts, whose mean is `step` and 10.
@@ -58,7 +58,7 @@ def test_lines_after_the_resumed_step_are_cut(tmp_path: Path) -> None:
 
 
 def test_metrics_that_are_not_finite_are_null(tmp_path: Path) -> None:
-    writer = MetricsWriter(tmp_path)
+    writer = Writers(["json", "tensorboard"], tmp_path)
     writer.write(5, {"bbox/AP": float("nan"), "bbox/AP50": 50.0})
     writer.close()
     assert lines(tmp_path / "metrics.json") == [{"iteration": 5, "bbox/AP": None, "bbox/AP50": 50.0}]

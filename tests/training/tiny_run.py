@@ -20,13 +20,13 @@ from se_det.training.distributed import broadcast_statistics, wrap_distributed
 from se_det.training.ema import EMA
 from se_det.training.hooks import PeriodicActions
 from se_det.training.loop import train
-from se_det.training.metrics import MetricsWriter
 from se_det.training.optimizer import build_optimizer, clip_gradients
 from se_det.training.output_folder import prepare_folder
 from se_det.training.precision import Precision
 from se_det.training.progress import Progress
 from se_det.training.schedule import LearningRate
 from se_det.training.state import RunState
+from se_det.training.writers import Writers
 
 SEED = 7
 MAX_ITER = 24
@@ -128,7 +128,7 @@ def tiny_run(
     if resume:
         actions.check_unfinished(start, folder)
     prepare_folder(folder)
-    writer = MetricsWriter(folder, start=start, evaluated=not actions.evaluation_pending(start))
+    writer = Writers(["json", "tensorboard"], folder, start=start, evaluated=not actions.evaluation_pending(start))
     if not actions.evaluate_if_due(start) and start < max_iter:
         train(
             model,

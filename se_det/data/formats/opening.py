@@ -14,6 +14,8 @@ from itertools import combinations
 from pathlib import Path
 
 from ...errors import CheckpointError, DataError
+from ...plugins import load_installed_plugins
+from ...registry import Registry
 from ...weights.download import cache_folder
 from ..coco import CocoDataset, read_coco
 from .building import BuiltSplit, build_splits, place_images, write_split
@@ -23,14 +25,17 @@ from .cvat import CvatFormat
 from .labelme import LabelMeFormat
 from .open_images import OpenImagesFormat
 from .others import refuse_others
-from .protocol import Category, Format, Found, Reading
+from .protocol import Category, Found, Reading
 from .tree import Tree, extension, keeps_annotations
 from .voc import VocFormat
 from .yolo import YoloFormat
 
-FORMATS: tuple[Format, ...] = (
+# Readers by name, see `protocol.Format`; all are asked, in this order, and one that is registered outside comes last.
+FORMATS = Registry("data format")
+for _format in (
     CocoFormat(), YoloFormat(), VocFormat(), LabelMeFormat(), CvatFormat(), OpenImagesFormat(), CsvFormat(),
-)  # fmt: skip
+):  # fmt: skip
+    FORMATS.register(_format, name=_format.name)
 ENDINGS = ("yaml", "yml", "json", "csv", "tsv", "txt", "xml", "data")
 _MASKS = frozenset(("segmentationobject", "segmentationclass", "masks", "mask"))
 ORDER = ("train", "val", "test")
@@ -152,7 +157,7 @@ def recognise(source: str | os.PathLike) -> tuple[Found, Tree]:
             f"{', '.join('.' + end for end in ENDINGS)}).{unzip or ' Give the folder of the data set.'}"
         )
     for tree in _trees(source):
-        candidates = [found for format in FORMATS if (found := format.recognise(tree)) is not None]
+        candidates = [found for _, format in FORMATS if (found := format.recognise(tree)) is not None]
         if source != tree.root:
             candidates = [found for found in candidates if _chooses(source, found)] or candidates
         if len(candidates) == 1:
@@ -165,6 +170,10 @@ def recognise(source: str | os.PathLike) -> tuple[Found, Tree]:
                 f"{source} has annotations of {len(candidates)} formats: {listed}. Choose one by giving its file or "
                 "folder in place of the folder."
             )
+        known = len(FORMATS.names())
+        load_installed_plugins()
+        if len(FORMATS.names()) > known:
+            return recognise(source)
         refuse_others(tree)
     raise DataError(_nothing(source, tree))
 
@@ -193,7 +202,7 @@ def _chooses(source: Path, found: Found) -> bool:
 def _nothing(source: Path, tree: Tree) -> str:
     endings = Counter(extension(path.name) or "no ending" for path in tree.files)
     listed = ", ".join(f"{count} .{end}" for end, count in endings.most_common(8)) or "no file"
-    sought = "; ".join(f"{format.name}: {format.looks_for}" for format in FORMATS)
+    sought = "; ".join(f"{format.name}: {format.looks_for}" for _, format in FORMATS)
     archives = [path.name for path in tree.files if _is_archive(path)]
     unpack = f" Unpack {archives[0]} first?" if archives else ""
     return f"No annotations of a known format are in {source}, which has {listed}. Looked for: {sought}.{unpack}"

@@ -1,0 +1,65 @@
+"""From INPUT's keys to the list of augmentations."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from fvcore.common.config import CfgNode
+
+from ...config.provenance import key_source
+from ...errors import ConfigError
+from ...registry import call_with
+from .flip import RandomFlip
+from .protocol import AUGMENTATIONS, Augmentation
+from .resize import ResizeShortestEdge
+
+KEY = "INPUT.AUGMENTATIONS"
+DEFAULT = ({"name": "ResizeShortestEdge"}, {"name": "RandomFlip"})
+# The keys that an entry takes its defaults from: without the entry nothing reads them.
+READ_BY = {
+    "INPUT.MIN_SIZE_TRAIN": "ResizeShortestEdge",
+    "INPUT.MIN_SIZE_TRAIN_SAMPLING": "ResizeShortestEdge",
+    "INPUT.MAX_SIZE_TRAIN": "ResizeShortestEdge",
+    "INPUT.RANDOM_FLIP": "RandomFlip",
+}
+
+logger = logging.getLogger(__name__)
+
+
+def build_augmentations(cfg: CfgNode) -> tuple[Augmentation, ...]:
+    """The list that INPUT.AUGMENTATIONS says; where it is empty, ResizeShortestEdge and RandomFlip.
+
+    Raises:
+        ConfigError: an entry is no {name, arguments}, its name is unknown, or an argument cannot work.
+    """
+    entries = list(cfg.INPUT.AUGMENTATIONS) or list(DEFAULT)
+    result = tuple(_build(entry, place, cfg) for place, entry in enumerate(entries))
+    names = {entry["name"] for entry in entries}
+    for key, name in READ_BY.items():
+        if name not in names and key_source(cfg, key) is not None:
+            logger.warning("%s is set, and %s has no %s, which alone reads it: it changes nothing.", key, KEY, name)
+    return result
+
+
+def _build(entry: Any, place: int, cfg: CfgNode) -> Augmentation:
+    where = f"{KEY}[{place}]"
+    if not isinstance(entry, Mapping) or not isinstance(entry.get("name"), str):
+        raise ConfigError(f"{where} must be a mapping with a name, such as {{name: RandomFlip}}, got {entry!r}.")
+    kind = AUGMENTATIONS.get(entry["name"], where)
+    arguments = {key: value for key, value in entry.items() if key != "name"}
+    if hasattr(kind, "defaults"):
+        arguments = {**kind.defaults(cfg), **arguments}
+    return call_with(kind, arguments, f"{where} ({entry['name']})")
+
+
+def resize_and_flip(
+    *, short_sides: Sequence[int], max_size: int, sampling: str = "choice", flip: str = "horizontal",
+    method: str = "pil",
+) -> tuple[Augmentation, ...]:  # fmt: skip
+    """The default list, for who has no config; the arguments are those of the two."""
+    return (
+        ResizeShortestEdge(short_sides=short_sides, max_size=max_size, sampling=sampling, method=method),
+        RandomFlip(direction=flip),
+    )

@@ -1,0 +1,170 @@
+"""What an augmentation is: it maps a sample, image and ground truth together, to another."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Protocol
+
+import numpy as np
+
+from ...registry import Registry
+
+AUGMENTATIONS = Registry("augmentation")
+
+
+class Transform(Protocol):
+    """A mapping of the plane that `Sample.transformed` does to all that a sample has.
+
+    Attributes:
+        size: (height, width) px of the image afterwards.
+        mirrored: whether left and right change places, so that paired keypoints must.
+    """
+
+    size: tuple[int, int]
+    mirrored: bool
+
+    def image(self, pixels: np.ndarray) -> np.ndarray:
+        """uint8 (H, W, 3), in any order of channels and maybe a view, to uint8 (*size, 3)."""
+        ...
+
+    def bitmap(self, mask: np.ndarray) -> np.ndarray:
+        """A mask uint8 (H, W) of 0 and 1 to one of `size`."""
+        ...
+
+    def points(self, xy: np.ndarray) -> np.ndarray:
+        """float64 (n, 2) xy px to the same."""
+        ...
+
+
+def _floats(*shape: int) -> np.ndarray:
+    return np.zeros(shape, np.float64)
+
+
+def _integers() -> np.ndarray:
+    return np.zeros(0, np.int64)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Masks:
+    """The masks of n instances, of which each has polygons, bitmaps, both or neither.
+
+    Attributes:
+        polygons: float64 (M, 2) xy px, the vertices of all polygons.
+        polygon_points: int64 (P,) vertices of each polygon.
+        polygon_owner: int64 (P,) its instance, 0..n-1, not falling.
+        bitmaps: b masks uint8 (H, W) of 0 and 1, as large as the image: an array, or anything that has a length and
+            gives them one by one (run lengths are decoded only then, and a large image's never all at once).
+        bitmap_owner: int64 (b,) its instance.
+    """
+
+    polygons: np.ndarray = field(default_factory=lambda: _floats(0, 2))
+    polygon_points: np.ndarray = field(default_factory=_integers)
+    polygon_owner: np.ndarray = field(default_factory=_integers)
+    bitmaps: Sequence[np.ndarray] | np.ndarray = ()
+    bitmap_owner: np.ndarray = field(default_factory=_integers)
+
+    def transformed(self, transform: Transform) -> Masks:
+        """The masks after `transform`."""
+        bitmaps = np.zeros((len(self.bitmaps), *transform.size), np.uint8)
+        for after, at in zip(bitmaps, range(len(self.bitmaps))):
+            after[:] = transform.bitmap(self.bitmaps[at])
+        return replace(self, polygons=transform.points(self.polygons), bitmaps=bitmaps)
+
+    def select(self, keep: np.ndarray) -> Masks:
+        """The masks of the instances that `keep`, bool (n,), says; they are numbered anew."""
+        renumbered = np.cumsum(keep) - 1
+        polygons, bitmaps = keep[self.polygon_owner], keep[self.bitmap_owner]
+        return Masks(
+            polygons=self.polygons[np.repeat(polygons, self.polygon_points)],
+            polygon_points=self.polygon_points[polygons],
+            polygon_owner=renumbered[self.polygon_owner[polygons]],
+            bitmaps=[self.bitmaps[at] for at in np.flatnonzero(bitmaps)],
+            bitmap_owner=renumbered[self.bitmap_owner[bitmaps]],
+        )
+
+    def vanished(self, count: int) -> np.ndarray:
+        """bool (count,): which instances have bitmaps of which all are empty, and no polygon."""
+        result = np.zeros(count, bool)
+        result[self.bitmap_owner] = True
+        result[self.polygon_owner] = False
+        for owner, at in zip(self.bitmap_owner, range(len(self.bitmaps))):
+            result[owner] &= not self.bitmaps[at].any()
+        return result
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    """An image with its ground truth, crowds left out, between two augmentations.
+
+    Attributes:
+        image: uint8 (H, W, 3), channels in the order of INPUT.FORMAT; may be a view, and is not to be written to.
+        boxes: float64 (n, 4) XYXY px, not clipped: they are in the end, and dropped when empty.
+        classes: int64 (n,).
+        masks: None without a mask head.
+        keypoints: float64 (n, K, 3) x, y, v; None without.
+        flip_pairs: int64 (K,) the keypoint that takes each one's place in a mirror.
+    """
+
+    image: np.ndarray
+    boxes: np.ndarray
+    classes: np.ndarray
+    masks: Masks | None = None
+    keypoints: np.ndarray | None = None
+    flip_pairs: np.ndarray | None = None
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width) px."""
+        return self.image.shape[0], self.image.shape[1]
+
+    def transformed(self, transform: Transform) -> Sample:
+        """Everything after `transform`. A box becomes the extent of its four corners."""
+        x0, y0, x1, y1 = self.boxes.T
+        corners = np.stack([x0, y0, x1, y0, x1, y1, x0, y1], axis=1).reshape(-1, 2)
+        corners = transform.points(corners).reshape(-1, 4, 2)
+        keypoints = self.keypoints
+        if keypoints is not None:
+            xy = transform.points(keypoints[..., :2].reshape(-1, 2)).reshape(*keypoints.shape[:2], 2)
+            keypoints = np.concatenate([xy, keypoints[..., 2:]], axis=2)
+            if transform.mirrored and self.flip_pairs is not None:
+                keypoints = keypoints[:, self.flip_pairs]
+        return replace(
+            self,
+            image=transform.image(self.image),
+            boxes=np.concatenate([corners.min(axis=1), corners.max(axis=1)], axis=1),
+            masks=self.masks and self.masks.transformed(transform),
+            keypoints=keypoints,
+        )
+
+    def select(self, keep: np.ndarray) -> Sample:
+        """The instances that `keep`, bool (n,), says."""
+        return replace(
+            self,
+            boxes=self.boxes[keep],
+            classes=self.classes[keep],
+            masks=self.masks and self.masks.select(keep),
+            keypoints=None if self.keypoints is None else self.keypoints[keep],
+        )
+
+
+class Augmentation(Protocol):
+    """One entry of INPUT.AUGMENTATIONS; its constructor takes the entry's arguments by name.
+
+    A class may have `defaults(cfg)`, a static method that gives arguments an entry does not: keys that it reads.
+
+    Attributes:
+        partners: how many other samples it needs. They are drawn from the training data, and have gone through the
+            entries of the list before this one, with random numbers of their own.
+    """
+
+    partners: int
+
+    def __call__(self, sample: Sample, random: np.random.Generator, partners: Sequence[Sample] = ()) -> Sample:
+        """The sample augmented; nothing of `sample` or `partners` is written to.
+
+        Args:
+            random: of this sample, which all entries of the list draw from in turn: seeded by (seed, number of the
+                sample in the run) alone. Any other source of random numbers makes a resumed run another.
+        """
+        ...
