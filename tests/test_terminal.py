@@ -73,11 +73,11 @@ def test_a_terminal_without_the_letters_ends_nothing(tmp_path):
 def test_thousands_of_classes_are_a_few_lines(caplog, tmp_path):
     caplog.set_level("INFO")
     metrics = dict.fromkeys(SUMMARY, 1.0) | {f"AP-{i}": float(i) if i % 2 else float("nan") for i in range(10_000)}
-    coco_eval._log("bbox", metrics, tmp_path)
+    coco_eval._log("bbox", metrics, SUMMARY, tmp_path)
     lines = [record.getMessage() for record in caplog.records]
     assert len(lines) == 22
     assert f"10000 classes, 5000 of which are in the data; all are in {tmp_path}" in lines[1]
     assert "AP-9999" in lines[2] and "AP-1 " in lines[-1] + " "
     caplog.clear()
-    coco_eval._log("bbox", dict.fromkeys(SUMMARY, 1.0) | {"AP-a": 2.0}, None)
+    coco_eval._log("bbox", dict.fromkeys(SUMMARY, 1.0) | {"AP-a": 2.0}, SUMMARY, None)
     assert len(caplog.records) == 2

@@ -72,8 +72,8 @@ def run(args: argparse.Namespace) -> int:
         logger.info("Wrote %s.", args.histograms)
     if args.fix:
         copy = write_cleaned(report, Path(args.fix), uncrowd=args.uncrowd)
-        (images, of_images), (annotations, of_annotations) = copy.images, copy.annotations
-        kept = f"{images} of {of_images} images and {annotations} of {of_annotations} annotations"
+        parts = {"images": copy.images, "annotations": copy.annotations, "masks": copy.masks}
+        kept = ", ".join(f"{kept} of {total} {name}" for name, (kept, total) in parts.items() if total)
         if not copy.is_usable:
             raise DataError(
                 f"{args.json} could not be cleaned: the copy in {args.fix} keeps {kept}. Its changes.json says why "

@@ -123,6 +123,8 @@ def add_se_det_config(cfg: CfgNode) -> None:
     cfg.TEST.COMPILE = False
     cfg.TEST.BEST_METRIC = ""  # task/metric that model_best.pth maximises, "bbox/AP"; "": the first task's AP
     cfg.TEST.EARLY_STOP = 0  # stop after this many evaluations without a better BEST_METRIC; 0: never
+    # Detections of a class in an image that AP looks at: COCO's 100. Another number is the last of AR's names (AR300).
+    cfg.TEST.MAX_DETS_PER_IMAGE = 100
     cfg.TEST.EVALUATORS = ["coco"]  # what evaluates, one after another: coco, or those of plugins
     cfg.WRITERS = ["json", "tensorboard"]  # where a run's numbers go: metrics.json, TensorBoard's event files
     cfg.PLUGINS = loaded_plugins()  # a record of the files given by --plugin; setting it loads nothing

@@ -11,9 +11,9 @@ import numpy as np
 UNUSUAL_CROWDS = 0.05
 FEW_CROWDS = 3  # so many are no pattern
 # Keys by which other formats and programs say that an object is a crowd, or shall not count.
-CROWD_LIKE = (
-    "ignore", "ignored", "difficult", "isCrowd", "is_crowd", "crowd", "isGroupOf", "IsGroupOf", "is_group_of"
-)  # fmt: skip
+CROWD_LIKE = frozenset({"ignore", "ignored", "difficult", "crowd", "iscrowd", "is_crowd", "isgroupof", "is_group_of"})
+# Under which labelling tools keep what COCO has no key for.
+NESTED = ("attributes", "extra", "properties", "tags")
 
 CROWD_REMEDY = (
     "they are left out of training, and what is found in them is not counted in evaluation. Labelling tools often mark "
@@ -44,13 +44,24 @@ def crowd_warnings(crowd: np.ndarray, classes: np.ndarray, names: Sequence[str])
 
 
 def crowd_like_marks(annotations: Sequence[Mapping[Any, Any]]) -> dict[str, list[int]]:
-    """Key -> positions of the annotations that it is set on and that are no crowds."""
+    """Key -> positions of the annotations that it is set on and that are no crowds. Keys in upper or lower case, also
+    among an annotation's attributes."""
     found: dict[str, list[int]] = {}
     for at, annotation in enumerate(annotations):
-        for key in CROWD_LIKE:
-            if key in annotation and is_set(annotation[key]) and not is_set(annotation.get("iscrowd")):
-                found.setdefault(key, []).append(at)
+        if is_set(annotation.get("iscrowd")):
+            continue
+        for key in _marks(annotation):
+            found.setdefault(key, []).append(at)
+        for name in NESTED:
+            inner = annotation.get(name)
+            if isinstance(inner, Mapping):
+                for key in _marks(inner):
+                    found.setdefault(f"{name}.{key}", []).append(at)
     return found
+
+
+def _marks(entry: Mapping[Any, Any]) -> list[str]:
+    return [key for key, value in entry.items() if isinstance(key, str) and key.lower() in CROWD_LIKE and is_set(value)]
 
 
 def is_set(mark: Any) -> bool:

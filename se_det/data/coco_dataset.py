@@ -167,6 +167,14 @@ class CocoDataset:
         """How many annotations there are, crowds not counted."""
         return int(self._not_crowd(torch.ones(len(self._columns["crowd"]), dtype=torch.bool)).sum())
 
+    def max_objects_per_image(self, *, of_class: bool = False) -> int:
+        """The most annotations that an image has, or has of one class; crowds not counted."""
+        classes = len(self.category_ids)
+        owner = torch.repeat_interleave(torch.diff(self._columns["first"]))
+        kept = ~self._columns["crowd"] & torch.isin(owner, self._columns["index"])
+        cells = owner[kept] * classes + (self._columns["classes"][kept] if of_class else 0)
+        return int(torch.unique(cells, return_counts=True)[1].max()) if len(cells) else 0
+
     def num_annotations_without_mask(self) -> int:
         """How many annotations, crowds not counted, have no segmentation."""
         lacking = torch.ones(len(self._columns["crowd"]), dtype=torch.bool)

@@ -16,7 +16,7 @@ from .. import comm
 from ..errors import ConfigError, DataError
 from ..files import write_json
 from ..inference.coco_results import to_coco_results
-from .coco_metrics import SUMMARY, TASKS, coco_scores
+from .coco_metrics import TASKS, coco_scores, summary_names
 from .evaluator import EVALUATORS
 from .ground_truth import GroundTruth
 
@@ -58,6 +58,8 @@ class CocoEvaluator:
         dataset: CocoDataset,
         tasks: Sequence[str] = ("bbox",),
         output_folder: str | Path | None = None,
+        *,
+        max_dets_per_image: int = 100,
     ) -> None:
         """
         Args:
@@ -65,6 +67,7 @@ class CocoEvaluator:
             tasks: "bbox", or "bbox" and "segm".
             output_folder: the run's folder, where `inference/coco_instances_results.json` and
                 `inference/metrics.json` are written by `evaluate`; None writes nothing.
+            max_dets_per_image: detections of a class in an image that AP looks at; 100 is COCO's.
 
         Raises:
             DataError: the ground truth cannot be evaluated against, such as masks on a file without segmentations.
@@ -75,6 +78,8 @@ class CocoEvaluator:
             raise ConfigError(f"Evaluation tasks {tuple(tasks)} must be out of {TASKS}.")
         self.dataset = dataset
         self.tasks = tuple(tasks)
+        self.max_dets_per_image = max_dets_per_image
+        self.summary = summary_names(max_dets_per_image)
         self.output_folder = None if output_folder is None else Path(output_folder)
         self._image_ids = [dataset.image(index).id for index in range(len(dataset))]
         self._known_ids = frozenset(self._image_ids)
@@ -86,7 +91,7 @@ class CocoEvaluator:
     @property
     def metrics(self) -> list[str]:
         """The names of what `evaluate` gives, as "task/name"."""
-        return metric_names(self.dataset, self.tasks)
+        return metric_names(self.dataset, self.tasks, self.max_dets_per_image)
 
     def reset(self) -> None:
         """Forget the detections."""
@@ -149,7 +154,7 @@ class CocoEvaluator:
         self.outcome = self.score(results)
         metrics = self.outcome.metrics
         for task in self.tasks:
-            _log(task, metrics[task], self.output_folder)
+            _log(task, metrics[task], self.summary, self.output_folder)
         if self.output_folder is not None:
             write_json(self.output_folder / "inference" / "metrics.json", _without_nan(metrics), indent=2)
         return metrics
@@ -160,7 +165,9 @@ class CocoEvaluator:
             self._truth = self._read_truth()
         metrics, precision = {}, {}
         for task in self.tasks:
-            metrics[task], precision[task] = coco_scores(self._truth, results, task)
+            metrics[task], precision[task] = coco_scores(
+                self._truth, results, task, max_dets_per_image=self.max_dets_per_image
+            )
         return EvaluationResult(self.dataset, self._truth, results, metrics, precision)
 
     def _read_truth(self) -> GroundTruth:
@@ -173,16 +180,42 @@ class CocoEvaluator:
         )
 
 
-def metric_names(dataset: CocoDataset, tasks: Sequence[str]) -> list[str]:
+def metric_names(dataset: CocoDataset, tasks: Sequence[str], max_dets_per_image: int = 100) -> list[str]:
     """What the COCO protocol gives, as "task/name"."""
-    names = (*SUMMARY, *(f"AP-{label}" for label in dataset.category_names))
+    names = (*summary_names(max_dets_per_image), *(f"AP-{label}" for label in dataset.category_names))
     return [f"{task}/{name}" for task in tasks for name in names]
 
 
 @EVALUATORS.register(name="coco")
 def coco(cfg: CfgNode, dataset: CocoDataset, folder: str | Path | None) -> CocoEvaluator:
     """Boxes and, with MODEL.MASK_ON, masks."""
-    return CocoEvaluator(dataset, ("bbox", "segm") if cfg.MODEL.MASK_ON else ("bbox",), folder)
+    tasks = ("bbox", "segm") if cfg.MODEL.MASK_ON else ("bbox",)
+    limit = cfg.TEST.MAX_DETS_PER_IMAGE
+    for sentence in detection_limit_warnings(dataset, cfg.TEST.DETECTIONS_PER_IMAGE, limit):
+        logger.warning(sentence)
+    return CocoEvaluator(dataset, tasks, folder, max_dets_per_image=limit)
+
+
+def detection_limit_warnings(dataset: CocoDataset, detections_per_image: int, max_dets_per_image: int) -> list[str]:
+    """Sentences about objects that cannot be found, and detections that AP does not look at."""
+    found = []
+    if detections_per_image > max_dets_per_image:
+        found.append(
+            f"TEST.DETECTIONS_PER_IMAGE is {detections_per_image}, and AP looks at {max_dets_per_image} detections of "
+            "a class in an image (COCO's rule): set TEST.MAX_DETS_PER_IMAGE to look at more."
+        )
+    most, most_of_class = dataset.max_objects_per_image(), dataset.max_objects_per_image(of_class=True)
+    if most > detections_per_image:
+        found.append(
+            f"{dataset.json_path}: an image has {most} objects, of which TEST.DETECTIONS_PER_IMAGE "
+            f"{detections_per_image} are found at most: raise it."
+        )
+    if most_of_class > max_dets_per_image:
+        found.append(
+            f"{dataset.json_path}: an image has {most_of_class} objects of a class, and AP looks at "
+            f"{max_dets_per_image} detections of it: raise TEST.MAX_DETS_PER_IMAGE."
+        )
+    return found
 
 
 def _gather(found: dict[Hashable, list[dict[str, Any]]]) -> dict[Hashable, list[dict[str, Any]]]:
@@ -197,9 +230,9 @@ def _gather(found: dict[Hashable, list[dict[str, Any]]]) -> dict[Hashable, list[
     return merged
 
 
-def _log(task: str, metrics: dict[str, float], folder: Path | None) -> None:
-    logger.info("%s: %s", task, ", ".join(f"{name} {metrics[name]:.3f}" for name in SUMMARY))
-    classes = {name: value for name, value in metrics.items() if name not in SUMMARY}
+def _log(task: str, metrics: dict[str, float], summary: Sequence[str], folder: Path | None) -> None:
+    logger.info("%s: %s", task, ", ".join(f"{name} {metrics[name]:.3f}" for name in summary))
+    classes = {name: value for name, value in metrics.items() if name not in summary}
     shown = list(classes)
     if len(shown) > MAX_CLASSES_LOGGED:
         ranked = sorted((name for name in shown if math.isfinite(classes[name])), key=lambda name: -classes[name])

@@ -7,16 +7,40 @@ from typing import Any
 
 import numpy as np
 
+from ..errors import ConfigError
 from .cell_overlaps import Entries, mask_areas
 from .coco_protocol import LIMITS, THRESHOLDS, accumulate
 from .ground_truth import GroundTruth, is_ignored
 
 TASKS = ("bbox", "segm")
-# In the order of the protocol's own summary.
-SUMMARY = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
 
 
-def coco_metrics(truth: GroundTruth, results: Iterable[dict[str, Any]], task: str) -> dict[str, float]:
+def summary_names(max_dets_per_image: int = LIMITS[-1]) -> tuple[str, ...]:
+    """The names of the protocol's twelve numbers in its own order, with that limit of detections."""
+    limits = [f"AR{limit}" for limit in detection_limits(max_dets_per_image)]
+    return ("AP", "AP50", "AP75", "APs", "APm", "APl", *limits, "ARs", "ARm", "ARl")
+
+
+def detection_limits(max_dets_per_image: int) -> tuple[int, ...]:
+    """COCOeval's `maxDets` with another last one.
+
+    Raises:
+        ConfigError: it is not above the others.
+    """
+    if max_dets_per_image <= LIMITS[-2]:
+        raise ConfigError(
+            f"TEST.MAX_DETS_PER_IMAGE must be above {LIMITS[-2]}, of which there is a number anyway, got "
+            f"{max_dets_per_image}. COCO's is {LIMITS[-1]}."
+        )
+    return (*LIMITS[:-1], max_dets_per_image)
+
+
+SUMMARY = summary_names()
+
+
+def coco_metrics(
+    truth: GroundTruth, results: Iterable[dict[str, Any]], task: str, *, max_dets_per_image: int = LIMITS[-1]
+) -> dict[str, float]:
     """Average precision and recall of `results`, in percent.
 
     Args:
@@ -24,20 +48,21 @@ def coco_metrics(truth: GroundTruth, results: Iterable[dict[str, Any]], task: st
         results: COCO results with the file's own image and category ids: `bbox` (XYWH, px) for task "bbox",
             `segmentation` (RLE) for "segm", and `score`. They are not changed.
         task: "bbox" or "segm".
+        max_dets_per_image: detections of a class in an image that are looked at; COCO's 100 by default.
 
     Returns:
-        The twelve numbers of `SUMMARY`, then `AP-<class name>` for every class, nan where the ground truth holds
+        The twelve numbers of `summary_names`, then `AP-<class name>` for every class, nan where the ground truth holds
         nothing of the kind. APs, APm, APl and ARs, ARm, ARl are for small, medium and large objects (areas below
         32^2, up to 96^2, and above); AR1 and AR10 allow as many detections of a class per image, the others 100.
 
     Raises:
         ValueError: an unknown task.
     """
-    return coco_scores(truth, results, task)[0]
+    return coco_scores(truth, results, task, max_dets_per_image=max_dets_per_image)[0]
 
 
 def coco_scores(
-    truth: GroundTruth, results: Iterable[dict[str, Any]], task: str
+    truth: GroundTruth, results: Iterable[dict[str, Any]], task: str, *, max_dets_per_image: int = LIMITS[-1]
 ) -> tuple[dict[str, float], np.ndarray]:
     """The metrics of `coco_metrics`, and what they are means of.
 
@@ -74,6 +99,7 @@ def coco_scores(
         score,
         images=images,
         classes=classes,
+        limits=detection_limits(max_dets_per_image),
     )
     precision, recall = accumulated.precision, accumulated.recall
     most = len(LIMITS) - 1
@@ -83,7 +109,7 @@ def coco_scores(
         *(recall[:, :, 0, limit] for limit in range(len(LIMITS))),
         *(recall[:, :, size, most] for size in (1, 2, 3)),
     ]  # fmt: skip
-    metrics = {name: _mean(values) for name, values in zip(SUMMARY, means)}
+    metrics = {name: _mean(values) for name, values in zip(summary_names(max_dets_per_image), means)}
     precision = precision[..., 0]
     for index, label in enumerate(truth.class_labels):
         metrics[f"AP-{label}"] = _mean(precision[:, :, index])

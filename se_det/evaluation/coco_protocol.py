@@ -7,6 +7,7 @@ image, see `cell_overlaps`) take their turns together.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -49,7 +50,14 @@ class _Matches:
 
 
 def accumulate(
-    objects: Entries, crowd: np.ndarray, detections: Entries, score: np.ndarray, *, images: int, classes: int
+    objects: Entries,
+    crowd: np.ndarray,
+    detections: Entries,
+    score: np.ndarray,
+    *,
+    images: int,
+    classes: int,
+    limits: Sequence[int] = LIMITS,
 ) -> Accumulated:
     """Precision and recall.
 
@@ -57,6 +65,7 @@ def accumulate(
         objects, detections: in any order; of equal scores, the detection of the earlier image and position is first.
         crowd: bool, whether an object is one.
         score: float64, of the detections.
+        limits: how many detections of a class in an image are looked at, ascending; COCOeval's `maxDets`.
     """
     order = np.argsort(objects.cell, kind="stable")
     objects, crowd = objects.take(order), crowd[order]
@@ -64,14 +73,14 @@ def accumulate(
     cell = detections.cell[order]
     first = np.flatnonzero(np.diff(cell, prepend=-1))
     rank = np.arange(len(cell)) - np.repeat(first, np.diff(first, append=len(cell)))
-    order, rank = order[rank < LIMITS[-1]], rank[rank < LIMITS[-1]]
+    order, rank = order[rank < limits[-1]], rank[rank < limits[-1]]
     detections, score = detections.take(order), score[order]
 
     pairs = find_overlaps(detections, objects, crowd, THRESHOLDS[0])
     ignore = crowd | _outside(objects.area)
     matches = _match(pairs, detections.cell, crowd, ignore)
     positives = np.array([np.bincount(objects.cell[~row] // images, minlength=classes) for row in ignore])
-    return _curves(matches, detections.cell // images, score, rank, _outside(detections.area), positives)
+    return _curves(matches, detections.cell // images, score, rank, _outside(detections.area), positives, limits)
 
 
 def _outside(area: np.ndarray) -> np.ndarray:
@@ -110,7 +119,7 @@ def _match(pairs: Pairs, cell: np.ndarray, crowd: np.ndarray, ignore: np.ndarray
 
 def _curves(
     matches: _Matches, label: np.ndarray, score: np.ndarray, rank: np.ndarray, outside: np.ndarray,
-    positives: np.ndarray,
+    positives: np.ndarray, limits: Sequence[int],
 ) -> Accumulated:  # fmt: skip
     """Precision over recall, going down the scores of each class.
 
@@ -129,8 +138,8 @@ def _curves(
     begin = np.searchsorted(label[detection], np.arange(classes + 1))
     of_size = positives.T  # (K, A)
 
-    recall = np.full((len(THRESHOLDS), classes, sizes, len(LIMITS)), -1.0)
-    for m, limit in enumerate(LIMITS):
+    recall = np.full((len(THRESHOLDS), classes, sizes, len(limits)), -1.0)
+    for m, limit in enumerate(limits):
         sums = _sums(right & (rank[detection] < limit))
         found = (sums[..., begin[1:]] - sums[..., begin[:-1]]).transpose(1, 2, 0)  # (T, K, A)
         np.divide(found, of_size, out=recall[..., m], where=of_size > 0)

@@ -247,7 +247,10 @@ class Trainer(DefaultTrainer):
         if kind in ("sem_seg", "coco_panoptic_seg"):
             evaluators.append(SemSegEvaluator(dataset_name, output_dir=output))
         if kind in ("coco", "coco_panoptic_seg"):
-            evaluators.append(COCOEvaluator(dataset_name, output_dir=output))
+            limit = cfg.TEST.MAX_DETS_PER_IMAGE
+            evaluators.append(
+                COCOEvaluator(dataset_name, output_dir=output, max_dets_per_image=None if limit == 100 else limit)
+            )
         if kind == "coco_panoptic_seg":
             evaluators.append(COCOPanopticEvaluator(dataset_name, output))
         if kind == "lvis":

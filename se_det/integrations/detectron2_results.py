@@ -40,7 +40,7 @@ def check_evaluation(cfg: CfgNode, test_datasets: Mapping[str, CocoDataset | Non
         known = [
             f"{name}/{metric}" if several else metric
             for name, dataset in test_datasets.items()
-            for metric in metric_names(dataset, _tasks(cfg))
+            for metric in metric_names(dataset, _tasks(cfg), cfg.TEST.MAX_DETS_PER_IMAGE)
         ]
         check_best_metric(cfg.TEST.BEST_METRIC, known)
 
@@ -67,7 +67,9 @@ def write_results(cfg: CfgNode, results: dict[str, Any], test_datasets: Mapping[
         path = folder / "coco_instances_results.json"  # of the evaluator
         if dataset is not None and found and path.is_file():
             tasks = [task for task in _tasks(cfg) if task in found]
-            outcomes[name] = CocoEvaluator(dataset, tasks).score(json.loads(path.read_bytes()))
+            outcomes[name] = CocoEvaluator(dataset, tasks, max_dets_per_image=cfg.TEST.MAX_DETS_PER_IMAGE).score(
+                json.loads(path.read_bytes())
+            )
     write_report(cfg.OUTPUT_DIR, outcomes, config=cfg.dump())
     if len(cfg.DATASETS.TEST) > 1:
         results = {f"{name}/{task}": v for name, tasks in results.items() for task, v in tasks.items()}

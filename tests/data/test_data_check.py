@@ -289,7 +289,10 @@ def test_one_crowd_is_nothing_unusual(it):
     assert not report.findings.of_kinds("class-of-crowds", "many-crowds")
 
 
-@pytest.mark.parametrize("mark", [{"ignore": 1}, {"difficult": True}, {"isGroupOf": "1"}, {"is_crowd": 1.0}])
+@pytest.mark.parametrize("mark", [
+    {"ignore": 1}, {"difficult": True}, {"isGroupOf": "1"}, {"is_crowd": 1.0}, {"Difficult": 1},
+    {"attributes": {"difficult": True}}, {"attributes": {"IsGroupOf": 1}},
+])  # fmt: skip
 def test_marks_like_crowds_are_told_of(it, mark):
     it.content["annotations"][0].update(mark)
     (found,) = check_dataset(*it.save()).findings.of_kinds("crowd-like")
@@ -312,6 +315,21 @@ def test_a_copy_of_nearly_nothing_is_not_called_cleaned(it, tmp_path, capsys):
     args = ["check-data", "--json", str(path), "--images", str(images), "--fix", str(tmp_path / "out")]
     assert main(args) == 1
     assert "could not be cleaned" in capsys.readouterr().err
+
+
+def test_a_copy_without_the_masks_is_not_called_cleaned(it, tmp_path):
+    for entry in it.content["annotations"]:
+        if entry.get("segmentation"):
+            entry["segmentation"] = {"size": [WIDTH, HEIGHT], "counts": [WIDTH * HEIGHT]}
+    copy = write_cleaned(check_dataset(*it.save()), tmp_path / "out")
+    assert copy.annotations == (8, 8) and copy.masks == (0, 6) and not copy.is_usable
+
+
+@pytest.mark.parametrize("area", ["1,234", "1.234,5", "1,5"])
+def test_numbers_with_a_comma_have_no_one_meaning(it, area):
+    it.content["annotations"][0]["area"] = area
+    report = check_dataset(*it.save())
+    assert set(report.findings.counts("error")) == {"wrong-type"}
 
 
 def test_what_goes_and_what_stays(it, tmp_path):

@@ -81,7 +81,7 @@ def _check_marks(
         findings.add(kind, sentence)
     for key, positions in crowd_like_marks(document.annotations).items():
         for at in positions:
-            findings.add("crowd-like", f"{key} is {shorten(document.annotations[at][key])}, and iscrowd is not set",
+            findings.add("crowd-like", f"it is marked {key!a}, and iscrowd is not set",
                          part="annotations", at=at, id=ids[at])  # fmt: skip
 
 

@@ -72,7 +72,7 @@ KINDS: dict[str, Kind] = {
                        "those that shall not be trained on, or remove the mark"),
     "no-mask": Kind(NOTE, "annotations without segmentation in a file that has some", "nothing for boxes; masks are "
                     "trained on the others"),
-    "crowded-image": Kind(WARNING, "images of more than 100 objects, of which AP looks at 100 detections", "raise "
+    "crowded-image": Kind(WARNING, "images of more objects than COCO's AP looks at detections", "raise "
                           "TEST.DETECTIONS_PER_IMAGE and TEST.MAX_DETS_PER_IMAGE"),
     "area-off": Kind(WARNING, "areas far from those of mask or box", "compute them again"),
     "split-category": Kind(ERROR, "categories that differ between the splits", "declare the same ones in both files"),

@@ -63,16 +63,19 @@ def check_output(out: Path, json_path: Path, images_folder: Path) -> None:
 
 @dataclass(frozen=True)
 class Cleaned:
-    """What became of a data set: how many images and annotations are kept, of how many, and every change."""
+    """What became of a data set: how many images, annotations and masks are kept, of how many, and every change."""
 
     images: tuple[int, int]
     annotations: tuple[int, int]
+    masks: tuple[int, int]
     changes: list[Change]
 
     @property
     def is_usable(self) -> bool:
         """Whether most of the data is still there."""
-        return all(kept >= total / 2 and (kept or not total) for kept, total in (self.images, self.annotations))
+        return all(
+            kept >= total / 2 and (kept or not total) for kept, total in (self.images, self.annotations, self.masks)
+        )
 
 
 def write_cleaned(report: Report, out: Path, *, uncrowd: bool = False) -> Cleaned:
@@ -103,12 +106,13 @@ def write_cleaned(report: Report, out: Path, *, uncrowd: bool = False) -> Cleane
         kept_images = _images(report, out, changes)
     except OSError as error:
         raise CheckpointError(f"The copy in {out} could not be written: {error.strerror or error}.") from error
-    count = 0
+    count = masks = 0
 
     def kept() -> Iterator[dict]:
-        nonlocal count
+        nonlocal count, masks
         for annotation in _annotations(report, {at for at, _ in kept_images}, changes, uncrowd):
             count += 1
+            masks += bool(annotation.get("segmentation"))
             yield annotation
 
     head = {
@@ -119,7 +123,8 @@ def write_cleaned(report: Report, out: Path, *, uncrowd: bool = False) -> Cleane
     atomic_write(out / ANNOTATIONS, lambda file: _write(file, head, kept()))
     write_json(out / CHANGES, changes, indent=1)
     totals = len(report.document.images), len(report.document.annotations)
-    return Cleaned((len(kept_images), totals[0]), (count, totals[1]), changes)
+    had_masks = sum(PACKED in a or bool(a.get("segmentation")) for a in report.document.annotations)
+    return Cleaned((len(kept_images), totals[0]), (count, totals[1]), (masks, had_masks), changes)
 
 
 def _check_mendable(report: Report) -> None:

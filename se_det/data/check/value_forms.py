@@ -70,10 +70,10 @@ def _number(value: Any) -> float | None:
         return value
     if isinstance(value, str):
         try:
-            number = float(value.strip().replace(",", ".")) if value.count(",") <= 1 else None
+            number = float(value.strip())  # with a comma it may be thousands or a fraction
         except ValueError:
             return None
-        return number if number is not None and np.isfinite(number) else None
+        return number if np.isfinite(number) else None
     return None
 
 

@@ -10,7 +10,6 @@ import numpy as np
 
 from ...errors import DataError
 from ..coco_eval import EvaluationResult
-from ..coco_metrics import SUMMARY
 from ..confusion_matrix import confusion_matrix, largest_confusions
 from ..overlaps import ImageOverlaps, image_overlaps
 from ..precision_recall import precision_recall
@@ -70,10 +69,11 @@ def _tiles(outcome: EvaluationResult) -> str:
 
 
 def _summary(outcome: EvaluationResult) -> str:
-    rows = [(TASK_NAMES[task], *(values[name] for name in SUMMARY)) for task, values in outcome.metrics.items()]
+    summary = [name for name in next(iter(outcome.metrics.values())) if not name.startswith("AP-")]
+    rows = [(TASK_NAMES[task], *(values[name] for name in summary)) for task, values in outcome.metrics.items()]
     return (
         "<h3>Average precision and recall</h3><p class='note'>COCO protocol, percent; s, m, l: objects under "
-        "32², up to 96², and over 96² px. A dash: nothing of the kind is annotated.</p>" + table(("", *SUMMARY), rows)
+        "32², up to 96², and over 96² px. A dash: nothing of the kind is annotated.</p>" + table(("", *summary), rows)
     )
 
 
