@@ -1,4 +1,4 @@
-"""Detections drawn on their image: masks, boxes and labels, with OpenCV alone."""
+"""Detections drawn on their image: masks, boxes and labels, with OpenCV and, for names beyond ASCII, with fonts."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 import torch
+
+from .fonts import can_draw, text_mask
 
 FONT = cv2.FONT_HERSHEY_SIMPLEX
 MASK_OPACITY = 0.4
@@ -137,7 +139,11 @@ def _longest_label(name: str, index: int, score: float | None, image_size: tuple
     scale, thickness, margin = _text_size(image_size)
 
     def fitting(text: str) -> _Label | None:
-        (wide, tall), below = cv2.getTextSize(text, FONT, scale, thickness)
+        if text.isascii():
+            (wide, tall), below = cv2.getTextSize(text, FONT, scale, thickness)
+        else:
+            ink, below = text_mask(text, round(21 * scale))
+            tall, wide = ink.shape[0] - below, ink.shape[1]
         label = _Label(text, wide + 2 * margin, tall + below + 2 * margin, below + margin)
         return label if label.width <= image_size[1] and label.height <= image_size[0] else None
 
@@ -150,7 +156,12 @@ def _longest_label(name: str, index: int, score: float | None, image_size: tuple
 
 
 def _printable(name: str, index: int) -> str:
-    """The fonts of OpenCV 4 hold ASCII only: accents are dropped, and a name in another script becomes its index."""
+    """What can be drawn of a name: all of it where fonts have it; else without its accents, or its class's index."""
+    name = "".join(char if char.isprintable() else " " for char in unicodedata.normalize("NFC", name)).strip()
+    if name.isascii() and name:
+        return name
+    if name and can_draw(name):
+        return name
     plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode("ascii").strip()
     return plain if len(plain) * 2 > len(name) else f"class {index}"
 
@@ -199,4 +210,11 @@ def _write(canvas: np.ndarray, label: _Label, place: tuple[int, int], color: tup
     bright = 0.114 * blue + 0.587 * green + 0.299 * red > 130
     ink = (0, 0, 0) if bright else (255, 255, 255)
     foot = (x + margin, y + label.height - label.rise)
+    if not label.text.isascii():
+        coverage, below = text_mask(label.text, round(21 * scale))
+        top = foot[1] - (coverage.shape[0] - below)
+        letters = canvas[top : top + coverage.shape[0], foot[0] : foot[0] + coverage.shape[1]]
+        share = coverage[: letters.shape[0], : letters.shape[1], None] / 255
+        letters[:] = np.rint(letters * (1 - share) + np.array(ink) * share).astype(np.uint8)
+        return
     cv2.putText(canvas, label.text, foot, FONT, scale, ink, thickness, cv2.LINE_AA)
