@@ -18,7 +18,7 @@ _PUBLIC = {
     "load_plugins": "plugins",
     "add_se_det_config": "config",
     "build_detector": "detection",
-    "fuse_for_inference": "layers.inference",
+    "fuse_for_inference": "layers.fuse",
     "load_weights": "weights",
     "list_weights": "weights",
     "register_dataset": "data",

@@ -71,3 +71,10 @@ def test_only_the_integrations_import_detectron2():
 def test_only_torch_free_code_runs_at_installation_and_for_help():
     setup = (PACKAGE.parent / "setup.py").read_text()
     assert "import torch" not in setup and "import se_det" not in setup
+
+
+def test_every_public_name_is_there():
+    import se_det
+
+    for name in se_det.__all__:
+        assert getattr(se_det, name) is not None, name

@@ -84,7 +84,7 @@ def run_command(name: str, argv: Sequence[str] | None = None, *, prog: str | Non
 
 def _parse(parser: argparse.ArgumentParser, argv: list[str]) -> argparse.Namespace:
     """Options and words in any order."""
-    if "--set" in argv:
+    if any(word == "--set" or word.startswith("--set=") for word in argv):
         parser.error("there is no --set: write KEY=VALUE, such as TEST.PRECISION=bfloat16, among the other words")
     try:
         return parser.parse_intermixed_args(argv)

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 
 from ..errors import ConfigError
 
-# MODEL.GATE.NAME, SEED; in lower case too, so that a slip is named as an unknown key.
-ASSIGNMENT = re.compile(r"([A-Z][A-Z0-9_]*(?:\.[A-Za-z0-9_]+)*)=(.*)", re.DOTALL)
+# MODEL.GATE.NAME, SEED. A key in lower case is passed on, to be named as an unknown one; a.jpg=b is a file's name.
+SECTIONS = "model|input|datasets|dataloader|solver|test"
+ASSIGNMENT = re.compile(rf"([A-Z][A-Z0-9_]*(?:\.\w+)*|(?:{SECTIONS})(?:\.\w+)+)=(.*)", re.DOTALL)
 
 
 def is_assignment(word: str) -> bool:

@@ -15,6 +15,7 @@ from PIL import Image, UnidentifiedImageError
 
 from ..errors import DataError
 from ..files import open_regular_file
+from .deep_images import DARK, PNG_DEPTH_AT, PNG_SIGNATURE, warn_dark
 
 FORMATS = ("BGR", "RGB")
 START_OF_JPEG, END_OF_JPEG = b"\xff\xd8\xff", b"\xff\xd9"
@@ -84,7 +85,11 @@ def decode(file: IO[bytes], format: str = "RGB") -> np.ndarray:
         file = io.BytesIO(data)
     else:
         file.seek(0)
+        start = file.read(PNG_DEPTH_AT + 1)
+        file.seek(0)
     pixels = _by_pillow(file)
+    if start[:8] == PNG_SIGNATURE and start[PNG_DEPTH_AT] == 16 and pixels.max(initial=0) <= DARK >> 8:
+        warn_dark()
     return pixels if format == "RGB" else pixels[:, :, ::-1]
 
 
@@ -179,5 +184,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         values = np.asarray(image)
         if values.min() < 0 or values.max() > 65535:
             raise ValueError("its pixels are 32-bit numbers beyond 65535; save it with 8 bits")
+        if values.max(initial=0) <= DARK:
+            warn_dark()
         image = Image.fromarray((values >> 8).astype(np.uint8))
     return image if image.mode == "RGB" else image.convert("RGB")

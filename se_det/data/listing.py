@@ -15,7 +15,18 @@ from .images import readable_formats
 
 # What operating systems, file managers and notebooks leave beside people's files, besides names with a leading dot.
 SYSTEM_NAMES = frozenset(
-    {"__macosx", "thumbs.db", "ehthumbs.db", "desktop.ini", "@eadir", "$recycle.bin", "system volume information"}
+    {
+        "__macosx",
+        "thumbs.db",
+        "ehthumbs.db",
+        "desktop.ini",
+        "@eadir",
+        "$recycle.bin",
+        "system volume information",
+        "lost+found",
+        "#recycle",
+        "icon\r",
+    }
 )
 HEIF_SUFFIXES = (".heic", ".heif", ".hif")
 
@@ -25,7 +36,7 @@ def image_suffixes() -> tuple[str, ...]:
     """The endings, in lower case, of the image formats that are read; HEIC is among them where pillow-heif is."""
     readable = readable_formats()
     known = {suffix for suffix, name in Image.registered_extensions().items() if name in readable}
-    return tuple(sorted(known | {".mpo"}))
+    return tuple(sorted((known | {".mpo"}) - {".pfm"}))  # floating-point numbers, which are refused
 
 
 def is_image_name(name: str | os.PathLike) -> bool:
@@ -79,7 +90,9 @@ def list_files(
     """
     root = Path(folder)
     listing = Listing()
-    seen = {os.path.realpath(root)}
+    # A link back to this folder or one above it would lead to what nobody named.
+    real_root = Path(os.path.realpath(root))
+    seen = {str(folder) for folder in (real_root, *real_root.parents)}
     for place, folders, files in os.walk(root, followlinks=True, onerror=on_error):
         inside = Path(place).relative_to(root)
         kept = []

@@ -10,7 +10,8 @@ from torch import nn
 from torch.nn import functional as F
 from torchvision.ops import batched_nms
 
-from ..errors import TrainingError
+from ..errors import TrainingError, WeightsError
+from ..layers.tracing import is_traced
 from ..layers.valid_area import ValidArea
 from . import boxes as box_ops
 from .anchors import AnchorGenerator
@@ -203,6 +204,12 @@ class RPN(nn.Module):
             raise TrainingError(
                 "The proposals are not finite: the training has diverged. Lower SOLVER.BASE_LR, warm up longer "
                 "(SOLVER.WARMUP_ITERS), or clip gradients (SOLVER.CLIP_GRADIENTS.ENABLED True)."
+            )
+        if not is_traced() and not all_finite and not min(counts):
+            raise WeightsError(
+                "No proposal that the detector computes for an image is finite. Its weights are, so they overflow in "
+                "this precision (TEST.PRECISION, SOLVER.AMP.DTYPE), or the training has diverged: use TEST.PRECISION "
+                "float32, or an earlier checkpoint."
             )
         results = []
         for row, count in enumerate(counts):

@@ -54,15 +54,16 @@ class ClassRows:
         """Whether both have the same classes, in whatever order."""
         return sorted(self.sources) == list(range(len(self.file_names)))
 
-    def take(self, tensor: torch.Tensor, fresh: torch.Tensor) -> torch.Tensor:
+    def take(self, key: str, tensor: torch.Tensor, fresh: torch.Tensor) -> torch.Tensor:
         """`fresh`, a predictor's initial values, with the rows of the classes that the file has, and of the background.
 
         Args:
+            key: the parameter's name, one of `PREDICTORS`.
             tensor: the file's.
             fresh: of the same layer for the network's classes.
         """
-        per_class, extra = _layout(len(tensor), len(self.file_names))
-        own, own_extra = _layout(len(fresh), len(self.names))
+        per_class, extra = _layout(key, len(tensor), len(self.file_names))
+        own, own_extra = _layout(key, len(fresh), len(self.names))
         if not per_class or per_class != own or tensor.shape[1:].numel() != fresh.shape[1:].numel():
             return tensor  # of no class, as in a class-agnostic head; or of another shape, which is refused later
         result = fresh.clone()
@@ -98,11 +99,11 @@ def _plain(name: str) -> str:
     return " ".join(name.replace("_", " ").split()).casefold()
 
 
-def _layout(rows: int, classes: int) -> tuple[int, bool]:
+def _layout(key: str, rows: int, classes: int) -> tuple[int, bool]:
     """Rows of a predictor for each class, 0 for one that does not follow the classes; and whether there is one more,
     the background's."""
-    if rows == classes + 1:
-        return 1, True
-    if rows in (classes, 4 * classes):
-        return rows // classes, False
-    return 0, False
+    if ".cls_score." in key:
+        return int(rows == classes + 1), True
+    per_class = 4 if ".bbox_pred." in key else 1
+    # Of a single class, a class-agnostic head's rows are those of that class.
+    return (per_class if rows == per_class * classes else 0), False

@@ -80,10 +80,11 @@ def read_weights(path: str | Path) -> WeightFile:
     averaged = ""
     if isinstance(content, Mapping):
         raw = next((key for key in CONTAINERS if isinstance(content.get(key), Mapping)), None)
-        mean = next((key for key in AVERAGED if isinstance(content.get(key), Mapping) and content[key]), None)
+        averages = {key: found for key in AVERAGED if (found := _tensors_of(content.get(key)))}
+        mean = next(iter(averages), None)
         if raw or (mean and not any(isinstance(value, torch.Tensor) for value in content.values())):
             extra = validate_metadata(path, {k: v for k, v in content.items() if k in EXTRA})
-            content, averaged = _averaged(content, raw, mean)
+            content, averaged = _averaged(content, raw, averages)
     if isinstance(content, Mapping):
         content, inner = _averaged_names(content)
         averaged = averaged or inner
@@ -100,21 +101,41 @@ def read_weights(path: str | Path) -> WeightFile:
     return WeightFile(path, tensors, extra, averaged)
 
 
-def _averaged(content: Mapping[str, Any], raw: str | None, mean: str | None) -> tuple[Mapping[str, Any], str]:
+def _tensors_of(value: Any) -> Mapping[str, Any]:
+    """The state dict that `value` is, or holds under a name of its own; {} without one."""
+    if not isinstance(value, Mapping):
+        return {}
+    if any(isinstance(item, (torch.Tensor, np.ndarray)) and item.ndim for item in value.values()):
+        return value
+    return next((found for item in value.values() if (found := _tensors_of(item))), {})
+
+
+def _averaged(
+    content: Mapping[str, Any], raw: str | None, averages: Mapping[str, Mapping[str, Any]]
+) -> tuple[Mapping[str, Any], str]:
     """The weights out of a checkpoint's containers, and a sentence about which they are."""
+    mean = next(iter(averages), None)
     if mean is None:
-        return content[raw], ""
+        others = [key for key, value in content.items() if key != raw and _may_be_average(str(key), value)]
+        note = f"The file has {others[0]}, too, which may be averaged weights: {raw} is taken." if others else ""
+        return content[raw], note
     if raw and mean == "ema_state_dict" and "steps" in content[mean]:
         # mmengine exchanges the two when it saves, so that the usual place has the averaged ones.
-        return content[
-            raw
-        ], f"{raw} holds averaged weights, as mmengine saves them; the raw ones ({mean}) are left out."
-    names = {str(name).removeprefix("module."): value for name, value in content[mean].items()}
+        note = f"{raw} holds averaged weights, as mmengine saves them; the raw ones ({mean}) are left out."
+        return content[raw], note
+    names = {str(name).removeprefix("module."): value for name, value in averages[mean].items()}
     names = {name: value for name, value in names.items() if name not in ("n_averaged", "num_updates", "decay")}
     if raw is None:
         return names, f"The weights are averaged ones ({mean})."
     plain = {str(name).removeprefix("module."): value for name, value in content[raw].items()}
-    return {**plain, **names}, f"Its averaged weights ({mean}) are taken, not the raw ones ({raw})."
+    more = "".join(f", nor those of {key}" for key in averages if key != mean)
+    return {**plain, **names}, f"Its averaged weights ({mean}) are taken, not the raw ones ({raw}){more}."
+
+
+def _may_be_average(key: str, value: Any) -> bool:
+    if "ema" in key.lower() or "averag" in key.lower():
+        return bool(_tensors_of(value))
+    return isinstance(value, Mapping) and any(_may_be_average(str(inner), item) for inner, item in value.items())
 
 
 def _averaged_names(tensors: Mapping[str, Any]) -> tuple[Mapping[str, Any], str]:

@@ -6,6 +6,7 @@ import copy
 import json
 import random
 
+import cv2
 import numpy as np
 import pytest
 from broken_sets import BROKEN, HEIGHT, WIDTH, Set, pixels
@@ -330,6 +331,38 @@ def test_numbers_with_a_comma_have_no_one_meaning(it, area):
     it.content["annotations"][0]["area"] = area
     report = check_dataset(*it.save())
     assert set(report.findings.counts("error")) == {"wrong-type"}
+
+
+@pytest.mark.parametrize("bits", [8, 10, 12, 14])
+@pytest.mark.parametrize("name", ["b.png", "b.tif"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_values_of_fewer_bits_in_16_are_told_and_scaled_by_one_factor(it, tmp_path, bits, name, channels):
+    white = 2**bits - 1
+    values = [np.linspace(0, top, HEIGHT * WIDTH * channels).astype(np.uint16) for top in (white, white // 2)]
+    values = [v.reshape(HEIGHT, WIDTH, channels).squeeze() for v in values]
+    (it.images / "b.png").unlink()
+    (it.images / "d.png").unlink()
+    other = name.replace("b", "d")
+    for file, value in zip((name, other), values):
+        assert cv2.imwrite(str(it.images / file), value)
+    it.content["images"][1]["file_name"], it.content["images"][3]["file_name"] = name, other
+    report = check_dataset(*it.save())
+    assert report.errors == 0
+    (found,) = report.findings.of_kinds("16-bit-range")
+    assert f"largest value of all images of 16 bits is {white} (of 65535)" in found.detail
+    content, by_id, changes = cleaned(it, tmp_path / "out")
+    assert len(by_id) == 8 and sum("scaled to 8 bits" in c["change"] for c in changes) == 2
+    for at, value in zip((1, 3), values):
+        stored = read_image(tmp_path / "out" / "images" / content["images"][at]["file_name"], "BGR")
+        wanted = np.rint(value.astype(float) * 255 / white)
+        np.testing.assert_allclose(stored, wanted if channels == 3 else np.dstack([wanted] * 3), atol=1)
+    assert stored.max() in (127, 128)  # by one factor, not each by its own
+
+
+def test_the_whole_range_of_16_bits_is_a_note(it):
+    BROKEN["16 bit"][0](it)
+    report = check_dataset(*it.save())
+    assert not report.findings.of_kinds("16-bit-range") and report.findings.of_kinds("16-bit-image")
 
 
 def test_what_goes_and_what_stays(it, tmp_path):

@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
 
 from se_det.data import images, read_coco, read_image
+from se_det.data.deep_images import warn_dark
 from se_det.errors import DataError
 
 # Red, green / blue, white, and a yellow fifth and sixth: no turn of it looks like another.
@@ -167,3 +169,18 @@ def test_a_pipe_that_nobody_writes_to_is_not_waited_for(tmp_path: Path) -> None:
         read_coco(tmp_path / "pipe.jpg", tmp_path)
     with pytest.raises(DataError, match=r"The annotation file /dev/zero cannot be read: it is no file\."):
         read_coco("/dev/zero", tmp_path)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_images_that_16_bits_make_black_are_told_of_once(tmp_path: Path, caplog, channels: int) -> None:
+    values = np.full((8, 8, channels), 200, np.uint16).squeeze()
+    cv2.imwrite(str(tmp_path / "dark.png"), values)
+    cv2.imwrite(str(tmp_path / "light.png"), values * 200)
+    warn_dark.cache_clear()
+    read_image(tmp_path / "light.png")
+    assert not caplog.records
+    for _ in range(2):
+        assert read_image(tmp_path / "dark.png").max() == 0
+    (record,) = caplog.records
+    assert "no value above 16383 of 65535" in record.getMessage() and "--fix" in record.getMessage()
+    warn_dark.cache_clear()

@@ -107,6 +107,8 @@ def test_links_are_followed_and_circles_end(tmp_path: Path) -> None:
     (root / "elsewhere").symlink_to(put(tmp_path / "more" / "c.jpg").parent)
     (root / "sub" / "loop").symlink_to(root)
     (root / "itself").symlink_to(root / "itself")
+    (root / "sub" / "above").symlink_to(tmp_path)
+    put(tmp_path / "beside.jpg")
     names = [name.as_posix() for name in list_files(root).files]
     assert names == ["a.jpg", "elsewhere/c.jpg", "sub/b.jpg"]
     (root / "gone.jpg").symlink_to(tmp_path / "nothing")

@@ -13,7 +13,7 @@ from se_det.detection.matching import match
 from se_det.detection.rcnn import paste_detections
 from se_det.detection.rpn import gather_anchors
 from se_det.detection.rpn_head import RPNHead
-from se_det.errors import ConfigError, TrainingError
+from se_det.errors import ConfigError, TrainingError, WeightsError
 from se_det.layers.valid_area import ValidArea
 
 from .conftest import make_sample, small_config
@@ -216,12 +216,13 @@ def test_masks_can_be_put_into_the_image_later():
     )
 
 
-def test_diverged_weights_are_an_error_in_training_and_dropped_in_evaluation(samples):
+def test_diverged_weights_are_an_error_in_training_and_in_evaluation(samples):
     model = build_detector(small_config())
     torch.nn.init.constant_(model.proposal_generator.rpn_head.anchor_deltas.bias, torch.nan)
     with pytest.raises(TrainingError, match="SOLVER.BASE_LR"):
         model(samples)
-    assert len(model.eval()(samples)[0]["instances"]["scores"]) == 0
+    with pytest.raises(WeightsError, match="TEST.PRECISION float32"):
+        model.eval()(samples)
 
 
 def test_other_architectures_name_the_other_engine():
@@ -243,3 +244,14 @@ def test_other_architectures_name_the_other_engine():
 def test_maps_that_do_not_make_a_pyramid_are_refused(section, names, message):
     with pytest.raises(ConfigError, match=message):
         build_detector(small_config(overrides=(f"MODEL.{section}.IN_FEATURES", names)))
+
+
+@pytest.mark.parametrize(
+    "layer", ["proposal_generator.rpn_head.objectness_logits", "roi_heads.box_predictor.cls_score"]
+)
+def test_results_that_are_not_finite_are_refused_not_empty(layer):
+    """Weights are finite, and what comes of them is not: as an overflow in half precision."""
+    detector = build_detector(small_config()).eval()
+    detector.get_submodule(layer).register_forward_hook(lambda module, args, output: output * float("nan"))
+    with pytest.raises(WeightsError, match=r"overflow in this precision \(TEST.PRECISION"):
+        detector.detect([make_sample(64, 80, [[8, 8, 40, 44]])])

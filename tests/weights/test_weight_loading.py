@@ -254,15 +254,45 @@ def test_classes_are_the_same_by_name(names, sources):
     assert ClassRows(names, ("a", "b")).sources == sources
 
 
-def test_class_agnostic_heads_have_no_classes_rows():
+BOX, CLS, MASK = (
+    "roi_heads.box_predictor.bbox_pred.weight",
+    "roi_heads.box_predictor.cls_score.bias",
+    ("roi_heads.mask_head.predictor.weight"),
+)
+
+
+@pytest.mark.parametrize("names", [("b", "a"), ("b", "a", "c"), ("d", "b", "a", "c"), ("e", "d", "c", "b", "a")])
+def test_class_agnostic_heads_are_taken_as_they_are(names):
+    rows = ClassRows(names, tuple(sorted(names)))
+    for key, shape in ((BOX, (4, 2)), (MASK, (1, 2, 1, 1))):
+        agnostic = torch.arange(float(torch.Size(shape).numel())).view(shape)
+        assert rows.take(key, agnostic, torch.zeros(shape)) is agnostic
+
+
+def test_rows_go_with_their_classes():
     rows = ClassRows(("x", "b", "a"), ("a", "b"))
-    agnostic = torch.arange(8.0).view(4, 2)
-    assert rows.take(agnostic, torch.zeros(4, 2)) is agnostic
     specific = torch.arange(16.0).view(8, 2)
-    taken = rows.take(specific, torch.full((12, 2), -1.0))
+    taken = rows.take(BOX, specific, torch.full((12, 2), -1.0))
     assert torch.equal(taken, torch.cat([torch.full((4, 2), -1.0), specific[4:], specific[:4]]))
-    background = rows.take(torch.arange(3.0), torch.full((4,), -1.0))
-    assert background.tolist() == [-1, 1, 0, 2]
+    assert rows.take(CLS, torch.arange(3.0), torch.full((4,), -1.0)).tolist() == [-1, 1, 0, 2]
+    masks = rows.take(MASK, torch.arange(2.0).view(2, 1, 1, 1), torch.full((3, 1, 1, 1), -1.0))
+    assert masks.flatten().tolist() == [-1, 1, 0]
+
+
+def test_averages_are_found_deeper_and_are_no_empty_words(tmp_path, caplog):
+    caplog.set_level("INFO")
+    raw = create_backbone("resnet18").state_dict()
+    mean = {k: v + 1 if v.is_floating_point() else v for k, v in raw.items()}
+    key = "res2.0.conv1.weight"
+    file = read_weights(save(tmp_path / "a.pth", {"model": raw, "ema": {"module": mean, "updates": 7}}))
+    assert torch.equal(file.tensors[key], mean[key]) and "(ema) are taken" in file.averaged
+    file = read_weights(save(tmp_path / "b.pth", {"model": raw, "ema": {"decay": 0.999}}))
+    assert torch.equal(file.tensors[key], raw[key]) and file.averaged == ""
+    for other in ({"callbacks": {"EMA": {"ema_state_dict": mean}}}, {"ema_weights_of_mine": mean}):
+        file = read_weights(save(tmp_path / "c.pth", {"state_dict": raw, **other}))
+        assert torch.equal(file.tensors[key], raw[key]) and "may be averaged weights" in file.averaged
+    both = {"model": raw, "state_dict_ema": mean, "model_ema": raw}
+    assert "model_ema" in read_weights(save(tmp_path / "d.pth", both)).averaged
 
 
 class Hostile:

@@ -48,7 +48,9 @@ KINDS: dict[str, Kind] = {
     "cmyk-image": Kind(NOTE, "CMYK images", "nothing: they are converted, without their colour profile"),
     "alpha-image": Kind(NOTE, "images with an alpha channel or transparent colour", "nothing: alpha is left out"),
     "palette-image": Kind(NOTE, "images with a palette", "nothing: they are converted"),
-    "16-bit-image": Kind(NOTE, "16-bit images", "nothing: they are scaled to 8 bits"),
+    "16-bit-image": Kind(NOTE, "16-bit images", "nothing: they are shifted to 8 bits"),
+    "16-bit-range": Kind(WARNING, "16-bit images that use a part of their range, nearly black in 8 bits", "scale "
+                         "them (--fix writes copies of 8 bits, all by one factor)"),
     "several-frames": Kind(NOTE, "images of several frames", "nothing: the first is used"),
     "duplicate-image": Kind(WARNING, "images of equal pixels", "keep one of each"),
     "image-without-annotations": Kind(NOTE, "images without annotations", "nothing, if they are meant as background"),

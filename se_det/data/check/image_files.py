@@ -16,6 +16,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from ...errors import DataError
+from ..deep_images import DARK, full_scale, read_deep
 from ..image_paths import dangling
 from ..images import exif_orientation, open_image, read_image
 from .findings import Findings
@@ -39,9 +40,10 @@ class Picture:
         size: (height, width) px as it is shown, after EXIF rotation.
         orientation: EXIF's; 1 is upright.
         digest: of its pixels.
+        largest: of its values, where it has 16 bits a channel; else None.
     """
 
-    __slots__ = ("alpha", "detail", "digest", "fault", "frames", "mode", "orientation", "size")
+    __slots__ = ("alpha", "detail", "digest", "fault", "frames", "largest", "mode", "orientation", "size")
     fault: str | None
     detail: str
     size: tuple[int, int]
@@ -50,6 +52,7 @@ class Picture:
     orientation: int
     frames: int
     digest: bytes
+    largest: int | None
 
 
 def decode_all(
@@ -106,13 +109,30 @@ def inspect(folder: Path, name: str) -> Picture:
         return _unreadable(error)
     except Exception as error:
         return _faulty("unreadable-image", f"it cannot be read: {error}")
-    digest = hashlib.blake2b(np.ascontiguousarray(pixels), digest_size=16, salt=b"%d" % pixels.shape[1]).digest()
-    return Picture(None, "", pixels.shape[:2], mode, alpha, orientation, frames, digest)
+    deep = read_deep(path)
+    if deep is not None:  # two of them may be equally black in 8 bits
+        digest = _digest(deep)
+        return Picture(None, "", pixels.shape[:2], mode, alpha, orientation, frames, digest, int(deep.max()))
+    return Picture(None, "", pixels.shape[:2], mode, alpha, orientation, frames, _digest(pixels), None)
+
+
+def _digest(pixels: np.ndarray) -> bytes:
+    return hashlib.blake2b(np.ascontiguousarray(pixels), digest_size=16, salt=b"%d" % pixels.shape[1]).digest()
+
+
+def largest_deep_value(pictures: Sequence[Picture | None]) -> int | None:
+    """The largest value of all images of 16 bits; None without any."""
+    return max((p.largest for p in pictures if p is not None and p.largest is not None), default=None)
 
 
 def check_pictures(images: ImageTable, pictures: Sequence[Picture | None], findings: Findings) -> None:
     """Faults of the files, sizes against those declared, modes, and files of equal pixels."""
     first: dict[tuple[bytes, tuple[int, int]], int] = {}
+    largest = largest_deep_value(pictures)
+    if largest is not None and largest <= DARK:
+        bits = full_scale(largest).bit_length()
+        findings.add("16-bit-range", f"the largest value of all images of 16 bits is {largest} (of 65535), which "
+                     f"becomes {largest >> 8} in 8 bits: the data is of {bits} bits")  # fmt: skip
     for at, picture in enumerate(pictures):
         if picture is None:
             continue
@@ -121,9 +141,10 @@ def check_pictures(images: ImageTable, pictures: Sequence[Picture | None], findi
             findings.add(picture.fault, picture.detail, **place)
             continue
         _check_size(images.sizes[at], picture, place, findings)
-        kind = MODE_KINDS.get(picture.mode, "16-bit-image" if picture.mode.startswith("I;16") else None)
+        kind = "16-bit-image" if picture.largest is not None else MODE_KINDS.get(picture.mode)
         if kind:
-            findings.add(kind, f"its mode is {picture.mode}", **place)
+            largest_here = "" if picture.largest is None else f", its largest value {picture.largest}"
+            findings.add(kind, f"its mode is {picture.mode}{largest_here}", **place)
         if picture.alpha and kind != "alpha-image":
             findings.add("alpha-image", "one of its colours is transparent", **place)
         if picture.frames > 1:
@@ -160,7 +181,7 @@ def _ends_early(reason: str) -> bool:
 
 
 def _faulty(kind: str, detail: str) -> Picture:
-    return Picture(kind, detail, (0, 0), "", False, 1, 1, b"")
+    return Picture(kind, detail, (0, 0), "", False, 1, 1, b"", None)
 
 
 def _frames(image: Image.Image) -> int:

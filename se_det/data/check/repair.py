@@ -20,10 +20,12 @@ from ...files import atomic_write, write_json
 from ..annotation_marks import is_set
 from ..coco_checks import leaves_folder
 from ..coco_json import PACKED, as_numpy
+from ..deep_images import full_scale, read_deep, to_8_bits
 from ..polygon_holes import even_odd_area, polygon_area
 from .findings import is_number
 from .geometry import as_boxes
 from .image_entries import odd_ids
+from .image_files import largest_deep_value
 from .masks import polygon_rows
 from .report import Report
 
@@ -152,6 +154,8 @@ def _images(report: Report, out: Path, changes: list[Change]) -> list[tuple[int,
         _drop_duplicate(report, finding.at, finding.kind, finding.detail, reasons)
     swapped = findings.positions("images", "exif-swapped")
     odd = odd_ids(table.ids)
+    largest = largest_deep_value(report.pictures)
+    scale = full_scale(largest) if findings.of_kinds("16-bit-range") else None
     taken: dict[str, str] = {}  # names in the copy, by the files that they are copies of
     kept = []
     for at, entry in enumerate(report.document.images):
@@ -172,7 +176,14 @@ def _images(report: Report, out: Path, changes: list[Change]) -> list[tuple[int,
                 entry["file_name"] = stored
             target = out / IMAGES / stored
             target.parent.mkdir(parents=True, exist_ok=True)
-            if at in swapped:
+            if scale is not None and picture.largest is not None and picture.orientation == 1:
+                target = target.with_name(f"{target.name}.png")
+                entry["file_name"] = f"{stored}.png"
+                cells = to_8_bits(read_deep(report.images_folder / name), scale)
+                Image.fromarray(cells).save(target)
+                changes.append({**place, "change": f"scaled to 8 bits ({scale} is white), as {entry['file_name']!a}",
+                                "why": "its values use a part of 16 bits"})  # fmt: skip
+            elif at in swapped:
                 fault = _store_upright(report.images_folder / name, target)
                 if fault:
                     reasons[at] = fault

@@ -16,7 +16,7 @@ from ...weights.download import cache_folder
 from .findings import SEVERITIES
 from .report import Report, check_dataset
 
-VERSION = 3  # raised when what is looked for changes: older verdicts are not used then
+VERSION = 4  # raised when what is looked for changes: older verdicts are not used then
 CHECKED_AT_ONCE = 2000  # images: larger sets are decoded by check-data alone, not at the start of a run
 NOT_CACHED = 100  # images: so few are decoded faster than anyone looks
 # Training would end at such an image, whenever it comes to it.
