@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 
 import torch
@@ -10,11 +9,9 @@ import torch
 from . import comm
 from .errors import ConfigError
 
-logger = logging.getLogger(__name__)
-
 
 def select_device(name: str) -> torch.device:
-    """The device called `name`, as MODEL.DEVICE; the CPU, with a line in the log, where there is no GPU.
+    """The device called `name`, as MODEL.DEVICE; the CPU where there is no GPU.
 
     Raises:
         ConfigError: a device that is unknown or not there.
@@ -28,7 +25,6 @@ def select_device(name: str) -> torch.device:
     if device.type == "cpu":
         return device
     if not torch.cuda.is_available():
-        logger.info("MODEL.DEVICE is %s, and there is no GPU: the CPU is used.", name)
         return torch.device("cpu")
     index = int(os.environ.get("LOCAL_RANK", 0)) if comm.is_distributed() else (device.index or 0)
     if index >= torch.cuda.device_count():

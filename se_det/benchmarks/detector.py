@@ -15,13 +15,14 @@ from torch import nn
 
 from ..allocator import keep_freed_memory
 from ..config import load_config
+from ..config.resolution import Decision, Resolution
 from ..data.coco import CocoDataset
 from ..data.loader import build_test_loader, build_train_loader
 from ..detection import build_detector
 from ..detection.fuse import prepare_for_inference
 from ..errors import ConfigError
 from ..training import build, datasets
-from ..weights import apply_weight_conventions, load_weights
+from ..weights import load_weights, open_configured_weights
 from .steps import LEARNING_RATE, TrainingSteps
 from .timing import Comparison, time_processes_alternately
 from .torchvision_peer import AsOurs, build_torchvision, to_torchvision
@@ -76,19 +77,24 @@ def compare_detectors(
 def _config(config_file: str, overrides: Sequence[Any]) -> tuple[CfgNode, CocoDataset]:
     cfg = load_config(config_file, list(overrides))
     cfg.MODEL.WEIGHTS = cfg.MODEL.WEIGHTS if "MODEL.WEIGHTS" in overrides else ""
-    cfg.MODEL.DEVICE = str(build.resolve_device(cfg))
-    cfg.DATALOADER.NUM_WORKERS = 0
-    sets = datasets.test_datasets(cfg)
+    stage = Resolution(cfg)
+    stage.decide(build.decide_device(stage.cfg)[1])
+    stage.decide([Decision("DATALOADER.NUM_WORKERS", 0, "the benchmark")])
+    sets = datasets.test_datasets(stage.cfg)
     if not sets:
         raise ConfigError("Images to measure on are missing: give --val-json and --val-images.")
-    datasets.resolve_num_classes(cfg, next(iter(sets.values())))
-    return cfg, next(iter(sets.values()))
+    dataset = next(iter(sets.values()))
+    stage.decide(datasets.decide_num_classes(dataset))
+    return stage.cfg, dataset
 
 
 def _save_state(config_file: str, overrides: Sequence[Any], path: str) -> CfgNode:
     cfg, _ = _config(config_file, overrides)
     torch.manual_seed(0)
-    file = apply_weight_conventions(cfg, trained=True) if cfg.MODEL.WEIGHTS else None
+    stage = Resolution(cfg)
+    file, decisions = open_configured_weights(cfg, trained=bool(cfg.MODEL.WEIGHTS))
+    stage.decide(decisions)
+    cfg = stage.cfg
     model = build_detector(cfg)
     if file is not None:
         load_weights(model, file, strict=True)

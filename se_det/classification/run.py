@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from contextlib import nullcontext
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,34 +11,29 @@ from fvcore.common.config import CfgNode
 from torch import nn
 
 from .. import __version__, comm
-from ..config.paths import expand_paths
+from ..config.paths import expand_path
+from ..config.resolution import dump_config
 from ..data.skipping import SkippedImages
 from ..data.worker_loader import worker_death_as_error
-from ..errors import CheckpointError, ConfigError, DataError
-from ..files import check_writable, write_text
+from ..files import check_writable
 from ..layers.fuse import fuse_for_inference
-from ..training import build as parts
-from ..training.checkpoint import Checkpointer, load_checkpoint
-from ..training.distributed import broadcast_statistics, wrap_distributed
+from ..training import build
+from ..training.distributed import broadcast_statistics
 from ..training.ema import EMA
-from ..training.hooks import PeriodicActions
-from ..training.loop import train
 from ..training.output_folder import OutputFolder
 from ..training.precision import Precision
 from ..training.preemption import StopRequest, stop_on_signals
-from ..training.progress import Progress
-from ..training.resume_checks import check_engine, check_resumable
-from ..training.run_log import RunLog, run_log
-from ..training.writers import Writers
-from ..weights import load_weights, read_weights
+from ..training.run_log import run_log
+from ..training.runner import Metrics, Runner
+from ..weights import load_weights
 from .activation_checkpointing import checkpoint_activations
-from .build import MUTABLE_KEYS, build_classifier, build_objective, build_train_pipeline, check_recipe, epochs_to_steps
-from .data.dataset import ClassificationDataset, read_class_names
-from .data.dataset_factory import open_image_dataset
+from .build import build_classifier, build_objective, build_train_pipeline, epochs_to_steps
+from .data.dataset import ClassificationDataset
 from .data.loader import test_loader, train_loader
 from .evaluation import TASK, evaluate_classifier, write_results
 from .optimizer import build_pretraining_optimizer
 from .preprocessing import architecture, preprocessing
+from .resolve import PretrainingFacts, categories, resolve_classifier_evaluation, resolve_pretraining
 from .state import ClassifierState
 
 KEEP = 2  # numbered checkpoints: a torn one leaves the one before
@@ -67,19 +61,22 @@ def run_pretraining(
     Raises:
         SeDetError: a sentence that says what was wrong and what to do; also when a signal ended the run, saved.
     """
-    cfg = cfg.clone()
-    cfg.defrost()
-    expand_paths(cfg)
-    with run_log() as log, stop_on_signals() as stop, OutputFolder(cfg.OUTPUT_DIR) as folder, worker_death_as_error():
-        device = _log_setup(cfg)
-        check_recipe(cfg)
-        folder.check(resume=resume, overwrite=overwrite)
-        images, test_images = _data(cfg)
-        path, saved = _saved_run(cfg, images, checkpoint) if resume else (None, None)
-        run = _Run(cfg, device, images, test_images, path, saved, stop)
-        del saved
-        folder.acquire()
-        return run.train(log)
+    with run_log() as log, stop_on_signals() as stop, worker_death_as_error():
+        _log_engine()
+        with OutputFolder(expand_path(cfg.OUTPUT_DIR, "OUTPUT_DIR")) as folder:
+            folder.check(resume=resume, overwrite=overwrite)
+            cfg, facts = resolve_pretraining(cfg, resume=resume, checkpoint=checkpoint)
+            build.set_backend_flags(cfg)
+            runner, state = _build_run(cfg, facts, stop)
+            del facts  # it may hold a state larger than the model
+            summary = (
+                f"{cfg.MODEL.NAME}: {sum(p.numel() for p in state.model.parameters()) / 1e6:.2f} M parameters, "
+                f"{cfg.MODEL.NUM_CLASSES} classes; {state.images} images to train on, in steps of "
+                f"{cfg.SOLVER.IMS_PER_BATCH} ({state.images / cfg.SOLVER.IMS_PER_BATCH:.2f} an epoch)."
+            )
+            metrics = runner.run(folder, log, config=dump_config(cfg), summary=summary)
+            comm.synchronize()
+            return metrics.get(TASK, {})
 
 
 def run_classifier_evaluation(cfg: CfgNode) -> dict[str, Any]:
@@ -91,31 +88,18 @@ def run_classifier_evaluation(cfg: CfgNode) -> dict[str, Any]:
     Raises:
         SeDetError: no weights or no images were given, or the weights are not of this network.
     """
-    cfg = cfg.clone()
-    cfg.defrost()
-    expand_paths(cfg)
     with run_log(), stop_on_signals("before its evaluation was done.") as stop, worker_death_as_error():
-        device = _log_setup(cfg)
-        if not cfg.MODEL.WEIGHTS:
-            raise ConfigError("No weights were given to evaluate: set MODEL.WEIGHTS <path>, or --resume <checkpoint>.")
-        file = read_weights(cfg.MODEL.WEIGHTS)
-        names = [str(c["name"]) for c in file.extra["categories"]] if "architecture" in file.extra else None
-        test_images = open_image_dataset(
-            cfg.DATASETS.TEST,
-            root=cfg.DATASETS.TEST_ROOT,
-            classes=names or read_class_names(cfg.DATASETS.CLASSES),
-            num_classes=0 if names else cfg.MODEL.NUM_CLASSES,
-        )
-        cfg.MODEL.NUM_CLASSES = len(test_images.class_names)
-        check_recipe(cfg)
+        _log_engine()
+        cfg, facts = resolve_classifier_evaluation(cfg)
+        build.set_backend_flags(cfg)
         model = build_classifier(cfg)
-        load_weights(model, file, strict=True, class_names=test_images.class_names)
+        load_weights(model, facts.weights, strict=True, class_names=facts.test.class_names)
         if comm.is_main_process():
             check_writable(cfg.OUTPUT_DIR)
-        model = _to_device(cfg, model, device)
+        model = _to_device(cfg, model, facts.device)
         if not cfg.SOLVER.AMP.ENABLED:  # autocast casts layer by layer, and would not see what is inside another
             fuse_for_inference(model)
-        return Evaluation(cfg, test_images, device, stop)(model)
+        return Evaluation(cfg, facts.test, facts.device, stop)(model)
 
 
 class Evaluation:
@@ -170,190 +154,77 @@ class Evaluation:
         return results
 
 
-class _Run:
-    """The parts of a run, put together."""
-
-    def __init__(
-        self,
-        cfg: CfgNode,
-        device: torch.device,
-        images: ClassificationDataset,
-        test_images: ClassificationDataset | None,
-        path: Path | None,
-        saved: dict[str, Any] | None,
-        stop: StopRequest,
-    ) -> None:
-        self._stop = stop
-        if saved:
-            cfg.MODEL.WEIGHTS = _weights_of(saved)
-        seed = parts.resolve_seed(cfg, saved["rng"]["seed"] if saved else None)
-        self.config = cfg.dump()
-        self.cfg = settled = epochs_to_steps(cfg, len(images))
-        self.rate = parts.learning_rate(settled)
-        torch.manual_seed(seed)
-        model = build_classifier(settled)
-        if cfg.MODEL.WEIGHTS and not saved:
-            load_weights(model, cfg.MODEL.WEIGHTS, class_names=images.class_names)
-        self.model = model = _to_device(settled, model, device)
-        self.start = int(saved["iteration"]) if saved else 0
-        skipped = SkippedImages(settled.DATALOADER.SKIP_BAD_IMAGES, saved.get("skipped") if saved else None)
-        self.loader = train_loader(
-            images,
-            build_train_pipeline(settled, images, seed),
-            start=self.start,
-            accumulate=settled.SOLVER.ACCUMULATE,
-            repeats=settled.INPUT.REPEATS,
-            num_workers=settled.DATALOADER.NUM_WORKERS,
-            rank=comm.get_rank(),
-            world_size=comm.get_world_size(),
-            pin_memory=device.type == "cuda",
-            skipped=skipped,
-        )
-        precision = parts.precision(settled, device)
-        self.state = ClassifierState(
-            model=model,
-            optimizer=build_pretraining_optimizer(
-                settled, model, base_lr=self.rate.base_lr, scaled=precision.scaled, pretrained=bool(cfg.MODEL.WEIGHTS)
-            ),
-            precision=precision,
-            ema=parts.build_ema(settled, model),
-            seed=seed,
-            config=self.config,
-            categories=categories(images),
-            images=len(images),
-            skipped=skipped,
-            architecture=architecture(cfg),
-        )
-        if saved:
-            self.state.restore(saved, path)
-        self.objective = build_objective(settled, model, seed).to(device)
-        self.writer: Writers | None = None
-        evaluation = Evaluation(settled, test_images, device, stop) if test_images is not None else None
-        self.actions = PeriodicActions(
-            checkpointer=Checkpointer(settled.OUTPUT_DIR, keep=KEEP),
-            snapshot=self.state.snapshot,
-            weights=self.state.weights,
-            max_iter=settled.SOLVER.MAX_ITER,
-            checkpoint_period=settled.SOLVER.CHECKPOINT_PERIOD,
-            evaluate=evaluation and (lambda: self._metrics(evaluation(model, self.state.ema))),
-            eval_period=settled.TEST.EVAL_PERIOD,
-            best_metric=settled.TEST.BEST_METRIC,
-            early_stop=settled.TEST.EARLY_STOP,
-            on_metrics=lambda step, values: self.writer.write(step, values),
-            best=saved["best"] if saved else None,
-        )
-        if saved:
-            self.actions.check_unfinished(self.start, path)
-            logger.info("Resuming %s after %d steps.", path, self.start)
-        if settled.MODEL.CHECKPOINT_ACTIVATIONS:
-            checkpoint_activations(model)
-        if settled.MODEL.COMPILE:
-            model.compile()  # in place: the names of the weights stay
-
-    @staticmethod
-    def _metrics(results: dict[str, Any]) -> dict[str, dict[str, float]]:
-        return {TASK: {k: v for k, v in results.items() if k != "per_class"}} if results else {}
-
-    def train(self, log: RunLog) -> dict[str, Any]:
-        cfg, actions, start = self.cfg, self.actions, self.start
-        max_iter = cfg.SOLVER.MAX_ITER
-        if comm.is_main_process():
-            log.write_to(cfg.OUTPUT_DIR)
-            write_text(Path(cfg.OUTPUT_DIR) / "config.yaml", self.config)
-            evaluated = not actions.evaluation_pending(start)
-            self.writer = Writers(cfg.WRITERS, cfg.OUTPUT_DIR, start=start, evaluated=evaluated)
-        logger.info(
-            "%s: %.2f M parameters, %d classes; %d images to train on, %d steps of %d (%.2f an epoch).",
-            cfg.MODEL.NAME, sum(p.numel() for p in self.model.parameters()) / 1e6, cfg.MODEL.NUM_CLASSES,
-            self.state.images, max_iter, cfg.SOLVER.IMS_PER_BATCH, self.state.images / cfg.SOLVER.IMS_PER_BATCH,
-        )  # fmt: skip
-        try:
-            if not actions.evaluate_if_due(start) and start < max_iter:
-                with self._stop.deferred():
-                    train(
-                        wrap_distributed(self.objective),
-                        iter(self.loader),
-                        self.state.optimizer,
-                        self.rate,
-                        start=start,
-                        max_iter=max_iter,
-                        seed=self.state.seed,
-                        actions=actions,
-                        progress=Progress(
-                            start=start, max_iter=max_iter, writer=self.writer, images=cfg.SOLVER.IMS_PER_BATCH
-                        ),
-                        accumulate=cfg.SOLVER.ACCUMULATE,
-                        precision=self.state.precision,
-                        clip=parts.gradient_clip(cfg, self.model),
-                        ema=self.state.ema,
-                        read_every_step=cfg.MODEL.DEVICE == "cpu",
-                        stop=self._stop,
-                        skipped=self.state.skipped,
-                    )
-        finally:
-            if self.writer is not None:
-                self.writer.close()
-        comm.synchronize()
-        return actions.last_metrics.get(TASK, {})
+def _build_run(cfg: CfgNode, facts: PretrainingFacts, stop: StopRequest) -> tuple[Runner, ClassifierState]:
+    """The parts of a run, the network with its weights and the saved run restored."""
+    saved, images, device = facts.saved, facts.train, facts.device
+    config = cfg.dump()
+    cfg = epochs_to_steps(cfg, len(images))
+    rate = build.learning_rate(cfg)
+    torch.manual_seed(cfg.SEED)
+    model = build_classifier(cfg)
+    if cfg.MODEL.WEIGHTS and not saved:
+        load_weights(model, cfg.MODEL.WEIGHTS, class_names=images.class_names)
+    model = _to_device(cfg, model, device)
+    skipped = SkippedImages(cfg.DATALOADER.SKIP_BAD_IMAGES, saved.state.get("skipped") if saved else None)
+    loader = train_loader(
+        images,
+        build_train_pipeline(cfg, images, cfg.SEED),
+        start=int(saved.state["iteration"]) if saved else 0,
+        accumulate=cfg.SOLVER.ACCUMULATE,
+        repeats=cfg.INPUT.REPEATS,
+        num_workers=cfg.DATALOADER.NUM_WORKERS,
+        rank=comm.get_rank(),
+        world_size=comm.get_world_size(),
+        pin_memory=device.type == "cuda",
+        skipped=skipped,
+    )
+    precision = build.precision(cfg, device)
+    state = ClassifierState(
+        model=model,
+        optimizer=build_pretraining_optimizer(
+            cfg, model, base_lr=rate.base_lr, scaled=precision.scaled, pretrained=bool(cfg.MODEL.WEIGHTS)
+        ),
+        precision=precision,
+        ema=build.build_ema(cfg, model),
+        seed=cfg.SEED,
+        config=config,
+        categories=categories(images),
+        images=len(images),
+        skipped=skipped,
+        architecture=architecture(cfg),
+    )
+    if saved:
+        state.restore(saved.state, saved.path)
+    evaluation = Evaluation(cfg, facts.test, device, stop) if facts.test is not None else None
+    runner = Runner(
+        cfg,
+        state,
+        network=build_objective(cfg, model, cfg.SEED).to(device),
+        loader=loader,
+        rate=rate,
+        evaluate=evaluation and (lambda: _metrics(evaluation(model, state.ema))),
+        stop=stop,
+        saved=saved,
+        keep=KEEP,
+        images=cfg.SOLVER.IMS_PER_BATCH,
+    )
+    if cfg.MODEL.CHECKPOINT_ACTIVATIONS:
+        checkpoint_activations(model)
+    if cfg.MODEL.COMPILE:
+        model.compile()  # in place: the names of the weights stay
+    return runner, state
 
 
-def categories(images: ClassificationDataset) -> list[dict[str, Any]]:
-    """`[{"id": ..., "name": ...}, ...]` in the order of the classes, as a checkpoint keeps them."""
-    return [{"id": number, "name": name} for number, name in enumerate(images.class_names)]
+def _metrics(results: dict[str, Any]) -> Metrics:
+    return {TASK: {k: v for k, v in results.items() if k != "per_class"}} if results else {}
 
 
-def _log_setup(cfg: CfgNode) -> torch.device:
+def _log_engine() -> None:
     logger.info(
         "Pretraining (se_det %s, PyTorch %s), %d process(es).", __version__, torch.__version__, comm.get_world_size()
     )
-    device = parts.resolve_device(cfg)
-    parts.set_backend_flags(cfg)
-    return device
-
-
-def _data(cfg: CfgNode) -> tuple[ClassificationDataset, ClassificationDataset | None]:
-    """The images to train and to evaluate on; sets MODEL.NUM_CLASSES."""
-    classes, number = read_class_names(cfg.DATASETS.CLASSES), cfg.MODEL.NUM_CLASSES
-    images = open_image_dataset(cfg.DATASETS.TRAIN, root=cfg.DATASETS.TRAIN_ROOT, classes=classes, num_classes=number)
-    if cfg.MODEL.NUM_CLASSES not in (0, len(images.class_names)):
-        raise DataError(
-            f"{images.source} has {len(images.class_names)} classes, and MODEL.NUM_CLASSES is {cfg.MODEL.NUM_CLASSES}."
-        )
-    empty = [name for name, count in zip(images.class_names, images.counts().tolist()) if not count]
-    if empty:
-        logger.warning("%d classes have no image to train on: %s.", len(empty), ", ".join(empty[:8]))
-    cfg.MODEL.NUM_CLASSES = len(images.class_names)
-    if not cfg.DATASETS.TEST:
-        logger.warning("There is no data to evaluate on (--test_data_path, DATASETS.TEST): nothing is evaluated.")
-        return images, None
-    test = open_image_dataset(
-        cfg.DATASETS.TEST, root=cfg.DATASETS.TEST_ROOT, classes=images.class_names, num_classes=len(images.class_names)
-    )
-    return images, test
 
 
 def _to_device(cfg: CfgNode, model: nn.Module, device: torch.device) -> nn.Module:
     layout = torch.channels_last if cfg.MODEL.CHANNELS_LAST else torch.contiguous_format
     return model.to(device, memory_format=layout)
-
-
-def _saved_run(cfg: CfgNode, images: ClassificationDataset, checkpoint: str | None) -> tuple[Path, dict[str, Any]]:
-    """The checkpoint to resume, checked; read by the first process, as other machines may not have its folder."""
-    found = None
-    if comm.is_main_process():
-        found = (Path(checkpoint), load_checkpoint(checkpoint)) if checkpoint else Checkpointer(cfg.OUTPUT_DIR).latest()
-        path, saved = found
-        check_engine(saved, path)
-        if "architecture" not in saved:
-            raise CheckpointError(
-                f"{path} is not of a pretraining run, but of a detector's: resume it with the detector."
-            )
-        check_resumable(saved, cfg, categories(images), path, MUTABLE_KEYS)
-    return comm.broadcast_object(found)
-
-
-def _weights_of(saved: dict[str, Any]) -> str:
-    """The MODEL.WEIGHTS that the run started with: they decided how fast its layers learn."""
-    import yaml
-
-    return str(yaml.safe_load(saved["config"])["MODEL"]["WEIGHTS"])

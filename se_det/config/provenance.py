@@ -26,6 +26,14 @@ def key_source(cfg: CfgNode, key: str) -> str | None:
     return source if value == now else "code"
 
 
+def user_keys(cfg: CfgNode) -> dict[str, str]:
+    """The keys that files, the command line or code set and that are as they were set, with who set each."""
+    recorded = cfg.__dict__.get(_RECORD, {})
+    return {
+        key: source for key, (value, source) in recorded.items() if source is not None and _value(cfg, key) == value
+    }
+
+
 def _value(cfg: CfgNode, key: str) -> Any:
     for part in key.split("."):
         cfg = cfg[part]

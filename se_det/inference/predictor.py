@@ -10,17 +10,19 @@ import numpy as np
 import torch
 from fvcore.common.config import CfgNode
 
-from ..config.paths import expand_path, expand_paths
+from ..config.paths import expand_path
+from ..config.resolution import Decision, Resolution
 from ..data.images import FORMATS, read_image
 from ..data.pixels import check_pixels
 from ..data.transforms import resize_image, short_side_size, to_tensor
 from ..detection import build_detector
+from ..detection.build import check_model
 from ..detection.compilation import check_compiler, compile_backbone
 from ..detection.fuse import check_precision, prepare_for_inference
 from ..detection.rcnn import paste_detections
 from ..device import select_device
 from ..errors import ConfigError, DataError
-from ..weights import apply_weight_conventions, load_weights
+from ..weights import load_weights, open_configured_weights
 
 T = TypeVar("T")
 
@@ -45,13 +47,14 @@ class Predictor:
     def __init__(
         self, cfg: CfgNode, weights: str | Path | None = None, *, class_names: list[str] | None = None
     ) -> None:  # fmt: skip
-        cfg = cfg.clone()
-        cfg.defrost()
-        expand_paths(cfg)
-        cfg.MODEL.WEIGHTS = expand_path(str(weights or cfg.MODEL.WEIGHTS), "MODEL.WEIGHTS")
-        file = apply_weight_conventions(cfg, trained=True)
+        stage = Resolution(cfg)
+        if weights:
+            stage.decide([Decision("MODEL.WEIGHTS", expand_path(weights, "MODEL.WEIGHTS"), "the caller")])
+        file, decisions = open_configured_weights(stage.cfg, trained=True)
         if file is None:
             raise ConfigError("No weights were given: pass a checkpoint, or set MODEL.WEIGHTS.")
+        stage.decide(decisions)
+        cfg = stage.finish(check_model)
         categories = file.extra.get("categories") or []
         if cfg.INPUT.FORMAT not in FORMATS:
             raise ConfigError(f"INPUT.FORMAT '{cfg.INPUT.FORMAT}' is unknown: use {' or '.join(FORMATS)}.")

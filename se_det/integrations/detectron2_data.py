@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
@@ -11,6 +11,7 @@ from detectron2.structures import BoxMode
 from fvcore.common.config import CfgNode
 from pycocotools import mask as mask_tools
 
+from ..config.resolution import Decision
 from ..data.catalog import DATASETS, open_dataset
 from ..data.coco import CocoDataset, compare_categories
 from ..errors import ConfigError, DataError, suggestion
@@ -19,16 +20,17 @@ from ..training import datasets
 # What one's own files are called in Detectron2's catalogs.
 TRAIN, VAL = "se_det_train", "se_det_val"
 
-logger = logging.getLogger(__name__)
 
-
-def resolve_datasets(cfg: CfgNode, *, training: bool) -> tuple[list[dict[str, Any]], dict[str, CocoDataset | None]]:
-    """Register what `cfg` names and set DATASETS.TRAIN and TEST, the numbers of classes and INPUT.MASK_FORMAT by it.
+def open_datasets(
+    cfg: CfgNode, *, training: bool
+) -> tuple[list[dict[str, Any]], dict[str, CocoDataset | None], list[Decision]]:
+    """Register what `cfg` names.
 
     One's own files and the sets that we know are read by us. Others are Detectron2's own, or registered by the user.
 
     Returns:
-        The categories, as a checkpoint keeps them, and the sets to evaluate on; None for those that we do not read.
+        The categories, as a checkpoint keeps them; the sets to evaluate on, None for those that we do not read; and
+        what DATASETS.TRAIN and TEST, the numbers of classes and INPUT.MASK_FORMAT are by them.
 
     Raises:
         ConfigError: a set that nobody knows.
@@ -41,11 +43,12 @@ def resolve_datasets(cfg: CfgNode, *, training: bool) -> tuple[list[dict[str, An
     for name, dataset in (train | test).items():
         if dataset is not None:
             _register(name, dataset)
-    cfg.DATASETS.TRAIN, cfg.DATASETS.TEST = tuple(train), tuple(test)
+    names = {"DATASETS.TRAIN": tuple(train), "DATASETS.TEST": tuple(test)}
+    decisions = [Decision(key, x, "the data", "as Detectron2's catalog calls it") for key, x in names.items()]
     if not ours:
-        return [], test
-    datasets.resolve_num_classes(cfg, ours[0])
-    cfg.MODEL.RETINANET.NUM_CLASSES = cfg.MODEL.ROI_HEADS.NUM_CLASSES
+        return [], test, decisions
+    for decision in datasets.decide_num_classes(ours[0]):
+        decisions += [decision, replace(decision, key="MODEL.RETINANET.NUM_CLASSES")]
     for dataset in train.values() if cfg.MODEL.MASK_ON else ():
         lacking = 0 if dataset is None else dataset.num_annotations_without_mask()
         if lacking:
@@ -55,9 +58,9 @@ def resolve_datasets(cfg: CfgNode, *, training: bool) -> tuple[list[dict[str, An
             )
     if any(dataset.num_rle_annotations() for dataset in train.values() if dataset is not None):
         # Detectron2 draws polygons at the size of the box, but needs bitmaps as soon as one mask is run-length coded.
-        logger.info("INPUT.MASK_FORMAT is set to bitmask, as the training data has run-length coded masks.")
-        cfg.INPUT.MASK_FORMAT = "bitmask"
-    return datasets.categories(ours[0]), test
+        why = "it has run-length coded masks"
+        decisions.append(Decision("INPUT.MASK_FORMAT", "bitmask", "the training data", why))
+    return datasets.categories(ours[0]), test, decisions
 
 
 def _train_sets(cfg: CfgNode) -> dict[str, CocoDataset | None]:

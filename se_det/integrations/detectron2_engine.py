@@ -35,7 +35,7 @@ from torch import nn
 
 from .. import __version__, comm
 from ..config.loading import get_key
-from ..config.paths import expand_paths
+from ..config.resolution import Decision, Resolution, dump_config
 from ..errors import CheckpointError, ConfigError, DataError, SeDetError, TrainingError, suggestion
 from ..files import check_writable, write_text
 from ..training import build
@@ -47,9 +47,9 @@ from ..training.preemption import StopRequest, stop_on_signals
 from ..training.resume_checks import check_resumable
 from ..training.run_log import run_log
 from ..training.schedule import SCHEDULES
-from ..weights import apply_saved_conventions, apply_weight_conventions, load_weights, resize_gates
+from ..weights import load_weights, open_configured_weights, resize_gates, saved_decisions
 from .detectron2 import add_se_det_config, follow_image_sizes, register_backbone
-from .detectron2_data import resolve_datasets
+from .detectron2_data import open_datasets
 from .detectron2_results import Metrics, best_metric, check_evaluation, write_results
 from .detectron2_version import check_detectron2
 
@@ -86,21 +86,26 @@ def run_training(
     Raises:
         SeDetError: a sentence that says what was wrong and what to do.
     """
-    cfg = cfg.clone()
-    cfg.defrost()
-    expand_paths(cfg)
-    with run_log() as log, stop_on_signals() as stop, OutputFolder(cfg.OUTPUT_DIR) as folder, _as_se_det_errors():
-        _log_setup(cfg)
-        _check(cfg)
-        check_training(cfg, comm.get_world_size())
+    stage = Resolution(cfg)
+    folder = OutputFolder(stage.cfg.OUTPUT_DIR)
+    with run_log() as log, stop_on_signals() as stop, folder, _as_se_det_errors():
+        _decide_device(stage)
+        _check(stage.cfg)
+        check_training(stage.cfg, comm.get_world_size())
         folder.check(resume=resume, overwrite=overwrite)
-        weights = None if resume else apply_weight_conventions(cfg)
-        categories, test_datasets = resolve_datasets(cfg, training=True)
-        check_evaluation(cfg, test_datasets)
+        weights = None
+        if not resume:
+            weights, decisions = open_configured_weights(stage.cfg)
+            stage.decide(decisions)
+        categories, test_datasets, decisions = open_datasets(stage.cfg, training=True)
+        stage.decide(decisions)
+        path, saved = _saved_run(stage) if resume else (None, None)
+        stage.decide(build.decide_seed(stage.cfg, saved["seed"] if saved else None, path))
+        stage.decide(_scale_learning_rate(stage.cfg))
+        cfg = stage.finish(_check, lambda cfg: check_evaluation(cfg, test_datasets))
+        if cfg.SOLVER.LR_SCHEDULER_NAME in SCHEDULES:
+            build.learning_rate(cfg)  # warns of a run that is too short for it
         warn_no_annotations(cfg, test_datasets)
-        path, saved = _saved_run(cfg) if resume else (None, None)
-        build.resolve_seed(cfg, saved["seed"] if saved else None)
-        _scale_learning_rate(cfg)
         if saved:
             check_resumable(saved, cfg, categories, path)
         torch.manual_seed(cfg.SEED)
@@ -118,7 +123,7 @@ def run_training(
         folder.acquire()
         if comm.is_main_process():
             log.write_to(cfg.OUTPUT_DIR)
-            write_text(Path(cfg.OUTPUT_DIR) / "config.yaml", cfg.dump())
+            write_text(Path(cfg.OUTPUT_DIR) / "config.yaml", dump_config(cfg))
         _log_to(cfg.OUTPUT_DIR)
         build.set_backend_flags(cfg)
         seed_all_rng(cfg.SEED + comm.get_rank())
@@ -141,17 +146,18 @@ def run_evaluation(cfg: CfgNode) -> Metrics:
     Raises:
         SeDetError: no weights were given, there is nothing to evaluate on, or the weights are not of this network.
     """
-    cfg = cfg.clone()
-    cfg.defrost()
-    expand_paths(cfg)
+    stage = Resolution(cfg)
     with run_log(), stop_on_signals("before its evaluation was done."), _as_se_det_errors():
-        _log_setup(cfg)
-        _check(cfg)
-        build.set_backend_flags(cfg)
-        if not cfg.MODEL.WEIGHTS:
+        _decide_device(stage)
+        _check(stage.cfg)
+        build.set_backend_flags(stage.cfg)
+        if not stage.cfg.MODEL.WEIGHTS:
             raise ConfigError("MODEL.WEIGHTS is empty: no weights were given to evaluate. Set MODEL.WEIGHTS <path>.")
-        weights = apply_weight_conventions(cfg, trained=True)
-        categories, test_datasets = resolve_datasets(cfg, training=False)
+        weights, decisions = open_configured_weights(stage.cfg, trained=True)
+        stage.decide(decisions)
+        categories, test_datasets, decisions = open_datasets(stage.cfg, training=False)
+        stage.decide(decisions)
+        cfg = stage.finish(_check)
         if not cfg.DATASETS.TEST:
             raise ConfigError(
                 "There is no data to evaluate on: give --val-json and --val-images (DATASETS.VAL_JSON and "
@@ -314,12 +320,13 @@ def evaluate_with_augmentation(cfg: CfgNode, model: nn.Module) -> Metrics:
     return {f"{name}_TTA": values for name, values in results.items()}
 
 
-def _log_setup(cfg: CfgNode) -> None:
+def _decide_device(stage: Resolution) -> None:
     logger.info(
         "Engine: detectron2 (Detectron2 %s, se_det %s, PyTorch %s), %d process(es).",
         check_detectron2(), __version__, torch.__version__, comm.get_world_size(),
     )  # fmt: skip
-    device = build.resolve_device(cfg)
+    device, decisions = build.decide_device(stage.cfg)
+    stage.decide(decisions)
     if comm.get_world_size() > 1:
         if device.type == "cpu":
             raise ConfigError(
@@ -359,20 +366,23 @@ def _check(cfg: CfgNode) -> None:
         raise ConfigError(f"SOLVER.OPTIMIZER '{cfg.SOLVER.OPTIMIZER}' is unknown: use SGD or AdamW.")
 
 
-def _scale_learning_rate(cfg: CfgNode) -> None:
-    """Scale BASE_LR, and BASE_LR_END with it, to IMS_PER_BATCH; in cfg it is then as Detectron2 uses it."""
+def _scale_learning_rate(cfg: CfgNode) -> list[Decision]:
+    """BASE_LR, and BASE_LR_END with it, scaled to IMS_PER_BATCH: as Detectron2 uses them."""
     solver = cfg.SOLVER
     scaled = build.base_learning_rate(cfg)
-    solver.BASE_LR_END *= scaled / solver.BASE_LR
-    solver.BASE_LR, solver.REFERENCE_BATCH = scaled, 0
-    if solver.LR_SCHEDULER_NAME in SCHEDULES:
-        build.learning_rate(cfg)  # warns of a run that is too short for it
+    values = {
+        "SOLVER.BASE_LR_END": solver.BASE_LR_END * (scaled / solver.BASE_LR),
+        "SOLVER.BASE_LR": scaled,
+        "SOLVER.REFERENCE_BATCH": 0,
+    }
+    reason = f"for {solver.IMS_PER_BATCH} images per step"
+    return [Decision(key, value, "Detectron2's engine", reason) for key, value in values.items()]
 
 
-def _saved_run(cfg: CfgNode) -> tuple[Path, dict[str, Any]]:
-    path, saved = Checkpointer(cfg.OUTPUT_DIR).latest()
+def _saved_run(stage: Resolution) -> tuple[Path, dict[str, Any]]:
+    path, saved = Checkpointer(stage.cfg.OUTPUT_DIR).latest()
     if saved.get("engine") == ENGINE and {"model", "trainer", "config"} <= saved.keys():
-        apply_saved_conventions(cfg, saved["config"])
+        stage.decide(saved_decisions(stage.cfg, saved["config"], str(path)))
         return path, saved
     writer = "the builtin engine" if saved.get("engine") else "another program"
     raise CheckpointError(

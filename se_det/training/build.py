@@ -5,12 +5,14 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 from fvcore.common.config import CfgNode
 from torch import nn
 
 from .. import comm
+from ..config.resolution import Decision
 from ..device import select_device
 from ..errors import ConfigError
 from .ema import EMA
@@ -23,12 +25,11 @@ PRECISIONS = ("", "highest", "high", "medium")
 logger = logging.getLogger(__name__)
 
 
-def resolve_device(cfg: CfgNode) -> torch.device:
-    """The device of this process, in cfg.MODEL.DEVICE too; see `select_device`."""
+def decide_device(cfg: CfgNode) -> tuple[torch.device, list[Decision]]:
+    """The device of this process, see `select_device`, and what MODEL.DEVICE is by it."""
     device = select_device(cfg.MODEL.DEVICE)
-    if device.type == "cpu":
-        cfg.MODEL.DEVICE = "cpu"
-    return device
+    decided = [Decision("MODEL.DEVICE", "cpu", "this machine", "there is no GPU")] if device.type == "cpu" else []
+    return device, decided
 
 
 def set_backend_flags(cfg: CfgNode) -> None:
@@ -124,10 +125,11 @@ def build_ema(cfg: CfgNode, model: nn.Module) -> EMA | None:
     return EMA(model, decay=cfg.SOLVER.EMA.DECAY) if cfg.SOLVER.EMA.DECAY else None
 
 
-def resolve_seed(cfg: CfgNode, saved: int | None) -> int:
-    """The run's seed, in cfg.SEED too: the given one, the resumed run's, or one drawn (logged)."""
-    if cfg.SEED < 0:
-        drawn = int.from_bytes(os.urandom(4), "little") >> 1
-        cfg.SEED = comm.broadcast_object(drawn) if saved is None else saved
-        logger.info("SEED is %d%s.", cfg.SEED, "" if saved is None else ", that of the run resumed")
-    return cfg.SEED
+def decide_seed(cfg: CfgNode, saved: int | None, path: Path | None) -> list[Decision]:
+    """The run's seed: the given one, that of the run resumed from `path`, or one drawn."""
+    if cfg.SEED >= 0:
+        return []
+    if saved is not None:
+        return [Decision("SEED", saved, str(path), "the run's own")]
+    drawn = comm.broadcast_object(int.from_bytes(os.urandom(4), "little") >> 1)
+    return [Decision("SEED", drawn, "this run", "drawn, as none was given")]

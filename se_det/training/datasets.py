@@ -9,6 +9,7 @@ from typing import Any
 from fvcore.common.config import CfgNode
 
 from .. import comm
+from ..config.resolution import Decision
 from ..data.catalog import open_dataset
 from ..data.check.result_cache import log_summary, summary_at_start
 from ..data.coco import CocoDataset, compare_categories, read_coco
@@ -88,15 +89,10 @@ def warn_no_annotations(cfg: CfgNode, test: Mapping[str, CocoDataset | None]) ->
         )  # fmt: skip
 
 
-def resolve_num_classes(cfg: CfgNode, dataset: CocoDataset) -> None:
-    """Set MODEL.ROI_HEADS.NUM_CLASSES to what the annotation file declares, and say so when that changes it."""
-    count = len(dataset.category_ids)
-    if count != cfg.MODEL.ROI_HEADS.NUM_CLASSES:
-        logger.info(
-            "MODEL.ROI_HEADS.NUM_CLASSES is set from %d to %d, the categories that %s declares.",
-            cfg.MODEL.ROI_HEADS.NUM_CLASSES, count, dataset.json_path,
-        )  # fmt: skip
-        cfg.MODEL.ROI_HEADS.NUM_CLASSES = count
+def decide_num_classes(dataset: CocoDataset) -> list[Decision]:
+    """MODEL.ROI_HEADS.NUM_CLASSES is what the annotation file declares."""
+    count, source = len(dataset.category_ids), str(dataset.json_path)
+    return [Decision("MODEL.ROI_HEADS.NUM_CLASSES", count, source, "the categories that it declares")]
 
 
 def categories(dataset: CocoDataset) -> list[dict[str, Any]]:

@@ -1,6 +1,6 @@
 """Weight files: the zoo, downloads, reading them safely, and loading with every key accounted for."""
 
-from .config_from_weights import apply_saved_conventions, apply_weight_conventions
+from .config_from_weights import open_configured_weights, saved_decisions
 from .identify import identify
 from .load_report import LoadReport
 from .loading import load_weights, resize_gates
@@ -11,14 +11,14 @@ from .zoo import get_entry, list_weights
 
 __all__ = [
     "LoadReport",
-    "apply_saved_conventions",
-    "apply_weight_conventions",
     "create_model",
     "get_entry",
     "identify",
     "list_weights",
     "load_weights",
+    "open_configured_weights",
     "read_weights",
     "resize_gates",
     "resolve_weights",
+    "saved_decisions",
 ]

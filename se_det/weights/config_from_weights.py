@@ -12,8 +12,9 @@ from ..backbones.resnet import ResNet
 from ..backbones.timm_trunk import PREFIX
 from ..config.loading import get_key
 from ..config.provenance import key_source
+from ..config.resolution import Decision
 from ..errors import ConfigError
-from .conventions import apply_keys, assign, config_keys, saved_keys
+from .conventions import config_keys, key_decisions, saved_keys
 from .families import SE_DET
 from .load_report import shorten
 from .reading import WeightFile
@@ -23,18 +24,18 @@ from .zoo import SCHEME, Entry, get_entry
 logger = logging.getLogger(__name__)
 
 
-def apply_weight_conventions(cfg: CfgNode, *, trained: bool = False) -> WeightFile | None:
-    """Fetch and read the file of MODEL.WEIGHTS, and set in `cfg` what its weights need of network and input.
+def open_configured_weights(cfg: CfgNode, *, trained: bool = False) -> tuple[WeightFile | None, list[Decision]]:
+    """Fetch and read the file of MODEL.WEIGHTS, and find what its weights need of network and input.
 
     An entry of the zoo tells that; so does the family that a file's keys show, and a checkpoint of ours by the config
     that it carries. Of a file of which nothing is known, the config stands.
 
     Args:
-        cfg: changed in place.
+        cfg: not changed.
         trained: a whole detector is needed, for evaluation; entries of the zoo are classifiers.
 
     Returns:
-        the file, for `load_weights`; None where MODEL.WEIGHTS is empty.
+        The file, for `load_weights` (None where MODEL.WEIGHTS is empty), and what it decides.
 
     Raises:
         ConfigError: the config says otherwise than the weights need; the sentence names the keys. Or the entry's
@@ -43,14 +44,13 @@ def apply_weight_conventions(cfg: CfgNode, *, trained: bool = False) -> WeightFi
     """
     source = str(cfg.MODEL.WEIGHTS)
     if not source:
-        return None
+        return None, []
     # What is known of an entry is checked before a hundred megabytes are fetched.
     if source.startswith(SCHEME):
-        _apply_entry(cfg, get_entry(source), trained)
+        _entry_decisions(cfg, get_entry(source), trained)
     of_timm = cfg.MODEL.BACKBONE.NAME.startswith(PREFIX)
     file, entry = open_weights(source, foreign=of_timm)
-    if entry is not None:
-        _apply_entry(cfg, entry, trained)
+    decisions = [] if entry is None else _entry_decisions(cfg, entry, trained)
     wanted = config_keys(file.facts)
     if of_timm:  # its layers are timm's own, whatever these keys say
         wanted = {key: value for key, value in wanted.items() if not key.startswith("MODEL.RESNETS.")}
@@ -59,13 +59,13 @@ def apply_weight_conventions(cfg: CfgNode, *, trained: bool = False) -> WeightFi
         wanted = {
             key: x for key, x in wanted.items() if key.startswith("MODEL.RESNETS.") or key_source(cfg, key) is None
         }
-    apply_keys(cfg, wanted, f"{SCHEME}{entry.name}" if entry else str(file.path))
+    decisions += key_decisions(cfg, wanted, f"{SCHEME}{entry.name}" if entry else str(file.path))
     if trained:
-        _set_num_classes(cfg, file)
-    return file
+        decisions += _class_decisions(cfg, file)
+    return file, decisions
 
 
-def _set_num_classes(cfg: CfgNode, file: WeightFile) -> None:
+def _class_decisions(cfg: CfgNode, file: WeightFile) -> list[Decision]:
     """MODEL.ROI_HEADS.NUM_CLASSES is the number of classes that a checkpoint names, unless the user says otherwise.
 
     Raises:
@@ -74,7 +74,7 @@ def _set_num_classes(cfg: CfgNode, file: WeightFile) -> None:
     categories, key = file.extra.get("categories"), "MODEL.ROI_HEADS.NUM_CLASSES"
     given = get_key(cfg, key)
     if not categories or given == len(categories):
-        return
+        return []
     source = key_source(cfg, key)
     if source is not None:
         names = shorten([ascii(str(category["name"])) for category in categories])
@@ -82,26 +82,30 @@ def _set_num_classes(cfg: CfgNode, file: WeightFile) -> None:
             f"{key} is {given} ({source}), and {file.path} was trained on {len(categories)} classes ({names}): leave "
             "that key out, or give other weights with MODEL.WEIGHTS."
         )
-    assign(cfg, key, len(categories))
+    return [Decision(key, len(categories), str(file.path), "the classes it was trained on")]
 
 
-def apply_saved_conventions(cfg: CfgNode, config: str) -> None:
-    """Give these keys the values of the run that `config` is of, where the user set none: to resume needs no file."""
-    for key, value in saved_keys(config).items():
-        if key_source(cfg, key) is None:
-            assign(cfg, key, value)
+def saved_decisions(cfg: CfgNode, config: str, source: str) -> list[Decision]:
+    """These keys as in the run that `config` is of, where the user set none: to resume needs no file.
+
+    Args:
+        config: the YAML that a checkpoint carries.
+        source: the checkpoint.
+    """
+    found = saved_keys(config)
+    return [Decision(key, value, source) for key, value in found.items() if key_source(cfg, key) is None]
 
 
-def _apply_entry(cfg: CfgNode, entry: Entry, trained: bool) -> None:
+def _entry_decisions(cfg: CfgNode, entry: Entry, trained: bool) -> list[Decision]:
     if trained:
         raise ConfigError(
             f"MODEL.WEIGHTS {SCHEME}{entry.name} is a pretrained backbone, and no weights of a trained detector were "
             "given: set MODEL.WEIGHTS <path> to a checkpoint."
         )
     if entry.facts is None:
-        return  # nobody published it, which is said when the file is asked for
+        return []  # nobody published it, which is said when the file is asked for
     _check_architecture(cfg, entry)
-    apply_keys(cfg, config_keys(entry.facts), f"{SCHEME}{entry.name}")
+    return key_decisions(cfg, config_keys(entry.facts), f"{SCHEME}{entry.name}")
 
 
 def _check_architecture(cfg: CfgNode, entry: Entry) -> None:

@@ -54,7 +54,7 @@ def test_a_run_leaves_what_it_should(trained: Path, data: list[Any]) -> None:
     assert any(not torch.equal(final["ema"][name], value) for name, value in final["model"].items())
     told = (trained / "log.txt").read_text().splitlines()
     assert "Engine: builtin (se_det " in told[0]
-    assert any("NUM_CLASSES is set from 80 to 2" in line for line in told)
+    assert any("sets MODEL.ROI_HEADS.NUM_CLASSES 2 (was 80)" in line for line in told)
     # 0.02 is for 16 images, and a step has 2.
     assert any("for SOLVER.IMS_PER_BATCH 2 it is 0.0025" in line for line in told)
     lines = [json.loads(line) for line in (trained / "metrics.json").read_text().splitlines()]
@@ -285,4 +285,4 @@ def test_a_missing_gpu_is_told(data: list[Any], tmp_path: Path, caplog: pytest.L
     with caplog.at_level(logging.INFO), pytest.raises(SeDetError, match="no weights were given"):
         run_evaluation(config(tmp_path, *data, "MODEL.DEVICE", "cuda"))
     assert "Engine: builtin" in caplog.records[0].getMessage()
-    assert "MODEL.DEVICE is cuda, and there is no GPU: the CPU is used." in caplog.text
+    assert "this machine sets MODEL.DEVICE cpu (was cuda): there is no GPU." in caplog.text

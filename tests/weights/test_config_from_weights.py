@@ -16,12 +16,12 @@ from se_det.backbones import create_model as random_model
 from se_det.config import get_cfg, load_config
 from se_det.config.loading import get_key
 from se_det.config.provenance import key_source
+from se_det.config.resolution import Resolution
 from se_det.detection import build_detector
 from se_det.errors import ConfigError, WeightsError
 from se_det.inference import Predictor
 from se_det.training.config_checks import check_training
-from se_det.weights import apply_weight_conventions, get_entry, load_weights, resolve_weights
-from se_det.weights.config_from_weights import apply_saved_conventions
+from se_det.weights import get_entry, load_weights, open_configured_weights, resolve_weights, saved_decisions
 
 BGR = {"format": "BGR", "mean": [103.53, 116.28, 123.675], "std": [1.0, 1.0, 1.0]}
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
@@ -36,6 +36,15 @@ SHIPPED = {
     "MODEL.PIXEL_MEAN": [123.675, 116.28, 103.53], "MODEL.PIXEL_STD": [58.395, 57.12, 57.375],
 }  # fmt: skip
 ZOO = ("MODEL.WEIGHTS", "zoo://se_resnet50.test")
+
+
+def apply(cfg, *, trained: bool = False):
+    """The file of cfg.MODEL.WEIGHTS, what it decides set in `cfg`."""
+    stage = Resolution(cfg)
+    stage.cfg = cfg
+    file, decisions = open_configured_weights(cfg, trained=trained)
+    stage.decide(decisions)
+    return file
 
 
 @pytest.fixture
@@ -55,12 +64,12 @@ def test_an_entry_sets_the_keys_that_nobody_chose(caffe, caplog):
     cfg = config(*ZOO)
     assert values(cfg) == SHIPPED
     with caplog.at_level(logging.INFO):
-        file = apply_weight_conventions(cfg)
+        file = apply(cfg)
     assert values(cfg) == NEEDED and file.path.name == caffe
     told = [r.message for r in caplog.records if " sets " in r.message]
     assert len(told) == 1 and told[0].startswith("zoo://se_resnet50.test sets MODEL.RESNETS.STRIDE_IN_1X1 True (was Fa")
     assert all(key in told[0] for key in NEEDED)
-    apply_weight_conventions(cfg)  # once more changes nothing
+    apply(cfg)  # once more changes nothing
     assert values(cfg) == NEEDED
 
 
@@ -68,10 +77,10 @@ def test_an_entry_sets_the_keys_that_nobody_chose(caffe, caplog):
 def test_a_key_said_otherwise_is_refused_by_its_name(caffe, key, add_entry):
     cfg = config(*ZOO, key, SHIPPED[key])
     with pytest.raises(ConfigError, match=rf"zoo://se_resnet50.test do not fit .*: {key} is .* \(the command line\), "):
-        apply_weight_conventions(cfg)
+        apply(cfg)
     assert values(cfg) == SHIPPED and add_entry.server.requests == []  # before anything is fetched
     agreed = config(*ZOO, key, NEEDED[key])
-    apply_weight_conventions(agreed)
+    apply(agreed)
     assert values(agreed) == NEEDED
 
 
@@ -79,10 +88,10 @@ def test_a_users_file_is_named(caffe, tmp_path):
     mine = tmp_path / "mine.yaml"
     mine.write_text(f"_BASE_: {CONFIGS}/faster_rcnn_se_r50_fpn.yaml\nINPUT: {{FORMAT: RGB}}\n")
     with pytest.raises(ConfigError, match=r"INPUT.FORMAT is RGB \(.*mine.yaml\), and they need BGR"):
-        apply_weight_conventions(load_config(mine, ZOO))
+        apply(load_config(mine, ZOO))
     mine.write_text(f"_BASE_: {CONFIGS}/faster_rcnn_se_r50_fpn.yaml\nMODEL: {{WEIGHTS: 'zoo://se_resnet50.test'}}\n")
     cfg = load_config(mine)
-    apply_weight_conventions(cfg)
+    apply(cfg)
     assert values(cfg) == NEEDED
 
 
@@ -91,18 +100,18 @@ def test_a_value_given_in_code_counts(caffe):
     cfg.INPUT.FORMAT = "RGB"  # what it was: it leaves no trace
     cfg.MODEL.PIXEL_STD = [57.0, 57.0, 57.0]
     with pytest.raises(ConfigError, match=r"MODEL.PIXEL_STD is \[57.0, 57.0, 57.0\] \(code\)"):
-        apply_weight_conventions(cfg)
+        apply(cfg)
 
 
 def test_a_copy_of_the_shipped_configs_is_no_choice_until_it_is_changed(caffe, tmp_path):
     shutil.copytree(CONFIGS, tmp_path / "copies")
     cfg = load_config(tmp_path / "copies" / "faster_rcnn_se_r50_fpn.yaml", ZOO)
-    apply_weight_conventions(cfg)
+    apply(cfg)
     assert values(cfg) == NEEDED
     base = tmp_path / "copies" / "base_rcnn_fpn.yaml"
     base.write_text(base.read_text().replace("[58.395, 57.12, 57.375]", "[58.0, 57.0, 57.0]"))
     with pytest.raises(ConfigError, match=r"MODEL.PIXEL_STD is \[58.0, 57.0, 57.0\] \(.*copies/base_rcnn_fpn.yaml\)"):
-        apply_weight_conventions(load_config(tmp_path / "copies" / "faster_rcnn_se_r50_fpn.yaml", ZOO))
+        apply(load_config(tmp_path / "copies" / "faster_rcnn_se_r50_fpn.yaml", ZOO))
 
 
 def test_copies_and_pickles_of_a_config_remember(caffe):
@@ -119,10 +128,10 @@ def test_copies_and_pickles_of_a_config_remember(caffe):
 
 def test_without_weights_or_knowledge_the_config_stands(add_entry, tmp_path):
     cfg = config("MODEL.WEIGHTS", "")
-    assert apply_weight_conventions(cfg) is None and values(cfg) == SHIPPED
+    assert apply(cfg) is None and values(cfg) == SHIPPED
     torch.save(TINY, tmp_path / "r50.pth")
     cfg = config("MODEL.WEIGHTS", str(tmp_path / "r50.pth"))
-    apply_weight_conventions(cfg)
+    apply(cfg)
     assert values(cfg) == SHIPPED
 
 
@@ -130,17 +139,17 @@ def test_a_file_brought_by_hand_is_known_by_its_name(caffe, add_entry, tmp_path)
     brought = tmp_path / caffe
     brought.write_bytes(add_entry.server.files[caffe])
     cfg = config("MODEL.WEIGHTS", str(brought))
-    apply_weight_conventions(cfg)
+    apply(cfg)
     assert values(cfg) == NEEDED and add_entry.server.requests == []
     assert resolve_weights(brought)[1].name == "se_resnet50.test"
     brought.write_bytes(b"something else")
     with pytest.raises(WeightsError, match=r"is not the file that se_resnet50.test in the zoo names.*get it again"):
-        apply_weight_conventions(config("MODEL.WEIGHTS", str(brought)))
+        apply(config("MODEL.WEIGHTS", str(brought)))
 
 
 def test_a_url_of_an_entry_is_that_entry(caffe, add_entry):
     cfg = config("MODEL.WEIGHTS", f"{add_entry.server.url}/{caffe}")
-    apply_weight_conventions(cfg)
+    apply(cfg)
     assert values(cfg) == NEEDED
 
 
@@ -154,14 +163,14 @@ def test_a_url_of_an_entry_is_that_entry(caffe, add_entry):
 )
 def test_another_network_is_refused(caffe, name, message):
     with pytest.raises(ConfigError, match=message):
-        apply_weight_conventions(config(*ZOO, name=name))
+        apply(config(*ZOO, name=name))
 
 
 def test_another_backbone_is_refused(add_entry):
     add_entry("resnet50.test", TINY)
     cfg = config("MODEL.WEIGHTS", "zoo://resnet50.test", "MODEL.BACKBONE.NAME", "timm/convnext_tiny")
     with pytest.raises(ConfigError, match="MODEL.BACKBONE.NAME is timm/convnext_tiny, not resnet50"):
-        apply_weight_conventions(cfg)
+        apply(cfg)
 
 
 def test_other_schemes_are_refused():
@@ -191,26 +200,28 @@ def test_a_checkpoint_of_ours_knows_what_it_needs(tmp_path):
     path = str(checkpoint(tmp_path / "model_final.pth", **CAFFE))
     for trained in (True, False):
         cfg = config("MODEL.WEIGHTS", path)
-        apply_weight_conventions(cfg, trained=trained)
+        apply(cfg, trained=trained)
         assert values(cfg) == NEEDED
     with pytest.raises(ConfigError, match=r"model_final.pth do not fit the config: INPUT.FORMAT is RGB"):
-        apply_weight_conventions(config("MODEL.WEIGHTS", path, "INPUT.FORMAT", "RGB"), trained=True)
+        apply(config("MODEL.WEIGHTS", path, "INPUT.FORMAT", "RGB"), trained=True)
     with pytest.raises(ConfigError, match="STRIDE_IN_1X1 is False"):
-        apply_weight_conventions(config("MODEL.WEIGHTS", path, "MODEL.RESNETS.STRIDE_IN_1X1", False))
+        apply(config("MODEL.WEIGHTS", path, "MODEL.RESNETS.STRIDE_IN_1X1", False))
 
 
 def test_fine_tuning_may_feed_other_images(tmp_path):
     path = str(checkpoint(tmp_path / "m.pth", **CAFFE))
     other = {"INPUT.FORMAT": "RGB", "MODEL.PIXEL_MEAN": [100.0, 100.0, 100.0]}
     cfg = config("MODEL.WEIGHTS", path, *(x for pair in other.items() for x in pair))
-    apply_weight_conventions(cfg)
+    apply(cfg)
     assert values(cfg) == {**NEEDED, **other}
 
 
 def test_resuming_takes_the_keys_of_the_run(tmp_path):
     saved = torch.load(checkpoint(tmp_path / "m.pth", **CAFFE), weights_only=True)["config"]
     cfg = config("INPUT.FORMAT", "RGB")
-    apply_saved_conventions(cfg, saved)
+    stage = Resolution(cfg)
+    stage.decide(saved_decisions(stage.cfg, saved, "model_0000001.pth"))
+    cfg = stage.cfg
     assert values(cfg) == {**NEEDED, "INPUT.FORMAT": "RGB"}  # the contradiction is left to be named with all others
 
 
@@ -218,7 +229,7 @@ def test_resuming_takes_the_keys_of_the_run(tmp_path):
 def test_what_nobody_published_says_what_to_do(gate):
     cfg = config(name=f"faster_rcnn_{gate}_r50_fpn.yaml")
     with pytest.raises(WeightsError) as refused:
-        apply_weight_conventions(cfg)
+        apply(cfg)
     told = str(refused.value)
     assert told.startswith(f"Nobody published weights of {gate}_resnet50 (MODEL.WEIGHTS zoo://{gate}_resnet50).")
     for part in ("tools/pretrain.py", "MODEL.WEIGHTS zoo://resnet50.torchvision_v1", "MODEL.GATE.NORM GN",
@@ -236,7 +247,7 @@ def test_its_advice_to_start_from_a_plain_network_works(add_entry, gate):
     cfg = config("MODEL.GATE.NAME", gate, "MODEL.WEIGHTS", "zoo://resnet18.torchvision_v1", "MODEL.GATE.NORM", "GN",
                  name="faster_rcnn_se_r18_fpn.yaml")  # fmt: skip
     check_training(cfg, 1)
-    file = apply_weight_conventions(cfg)
+    file = apply(cfg)
     detector = build_detector(cfg)
     report = load_weights(detector, file, gate_init=cfg.MODEL.GATE.INIT)
     assert len(report.fresh_gates) == 8
@@ -253,7 +264,7 @@ def test_its_advice_to_start_from_an_se_network_works(add_entry):
                  "MODEL.BACKBONE.FREEZE_AT", 0, name="faster_rcnn_se_r18_fpn.yaml")  # fmt: skip
     check_training(cfg, 1)
     detector = build_detector(cfg)
-    report = load_weights(detector, apply_weight_conventions(cfg), allow_partial=True)
+    report = load_weights(detector, apply(cfg), allow_partial=True)
     assert all(p.requires_grad for n, p in detector.named_parameters() if ".gate." in n)
     assert sum(name.startswith("backbone.bottom_up.") for name in report.loaded) > 100
 
@@ -261,7 +272,7 @@ def test_its_advice_to_start_from_an_se_network_works(add_entry):
 def test_a_zoo_entry_is_no_trained_detector(add_entry):
     cfg = config(*ZOO[:1], "zoo://se_resnet50.cadene")
     with pytest.raises(ConfigError, match="is a pretrained backbone, and no weights of a trained detector were given"):
-        apply_weight_conventions(cfg, trained=True)
+        apply(cfg, trained=True)
     with pytest.raises(ConfigError, match="is a pretrained backbone"):
         Predictor(config())
     with pytest.raises(ConfigError, match="No weights were given"):
@@ -319,7 +330,7 @@ def test_a_shipped_config_with_its_entry_computes_what_timm_does(add_entry, timm
     add_entry(name, theirs.state_dict(), stride=facts.stride_in_1x1, pool=facts.stem_pool, relu=facts.branch_relu,
               family=family)  # fmt: skip
     cfg = config(name=config_name)
-    file = apply_weight_conventions(cfg)
+    file = apply(cfg)
     detector = build_detector(cfg).eval()
     load_weights(detector, file)
     image = torch.randn(1, 3, 75, 118)

@@ -1,0 +1,122 @@
+"""The facts of a run of the builtin engine, and the config that they make of the one that was asked for."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from fvcore.common.config import CfgNode
+
+from .. import comm
+from ..config.resolution import Resolution
+from ..data.coco import CocoDataset, compare_categories
+from ..detection.build import check_model
+from ..errors import ConfigError
+from ..weights import open_configured_weights, saved_decisions
+from ..weights.reading import WeightFile
+from . import build, datasets
+from .checkpoint import Checkpointer
+from .config_checks import check_training
+from .resume_checks import check_engine, check_resumable
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class SavedRun:
+    """The checkpoint of a run that is resumed, and where it lies."""
+
+    path: Path
+    state: dict[str, Any]
+
+    @property
+    def seed(self) -> int:
+        return self.state["rng"]["seed"]
+
+
+@dataclass(frozen=True)
+class RunFacts:
+    """What was found before a run, and decides keys of its config.
+
+    Attributes:
+        device: this process's.
+        weights: the file of MODEL.WEIGHTS; None where none is named, or a run is resumed.
+        saved: the run that is resumed.
+    """
+
+    device: torch.device
+    test: dict[str, CocoDataset]
+    train: list[CocoDataset] = field(default_factory=list)
+    weights: WeightFile | None = None
+    saved: SavedRun | None = None
+
+
+def resolve_training(asked: CfgNode, *, resume: bool = False) -> tuple[CfgNode, RunFacts]:
+    """The config of a training as it is run, checked and frozen, and the facts that decided it.
+
+    Raises:
+        SeDetError: what `asked` names cannot be had, or cannot be trained; the sentence names key, value and remedy.
+    """
+    stage = Resolution(asked)
+    device, decisions = build.decide_device(stage.cfg)
+    stage.decide(decisions)
+    # Before files are read: most mistakes are in the keys.
+    check_model(stage.cfg)
+    check_training(stage.cfg, comm.get_world_size())
+    weights = None
+    if not resume:
+        weights, decisions = open_configured_weights(stage.cfg)
+        stage.decide(decisions)
+    train, test = datasets.train_datasets(stage.cfg), datasets.test_datasets(stage.cfg)
+    datasets.check_categories(train, test)
+    stage.decide(datasets.decide_num_classes(train[0]))
+    saved = _read_saved(stage) if resume else None
+    stage.decide(build.decide_seed(stage.cfg, saved and saved.seed, saved and saved.path))
+    cfg = stage.finish(check_model)
+    if saved:
+        check_resumable(saved.state, cfg, datasets.categories(train[0]), saved.path)
+    if not test:
+        logger.warning("There is no data to evaluate on (DATASETS.VAL_JSON, DATASETS.TEST): nothing is evaluated.")
+    datasets.warn_no_annotations(cfg, test)
+    return cfg, RunFacts(device, test, train, weights, saved)
+
+
+def resolve_evaluation(asked: CfgNode) -> tuple[CfgNode, RunFacts]:
+    """The config by which MODEL.WEIGHTS are evaluated, checked and frozen, and the facts that decided it.
+
+    Raises:
+        SeDetError: no weights or no test data are named, or they do not go together.
+    """
+    stage = Resolution(asked)
+    device, decisions = build.decide_device(stage.cfg)
+    stage.decide(decisions)
+    if not stage.cfg.MODEL.WEIGHTS:
+        raise ConfigError("MODEL.WEIGHTS is empty: no weights were given to evaluate. Set MODEL.WEIGHTS <path>.")
+    test = datasets.test_datasets(stage.cfg)
+    if not test:
+        raise ConfigError(
+            "There is no data to evaluate on: give --val-json and --val-images (DATASETS.VAL_JSON and "
+            "DATASETS.VAL_IMAGES), or name a data set in DATASETS.TEST."
+        )
+    weights, decisions = open_configured_weights(stage.cfg, trained=True)
+    stage.decide(decisions)
+    first, *others = test.values()
+    for other in others:
+        compare_categories(first, other)
+    stage.decide(datasets.decide_num_classes(first))
+    return stage.finish(check_model), RunFacts(device, test, weights=weights)
+
+
+def _read_saved(stage: Resolution) -> SavedRun:
+    """The checkpoint to resume; read by the first process, as other machines may not have its folder."""
+    found = None
+    if comm.is_main_process():
+        path, state = Checkpointer(stage.cfg.OUTPUT_DIR).latest()
+        check_engine(state, path)
+        found = SavedRun(path, state)
+    saved = comm.broadcast_object(found)
+    stage.decide(saved_decisions(stage.cfg, saved.state["config"], str(saved.path)))
+    return saved
