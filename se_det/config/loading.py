@@ -53,7 +53,7 @@ def load_saved_config(
     *,
     source: str,
     defaults: CfgNode | None = None,
-    leave_out: Sequence[str] = (),
+    leave_out: tuple[str, ...] = (),
 ) -> CfgNode:
     """The config that a program wrote down whole, such as a checkpoint's, then `KEY VALUE` pairs.
 
@@ -63,7 +63,7 @@ def load_saved_config(
         text: YAML.
         overrides, defaults: see `load_config`.
         source: what a sentence calls the text.
-        leave_out: keys that stay at their defaults.
+        leave_out: keys, and sections with a dot at their end, that stay at their defaults.
 
     Raises:
         ConfigError: as `load_config`. Keys that this version does not know are all named in one sentence: what they
@@ -73,7 +73,7 @@ def load_saved_config(
     values = dict(flatten(parse_yaml(text, source)))
     if PLUGINS in values:  # first, as in `_merge`: plugins may have added keys
         require_plugins(values[PLUGINS], source)
-    values = {key: value for key, value in values.items() if key not in leave_out}
+    values = {key: value for key, value in values.items() if not key.startswith(leave_out)}
     unknown = [key for key in values if key != PLUGINS and not _is_known(cfg, key)]
     if unknown:
         raise ConfigError(

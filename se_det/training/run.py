@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 from pathlib import Path
+from typing import Any
 
 import torch
 from fvcore.common.config import CfgNode
@@ -21,6 +22,7 @@ from ..detection.build import build_detector
 from ..detection.compilation import check_compiler, compile_backbone
 from ..detection.fuse import check_precision, prepare_for_inference
 from ..device import select_device
+from ..evaluation.best_f1 import as_metadata
 from ..evaluation.coco_eval import EvaluationResult
 from ..evaluation.evaluator import build_evaluators, evaluate
 from ..evaluation.report import write_report
@@ -123,7 +125,8 @@ def _build_run(
         state.restore(saved.state, saved.path)
     evaluate = evaluation and (lambda: evaluation(model, state.ema))
     runner = Runner(
-        cfg, state, network=model, loader=loader, rate=rate, evaluate=evaluate, stop=stop, saved=saved
+        cfg, state, network=model, loader=loader, rate=rate, evaluate=evaluate, stop=stop, saved=saved,
+        findings=evaluation and evaluation.findings,
     )  # fmt: skip
     return runner, state
 
@@ -148,6 +151,7 @@ def run_evaluation(cfg: CfgNode) -> Metrics:
         evaluation = Evaluation(cfg, facts.test, stop)
         metrics = evaluation(model.to(facts.device))
         if comm.is_main_process():
+            _log_thresholds(evaluation.findings())
             write_report(cfg.OUTPUT_DIR, evaluation.outcomes, config=cfg.dump())
         return metrics
 
@@ -182,6 +186,15 @@ class Evaluation:
         found = {name: evaluators.parts.get("coco") for name, (_, evaluators) in self._parts.items()}
         return {name: coco.outcome for name, coco in found.items() if coco is not None and coco.outcome is not None}
 
+    def findings(self) -> dict[str, Any]:
+        """What a checkpoint of the weights evaluated keeps, on the first process: the score thresholds of best F1, of
+        the data set that TEST.BEST_METRIC names, or else the first; `{}` where COCO's evaluator was not asked."""
+        outcomes, metric = self.outcomes, self._cfg.TEST.BEST_METRIC
+        chosen = next((name for name in outcomes if metric.startswith(f"{name}/")), next(iter(outcomes), None))
+        if chosen is None:
+            return {}
+        return as_metadata(outcomes[chosen].truth.class_labels, outcomes[chosen].thresholds)
+
     def __call__(self, model: nn.Module, ema: EMA | None = None) -> Metrics:
         """Evaluate `model`, with its averaged weights where there are any.
 
@@ -206,6 +219,18 @@ class Evaluation:
             for task, values in evaluate(model, loader, evaluator, infer=model.detect).items():
                 results[task if len(self._parts) == 1 else f"{name}/{task}"] = values
         return results
+
+
+def _log_thresholds(found: dict[str, Any]) -> None:
+    """The scores of best F1, a class a line."""
+    names = found.get("thresholds", {})
+    width = max(map(len, names), default=0)
+    for name, score in names.items():
+        worth = found["threshold_metrics"][name]
+        told = "none: no object is annotated or none is found" if score is None else (
+            f"{score:.3f} (F1 {worth['f1']:.3f}, precision {worth['precision']:.3f}, recall {worth['recall']:.3f})"
+        )  # fmt: skip
+        logger.info("score of best F1: %-*s %s", width, name, told)
 
 
 def _log_engine() -> None:

@@ -12,13 +12,14 @@ from ..config.loading import load_saved_config
 from ..errors import ConfigError
 from .reading import read_weights
 from .source import resolve_weights
+from .zoo import SCHEME
 
 # What a run was made on and wrote to; another machine has its own.
 PLACES = ("MODEL.DEVICE", "OUTPUT_DIR")
 
 
 def config_of_checkpoint(
-    source: str | Path, overrides: Sequence[Any] = (), *, defaults: CfgNode | None = None
+    source: str | Path, overrides: Sequence[Any] = (), *, defaults: CfgNode | None = None, data: bool = True
 ) -> CfgNode:
     """The config that a checkpoint was trained with, its MODEL.WEIGHTS the checkpoint itself.
 
@@ -29,11 +30,16 @@ def config_of_checkpoint(
         source: a path or a URL; what MODEL.WEIGHTS may be.
         overrides: `[key, value, ...]`, set last.
         defaults: see `load_config`.
+        data: whether the keys of its data (DATASETS) are taken, too.
 
     Raises:
         WeightsError: the file cannot be had or read.
         ConfigError: it carries no detector's config, or one with keys that this version does not know.
     """
+    if str(source).startswith(SCHEME):
+        raise ConfigError(
+            f"{source} is a pretrained backbone and carries no detector's config: give the checkpoint of a detector."
+        )
     path, _ = resolve_weights(source)
     extra = read_weights(path).extra
     if "architecture" in extra:
@@ -53,5 +59,9 @@ def config_of_checkpoint(
         )
     pairs = ["MODEL.WEIGHTS", str(source), *overrides]
     return load_saved_config(
-        extra["config"], pairs, source=f"The config in {path}", defaults=defaults, leave_out=PLACES
+        extra["config"],
+        pairs,
+        source=f"The config in {path}",
+        defaults=defaults,
+        leave_out=PLACES if data else (*PLACES, "DATASETS."),
     )
