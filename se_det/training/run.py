@@ -26,12 +26,14 @@ from ..evaluation.best_f1 import as_metadata
 from ..evaluation.coco_eval import EvaluationResult
 from ..evaluation.evaluator import build_evaluators, evaluate
 from ..evaluation.report import write_report
+from ..evaluation.validation_loss import ValidationLoss
 from ..files import check_writable
 from ..weights import load_weights, resize_gates
 from . import build, datasets
 from .config_checks import check_best_metric
 from .distributed import broadcast_statistics
 from .ema import EMA
+from .loss_reader import is_loss
 from .output_folder import OutputFolder
 from .preemption import StopRequest, stop_on_signals
 from .resolve import RunFacts, resolve_evaluation, resolve_training
@@ -173,6 +175,9 @@ class Evaluation:
             name: (dataset, build_evaluators(cfg, dataset, folder if len(test_datasets) == 1 else folder / name))
             for name, dataset in test_datasets.items()
         }
+        self._losses = {
+            name: ValidationLoss(cfg, dataset) for name, dataset in test_datasets.items() if cfg.TEST.EVAL_LOSS
+        }
         known = [evaluator.metrics() for _, evaluator in self._parts.values()]
         if None not in known:
             prefixes = [f"{name}/" for name in self._parts] if len(known) > 1 else [""]
@@ -208,6 +213,7 @@ class Evaluation:
 
     def _evaluate(self, model: nn.Module) -> Metrics:
         broadcast_statistics(model)
+        losses = {name: self._validation_loss(name, model) for name in self._losses}
         model = prepare_for_inference(copy.deepcopy(model), precision=self._cfg.TEST.PRECISION)
         if self._cfg.TEST.COMPILE:
             compile_backbone(model)
@@ -218,7 +224,20 @@ class Evaluation:
                 loader = self._stop.stoppable(loader)
             for task, values in evaluate(model, loader, evaluator, infer=model.detect).items():
                 results[task if len(self._parts) == 1 else f"{name}/{task}"] = values
+            if losses.get(name):
+                results["validation" if len(self._parts) == 1 else f"{name}/validation"] = losses[name]
         return results
+
+    def _validation_loss(self, name: str, model: nn.Module) -> dict[str, float]:
+        """The losses on a data set, with their sum, on the first process."""
+        arithmetic = build.precision(self._cfg, select_device(self._cfg.MODEL.DEVICE))
+        watched = self._stop.stoppable if self._stop is not None else iter
+        losses = self._losses[name](model, autocast=arithmetic.autocast, watched=watched)
+        if losses:
+            losses = {"total_loss": sum(value for term, value in losses.items() if is_loss(term)), **losses}
+            told = ", ".join(f"{term} {value:.4g}" for term, value in losses.items())
+            logger.info("validation%s: %s", "" if len(self._parts) == 1 else f" on {name}", told)
+        return losses
 
 
 def _log_thresholds(found: dict[str, Any]) -> None:
