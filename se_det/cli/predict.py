@@ -72,8 +72,12 @@ def _run(args: argparse.Namespace) -> int:
         raise ConfigError(f"--limit must be at least 1, got {args.limit}.")
     output = Path(args.output)
     inputs, overrides = split_assignments(args.inputs)
+    wanted, more = split_assignments(args.classes or ())
+    overrides += more
+    if args.classes and not wanted:
+        raise ConfigError(f"--classes is followed by no class, but by {' '.join(args.classes)}.")
     if not inputs:
-        taken = f" All of '{' '.join(args.classes)}' was taken for classes: name inputs first." if args.classes else ""
+        taken = f" All of '{' '.join(wanted)}' was taken for classes: name inputs first." if wanted else ""
         raise ConfigError(
             f"There is nothing to detect in: name images, videos or folders besides the config keys.{taken}"
         )
@@ -81,9 +85,7 @@ def _run(args: argparse.Namespace) -> int:
     if not sources:
         raise DataError(" ".join(failures))
     predictor = _predictor(args.config_file, args.weights, overrides)
-    classes = None
-    if args.classes:
-        classes = find_classes(args.classes, predictor.class_names, predictor.category_ids)
+    classes = find_classes(wanted, predictor.class_names, predictor.category_ids) if wanted else None
     check_writable(output)
     if args.score_threshold is None:
         logger.info(_drawn_from(predictor, classes))

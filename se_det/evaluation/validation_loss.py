@@ -36,6 +36,8 @@ class ValidationLoss:
     def __init__(self, cfg: CfgNode, dataset: CocoDataset) -> None:
         self._cfg = cfg
         self._dataset = dataset.drop_empty() if cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS else dataset
+        if 0 < len(self._dataset) < len(dataset):
+            logger.info("They are left out of the validation's losses (TEST.EVAL_LOSS) alone, as training has none.")
         if not len(self._dataset):
             logger.warning("%s has no image to compute losses on (TEST.EVAL_LOSS).", dataset.json_path)
 

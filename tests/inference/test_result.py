@@ -176,12 +176,12 @@ def test_predict_takes_a_checkpoint_alone(tmp_path: Path, caplog: pytest.LogCapt
     written = json.loads((tmp_path / "all" / RESULTS).read_text())
     assert len(written) == len(found)  # those that are not drawn, too
 
-    assert main([*command, str(tmp_path / "some"), str(path), "--classes", "car", "90"]) == 0
+    assert main([*command, str(tmp_path / "some"), str(path), "--classes", "car", "90", "TEST.IMS_PER_BATCH=2"]) == 0
     caplog.clear()
     some = json.loads((tmp_path / "some" / RESULTS).read_text())
     assert some == [e for e in written if e["category_id"] in (7, 90)] and len(some) < len(written)
 
-    assert main([*command, str(tmp_path / "flat"), str(path), "--score-threshold", "0.3", "TEST.IMS_PER_BATCH=2"]) == 0
+    assert main([*command, str(tmp_path / "flat"), str(path), "--score-threshold", "0.3"]) == 0
     assert "best F1" not in caplog.text
 
 
