@@ -100,8 +100,8 @@ def _thresholds(outcome: EvaluationResult, objects: np.ndarray) -> str:
     return (
         "<h3>Score thresholds</h3><p class='note'>The score of each class with the best F1 on these images ("
         f"{task} IoU 0.5). Checkpoints of the builtin engine keep it (with several sets, of the one that "
-        "TEST.BEST_METRIC names or the first), and se-det predict draws from it. Percent; a dash: no object is annotated "
-        "or none is found, and 0.5 is taken.</p>"
+        "TEST.BEST_METRIC names or the first), and se-det predict draws from it. Percent; a dash: no object is "
+        "annotated or none is found, and 0.5 is taken.</p>"
         + table(("class", "objects", "score", "F1", "precision", "recall"), rows)
     )
 
