@@ -11,8 +11,8 @@ import torch
 from se_det.config import get_cfg, load_config
 from se_det.config.loading import flatten
 from se_det.config.provenance import key_source, user_keys
-from se_det.errors import ConfigError
-from se_det.weights import config_of_checkpoint
+from se_det.errors import ConfigError, WeightsError
+from se_det.weights import config_of_checkpoint, read_weights
 
 
 def checkpoint(path: Path, text: str | None, **more: Any) -> Path:
@@ -59,3 +59,11 @@ def test_a_classifier_is_told_apart(tmp_path: Path) -> None:
     }  # fmt: skip
     with pytest.raises(ConfigError, match="is a classifier's checkpoint"):
         config_of_checkpoint(checkpoint(tmp_path / "x.pth", "SEED: 1", architecture=about))
+
+
+@pytest.mark.parametrize("stored", [{"car": 2.0}, {"car": "much"}, {1: 0.5}, [0.5], {"car": float("nan")}])
+def test_thresholds_that_are_none_are_refused(tmp_path: Path, stored: Any) -> None:
+    with pytest.raises(WeightsError, match="damaged: what it says under 'thresholds'"):
+        read_weights(checkpoint(tmp_path / "x.pth", "SEED: 1", thresholds=stored))
+    sound = {"car": 0.25, "owl": None}
+    assert read_weights(checkpoint(tmp_path / "x.pth", "SEED: 1", thresholds=sound)).extra["thresholds"] == sound
