@@ -122,6 +122,9 @@ def add_se_det_config(cfg: CfgNode) -> None:
     # compiler. For GPUs: on CPUs float32 became slower, bfloat16 hardly faster.
     cfg.TEST.COMPILE = False
     cfg.TEST.BEST_METRIC = ""  # task/metric that model_best.pth maximises, "bbox/AP"; "": the first task's AP
+    # Each evaluation also computes the training's losses on its data (validation/loss_cls, ...), without augmentation
+    # and with the norms' statistics as in evaluation; that about doubles its time.
+    cfg.TEST.EVAL_LOSS = False
     cfg.TEST.EARLY_STOP = 0  # stop after this many evaluations without a better BEST_METRIC; 0: never
     # Detections of a class in an image that AP looks at: COCO's 100. Another number is the last of AR's names (AR300).
     cfg.TEST.MAX_DETS_PER_IMAGE = 100

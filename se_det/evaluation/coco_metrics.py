@@ -9,7 +9,7 @@ import numpy as np
 
 from ..errors import ConfigError
 from .cell_overlaps import Entries, mask_areas
-from .coco_protocol import LIMITS, THRESHOLDS, accumulate
+from .coco_protocol import LIMITS, THRESHOLDS, Outcomes, accumulate
 from .ground_truth import GroundTruth, is_ignored
 
 TASKS = ("bbox", "segm")
@@ -63,12 +63,12 @@ def coco_metrics(
 
 def coco_scores(
     truth: GroundTruth, results: Iterable[dict[str, Any]], task: str, *, max_dets_per_image: int = LIMITS[-1]
-) -> tuple[dict[str, float], np.ndarray]:
-    """The metrics of `coco_metrics`, and what they are means of.
+) -> tuple[dict[str, float], np.ndarray, Outcomes]:
+    """The metrics of `coco_metrics`, what they are means of, and what became of each detection.
 
     Returns:
-        The metrics, and the precision (10 IoU thresholds, 101 recalls, classes) for objects of every size with 100
-        detections per class and image; -1 for a class without objects.
+        The metrics; the precision (10 IoU thresholds, 101 recalls, classes) for objects of every size with 100
+        detections per class and image, -1 for a class without objects; and the outcomes at IoU 0.5.
 
     Raises:
         ValueError: an unknown task.
@@ -113,7 +113,7 @@ def coco_scores(
     precision = precision[..., 0]
     for index, label in enumerate(truth.class_labels):
         metrics[f"AP-{label}"] = _mean(precision[:, :, index])
-    return metrics, precision
+    return metrics, precision, accumulated.outcomes
 
 
 def _mean(values: np.ndarray) -> float:

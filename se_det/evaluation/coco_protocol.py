@@ -22,6 +22,25 @@ LIMITS = (1, 10, 100)  # M: detections of a class in an image
 
 
 @dataclass(frozen=True)
+class Outcomes:
+    """What became of each detection within the last limit at IoU 0.5, with objects of every size.
+
+    Attributes:
+        label: int64 (D,), its class.
+        score: float64 (D,).
+        right: bool (D,), whether it found an object.
+        counted: bool (D,), whether it counts: not in a crowd.
+        positives: int64 (K,), the objects of each class.
+    """
+
+    label: np.ndarray
+    score: np.ndarray
+    right: np.ndarray
+    counted: np.ndarray
+    positives: np.ndarray
+
+
+@dataclass(frozen=True)
 class Accumulated:
     """What the protocol's numbers are means of; -1 for a class without objects of the size.
 
@@ -32,6 +51,7 @@ class Accumulated:
 
     precision: np.ndarray
     recall: np.ndarray
+    outcomes: Outcomes
 
 
 @dataclass(frozen=True)
@@ -80,7 +100,9 @@ def accumulate(
     ignore = crowd | _outside(objects.area)
     matches = _match(pairs, detections.cell, crowd, ignore)
     positives = np.array([np.bincount(objects.cell[~row] // images, minlength=classes) for row in ignore])
-    return _curves(matches, detections.cell // images, score, rank, _outside(detections.area), positives, limits)
+    label, outside = detections.cell // images, _outside(detections.area)
+    precision, recall = _curves(matches, label, score, rank, outside, positives, limits)
+    return Accumulated(precision, recall, _outcomes(matches, label, score, outside[0], positives[0]))
 
 
 def _outside(area: np.ndarray) -> np.ndarray:
@@ -120,8 +142,8 @@ def _match(pairs: Pairs, cell: np.ndarray, crowd: np.ndarray, ignore: np.ndarray
 def _curves(
     matches: _Matches, label: np.ndarray, score: np.ndarray, rank: np.ndarray, outside: np.ndarray,
     positives: np.ndarray, limits: Sequence[int],
-) -> Accumulated:  # fmt: skip
-    """Precision over recall, going down the scores of each class.
+) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
+    """Precision over recall and recall as `Accumulated` has them, going down the scores of each class.
 
     Args:
         label, score, rank: of the detections: class, score, position among those of the image and class.
@@ -157,7 +179,17 @@ def _curves(
             hits = begin[k] + np.flatnonzero(right[a, t, begin[k] : begin[k + 1]])
             before = base[a, start[k]] + corrected[a, t, begin[k]]
             precision[t, :, k, a] = _envelope(counted[a, t, hits] - before, positives[a, k])
-    return Accumulated(precision, recall)
+    return precision, recall
+
+
+def _outcomes(
+    matches: _Matches, label: np.ndarray, score: np.ndarray, outside: np.ndarray, positives: np.ndarray
+) -> Outcomes:
+    matched, ignored = matches.matched[0, 0], matches.ignored[0, 0]
+    right, counted = np.zeros(len(label), bool), ~outside
+    right[matches.detection] = matched & ~ignored
+    counted[matches.detection] = np.where(matched, ~ignored, counted[matches.detection])
+    return Outcomes(label, score, right, counted, positives)
 
 
 def _envelope(counted: np.ndarray, positives: int) -> np.ndarray:
