@@ -28,6 +28,7 @@ class Flip:
 
     size: tuple[int, int]
     direction: str
+    window = None
 
     @property
     def mirrored(self) -> bool:
