@@ -12,10 +12,10 @@ def star(random: np.random.Generator, height: int, width: int) -> np.ndarray:
     """A polygon (m, 2) that does not cross itself, not convex, somewhere in the image."""
     count = int(random.integers(3, 14))
     angles = (np.arange(count) + random.uniform(0.1, 0.9, count)) * 2 * np.pi / count
-    radius = random.uniform(0.3, 1, count)[:, None] * random.uniform(0.1, 0.45) * min(height, width)
-    centre = random.uniform(0.1, 0.9, 2) * [width, height]
-    xy = centre + radius * np.stack([np.cos(angles), np.sin(angles)], axis=1)
-    return np.clip(xy, 0, [width, height])
+    longest = random.uniform(0.1, 0.45) * min(height, width)
+    radius = longest * random.uniform(0.3, 1, count)[:, None]
+    centre = random.uniform(longest, [width - longest, height - longest])
+    return centre + radius * np.stack([np.cos(angles), np.sin(angles)], axis=1)
 
 
 def drawn(polygons: list[np.ndarray], height: int, width: int) -> np.ndarray:

@@ -10,7 +10,7 @@ import numpy as np
 from fvcore.common.config import CfgNode
 from PIL import Image
 
-from ..transforms import RESIZE_METHODS, channelwise, resize_image
+from ..transforms import RESIZE_METHODS
 from . import arguments
 from .arguments import flag, number, one_of, span
 from .chance import Occasional
@@ -24,7 +24,7 @@ from .resize_scale import fitting_size
 
 @dataclass(frozen=True)
 class ResizedCrop:
-    """A window of the resized image, of which nothing else is computed: the pixels of `resize`, then `crop`."""
+    """Resizing, then cropping. Of masks nothing is computed but the window."""
 
     resize: Resize
     crop: Crop
@@ -42,33 +42,18 @@ class ResizedCrop:
 
     def image(self, pixels: np.ndarray) -> np.ndarray:
         """uint8 (H, W, 3)."""
-        if self.resize.method != "pil" or self.resize.old == self.resize.size:
-            return self.crop.image(self.resize.image(pixels))
-        top, left, bottom, right = self._seen()
-        height, width = self.resize.size
-
-        # Pillow resizes rows first, rounds, then columns; so do these two, and the second on fewer columns. (Its `box`
-        # would leave out more, but is in float32, which some pixels show.)
-        def work(forward: np.ndarray) -> np.ndarray:
-            wide = resize_image(forward, len(forward), width, method="pil")
-            return resize_image(wide[:, left:right], height, right - left, method="pil")[top:bottom]
-
-        return self._padded.image(channelwise(pixels, work))
+        return self.crop.image(self.resize.image(pixels))
 
     def bitmap(self, mask: np.ndarray) -> np.ndarray:
         """A mask, by the nearest pixel."""
         top, left, bottom, right = self._seen()
         rows, columns = (nearest_pixels(old, new) for old, new in zip(self.resize.old, self.resize.size))
-        return self._padded.bitmap(mask[rows[top:bottom]][:, columns[left:right]])
+        seen = mask[rows[top:bottom]][:, columns[left:right]]
+        return Crop(seen.shape, 0, 0, self.crop.size).bitmap(seen)
 
     def points(self, xy: np.ndarray) -> np.ndarray:
         """Points (n, 2)."""
         return self.crop.points(self.resize.points(xy))
-
-    @property
-    def _padded(self) -> Crop:
-        top, left, bottom, right = self._seen()
-        return Crop((bottom - top, right - left), 0, 0, self.crop.size, self.crop.fill)
 
     def _seen(self) -> tuple[int, int, int, int]:
         """The window px in the resized image, without what is filled: top, left, bottom, right."""
@@ -84,7 +69,7 @@ def nearest_pixels(old: int, new: int) -> np.ndarray:
 
 @AUGMENTATIONS.register()
 class LargeScaleJitter(Occasional):
-    """ResizeScale, then FixedSizeCrop, in one and in less time: what lies outside of the window is not computed.
+    """ResizeScale, then FixedSizeCrop, in one.
 
     Args:
         size: height and width px of the result and of the target that scales are of; one number is both.
