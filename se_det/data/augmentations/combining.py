@@ -77,30 +77,65 @@ def _joined_masks(samples: Sequence[Sample]) -> Masks:
     )
 
 
+def window_of(sample: Sample, at: int) -> tuple[slice, slice]:
+    """Rows and columns of the image that hold all of an instance; there may be none.
+
+    Of an instance with a bitmap these are the whole image's: to know better takes as long as to look.
+    """
+    (height, width), masks = sample.size, sample.masks
+    extent = sample.boxes[at]
+    if masks is not None and at in masks.bitmap_owner:
+        extent = np.array([0, 0, width, height])
+    elif masks is not None and len(xy := masks.polygons_of(at)[0]):
+        extent = np.concatenate([xy.min(axis=0), xy.max(axis=0)])
+    left, top = np.clip(np.floor(extent[:2]), 0, [width, height]).astype(int).tolist()
+    right, bottom = np.clip(np.ceil(extent[2:]), [left, top], [width, height]).astype(int).tolist()
+    return slice(top, bottom), slice(left, right)
+
+
 def pixels_of(sample: Sample, at: int) -> tuple[slice, slice, np.ndarray]:
     """The pixels of an instance: of its mask, or of its box where it has none.
 
     Returns:
-        Rows and columns of a window of the image that holds them, and bool (rows, columns). The window may be empty.
+        Rows and columns of the window, and bool (rows, columns).
     """
-    (height, width), masks = sample.size, sample.masks
-    polygons, bitmaps = ((), ()) if masks is None else (masks.polygon_owner == at, masks.bitmap_owner == at)
-    extent = sample.boxes[at]
-    if np.any(polygons) or np.any(bitmaps):
-        # The image's, where there is a bitmap: that is looked at as a whole anyway.
-        xy = masks.polygons[np.repeat(polygons, masks.polygon_points)]
-        extent = (0, 0, width, height) if np.any(bitmaps) else (*xy.min(axis=0), *xy.max(axis=0))
-    left, top = (max(int(np.floor(side)), 0) for side in extent[:2])
-    right, bottom = min(int(np.ceil(extent[2])), width), min(int(np.ceil(extent[3])), height)
-    rows, columns = slice(top, max(bottom, top)), slice(left, max(right, left))
+    rows, columns = window_of(sample, at)
     size = rows.stop - rows.start, columns.stop - columns.start
-    if not (np.any(polygons) or np.any(bitmaps)) or 0 in size:
+    masks = sample.masks
+    if masks is None or not (at in masks.polygon_owner or at in masks.bitmap_owner) or 0 in size:
         return rows, columns, np.ones(size, bool)
     result = np.zeros(size, bool)
-    for number in np.flatnonzero(bitmaps):
+    for number in np.flatnonzero(masks.bitmap_owner == at):
         result |= masks.bitmaps[number][rows, columns].astype(bool)
-    if np.any(polygons):
-        pieces = np.split(xy - [left, top], np.cumsum(masks.polygon_points[polygons])[:-1])
-        runs = coco_mask.frPyObjects([piece.ravel().tolist() for piece in pieces], *size)
-        result |= coco_mask.decode(coco_mask.merge(runs)).astype(bool)
+    xy, points = masks.polygons_of(at)
+    if len(points):
+        result |= _filled(xy - [columns.start, rows.start], points, size)
     return rows, columns, result
+
+
+def pixels_of_all(sample: Sample) -> np.ndarray:
+    """bool (H, W): the pixels of all instances together, drawn at once."""
+    result, masks = np.zeros(sample.size, bool), sample.masks
+    masked = np.zeros(len(sample.boxes), bool) if masks is None else masks.owned(len(sample.boxes))
+    for at in np.flatnonzero(~masked).tolist():
+        result[window_of(sample, at)] = True
+    if masks is None:
+        return result
+    for at in range(len(masks.bitmaps)):
+        result |= masks.bitmaps[at].astype(bool)
+    if len(masks.polygon_points):
+        low, high = masks.polygons.min(axis=0), masks.polygons.max(axis=0)
+        (left, top), (right, bottom) = (
+            np.clip(side, 0, sample.size[::-1]).astype(int) for side in (low, np.ceil(high))
+        )
+        window = result[top:bottom, left:right]
+        if window.size:
+            window |= _filled(masks.polygons - [left, top], masks.polygon_points, window.shape)
+    return result
+
+
+def _filled(xy: np.ndarray, points: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """bool (H, W): the union of polygons, filled as COCO does."""
+    pieces = np.split(xy, np.cumsum(points)[:-1])
+    runs = coco_mask.frPyObjects([piece.ravel().tolist() for piece in pieces], *size)
+    return coco_mask.decode(coco_mask.merge(runs)).view(bool)

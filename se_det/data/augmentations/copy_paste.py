@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+import cv2
 import numpy as np
 
 from .arguments import number
 from .chance import Occasional
-from .combining import joined, pixels_of
+from .combining import joined, pixels_of, pixels_of_all, window_of
 from .crop import Crop
 from .protocol import AUGMENTATIONS, EMPTY, Masks, Sample, bitmap_extent
 
@@ -43,14 +44,14 @@ class CopyPaste(Occasional):
     def augmented(self, sample: Sample, random: np.random.Generator, partners: Sequence[Sample]) -> Sample:
         other = partners[0]
         pasted = other.select(random.random(len(other.boxes)) < self.share)
-        pasted = _seen(pasted.transformed(Crop(pasted.size, 0, 0, sample.size)))
+        if pasted.size != sample.size:
+            pasted = pasted.transformed(Crop(pasted.size, 0, 0, sample.size))
+        pasted = _seen(pasted)
         if not len(pasted.boxes):
             return sample
-        image, cover = np.array(sample.image), np.zeros(sample.size, bool)
-        for at in range(len(pasted.boxes)):
-            rows, columns, pixels = pixels_of(pasted, at)
-            np.copyto(image[rows, columns], pasted.image[rows, columns], where=pixels[:, :, None])
-            cover[rows, columns] |= pixels
+        cover = pixels_of_all(pasted)
+        image = np.array(sample.image, order="C")
+        cv2.copyTo(np.ascontiguousarray(pasted.image), cover.view(np.uint8), image)
         below = covered(replace(sample, image=image), cover, min_visible=self.min_visible)
         return joined([replace(below, cut=True), pasted])
 
@@ -75,6 +76,8 @@ def covered(sample: Sample, cover: np.ndarray, *, min_visible: float) -> Sample:
     count = len(sample.boxes)
     boxes, keep, cut = sample.boxes.copy(), np.ones(count, bool), {}
     for at in range(count):
+        if not cover[window_of(sample, at)].any():
+            continue
         rows, columns, pixels = pixels_of(sample, at)
         left = pixels & ~cover[rows, columns]
         before, after = int(pixels.sum()), int(left.sum())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import compress
+
 import numpy as np
 
 Window = tuple[float, float, float, float]  # x0, y0, x1, y1 px
@@ -35,7 +37,8 @@ def clip_polygons(xy: np.ndarray, points: np.ndarray, window: Window) -> tuple[n
     for at in np.flatnonzero(~outside).tolist():
         pieces = [xy[first[at] : first[at] + points[at]]]
         if not inside[at]:
-            for axis, side, sign in ((0, 0, 1), (1, 1, 1), (0, 2, -1), (1, 3, -1)):
+            crossed = (*(low[at] < corner), *(high[at] > other_corner))
+            for axis, side, sign in compress(((0, 0, 1), (1, 1, 1), (0, 2, -1), (1, 3, -1)), crossed):
                 pieces = [part for piece in pieces for part in _cut(piece, axis, window[side], sign)]
         parts += pieces
         source += [at] * len(pieces)

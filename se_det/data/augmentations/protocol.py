@@ -93,6 +93,13 @@ class Masks:
             bitmap_owner=renumbered[self.bitmap_owner[bitmaps]],
         )
 
+    def polygons_of(self, instance: int) -> tuple[np.ndarray, np.ndarray]:
+        """An instance's vertices (m, 2), and their number in each of its polygons."""
+        first, last = np.searchsorted(self.polygon_owner, [instance, instance + 1])
+        start = int(self.polygon_points[:first].sum())
+        points = self.polygon_points[first:last]
+        return self.polygons[start : start + int(points.sum())], points
+
     def owned(self, count: int) -> np.ndarray:
         """bool (count,): which instances have a polygon or a bitmap."""
         result = np.zeros(count, bool)
