@@ -21,6 +21,7 @@ from se_det.data.augmentations import AUGMENTATIONS, Masks, Sample, build_augmen
 from se_det.data.augmentations.combining import pixels_of
 from se_det.data.samples import _instances
 from se_det.errors import ConfigError
+from tests.training.small_detector import EVERY_AUGMENTATION
 
 DRAWS = 500
 ARGUMENTS = {
@@ -168,32 +169,15 @@ def test_tiny_images_are_taken(name: str) -> None:
         assert result.image.dtype == np.uint8 and result.image.ndim == 3
 
 
-ALL = [
-    {"name": "Mosaic", "size": 64, "probability": 0.5},
-    {"name": "LargeScaleJitter", "size": 60, "min_scale": 0.5},
-    {"name": "RandomFlip"}, {"name": "CopyPaste", "probability": 0.7}, {"name": "MixUp", "probability": 0.3},
-    {"name": "MinIoURandomCrop", "probability": 0.5}, {"name": "RandomRotation", "probability": 0.5},
-    {"name": "RandomQuarterTurn"}, {"name": "PhotometricDistort"},
-    {"name": "RandomBrightness", "intensity_min": 0.5, "intensity_max": 1.5},
-    {"name": "RandomContrast", "intensity_min": 0.5, "intensity_max": 1.5},
-    {"name": "RandomSaturation", "intensity_min": 0.5, "intensity_max": 1.5},
-    {"name": "RandomLighting", "scale": 20}, {"name": "RandomGrayscale"}, {"name": "GaussianBlur"},
-    {"name": "GaussianNoise"}, {"name": "JPEG"}, {"name": "RandomErasing"},
-    {"name": "RandomCrop", "probability": 0.5}, {"name": "ResizeScale", "min_scale": 0.5, "max_scale": 1.5,
-     "target_height": 50, "target_width": 60}, {"name": "FixedSizeCrop", "crop_size": [48, 56], "pad": False},
-    {"name": "ResizeShortestEdge", "short_sides": [40, 52], "max_size": 90},
-]  # fmt: skip
-
-
 def all_of_them(dataset, count: int, *, workers: int = 0, start: int = 0) -> Iterator[list[dict]]:
     cfg = get_cfg()
-    merge_overrides(cfg, ["INPUT.AUGMENTATIONS", ALL, "MODEL.MASK_ON", True, "SOLVER.IMS_PER_BATCH", 2])
+    merge_overrides(cfg, ["INPUT.AUGMENTATIONS", EVERY_AUGMENTATION, "MODEL.MASK_ON", True, "SOLVER.IMS_PER_BATCH", 2])
     merge_overrides(cfg, ["DATALOADER.NUM_WORKERS", workers])
     return list(islice(build_train_loader(cfg, [dataset], seed=3, start=start), count))
 
 
 def test_with_all_of_them_a_sample_is_the_same_whoever_loads_it_and_wherever_the_run_began(tmp_path: Path) -> None:
-    assert {entry["name"] for entry in ALL} == set(ARGUMENTS)
+    assert {entry["name"] for entry in EVERY_AUGMENTATION} == set(ARGUMENTS)
     dataset = small_set(tmp_path)
     expected = all_of_them(dataset, 24)
     for others, place in ((all_of_them(dataset, 24, workers=2), 0), (all_of_them(dataset, 14, start=10), 10)):
