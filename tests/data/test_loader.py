@@ -221,7 +221,7 @@ def test_a_config_is_read(tmp_path: Path) -> None:
     [
         (
             "DATALOADER.SAMPLER_TRAIN",
-            "RepeatFactorTrainingSampler",
+            "WeightedTrainingSampler",
             "is not in the builtin engine: use TrainingSampler",
         ),
         ("DATALOADER.NUM_WORKERS", -1, "DATALOADER.NUM_WORKERS must be at least 0, got -1"),
