@@ -82,7 +82,8 @@ def open_regular_file(path: str | os.PathLike) -> IO[bytes]:
     Raises:
         OSError: it is not there, cannot be read, or is no file.
     """
-    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    # Without waiting for who writes into a pipe. On Windows there are no such, and text is changed unless one says no.
+    handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     mode = os.fstat(handle).st_mode
     if stat.S_ISREG(mode):
         return os.fdopen(handle, "rb")
@@ -107,7 +108,7 @@ def _open_temporary(path: Path, suffix: str) -> tuple[int, str]:
     start = os.fsencode(path.name)[:MAX_NAME_LENGTH].decode(errors="ignore")
     handle, name = tempfile.mkstemp(prefix=f".{start}.", suffix=suffix, dir=path.parent)
     # mkstemp makes the file private; give it the permissions an ordinary open() would.
-    os.fchmod(handle, 0o666 & ~_umask())
+    os.chmod(name, 0o666 & ~_umask())
     return handle, name
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import hashlib
 import json
 import logging
@@ -19,6 +18,7 @@ from urllib.parse import urlsplit
 from tqdm import tqdm
 
 from ..errors import WeightsError
+from ..locks import ProcessLock
 from .transport import NoConnection, PermanentFailure, TransientFailure, open_url
 
 CACHE_VARIABLE = "SE_DET_CACHE"
@@ -213,13 +213,14 @@ def _write(file: object, chunk: bytes) -> None:
 @contextlib.contextmanager
 def _lock(path: Path) -> Iterator[None]:
     """Wait for whoever downloads the same file; the system frees the lock of a process that dies."""
-    with open(path.with_name(f"{path.name}.lock"), "wb") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            logger.info("Another process is downloading %s: waiting for it.", path.name)
-            fcntl.flock(file, fcntl.LOCK_EX)
+    lock = ProcessLock(path.with_name(f"{path.name}.lock"))
+    if not lock.acquire():
+        logger.info("Another process is downloading %s: waiting for it (%s).", path.name, lock.holder())
+        lock.acquire(wait=True)
+    try:
         yield
+    finally:
+        lock.release()
 
 
 def _digest(path: Path) -> str:

@@ -51,7 +51,9 @@ def import_data(source: str | os.PathLike, out: str | os.PathLike, *, images: st
                 file.flush()
                 os.fsync(file.fileno())
             splits[name] = OpenedSplit(target / place, folder, len(split.images), len(split.annotations))
-        os.rename(temporary, target)  # over an empty folder, or where there is none
+        if target.is_dir():  # and empty; Windows puts nothing in its place
+            target.rmdir()
+        os.replace(temporary, target)
     except OSError as error:
         raise CheckpointError(f"{out} could not be written: {error.strerror or error}.") from error
     finally:
