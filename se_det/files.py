@@ -92,6 +92,14 @@ def open_regular_file(path: str | os.PathLike) -> IO[bytes]:
     raise OSError(code, os.strerror(code) if stat.S_ISDIR(mode) else "it is no file", os.fspath(path))
 
 
+def is_within(path: str | os.PathLike, folder: str | os.PathLike) -> bool:
+    """Whether `path`, absolute as `folder` is, is that folder or lies in it; nothing on another drive does."""
+    try:
+        return os.path.commonpath([path, folder]) == os.path.normpath(folder)
+    except ValueError:
+        return False
+
+
 def write_text(path: str | os.PathLike, text: str) -> None:
     """Write `text` as UTF-8, atomically."""
     atomic_write(path, lambda file: file.write(text.encode("utf-8")))

@@ -11,6 +11,7 @@ from detector_run import train_detector
 from se_det.training.launch import free_port, spawn
 
 
+@pytest.mark.usefixtures("quick_start")
 @pytest.mark.parametrize(
     "config, gate",
     [

@@ -75,6 +75,7 @@ def test_a_killed_run_does_not_keep_it(tmp_path: Path) -> None:
     finally:
         holder.kill()
         os.kill(child, signal.SIGKILL)
+        holder.stdout.close()
     lock.release()
 
 
