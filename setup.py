@@ -43,7 +43,7 @@ setup(
         "safetensors",
         "tensorboard",
         "tqdm",
-        "filelock>=3.13",
+        "filelock>=3.30",  # before it a process that is forked keeps its parent's locks
         "psutil",
     ],
     extras_require={
