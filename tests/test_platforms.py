@@ -63,7 +63,6 @@ SMALL = [
     "MODEL.DEVICE", "cpu", "MODEL.WEIGHTS", "", "MODEL.RESNETS.NORM", "GN", "MODEL.BACKBONE.FREEZE_AT", "0",
     "MODEL.FPN.OUT_CHANNELS", "16", "MODEL.ROI_BOX_HEAD.FC_DIM", "16", "INPUT.MIN_SIZE_TRAIN", "(64,)",
     "INPUT.MIN_SIZE_TEST", "64", "SEED", "5", "SOLVER.IMS_PER_BATCH", "2", "SOLVER.WARMUP_ITERS", "2",
-    "DATALOADER.NUM_WORKERS", "1",
 ]  # fmt: skip
 TRAINED = """
 import json, sys
@@ -114,7 +113,7 @@ def test_import_and_help(tmp_path: Path) -> None:
 
 
 def test_training_resuming_and_predicting_are_the_same(tmp_path: Path) -> None:
-    """With workers that load, which are spawned; evaluations and a prediction among it."""
+    """In the run that goes on with a worker that loads, which is spawned; evaluations and a prediction among it."""
     json_file, images = draw(tmp_path / "data", 4)
     data = ["--train-json", json_file, "--train-images", images, "--val-json", json_file, "--val-images", images]
     base = ["train", "--config-file", str(ROOT / "configs/faster_rcnn_se_r18_fpn.yaml"), *data]
@@ -124,16 +123,26 @@ def test_training_resuming_and_predicting_are_the_same(tmp_path: Path) -> None:
 
     def commands(folder: Path, *lengths: int) -> str:
         steps = [
-            [*base, *(["--resume"] if number else []), *SMALL, "SOLVER.MAX_ITER", str(steps), "OUTPUT_DIR", str(folder)]
+            [
+                *base,
+                *(["--resume"] if number else []),
+                *SMALL,
+                "SOLVER.MAX_ITER",
+                str(steps),
+                "OUTPUT_DIR",
+                str(folder),
+                "DATALOADER.NUM_WORKERS",
+                str(number),
+            ]
             for number, steps in enumerate(lengths)
         ]
         use = ["--config-file", str(folder / "config.yaml"), "--weights", str(folder / "model_final.pth")]
         evaluate = ["train", "--eval-only", *use[:2], *data[4:], "MODEL.WEIGHTS", use[3], "OUTPUT_DIR",
-                    str(folder / "evaluated")]  # fmt: skip
+                    str(folder / "evaluated"), "DATALOADER.NUM_WORKERS", "0"]  # fmt: skip
         return json.dumps([*steps, evaluate, ["predict", *use, "--output", str(folder / "drawn"), images]])
 
-    python(TRAINED, commands(ordinary, 4), blocked=None)
-    python(TRAINED, commands(foreign, 2, 4), blocked=block)
+    python(TRAINED, commands(ordinary, 2), blocked=None)
+    python(TRAINED, commands(foreign, 1, 2), blocked=block)
     one, other = (torch.load(f / "model_final.pth", weights_only=True)["model"] for f in (ordinary, foreign))
     assert one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
     losses = [
