@@ -72,7 +72,8 @@ class ShardDataset(ClassificationDataset):
 
     def _file(self, shard: int) -> IO[bytes]:
         if self._owner != os.getpid():  # a worker process opens its own files
-            self._open, self._owner = OrderedDict(), os.getpid()
+            self._close()
+            self._owner = os.getpid()
         if shard in self._open:
             self._open.move_to_end(shard)
             return self._open[shard]
@@ -81,6 +82,14 @@ class ShardDataset(ClassificationDataset):
         # Without a buffer: the next image is read elsewhere.
         self._open[shard] = open(self._paths[shard], "rb", buffering=0)  # noqa: SIM115 (closed above)
         return self._open[shard]
+
+    def _close(self) -> None:
+        while self._open:
+            self._open.popitem()[1].close()
+
+    def __del__(self) -> None:
+        if hasattr(self, "_open"):  # else it was refused
+            self._close()
 
     def __getstate__(self) -> dict:
         return {**self.__dict__, "_open": OrderedDict(), "_owner": -1}
