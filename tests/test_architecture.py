@@ -10,6 +10,7 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[1] / "se_det"
 # Lowest first; rooms on one line do not know each other. Modules directly in se_det are below all rooms.
 FLOORS = [
+    {"internals"},
     {"config", "layers"},
     {"backbones"},
     {"weights"},

@@ -73,13 +73,20 @@ def run_command(name: str, argv: Sequence[str] | None = None, *, prog: str | Non
         print("error: interrupted.", file=sys.stderr)
         return 130
     except BrokenPipeError:
-        poll = select.poll()
-        poll.register(sys.stdout, 0)
-        if not poll.poll(0):  # it was another pipe
+        if not _reader_has_left():  # it was another pipe
             raise
         # Whoever read our output has left; nothing more can be said to them.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+
+
+def _reader_has_left() -> bool:
+    """Whether nobody reads our output any more; where the system does not tell (Windows), it is what is likely."""
+    if not hasattr(select, "poll"):
+        return True
+    poll = select.poll()
+    poll.register(sys.stdout, 0)
+    return bool(poll.poll(0))
 
 
 def _parse(parser: argparse.ArgumentParser, argv: list[str]) -> argparse.Namespace:

@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 
 from ..errors import ConfigError
+from ..internals.shared_memory import empty_shared
 
 RESIZE_METHODS = ("pil", "fast")  # see `resize_image`
 
@@ -87,9 +88,7 @@ def to_tensor(pixels: np.ndarray, *, shared: bool = False) -> torch.Tensor:
     Args:
         shared: in memory that another process can be given as it is, where it would else be copied on its way.
     """
-    tensor = torch.empty(0, dtype=torch.uint8)
-    if shared:
-        tensor.set_(torch.UntypedStorage._new_shared(pixels.size))  # as torch's own collation in workers does
+    tensor = empty_shared(pixels.size) if shared else torch.empty(0, dtype=torch.uint8)
     tensor = tensor.resize_(3, *pixels.shape[:2])
     in_order = list(tensor.numpy())
     if pixels.strides[2] < 0:

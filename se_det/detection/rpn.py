@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -106,11 +107,10 @@ class RPN(nn.Module):
         anchors = self.anchor_generator(maps)
         sampled = None if truth is None else self.sample(anchors, truth)
         few = sampled is not None and self.rpn_head.prefers_sparse(sampled.at.shape[1], maps)
-        with torch.set_grad_enabled(torch.is_grad_enabled() and not few):
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not few), _casts_not_kept(maps[0].device.type, few):
             logits, deltas = self.rpn_head(maps, areas)
         losses = {}
         if few:
-            torch.clear_autocast_cache()  # of copies of the weights that know no gradient
             losses = self.losses(sampled, *self.rpn_head.forward_sparse(maps, areas, sampled.at))
         elif sampled is not None:
             losses = self.losses(sampled, *gather_anchors(logits, deltas, sampled.at))
@@ -218,6 +218,14 @@ class RPN(nn.Module):
             keep = batched_nms(image_boxes, image_scores, levels[at], self.nms_threshold)[:post_topk]
             results.append((image_boxes[keep], image_scores[keep]))
         return results
+
+
+def _casts_not_kept(device_type: str, wanted: bool) -> AbstractContextManager:
+    """Under autocast a pass without gradients leaves nothing behind: a copy of a weight made there knows no gradient,
+    and the next pass would take it for its own."""
+    if not wanted or not torch.is_autocast_enabled(device_type):
+        return nullcontext()
+    return torch.autocast(device_type, dtype=torch.get_autocast_dtype(device_type), cache_enabled=False)
 
 
 def gather_anchors(

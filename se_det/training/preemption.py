@@ -167,6 +167,8 @@ def forward_signals(pids: Sequence[int]) -> Iterator[list[signal.Signals]]:
 
     def pass_on(number: int, frame: FrameType | None) -> None:
         came.append(signal.Signals(number))
+        if os.name == "nt":  # Ctrl-C has come to them as well, and what `kill` does there is no request
+            return
         for pid in pids:
             try:
                 os.kill(pid, signal.SIGTERM)

@@ -237,11 +237,14 @@ def place_images(paths: list[Path], root: Path) -> tuple[Path, list[str]]:
     """The folder that holds all these files, `root` or the nearest above them all, and their names from there.
 
     Raises:
-        DataError: a name that is no UTF-8 text, which no JSON can hold.
+        DataError: a name that is no UTF-8 text, which no JSON can hold; or they are on several drives.
     """
     for path in paths:
         if not is_encodable(str(path)):
             raise DataError(f"The image {str(path)!a} has a name that is no UTF-8 text: rename it.")
     inside = all(folder.is_relative_to(root) for folder in {path.parent for path in paths})
-    folder = root if inside else Path(os.path.commonpath([path.parent for path in paths]))
-    return folder, [os.path.relpath(path, folder) for path in paths]
+    try:
+        folder = root if inside else Path(os.path.commonpath([path.parent for path in paths]))
+    except ValueError:  # on Windows
+        raise DataError("The images are on several drives, which one folder cannot hold: copy them to one.") from None
+    return folder, [Path(os.path.relpath(path, folder)).as_posix() for path in paths]
