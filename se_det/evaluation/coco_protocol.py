@@ -2,7 +2,7 @@
 
 The rules, and so the numbers, are pycocotools' COCOeval's. What takes the time there is gone through once for all area
 ranges and IoU thresholds: only pairs that overlap by the lowest threshold are looked at, and all cells (a class in an
-image, see `cell_overlaps`) take their turns together.
+image, see `overlaps`) take their turns together.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .cell_overlaps import Entries, Pairs, find_overlaps
+from .overlaps import Entries, Pairs, find_overlaps, rank_in_cells
 
 # As COCOeval computes them, to the last bit.
 THRESHOLDS = np.linspace(0.5, 0.95, 10)  # T of them
@@ -69,10 +69,7 @@ def accumulate(
     """
     order = np.argsort(objects.cell, kind="stable")
     objects, crowd = objects.take(order), crowd[order]
-    order = np.lexsort((-score, detections.cell))
-    cell = detections.cell[order]
-    first = np.flatnonzero(np.diff(cell, prepend=-1))
-    rank = np.arange(len(cell)) - np.repeat(first, np.diff(first, append=len(cell)))
+    order, rank = rank_in_cells(detections.cell, score)
     order, rank = order[rank < limits[-1]], rank[rank < limits[-1]]
     detections, score = detections.take(order), score[order]
 
