@@ -38,6 +38,7 @@ setup(
         "iopath>=0.1.7",
         "pycocotools",
         "opencv-python-headless",
+        "matplotlib",
         "safetensors",
         "tensorboard",
         "tqdm",

@@ -123,16 +123,14 @@ def _detector(config: str, overrides: Sequence[str], size: tuple[int, int]) -> l
 
 
 def _gates(args: argparse.Namespace) -> int:
-    import cv2
-
     from ..analysis.gate_statistics import collect_gate_statistics
-    from ..analysis.line_plot import draw_lines
     from ..backbones import create_backbone
     from ..config import load_config
     from ..config.overrides import parse_overrides
     from ..detection.build import build_bottom_up, check_model
     from ..errors import ConfigError
     from ..files import atomic_write, check_writable, write_json, write_text
+    from ..plots import plot_lines
     from ..weights import load_weights
 
     if not args.output or not args.weights:
@@ -160,9 +158,8 @@ def _gates(args: argparse.Namespace) -> int:
         write_json(output / "gates.json", found.as_dict())
 
     def save(name: str, series: list, **options: Any) -> None:
-        picture = draw_lines(series, y_label="mean activation", **options)
-        data = cv2.imencode(".png", picture)[1].tobytes()
-        atomic_write(output / f"{name}.png", lambda file: file.write(data))
+        picture = plot_lines(series, y_label="mean activation", **options)
+        atomic_write(output / f"{name}.png", lambda file: file.write(picture))
 
     for name, mean in found.mean.items():
         # In the order of the mean: by index, hundreds of channels would only be noise to the eye.
