@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from fuzz_documents import documents
@@ -117,11 +119,16 @@ def use_for_evaluation(dataset: CocoDataset, out: Path, *, report: bool) -> None
                 assert "<script>alert(1)" not in (out / "report.html").read_text()
 
 
+@cache
+def plot(sides: tuple[float, ...], classes: tuple[tuple[str, int], ...]) -> None:
+    plot_histograms(np.array(sides), classes, title="")
+
+
 def check_and_clean(path: Path, images: Path, out: Path) -> None:
     report = check_dataset(path, images)
     report.text().encode(errors="strict")
     json.dumps(report.as_dict())
-    plot_histograms(report.box_sides(), report.classes, title=str(path))
+    plot(tuple(report.box_sides()), tuple(report.classes))
     try:
         log_summary(cache_summary(report), path, images)
     except SeDetError as error:
