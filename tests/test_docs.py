@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ast
 import importlib.util
-import json
 import os
 import re
 import runpy
@@ -17,23 +16,21 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import cv2
-import numpy as np
 import pytest
 import torch
 from fvcore.common.config import CfgNode
-
-from .documents import LANGUAGES, PAGES, ROOT, Block, Command, blocks, commands, name_of
-
-sys.path.insert(0, str(ROOT / "datasets"))
 
 import se_det
 from se_det.backbones import create_model
 from se_det.classification.defaults import load_recipe
 from se_det.cli.main import COMMANDS, run_command
 from se_det.config import get_cfg, load_config, merge_overrides
+from se_det.config.defaults import DETECTRON2_ONLY
 from se_det.config.loading import flatten
 from se_det.config.overrides import parse_overrides, split_assignments
+
+from .doc_house import build_house
+from .documents import LANGUAGES, PAGES, ROOT, Block, Command, blocks, commands, name_of
 
 SCRIPTS = {
     "train_net": "train", "predict": "predict", "pretrain": "pretrain", "import_data": "import",
@@ -73,6 +70,8 @@ NOT_RUN = {
     "python tools/export_model.py --model se_resnet50 --weights se_resnet50.cadene": DOWNLOAD,
     "python tools/export_model.py --config-file configs/mask_rcnn_se_r50_fpn.yaml --weights output/model_final.pth "
     "--part detector": "takes a minute; tests/export does it with a small detector",
+    "python tools/train_net.py --config-file configs/mask_rcnn_r50_fpn.yaml MODEL.WEIGHTS zoo://": DOWNLOAD,
+    "python tools/analyze_model.py '*' --format csv": MINUTES,
     "python datasets/shape_baseline.py": MINUTES,
     "se-det train --plugin my_gate.py": "tests/test_extending.py runs such a command",
 }
@@ -115,9 +114,9 @@ STEPS = [
     "SOLVER.WARMUP_ITERS=0",
     "TEST.EVAL_PERIOD=1",
 ]
-SPLITS = ("train", "val")
-# Detectron2's own, of what the builtin engine does not have.
-OTHER_KEYS: set[str] = set()
+# Pages whose commands take more than a few seconds on the small data.
+SLOW = {"README.md", "model_zoo/README.md", "docs/backbones.md", "docs/export.md"}
+IMAGES = (12, 3)  # to train and to evaluate on
 CLASSIFIER = [
     "MODEL.NAME=se_resnet18",
     "SOLVER.IMS_PER_BATCH=4",
@@ -153,11 +152,11 @@ def test_named_commands_and_keys_exist(page: Path) -> None:
     for path in re.findall(r"`((?:tools|datasets|configs|se_det|tests)/[\w/]+\.\w+)", text):
         assert (ROOT / path).is_file(), f"{page.name} names {path}"
     defaults = [get_cfg(), load_recipe("modern"), load_recipe("rg_se_paper")]
-    known = {key for cfg in defaults for key, _ in flatten(cfg)} | OTHER_KEYS
-    sections = {key.rsplit(".", depth)[0] for key in known for depth in (1, 2) if key.count(".") >= depth}
+    known = {key for cfg in defaults for key, _ in flatten(cfg)}
+    known |= {key.rsplit(".", depth)[0] for key in known for depth in (1, 2) if key.count(".") >= depth}
     for code in re.findall(r"`([^`]+)`", re.sub(r"^```.*?^```", "", text, flags=re.M | re.S)):
         for key in re.findall(r"(?:MODEL|INPUT|DATASETS|DATALOADER|SOLVER|TEST)\.[A-Z][A-Z0-9_.]*[A-Z0-9]", code):
-            assert key in known | sections, f"{page.name}: there is no key {key}"
+            assert key in known or key.startswith(DETECTRON2_ONLY), f"{page.name}: there is no key {key}"
 
 
 ALL = [command for page in PAGES for command in commands(page)]
@@ -222,11 +221,14 @@ def check_config(args: Any) -> int:
     return 0
 
 
-RUN = [page for page in PAGES if any(reason_not_to_run(command) is None for command in commands(page))]
+def runnable(page: Path) -> Any:
+    """A page as a parameter of a test."""
+    return pytest.param(page, id=name_of(page), marks=[pytest.mark.slow] if name_of(page) in SLOW else [])
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("page", RUN, ids=name_of)
+@pytest.mark.parametrize(
+    "page", [runnable(page) for page in PAGES if set(map(reason_not_to_run, commands(page))) & {None}]
+)
 def test_commands_run(page: Path, place: Path, capsys: pytest.CaptureFixture) -> None:
     for command in commands(page):
         if reason_not_to_run(command) or is_missing(command):
@@ -235,7 +237,11 @@ def test_commands_run(page: Path, place: Path, capsys: pytest.CaptureFixture) ->
         called = of_se_det(command.words)
         if called is None:
             script, *words = command.words
-            monkey = [str(ROOT / script), *words, *(["--train", "6", "--val", "3"] if "make_shapes" in script else [])]
+            monkey = [
+                str(ROOT / script),
+                *words,
+                *(["--train", str(IMAGES[0]), "--val", str(IMAGES[1])] if "make_shapes" in script else []),
+            ]
             with pytest.MonkeyPatch.context() as patch:
                 patch.setattr(sys, "argv", monkey)
                 patch.syspath_prepend(str(ROOT / "datasets"))
@@ -253,13 +259,16 @@ def test_commands_run(page: Path, place: Path, capsys: pytest.CaptureFixture) ->
 
 def small(name: str, words: list[str]) -> list[str]:
     """The words of a command with others, by which it ends within seconds on the small data."""
-    start = [] if any(word.startswith("MODEL.WEIGHTS") for word in words) else ["MODEL.WEIGHTS="]
+    if name == "train" and "--eval-only" not in words:
+        # From a file of weights the norms are as there.
+        start = ["MODEL.RESNETS.NORM=FrozenBN"] if "MODEL.WEIGHTS" in words else ["MODEL.WEIGHTS="]
+        return [*words, "--overwrite", *DETECTOR, *STEPS, *start]
     if name == "train":
-        return [*words, *DETECTOR, *(["TEST.IMS_PER_BATCH=2"] if "--eval-only" in words else [*STEPS, *start])]
+        return [*words, *DETECTOR]
     if name == "predict":
         return [*words, "--limit", "2", *DETECTOR]
     if name == "pretrain" and not {"--evaluate", "--export"} & set(words):
-        return [*words, *CLASSIFIER]
+        return [*words, "--overwrite", *CLASSIFIER]
     if name in ("export", "analyze-model") and "--config-file" in words:
         return [*words, *(["--limit", "1"] if "--gates" in words else []), *DETECTOR]
     if "--gates" in words:
@@ -281,7 +290,6 @@ def python_blocks(page: Path) -> list[Block]:
     return [block for block in found if block.text.splitlines()[0].split("  #")[0] not in NOT_EXECUTED]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("page", [page for page in PAGES if python_blocks(page)], ids=name_of)
 def test_python_runs(page: Path, place: Path) -> None:
     import torchvision
@@ -301,45 +309,8 @@ def test_python_runs(page: Path, place: Path) -> None:
 @pytest.fixture(scope="session")
 def house(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the data and configs that the documents name, small; weights are not in it."""
-    from make_shapes import make_shapes
-
     root = tmp_path_factory.mktemp("house")
-    shapes = make_shapes(root / "datasets", 6, 3)
-    jsons = {split: json.loads((shapes / "annotations" / f"instances_{split}.json").read_text()) for split in SPLITS}
-    for split, content in jsons.items():
-        for other in (f"datasets/coco/{split}2017", f"data/images/{split}", f"{split}2017", f"coco/{split}2017"):
-            shutil.copytree(shapes / split, root / other)
-        for place in ("datasets/coco/annotations", "coco/annotations", "annotations", "."):
-            write(root / place / f"instances_{split}2017.json", content)
-        images = [image | {"file_name": f"{split}/{image['file_name']}"} for image in content["images"]]
-        write(root / "data" / f"{split}.json", content | {"images": images})
-    shutil.copytree(root / "data/images", root / "data/val_images")
-    (root / "J").symlink_to(root / "data/train.json")
-    (root / "D").symlink_to(root / "data/images")
-    export_csv(root, jsons["train"])
-    photo = shapes / "val" / jsons["val"]["images"][0]["file_name"]
-    for name in ("photo.jpg", "photos/a.jpg", "photos/b.jpg", "more/c.jpg", "a.jpg", "b.jpg"):
-        (root / name).parent.mkdir(exist_ok=True)
-        shutil.copy(photo, root / name)
-    video = cv2.VideoWriter(str(root / "film.mp4"), cv2.VideoWriter_fourcc(*"mp4v"), 5, (64, 64))
-    for level in (0, 99):
-        video.write(np.full((64, 64, 3), level, np.uint8))
-    video.release()
-    for split in SPLITS:
-        lines = []
-        for label in range(2):
-            for number in range(3):
-                path = root / "imagenet" / split / f"n0144076{label}" / f"{number}.jpg"
-                path.parent.mkdir(parents=True, exist_ok=True)
-                cv2.imwrite(str(path), np.full((48, 48, 3), 90 * label + number + 9 * (split == "val"), np.uint8))
-                lines.append(f"{path.relative_to(root)} {label}\n")
-        (root / f"{split}.txt").write_text("".join(lines))
-    (root / "imagenette").symlink_to(root / "imagenet")
-    (root / "configs").symlink_to(ROOT / "configs")
-    for name, config in {"F": "mask_rcnn_se_r50_fpn", "C": "mask_rcnn_se_r50_fpn", "my.yaml": "quickstart"}.items():
-        (root / name).symlink_to(ROOT / "configs" / f"{config}.yaml")
-    (root / "output/mine").mkdir(parents=True)
-    (root / "output/mine/config.yaml").write_text(load_config("configs/quickstart.yaml").dump())
+    build_house(root, *IMAGES)
     return root
 
 
@@ -362,8 +333,7 @@ def furnished(house: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
             Path("output", name).mkdir()
             shutil.copy("run/model_best.pth", f"output/{name}/model_best.pth")
         shutil.rmtree("run")
-        for name in ("model_final.pth", "W"):
-            shutil.copy("output/model_final.pth", name)
+        shutil.copy("output/model_final.pth", "model_final.pth")
         torch.save(create_model("se_resnet50").state_dict(), "se_resnet50.pth")
     return root
 
@@ -377,27 +347,6 @@ def place(furnished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> P
     monkeypatch.delenv("DETECTRON2_DATASETS", raising=False)
     torch.set_num_threads(1)
     return tmp_path / "house"
-
-
-def write(path: Path, content: Any) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(content))
-
-
-def export_csv(root: Path, content: dict[str, Any]) -> None:
-    """What a labelling tool exports, in the folders SRC and export."""
-    images = {image["id"]: image for image in content["images"]}
-    names = {category["id"]: category["name"] for category in content["categories"]}
-    rows = ["filename,width,height,class,xmin,ymin,xmax,ymax"]
-    for annotation in content["annotations"]:
-        image, (x, y, w, h) = images[annotation["image_id"]], annotation["bbox"]
-        size = image["width"], image["height"]
-        rows.append(
-            ",".join(map(str, (image["file_name"], *size, names[annotation["category_id"]], x, y, x + w, y + h)))
-        )
-    for name in ("SRC", "export"):
-        shutil.copytree(root / "datasets/shapes/train", root / name)
-        (root / name / "train.csv").write_text("\n".join(rows) + "\n")
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
