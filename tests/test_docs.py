@@ -115,7 +115,7 @@ STEPS = [
     "TEST.EVAL_PERIOD=1",
 ]
 # Pages whose commands take more than a few seconds on the small data.
-SLOW = {"README.md", "model_zoo/README.md", "docs/backbones.md", "docs/export.md"}
+SLOW = {"README.md", "docs/checks.md", "model_zoo/README.md", "docs/backbones.md", "docs/export.md"}
 IMAGES = (12, 3)  # to train and to evaluate on
 CLASSIFIER = [
     "MODEL.NAME=se_resnet18",
