@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .overlaps import Entries, Pairs, find_overlaps, rank_in_cells
+from .overlaps import ALMOST_ONE, Entries, Pairs, find_overlaps, rank_in_cells
 
 # As COCOeval computes them, to the last bit.
 THRESHOLDS = np.linspace(0.5, 0.95, 10)  # T of them
@@ -95,7 +95,7 @@ def _match(pairs: Pairs, cell: np.ndarray, crowd: np.ndarray, ignore: np.ndarray
     matched, ignored = (np.zeros((*shape, len(detection)), bool) for _ in range(2))
     taken = np.zeros((*shape, ignore.shape[1]), bool)
 
-    enough = overlap >= np.minimum(THRESHOLDS, 1 - 1e-10)[:, None]
+    enough = overlap >= np.minimum(THRESHOLDS, ALMOST_ONE)[:, None]
     # Of the pairs of a detection the one to take is that of the highest number here.
     preference = np.arange(len(thing)) + len(thing) * ~ignore[:, thing]
     starts = np.flatnonzero(np.diff(cell[detection], prepend=-1))

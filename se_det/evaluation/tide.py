@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from .coco_protocol import RECALLS
 from .overlaps import ImageOverlaps, match, same_class
 
 FOREGROUND, BACKGROUND = 0.5, 0.1
@@ -23,7 +24,6 @@ ERROR_TYPES = {
     "background": "nothing annotated is there",
     "missed": "an object that nothing of the above explains was not found",
 }
-RECALLS = np.linspace(0, 1, 101)
 
 
 @dataclass(frozen=True)
