@@ -15,7 +15,8 @@ from torch import nn
 from ..backbones.catalog import create_model
 from ..backbones.classifier import Classifier
 from ..config.paths import expand_path
-from ..data.images import check_pixels, read_image
+from ..data.images import read_image
+from ..data.pixels import check_pixels
 from ..errors import ConfigError, WeightsError
 from ..layers.fuse import fuse_for_inference
 from ..weights import load_weights, read_weights

@@ -11,7 +11,8 @@ import torch
 from fvcore.common.config import CfgNode
 
 from ..config.paths import expand_path, expand_paths
-from ..data.images import FORMATS, check_pixels, read_image
+from ..data.images import FORMATS, read_image
+from ..data.pixels import check_pixels
 from ..data.transforms import resize_image, short_side_size, to_tensor
 from ..detection import build_detector
 from ..detection.compilation import check_compiler, compile_backbone
