@@ -333,7 +333,8 @@ def furnished(house: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
             Path("output", name).mkdir()
             shutil.copy("run/model_best.pth", f"output/{name}/model_best.pth")
         shutil.rmtree("run")
-        shutil.copy("output/model_final.pth", "model_final.pth")
+        for name in ("model_final.pth", "output/model_best.pth"):
+            shutil.copy("output/model_final.pth", name)
         torch.save(create_model("se_resnet50").state_dict(), "se_resnet50.pth")
     return root
 
