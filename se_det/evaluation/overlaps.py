@@ -1,8 +1,8 @@
-"""Which detections overlap which objects, and by how much, over a whole data set at once.
+"""IoU of detections and ground-truth objects, over a whole data set at once.
 
-Detections are compared with the objects of their cell: a class in an image for the COCO protocol, a whole image
-for error kinds, confusion and ranking, which look across classes. Overlaps are pycocotools', to the last bit:
-intersection over union, over the detection alone where the object is a crowd.
+A detection is compared with the objects of its cell: of its class and image for the COCO protocol, of its image for
+error types, confusion matrix and ranking, which look across classes. The values are those of pycocotools, bit for bit:
+intersection over union, or over the detection's area if the object is a crowd.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ Shapes = np.ndarray | Sequence[dict[str, Any]]  # float64 (n, 4) XYWH px boxes, 
 
 @dataclass(frozen=True)
 class Entries:
-    """Detections or objects.
+    """Detections or ground-truth objects.
 
     Attributes:
-        cell: int64 (n,).
+        cell: int64 (n,), which of them are compared: equal for those that are.
         area: float64 (n,) px^2.
         shapes: boxes or masks.
     """
@@ -39,13 +39,13 @@ class Entries:
     shapes: Shapes
 
     def take(self, order: np.ndarray) -> Entries:
-        """Those at the positions `order`."""
+        """The entries at these indices."""
         return Entries(self.cell[order], self.area[order], _take(self.shapes, order))
 
 
 @dataclass(frozen=True)
 class Pairs:
-    """A detection (index), an object (index) of the same cell, and their overlap, by ascending detection."""
+    """Indices of a detection and an object of the same cell, and their IoU; sorted by detection."""
 
     detection: np.ndarray
     object: np.ndarray
@@ -53,10 +53,10 @@ class Pairs:
 
 
 def find_overlaps(detections: Entries, objects: Entries, crowd: np.ndarray, min_overlap: float) -> Pairs:
-    """The pairs of one cell that overlap by at least `min_overlap`.
+    """Find all pairs of a cell whose IoU is at least `min_overlap`.
 
     Args:
-        detections, objects: by ascending cell.
+        detections, objects: sorted by cell.
         crowd: bool, for each object.
         min_overlap: above 0; masks that cannot overlap so much are not compared.
     """
@@ -73,15 +73,15 @@ def find_overlaps(detections: Entries, objects: Entries, crowd: np.ndarray, min_
 
 @dataclass(frozen=True)
 class ImageOverlaps:
-    """One image: d detections, the surest first, and g annotated objects.
+    """One image: d detections, sorted by falling score, and g ground-truth objects.
 
     Attributes:
-        image_id: of the annotation file.
+        image_id: the id in the annotation file.
         scores: float64 (d,).
         classes: int64 (d,), class indices.
         truth_classes: int64 (g,).
         crowd: bool (g,).
-        iou: float64 (d, g); for a crowd the part of the detection that lies in it.
+        iou: float64 (d, g); for a crowd the share of the detection that lies in it.
     """
 
     image_id: Hashable
@@ -93,7 +93,7 @@ class ImageOverlaps:
 
 
 def image_overlaps(truth: GroundTruth, results: Iterable[dict[str, Any]], task: str) -> list[ImageOverlaps]:
-    """The overlaps of every image of `truth`, in its order.
+    """Compute the IoU of all detections and objects of each image, in the order of `truth`.
 
     Args:
         truth: the ground truth, with masks for task "segm".
@@ -128,10 +128,11 @@ def image_overlaps(truth: GroundTruth, results: Iterable[dict[str, Any]], task: 
 
 
 def match(overlaps: ImageOverlaps, threshold: float = 0.5) -> tuple[np.ndarray, np.ndarray]:
-    """What each detection finds by the COCO protocol: the free object of its class that it overlaps most.
+    """Match detections as the COCO protocol does: each to the unmatched object of its class with the highest IoU.
 
     Returns:
-        int64 (d,), the object found or -1, and bool (d,), which of the others are not counted as they lie in a crowd.
+        int64 (d,), the index of the matched object or -1; and bool (d,), which unmatched detections are ignored because
+        they lie in a crowd.
     """
     found = np.full(len(overlaps.scores), -1)
     ignored = np.zeros(len(overlaps.scores), bool)
@@ -153,20 +154,20 @@ def same_class(overlaps: ImageOverlaps) -> np.ndarray:
 
 
 def above_score(overlaps: ImageOverlaps, score: float) -> ImageOverlaps:
-    """The detections of at least this score alone."""
+    """Keep the detections whose score is at least `score`."""
     kept = overlaps.scores >= score
     return replace(overlaps, scores=overlaps.scores[kept], classes=overlaps.classes[kept], iou=overlaps.iou[kept])
 
 
 def rank_in_cells(cell: np.ndarray, score: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The order by cell and, within each, by falling score, and the position in its cell of each in that order."""
+    """The order by cell and then by falling score, and for each entry in that order its rank in the cell, from 0."""
     order = np.lexsort((-score, cell))
     first = np.flatnonzero(np.diff(cell[order], prepend=-1))
     return order, np.arange(len(order)) - np.repeat(first, np.diff(first, append=len(order)))
 
 
 def shapes_of(items: Sequence[dict[str, Any]], task: str) -> Shapes:
-    """What task "bbox" or "segm" compares of COCO results or of the annotations of a `GroundTruth`."""
+    """The boxes (task "bbox") or masks ("segm") of COCO results, or of the annotations of a `GroundTruth`."""
     if task == "segm":
         return [item["segmentation"] for item in items]
     return np.array([item["bbox"] for item in items], np.float64).reshape(-1, 4)
@@ -182,7 +183,7 @@ def _take(shapes: Shapes, order: np.ndarray) -> Shapes:
 
 
 def _pairs(detection_cells: np.ndarray, object_cells: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """All (detection, object) of one cell, some at a time."""
+    """All pairs (detection, object) of a cell, in chunks of about `PAIRS_AT_ONCE`."""
     first = np.searchsorted(object_cells, detection_cells, side="left")
     numbers = np.searchsorted(object_cells, detection_cells, side="right") - first
     ends = np.cumsum(numbers)
@@ -195,7 +196,7 @@ def _pairs(detection_cells: np.ndarray, object_cells: np.ndarray) -> Iterator[tu
 
 
 def _box_overlaps(detections: Entries, objects: Entries, crowd: np.ndarray, d: np.ndarray, o: np.ndarray) -> np.ndarray:
-    """The overlaps of the detections `d` and the objects `o`, pair by pair."""
+    """IoU of the pairs of detections `d` and objects `o`."""
     one, other = detections.shapes.take(d, axis=0), objects.shapes.take(o, axis=0)
     shared = _intersection(one, other)
     area = one[:, 2] * one[:, 3]
@@ -206,7 +207,7 @@ def _box_overlaps(detections: Entries, objects: Entries, crowd: np.ndarray, d: n
 def _mask_overlaps(
     detections: Entries, objects: Entries, crowd: np.ndarray, d: np.ndarray, o: np.ndarray
 ) -> np.ndarray:
-    """Likewise, cell by cell."""
+    """Likewise for masks, cell by cell."""
     overlap = np.zeros(len(d))
     for some in np.split(np.arange(len(d)), np.flatnonzero(np.diff(detections.cell[d])) + 1):
         rows, columns = np.unique(d[some]), np.unique(o[some])
@@ -216,7 +217,7 @@ def _mask_overlaps(
 
 
 def _table(shapes: Shapes, true_shapes: Shapes, crowd: np.ndarray) -> np.ndarray:
-    """float64 (d, g), of every detection with every object."""
+    """IoU of every detection with every object, float64 (d, g)."""
     if len(shapes) and len(true_shapes):
         return np.asarray(mask_tools.iou(shapes, true_shapes, crowd.tolist()))
     return np.zeros((len(shapes), len(true_shapes)))
@@ -225,12 +226,12 @@ def _table(shapes: Shapes, true_shapes: Shapes, crowd: np.ndarray) -> np.ndarray
 def _near_masks(
     detections: Entries, objects: Entries, crowd: np.ndarray, d: np.ndarray, o: np.ndarray, min_overlap: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Those of the pairs whose areas and extents leave it open that they overlap by `min_overlap`."""
+    """Drop the pairs whose IoU cannot reach `min_overlap`, judging by their areas and bounding boxes."""
     # The areas of the objects' own masks: a file may state others.
     area, other = detections.area[d], _unique(mask_areas, objects.shapes, o)
 
     def possible(shared: np.ndarray) -> np.ndarray:
-        """Whether masks that share so many px, or fewer, may overlap enough."""
+        """Whether masks that share at most so many px can reach `min_overlap`."""
         return shared >= min_overlap * np.where(crowd[o], area, area + other - shared)
 
     near = possible(np.minimum(area, other))
@@ -241,7 +242,7 @@ def _near_masks(
 
 
 def _intersection(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """px^2 that boxes XYWH (n, 4) share, pair by pair."""
+    """Intersection in px^2 of the pairs of XYWH boxes (n, 4)."""
     low = np.maximum(one[:, :2], other[:, :2])
     high = np.minimum(one[:, 2:] + one[:, :2], other[:, 2:] + other[:, :2])
     sides = high - low
@@ -249,13 +250,13 @@ def _intersection(one: np.ndarray, other: np.ndarray) -> np.ndarray:
 
 
 def _unique(compute: Callable[[list], np.ndarray], shapes: Sequence[Any], indices: np.ndarray) -> np.ndarray:
-    """`compute` of the shapes at `indices`, each computed once."""
+    """`compute` of the shapes at `indices`, once for each distinct index."""
     distinct, places = np.unique(indices, return_inverse=True)
     return compute([shapes[i] for i in distinct])[places]
 
 
 def _mask_extents(rles: Sequence[dict[str, Any]]) -> np.ndarray:
-    """float64 (n, 4), XYWH px of what holds each mask."""
+    """Bounding boxes of masks, float64 (n, 4), XYWH px."""
     return _in_calls(mask_tools.toBbox, rles).reshape(-1, 4)
 
 
