@@ -85,7 +85,7 @@ def count_multiply_adds(forward: Forward, x: torch.Tensor) -> int:
 
 
 def saved_bytes(forward: Forward, x: torch.Tensor, model: nn.Module) -> int:
-    """Bytes that autograd saves in `forward(x)`, without the weights of `model`."""
+    """Bytes that automatic differentiation keeps of `forward(x)`, without the weights of `model`."""
     weights = {_storage(t) for t in (*model.parameters(), *model.buffers())}
     kept: dict[int, torch.Tensor] = {}  # the tensors themselves, so that no storage's number is used again
 
@@ -100,7 +100,7 @@ def saved_bytes(forward: Forward, x: torch.Tensor, model: nn.Module) -> int:
 
 
 def peak_bytes(forward: Forward, x: torch.Tensor) -> int:
-    """Peak bytes of live tensors in `forward(x)`, including `x`."""
+    """The most bytes of tensors that exist at once in `forward(x)`, `x` among them."""
     tracker = _LiveTensors()
     tracker.note(x)
     with tracker:
@@ -113,7 +113,7 @@ def _storage(tensor: torch.Tensor) -> int:
 
 
 class _LiveTensors(TorchDispatchMode):
-    """Tracks the bytes of the storages that operations allocate, as long as a tensor refers to them."""
+    """Adds up the storages that operations make, for as long as a tensor refers to them."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -122,7 +122,7 @@ class _LiveTensors(TorchDispatchMode):
         self._references: dict[int, int] = {}
 
     def note(self, tensor: torch.Tensor) -> None:
-        """Count a tensor until it is freed."""
+        """Count a tensor until it is gone."""
         key, size = _storage(tensor), tensor.untyped_storage().nbytes()
         if key not in self._references:
             self._references[key] = 0

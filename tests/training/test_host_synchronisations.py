@@ -1,4 +1,4 @@
-"""How often a step of the training loop waits for the device: each has a line in docs/benchmarks.md."""
+"""How often a step of the training loop waits for the device: each has a line in docs/training.md."""
 
 from __future__ import annotations
 
