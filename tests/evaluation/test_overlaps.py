@@ -111,7 +111,7 @@ def test_every_image_is_pycocotools(tmp_path: Path, task: str, seed: int) -> Non
 @pytest.mark.usefixtures("pieces")
 @pytest.mark.parametrize("least", [0.05, 0.5])
 @pytest.mark.parametrize("task", ["bbox", "segm"])
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 def test_every_pair_of_a_cell_is_pycocotools(tmp_path: Path, task: str, seed: int, least: float) -> None:
     truth, results = random_set(tmp_path, seed, most=80)
 
