@@ -20,6 +20,7 @@ sys.path.insert(0, str(ROOT / "datasets"))
 from make_shapes import make_shapes
 
 SPLITS = ("train", "val")
+NAMES = ("person", "car", "dog", "cup", "book")  # what the documents call classes
 
 
 def build_house(root: Path, train: int, val: int) -> None:
@@ -27,6 +28,8 @@ def build_house(root: Path, train: int, val: int) -> None:
     shapes = make_shapes(root / "datasets", train, val)
     jsons = {split: json.loads((shapes / "annotations" / f"instances_{split}.json").read_text()) for split in SPLITS}
     for split, content in jsons.items():
+        for category, name in zip(content["categories"], NAMES, strict=True):
+            category["name"] = name
         for other in (f"datasets/coco/{split}2017", f"data/images/{split}", f"{split}2017", f"coco/{split}2017"):
             shutil.copytree(shapes / split, root / other)
         for place in ("datasets/coco/annotations", "coco/annotations", "annotations", "."):
