@@ -40,6 +40,7 @@ setup(
         "iopath>=0.1.7",
         "pycocotools",
         "opencv-python-headless",
+        "matplotlib",
         "safetensors",
         "tensorboard",
         "tqdm",

@@ -1,14 +1,14 @@
-"""Parameters, multiply-adds and memory of a network, without computing anything: on PyTorch's meta device.
+"""Parameters, multiply-adds and memory of a network, counted on PyTorch's meta device.
 
 Conventions:
 
 - Multiply-adds: one for each multiplication with a weight in convolutions and linear layers, and in matrix products
   and attention; for one image. Norms, activations, pooling, additions, the gates' scaling and biases are not counted,
   as in the papers.
-- Parameter memory: parameters and buffers, in their own types.
-- Training memory: what automatic differentiation keeps of one image's forward pass, each tensor once, without
-  weights. It grows with the batch; gradients, optimiser and workspaces come on top.
-- Inference memory: the most that exists at one moment of a forward pass of one image, without weights and workspaces.
+- Parameter memory: parameters and buffers, in their own dtypes.
+- Training memory: what autograd saves in the forward pass of one image, each tensor once, without weights. It grows
+  with the batch; gradients, optimizer state and workspaces are not counted.
+- Inference memory: the peak of live tensors in the forward pass of one image, without weights and workspaces.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ Forward = Callable[[torch.Tensor], Any]
 
 @dataclass(frozen=True)
 class Cost:
-    """Of one image; bytes are bytes."""
+    """Cost of one image."""
 
     parameters: int
     multiply_adds: int
@@ -40,17 +40,17 @@ class Cost:
     inference_bytes: int
 
     def as_dict(self) -> dict[str, int]:
-        """Its fields by name."""
+        """The fields by name."""
         return asdict(self)
 
 
 def measure(model: nn.Module, shape: tuple[int, ...], *, forward: Forward | None = None) -> Cost:
-    """The cost of `model`, which is moved to the meta device (its values are lost).
+    """Measure `model`, which is moved to the meta device (its values are lost) and left in evaluation mode.
 
     Args:
-        model: any network; left in evaluation mode.
-        shape: of the input of one image, without the batch: (3, H, W).
-        forward: what is run on a batch (N, *shape); by default the model.
+        model: any network.
+        shape: input shape of one image, without the batch: (3, H, W).
+        forward: called with a batch (N, *shape); the model by default.
     """
     model.to("meta")
     forward = forward or model
@@ -78,7 +78,7 @@ def _blank(images: int, shape: tuple[int, ...]) -> torch.Tensor:
 
 
 def count_multiply_adds(forward: Forward, x: torch.Tensor) -> int:
-    """Multiply-adds of `forward(x)`."""
+    """Count the multiply-adds of `forward(x)`."""
     counter = FlopCounterMode(display=False)
     with counter:
         forward(x)

@@ -93,7 +93,7 @@ def time_alternately(
 
     Args:
         warm_up: turns before them that are not counted.
-        around: of ways that must begin and end something in every turn, which is not counted.
+        context: by way, what is entered before each of its turns and left after it, outside the measured time.
     """
     device, context = torch.device(device), context or {}
     seconds: dict[str, list[float]] = {name: [] for name in ways}

@@ -21,13 +21,16 @@ COMMANDS = {
     "train": ("train", "train and evaluate a detector"),
     "pretrain": ("pretrain", "train and evaluate a classifier, whose backbone starts a detector"),
     "predict": ("predict", "detect objects in images and draw them"),
-    "import": ("import_data", "write a data set as a labelling tool exported it as COCO"),
+    "import": ("import_data", "convert the export of a labelling tool to COCO"),
     "check-data": ("check_data", "find everything that is wrong with a data set, before training"),
-    "analyze-model": ("analyze_model", "count what networks cost, and look at what their gates do"),
-    "convert-weights": ("convert_weights", "convert a weight file of another program, or to another program's names"),
-    "export": ("export", "write a network as ONNX or as a program of torch.export"),
+    "analyze-model": (
+        "analyze_model",
+        "count parameters, multiply-adds and memory of networks, and plot the activations of their gates",
+    ),
+    "convert-weights": ("convert_weights", "convert weight files from and to the formats of other programs"),
+    "export": ("export", "export a network to ONNX or torch.export"),
     "benchmark": ("benchmark", "measure time and memory"),
-    "doctor": ("doctor", "say what is installed and there, and what is missing and for what"),
+    "doctor": ("doctor", "print versions and devices, and what is missing and for what"),
 }
 
 

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from ..errors import ConfigError
-from .cell_overlaps import Entries, mask_areas
 from .coco_protocol import LIMITS, THRESHOLDS, Outcomes, accumulate
 from .ground_truth import GroundTruth, is_ignored
+from .overlaps import Entries, mask_areas, shapes_of
 
 TASKS = ("bbox", "segm")
 
@@ -84,16 +84,14 @@ def coco_scores(
     label = np.array([truth.category_numbers[result["category_id"]] for result in found], np.int64) - 1
     cells = [(a["category_id"] - 1) * images + a["image_id"] - 1 for a in annotations]
     # The size class of a detection is that of its mask for masks and of its box for boxes.
-    if task == "segm":
-        shapes: Any = [result["segmentation"] for result in found]
-        area = mask_areas(shapes)
-        true_shapes: Any = [a["segmentation"] for a in annotations]
-    else:
-        shapes = np.array([result["bbox"] for result in found], np.float64).reshape(-1, 4)
-        area = shapes[:, 2] * shapes[:, 3]
-        true_shapes = np.array([a["bbox"] for a in annotations], np.float64).reshape(-1, 4)
+    shapes = shapes_of(found, task)
+    area = mask_areas(shapes) if task == "segm" else shapes[:, 2] * shapes[:, 3]
     accumulated = accumulate(
-        Entries(np.array(cells, np.int64), np.array([a["area"] for a in annotations], np.float64), true_shapes),
+        Entries(
+            np.array(cells, np.int64),
+            np.array([a["area"] for a in annotations], np.float64),
+            shapes_of(annotations, task),
+        ),
         np.array([is_ignored(a, task) for a in annotations], bool),
         Entries(label * images + image, area, shapes),
         score,

@@ -2,7 +2,7 @@
 
 The rules, and so the numbers, are pycocotools' COCOeval's. What takes the time there is gone through once for all area
 ranges and IoU thresholds: only pairs that overlap by the lowest threshold are looked at, and all cells (a class in an
-image, see `cell_overlaps`) take their turns together.
+image, see `overlaps`) take their turns together.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .cell_overlaps import Entries, Pairs, find_overlaps
+from .overlaps import ALMOST_ONE, Entries, Pairs, find_overlaps, rank_in_cells
 
 # As COCOeval computes them, to the last bit.
 THRESHOLDS = np.linspace(0.5, 0.95, 10)  # T of them
@@ -89,10 +89,7 @@ def accumulate(
     """
     order = np.argsort(objects.cell, kind="stable")
     objects, crowd = objects.take(order), crowd[order]
-    order = np.lexsort((-score, detections.cell))
-    cell = detections.cell[order]
-    first = np.flatnonzero(np.diff(cell, prepend=-1))
-    rank = np.arange(len(cell)) - np.repeat(first, np.diff(first, append=len(cell)))
+    order, rank = rank_in_cells(detections.cell, score)
     order, rank = order[rank < limits[-1]], rank[rank < limits[-1]]
     detections, score = detections.take(order), score[order]
 
@@ -120,7 +117,7 @@ def _match(pairs: Pairs, cell: np.ndarray, crowd: np.ndarray, ignore: np.ndarray
     matched, ignored = (np.zeros((*shape, len(detection)), bool) for _ in range(2))
     taken = np.zeros((*shape, ignore.shape[1]), bool)
 
-    enough = overlap >= np.minimum(THRESHOLDS, 1 - 1e-10)[:, None]
+    enough = overlap >= np.minimum(THRESHOLDS, ALMOST_ONE)[:, None]
     # Of the pairs of a detection the one to take is that of the highest number here.
     preference = np.arange(len(thing)) + len(thing) * ~ignore[:, thing]
     starts = np.flatnonzero(np.diff(cell[detection], prepend=-1))

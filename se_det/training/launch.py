@@ -105,7 +105,7 @@ def spawn(
     Raises:
         SeDetError: the first one that any of them was refused with; the others are ended.
         TrainingError: one of them was killed; or all were ended by a signal.
-        ProcessRaisedException: one of them failed in a way that nobody foresaw, with its traceback.
+        torch.multiprocessing.ProcessRaisedException: one of them failed with another error; has its traceback.
     """
     # One for each process: it ends with its process, and none waits for another's.
     pipes = [mp.get_context("spawn").Pipe(duplex=False) for _ in range(processes)]

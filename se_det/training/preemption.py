@@ -42,10 +42,10 @@ class StopRequest:
     """Whether the run was asked to end. Several processes agree on it, so that they leave after the same step.
 
     Args:
-        otherwise: how a signal ends the run while it is not awaited.
+        default_message: says how a signal ends the run outside of `deferred`.
 
     Attributes:
-        asked: the signal that asked.
+        signal: the signal that was received; None so far.
     """
 
     def __init__(self, default_message: str = "before or after its steps, with nothing to save.") -> None:
@@ -128,7 +128,7 @@ def stop_on_signals(*default_message: str) -> Iterator[StopRequest]:
     does.
 
     Args:
-        otherwise: of `StopRequest`.
+        default_message: see `StopRequest`.
 
     Raises:
         TrainingError: what is inside was left at once: at a signal while no steps are made, or at a second Ctrl-C.

@@ -204,7 +204,7 @@ class Evaluation:
         """Evaluate `model`, with its averaged weights where there are any.
 
         Raises:
-            EvaluationLeft: the run was asked to end.
+            EvaluationStopped: the run was asked to end.
         """
         if ema is None:
             return self._evaluate(model)

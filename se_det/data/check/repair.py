@@ -21,7 +21,7 @@ from ..annotation_marks import is_set
 from ..coco_checks import leaves_folder
 from ..coco_json import PACKED, as_numpy
 from ..deep_images import full_scale, read_deep, to_8_bits
-from ..polygon_holes import even_odd_area, polygon_area
+from ..polygons import even_odd_area, polygon_area
 from .findings import is_number
 from .geometry import as_boxes
 from .image_entries import odd_ids
