@@ -55,7 +55,7 @@ def open_own_data(source: str | Path, output: str | Path) -> OwnData:
         DataError: its format is not known, it has a fault, or nothing to train on.
     """
     data = open_data(source)
-    logger.info("%s", data.summary())
+    _log_summary(data)
     train = data.splits.get("train") or next(
         (split for name, split in data.splits.items() if name not in (*VALIDATION, "test")), None
     )
@@ -148,7 +148,7 @@ def evaluation_config(source: str | Path | None, weights: str, overrides: Sequen
     if source is None:
         return cfg
     data = open_data(source)
-    logger.info("%s", data.summary())
+    _log_summary(data)
     split = validation_split(data) or data.splits.get("test")
     held_out = Path(cfg.DATASETS.VAL_JSON)
     if split is None and held_out.parent.name == SPLIT and held_out.is_file():
@@ -163,6 +163,11 @@ def evaluation_config(source: str | Path | None, weights: str, overrides: Sequen
         )  # fmt: skip
     merge_overrides(cfg, ["DATASETS.VAL_JSON", str(split.json_path), "DATASETS.VAL_IMAGES", str(split.images_folder)])
     return cfg
+
+
+def _log_summary(data: OpenedData) -> None:
+    for line in data.summary().splitlines():
+        logger.info("%s", line)
 
 
 def _check_goal(task: str | None, minutes: float | None, epochs: float | None) -> None:

@@ -221,7 +221,7 @@ def _decide_length(
         reason = f"{epochs:g} passes over {data.images} images"
     choices.set(reason, SOLVER__MAX_ITER=steps)
     steps = choices.get("SOLVER.MAX_ITER")
-    choices.set(f"a twentieth of {steps} steps", SOLVER__WARMUP_ITERS=min(max(steps // 20, 10), 1000))
+    choices.set(f"a twentieth of {steps} steps", SOLVER__WARMUP_ITERS=min(max(steps // 20, 10), steps // 2, 1000))
     # The average reaches over a twentieth of the run.
     decay = round(1 - 20 / max(steps, 200), 5)
     choices.set(f"an average over a twentieth of {steps} steps", SOLVER__EMA__DECAY=min(decay, 0.9998))
