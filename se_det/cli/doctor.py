@@ -12,8 +12,8 @@ from pathlib import Path
 
 REQUIRED = {
     "torch": "everything", "torchvision": "NMS and RoIAlign", "numpy": "everything", "pillow": "reading images",
-    "fvcore": "configs", "pycocotools": "masks", "opencv": "decoding and drawing",
-    "safetensors": "safetensors weights", "tensorboard": "training curves", "matplotlib": "plots", "tqdm": "progress bars",
+    "fvcore": "configs", "pycocotools": "masks", "opencv": "decoding and drawing", "matplotlib": "plots",
+    "safetensors": "safetensors weights", "tensorboard": "training curves", "tqdm": "progress bars",
 }  # fmt: skip
 OPTIONAL = {
     "detectron2": "--engine detectron2", "timm": "timm/<name> backbones", "onnx": "ONNX export",
