@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 DPI = 100
 WIDTH = 960  # px
 LINES_HEIGHT, SIZES_HEIGHT, BAR_HEIGHT = 400, 330, 17
-MAX_LEGEND, MAX_CLASSES = 16, 100
+MAX_LEGEND, MAX_CLASSES = 15, 100
 BINS = 2.0 ** np.arange(0, 11.5, 0.5)  # px, of box sizes
 SIZES = (("small", 0, 32), ("medium", 32, 96), ("large", 96, np.inf))  # COCO's, px
 
@@ -34,7 +34,7 @@ def plot_lines(
     """Plot named series over 0, 1, 2, ...
 
     Args:
-        series: (name, values), all of one length; drawn in this order. The legend names the first 16.
+        series: (name, values), all of one length; drawn in this order. The legend names the first 15.
         bold: the series that is drawn black and thick, and always named.
 
     Returns:
@@ -46,7 +46,7 @@ def plot_lines(
     for name, values in series:
         style = {"color": "black", "linewidth": 2} if name == bold else {"linewidth": 1.2}
         lines.append((name, *axes.plot(np.clip(values, *y_range), **style)))
-    shown = lines if len(lines) <= MAX_LEGEND else [*lines[: MAX_LEGEND - 1], lines[-1]]
+    shown = [line for number, line in enumerate(lines) if number < MAX_LEGEND or line[0] == bold]
     legend = figure.legend([line for _, line in shown], [" "] * len(shown), loc="outside right upper", frameon=False)
     names, fonts = _drawable([_shortened(name, 18) for name, _ in shown])
     for text, name in zip(legend.get_texts(), names):

@@ -50,7 +50,7 @@ def test_lines_are_where_the_values_are(figures):
 
 
 def test_the_legend_names_any_name(figures):
-    series = [(name, [0.1, 0.2]) for name in [*NAMES, *map(str, range(20)), "all"]]
+    series = [(name, [0.1, 0.2]) for name in [*NAMES, *map(str, range(20)), "all", "last"]]
     plots.plot_lines(series, title="$犬", x_label="", y_label="", bold="all")
     texts = [text.get_text() for text in figures[0].legends[0].get_texts()]
     assert texts[:8] == [shown(name, 18) for name in NAMES] and texts[-1] == "all" and len(texts) == 16

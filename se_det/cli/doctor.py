@@ -15,7 +15,7 @@ from ..system import cpu_fields, usable_cpus
 
 REQUIRED = {
     "torch": "everything", "torchvision": "NMS and RoIAlign", "numpy": "everything", "pillow": "reading images",
-    "fvcore": "configs", "pycocotools": "masks", "opencv": "decoding and drawing",
+    "fvcore": "configs", "pycocotools": "masks", "opencv": "decoding and drawing", "matplotlib": "plots",
     "safetensors": "safetensors weights", "tensorboard": "training curves", "tqdm": "progress bars",
     "filelock": "output folders and downloads of one process at a time", "psutil": "memory, on Windows",
 }  # fmt: skip
