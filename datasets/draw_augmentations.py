@@ -87,8 +87,9 @@ def cell(image: np.ndarray, caption: str) -> np.ndarray:
 def main() -> None:
     """See the module."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--json", default=str(FOLDER / "shapes/annotations/instances_train.json"), help="a COCO file with masks")
-    parser.add_argument("--images", default=str(FOLDER / "shapes" / "train"), help="the folder of its images")
+    shapes = FOLDER / "shapes"
+    parser.add_argument("--json", default=str(shapes / "annotations/instances_train.json"), help="a COCO file")
+    parser.add_argument("--images", default=str(shapes / "train"), help="the folder of its images")
     parser.add_argument("--image", type=int, default=5, metavar="N", help="which image, counted from 0")
     parser.add_argument("--number", type=int, default=0, metavar="N", help="another one draws other numbers")
     parser.add_argument("--output", default=str(FOLDER.parent / "docs" / "images" / "augmentations.jpg"))

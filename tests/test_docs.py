@@ -88,6 +88,7 @@ REPLACED = {
     'model = se_det.create_model(\n    "se_resnet50", weights="se_resnet50.cadene"\n)': ("", DOWNLOAD),
     'se_det.load_weights(model, "zoo://se_resnet50.cadene")': ("", DOWNLOAD),
     'model = torchvision.models.resnet50(weights="IMAGENET1K_V2")': ("model = torchvision.models.resnet50()", DOWNLOAD),
+    "result.to_supervision()": ("", "needs supervision"),
     'backbone = se_det.create_backbone("timm/convnext_tiny"': ("", "needs timm, as tests/backbones does"),
 }  # fmt: skip
 # Blocks of Python that are not run, by their first line.

@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+import torch
 from torch.utils.data import get_worker_info
 
 from ..errors import DataError
@@ -16,7 +17,7 @@ from .coco_dataset import CocoDataset, ImageInfo
 from .images import read_image
 from .rle import bitmap
 from .samplers import Item
-from .transforms import resize_image, short_side_size, to_tensor
+from .transforms import empty_tensor, resize_image, short_side_size, to_tensor
 
 PARTNER = 3  # among the seeds of a sample's partners; 2 is in `skipping`
 
@@ -205,7 +206,16 @@ def _instances(sample: Sample) -> dict[str, Any]:
             "polygons": masks.polygons,
             "polygon_points": masks.polygon_points,
             "polygon_owner": masks.polygon_owner,
-            "bitmaps": np.stack(masks.bitmaps) if len(masks.bitmaps) else np.zeros((0, height, width), np.uint8),
+            "bitmaps": _stacked(masks.bitmaps, height, width),
             "bitmap_owner": masks.bitmap_owner,
         }
     return instances
+
+
+def _stacked(bitmaps: Sequence[np.ndarray], height: int, width: int) -> np.ndarray | torch.Tensor:
+    """uint8 (b, height, width). In a worker they are put into memory that is handed over as it is: a megabyte each."""
+    if not len(bitmaps) or get_worker_info() is None:
+        return np.stack(bitmaps) if len(bitmaps) else np.zeros((0, height, width), np.uint8)
+    result = empty_tensor(len(bitmaps), height, width, shared=True)
+    np.stack(bitmaps, out=result.numpy())
+    return result

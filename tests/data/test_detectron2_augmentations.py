@@ -8,10 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from augmentation_samples import random_sample
 
+from se_det.config import get_cfg, merge_overrides
 from se_det.data import read_coco
-from se_det.data.augmentations import AUGMENTATIONS, Sample
+from se_det.data.augmentations import AUGMENTATIONS, Sample, build_augmentations
 from se_det.data.augmentations.crop import RandomCrop
 from se_det.data.augmentations.fixed_size_crop import FixedSizeCrop
 from se_det.data.augmentations.large_scale_jitter import LargeScaleJitter
@@ -19,7 +21,7 @@ from se_det.data.augmentations.polygon_clip import clip_polygons
 from se_det.data.augmentations.resize_scale import ResizeScale
 from se_det.data.augmentations.rotation import RandomRotation, Rotation
 from se_det.data.epochs import repeat_factors
-from se_det.data.samples import _instances
+from se_det.data.samples import TrainDataset, _instances
 
 pytestmark = pytest.mark.detectron2
 SAMPLES = 400
@@ -201,3 +203,46 @@ def test_real_polygons_are_cut_as_detectron2s(shared_data: Path, monkeypatch: py
             compared += 1
             pieces_of_cut += len(ours) > 1
     assert pieces_of_cut > 20
+
+
+@pytest.mark.shared_data
+@pytest.mark.parametrize(
+    "crop", [("relative_range", [0.5, 0.5]), ("absolute", [300, 400]), ("absolute_range", [200, 500])]
+)
+def test_the_crop_node_is_detectron2s_mapper(shared_data: Path, monkeypatch: pytest.MonkeyPatch, crop: tuple) -> None:
+    """From the same config, photos with everything that is annotated."""
+    pytest.importorskip("detectron2")
+    pytest.importorskip("shapely")
+    from detectron2.config import get_cfg as get_their_cfg
+    from detectron2.data import DatasetMapper
+    from detectron2.data.datasets import load_coco_json
+    from shapely.geometry import Polygon
+
+    json, images = shared_data / "coco/annotations/instances_train2017.json", shared_data / "coco/train2017"
+    dataset = read_coco(json, images).drop_empty()
+    records = {record["image_id"]: record for record in load_coco_json(str(json), str(images), "se_det_crop")}
+    keys = ["INPUT.CROP.ENABLED", True, "INPUT.CROP.TYPE", crop[0], "INPUT.CROP.SIZE", crop[1], "MODEL.MASK_ON", True,
+            "INPUT.MIN_SIZE_TRAIN", (240, 320), "INPUT.MAX_SIZE_TRAIN", 500]  # fmt: skip
+    theirs, ours = get_their_cfg(), get_cfg()
+    theirs.merge_from_list(keys)
+    merge_overrides(ours, keys)
+    mapper = DatasetMapper(theirs, is_train=True)
+    samples = TrainDataset([dataset], augmentations=build_augmentations(ours), seed=3, format="BGR", masks=True)
+    sound = 0
+    for at in range(len(dataset)):
+        record = records[dataset.image(at).id]
+        with monkeypatch.context() as patch:
+            random = np.random.default_rng((3, at))
+            detectron2_draws_from(random, patch)
+            patch.setattr(np.random, "choice", lambda values, random=random: values[random.integers(len(values))])
+            expected = mapper(record)
+        found = samples[(at, at)]
+        assert torch.equal(found["image"], expected["image"])
+        polygons = [p for a in record["annotations"] if not a["iscrowd"] for p in a["segmentation"]]
+        if not all(Polygon(np.reshape(p, (-1, 2))).is_valid for p in polygons):
+            continue
+        sound += 1
+        np.testing.assert_array_equal(found["instances"]["gt_classes"], expected["instances"].gt_classes.numpy())
+        boxes = expected["instances"].gt_boxes.tensor.numpy()
+        np.testing.assert_allclose(found["instances"]["gt_boxes"], boxes, atol=1e-3)
+    assert sound > 10
