@@ -30,11 +30,11 @@ CPU_FLAGS = {"avx2": "AVX2", "avx512f": "AVX512", "avx512_bf16": "AVX512 bf16", 
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The command takes none."""
+    """No arguments."""
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print what there is; a thing that is missing is said and no failure."""
+    """Print what there is; missing things are reported and are no failure."""
     lines, missing = [], []
     _versions(lines, missing)
     _devices(lines)

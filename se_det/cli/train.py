@@ -81,7 +81,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _split_words(words: Sequence[str]) -> tuple[str | None, list[str]]:
-    """The data set, which is the first word where that is there or no key, and the keys with their values."""
+    """Split the words into the data set (the first, if it exists or is not a config key) and the overrides."""
     from ..config.overrides import is_assignment, is_key, parse_overrides
 
     if words and not is_assignment(words[0]) and (Path(words[0]).exists() or not is_key(words[0])):
@@ -98,7 +98,7 @@ def _config(args: argparse.Namespace, data: str | None, overrides: list[str]) ->
     if args.config_file:
         for option in ("model", "task", "minutes", "epochs"):
             if getattr(args, option) is not None:
-                raise ConfigError(f"--{option} is for a recipe, and --config-file says it all: give one of them.")
+                raise ConfigError(f"--{option} is for training without a config: drop it, or --config-file.")
         cfg = load_config(args.config_file, overrides, defaults=_defaults(args.engine))
         if data is not None:
             from ..training.own_data import open_own_data

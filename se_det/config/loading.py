@@ -220,7 +220,7 @@ def parse_yaml(text: str, source: str | Path) -> dict[str, Any]:
 
 
 class _UniqueKeyLoader(yaml.SafeLoader):
-    """The safe loader, which besides refuses a key that stands twice (YAML would keep the last one silently)."""
+    """The safe loader, which besides refuses a key that is used twice (YAML would keep the last one silently)."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
         seen: set[Any] = set()
@@ -228,7 +228,7 @@ class _UniqueKeyLoader(yaml.SafeLoader):
             if isinstance(key_node, yaml.ScalarNode):
                 if key_node.value in seen and key_node.value != "<<":
                     raise yaml.constructor.ConstructorError(
-                        None, None, f"key '{key_node.value}' stands twice", key_node.start_mark
+                        None, None, f"key '{key_node.value}' is used twice", key_node.start_mark
                     )
                 seen.add(key_node.value)
         return super().construct_mapping(node, deep)

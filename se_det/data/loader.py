@@ -206,6 +206,6 @@ def _check_masks(datasets: Sequence[CocoDataset]) -> None:
             )
         if lacking:
             logger.warning(
-                "%s: %d of %d annotations have no segmentation: their boxes are learned, and masks from the others.",
+                "%s: %d of %d annotations have no segmentation: they train the box head only, and the others the mask head too.",
                 dataset.json_path, lacking, total,
             )  # fmt: skip

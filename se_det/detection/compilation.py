@@ -39,7 +39,9 @@ def compile_backbone(model: GeneralizedRCNN) -> GeneralizedRCNN:
     Gates are then the plain formula, which the compiler fuses itself. Results are equal up to rounding.
     """
     if model.device.type == "cpu" and next(model.backbone.parameters()).dtype == torch.float32:
-        logger.warning("TEST.COMPILE is True: in float32 on a CPU compiled networks measured slower than others.")
+        logger.warning(
+            "TEST.COMPILE is True: compiled networks were slower than eager ones in float32 on the CPUs that were measured."
+        )
     model.backbone.features = CompiledFeatures(model.backbone)
     return model
 

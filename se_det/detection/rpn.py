@@ -207,9 +207,9 @@ class RPN(nn.Module):
             )
         if not is_traced() and not all_finite and not min(counts):
             raise WeightsError(
-                "No proposal that the detector computes for an image is finite. Its weights are, so they overflow in "
-                "this precision (TEST.PRECISION, SOLVER.AMP.DTYPE), or the training has diverged: use TEST.PRECISION "
-                "float32, or an earlier checkpoint."
+                "No usable proposal is left for an image, and some are not finite although the weights are: activations "
+                "overflow in this precision (TEST.PRECISION, SOLVER.AMP.DTYPE), or the training has diverged. Use "
+                "TEST.PRECISION float32, or an earlier checkpoint."
             )
         results = []
         for row, count in enumerate(counts):

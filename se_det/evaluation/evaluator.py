@@ -103,7 +103,7 @@ def build_evaluators(cfg: CfgNode, dataset: Any, folder: str | Path | None) -> E
     """Those that TEST.EVALUATORS names, on one data set.
 
     Raises:
-        ConfigError: a name is unknown or stands twice, or there is none.
+        ConfigError: a name is unknown or is used twice, or there is none.
     """
     names = list(cfg.TEST.EVALUATORS)
     if not names or len(set(names)) < len(names):

@@ -49,7 +49,7 @@ def train(
 
     Args:
         model: takes a list of samples and returns a dict of 0-d terms, of which those called `loss...` are added up and
-            the others are only told; may be wrapped for several processes.
+            the others are only logged; may be wrapped for several processes.
         batches: micro-batches, `accumulate` of them for each step.
         learning_rate: of a step, from 0.
         seed: with the step and the process it decides every random number of the step.

@@ -100,7 +100,7 @@ def recipe_config(
         output: OUTPUT_DIR.
         overrides: `[key, value, ...]` of the user's, which the recipe leaves as they are.
         model: a shipped config, or a model's name such as rg_se_resnet50; None lets the machine decide.
-        task: one of `TASKS`; None is masks where most objects have one.
+        task: one of `TASKS`; None: masks if more than half of the objects have one, else boxes.
         minutes, epochs: how long; at most one of them.
         device: as MODEL.DEVICE; None takes a GPU where there is one.
 
@@ -201,6 +201,6 @@ def _model(model: str | None, device: str) -> tuple[str, list[str]]:
     if model in list_models():
         return base_config("cpu", lambda weights: False), ["MODEL.BACKBONE.NAME", model, "MODEL.GATE.NAME", "none"]
     raise ConfigError(
-        f"--model '{model}' is neither a shipped config nor a model.{suggestion(model, list_models())} "
+        f"--model '{model}' is neither a shipped config nor a known model.{suggestion(model, list_models())} "
         "se_det.list_models() lists the models."
     )

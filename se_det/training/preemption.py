@@ -1,4 +1,9 @@
-"""Leaving a run when asked to: SIGTERM, which schedulers send before they take the machine away, and Ctrl-C."""
+"""Leaving a run when asked to: SIGTERM, which schedulers send before they take the machine away, and Ctrl-C.
+
+What outlives SIGKILL is elsewhere: files are replaced whole (`files.atomic_write`), the newest readable checkpoint is
+resumed (`checkpoint.Checkpointer`), a killed run's remains are cleared (`output_folder`), and no worker is left behind
+(`data.worker_loader`). docs/faults.md tells all of it.
+"""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ def build_splits(reading: Reading, sizes: ImageSizes) -> tuple[dict[str, BuiltSp
     """Read all pictures of all splits, and settle the classes.
 
     Raises:
-        DataError: a picture stands twice in a split, has another size than its annotations say, or cannot be read.
+        DataError: a picture is used twice in a split, has another size than its annotations say, or cannot be read.
     """
     built = {name: _build(name, pictures, sizes, reading.skipped) for name, pictures in reading.splits.items()}
     if reading.categories is not None:
@@ -83,7 +83,7 @@ def _build(name: str, pictures: Iterable[Picture], sizes: ImageSizes, skipped: C
         for picture in some:
             if picture.path in places:
                 raise DataError(
-                    f"{picture.where}: the image {picture.path} stands twice in the split {name!r} (also in "
+                    f"{picture.where}: the image {picture.path} is used twice in the split {name!r} (also in "
                     f"{places[picture.path]}): remove one of the two."
                 )
             places[picture.path] = picture.where
