@@ -206,6 +206,6 @@ def _check_masks(datasets: Sequence[CocoDataset]) -> None:
             )
         if lacking:
             logger.warning(
-                "%s: %d of %d annotations have no segmentation: they train the box head only, and the others the mask head too.",
+                "%s: %d of %d annotations have no segmentation: they train the box head only.",
                 dataset.json_path, lacking, total,
             )  # fmt: skip

@@ -39,9 +39,7 @@ def compile_backbone(model: GeneralizedRCNN) -> GeneralizedRCNN:
     Gates are then the plain formula, which the compiler fuses itself. Results are equal up to rounding.
     """
     if model.device.type == "cpu" and next(model.backbone.parameters()).dtype == torch.float32:
-        logger.warning(
-            "TEST.COMPILE is True: compiled networks were slower than eager ones in float32 on the CPUs that were measured."
-        )
+        logger.warning("TEST.COMPILE is True: on the CPUs that were measured, float32 networks became slower by it.")
     model.backbone.features = CompiledFeatures(model.backbone)
     return model
 

@@ -207,7 +207,7 @@ class RPN(nn.Module):
             )
         if not is_traced() and not all_finite and not min(counts):
             raise WeightsError(
-                "No usable proposal is left for an image, and some are not finite although the weights are: activations "
+                "No usable proposal is left for an image; some are not finite although the weights are: activations "
                 "overflow in this precision (TEST.PRECISION, SOLVER.AMP.DTYPE), or the training has diverged. Use "
                 "TEST.PRECISION float32, or an earlier checkpoint."
             )

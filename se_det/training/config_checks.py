@@ -32,7 +32,7 @@ logger = logging.getLogger(__name__)
 
 
 def check_training(cfg: CfgNode, world_size: int) -> None:
-    """Refuse what cannot train on `world_size` processes on cfg.MODEL.DEVICE; warn about what is unlikely to train well.
+    """Refuse what cannot train on `world_size` processes on cfg.MODEL.DEVICE; warn of what is unlikely to train well.
 
     Raises:
         ConfigError: naming the keys, their values and the remedy.

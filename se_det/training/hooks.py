@@ -139,7 +139,8 @@ class PeriodicActions:
         metric = self._best_metric or next((name for name in flat if name.endswith("/AP")), next(iter(flat), ""))
         if metric not in flat:
             raise ConfigError(
-                f"TEST.BEST_METRIC '{metric}' is not a metric of this evaluation, which has {', '.join(list(flat)[:12])}."
+                f"TEST.BEST_METRIC '{metric}' is not a metric of this evaluation, which has "
+                f"{', '.join(list(flat)[:12])}."
             )
         value, before = flat[metric], self.best["value"]
         self.best.update(metric=metric, evaluated=step)

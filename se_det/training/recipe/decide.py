@@ -94,7 +94,7 @@ def decide(
 
     Args:
         cfg: the base config, with what the user set.
-        seconds: how long a step of a config takes, measured; it is asked last. None: the length comes from a number of epochs.
+        seconds: how long a step of a config takes, measured; it is asked last. None: epochs give the length.
     """
     choices = Choices(cfg)
     pretrained = bool(cfg.MODEL.WEIGHTS) and machine.weights
