@@ -6,7 +6,7 @@ Its numbers come from the trials in docs/recipe.md, unless a comment names anoth
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,8 +23,9 @@ SMALL = "quickstart.yaml"  # the base config that is trained from scratch, in mi
 MEDIUM = "faster_rcnn_se_r18_fpn.yaml"  # the one that starts from ImageNet weights on a CPU
 LARGE = "faster_rcnn_se_r50_fpn.yaml"  # and on an accelerator
 LEAST_RECALL = 0.95  # of the anchors as they are; below, others are chosen
+ENOUGH = 8000  # images to be seen before more pixels of each bring more
 SMALLEST = 11  # px: an object this size still overlaps a 16 px anchor by half
-SHORT_SIDES = {"scratch": (168, 224, 288, 352, 448), "cpu": (256, 320, 400, 512, 640), "gpu": (400, 512, 640, 800)}
+SHORT_SIDES = {"scratch": (128, 168, 224, 288, 352, 448), "cpu": (256, 320, 400, 512, 640), "gpu": (400, 512, 640, 800)}
 IMBALANCE = 10  # commonest class over rarest, in images, from which images are repeated
 SECONDS_TO_START = 12  # importing, reading and checking; a trial of a step
 STRIDES = {"p2": 4, "p3": 8, "p4": 16, "p5": 32, "p6": 64}
@@ -49,6 +50,7 @@ class Choices:
     """Decisions about a config so far; a key that the user set stays as it is."""
 
     def __init__(self, cfg: CfgNode) -> None:
+        self.asked = cfg
         self.cfg = cfg.clone()
         self.cfg.defrost()
         self.made: list[Decision] = []
@@ -66,6 +68,16 @@ class Choices:
             node[last] = value
             self.made = [d for d in self.made if d.key != key]
             self.made.append(Decision(key, value, SOURCE, reason))
+
+    def forget(self, *keys: str) -> None:
+        """Take decisions about keys back."""
+        for key in keys:
+            *parents, last = key.split(".")
+            node, asked = self.cfg, self.asked
+            for part in parents:
+                node, asked = node[part], asked[part]
+            node[last] = asked[last]
+        self.made = [d for d in self.made if d.key not in keys]
 
     def get(self, key: str) -> Any:
         return get_key(self.cfg, key)
@@ -100,11 +112,17 @@ def decide(
     pretrained = bool(cfg.MODEL.WEIGHTS) and machine.weights
     _decide_start(choices, machine, pretrained)
     _decide_task(choices, data, goal)
-    _decide_size(choices, data, machine, pretrained)
+    sides = SHORT_SIDES[("cpu" if machine.device == "cpu" else "gpu") if pretrained else "scratch"]
+    needed = next((side for side in sides if data.size(0.1) * side >= SMALLEST), sides[-1])
+    _decide_size(choices, data, needed, pretrained)
     _decide_anchors(choices, data)
     _decide_data(choices, data, machine)
     _decide_optimizer(choices, data, machine, pretrained)
-    _decide_length(choices, data, goal, pretrained, seconds)
+    per_step = None
+    if goal.minutes is not None and seconds is not None:
+        per_step = seconds(choices.cfg)
+        per_step *= _enlarge(choices, data, [side for side in sides if side > needed], per_step, goal, pretrained)
+    _decide_length(choices, data, goal, pretrained, per_step)
     return choices.made
 
 
@@ -128,13 +146,11 @@ def _decide_task(choices: Choices, data: DataFacts, goal: Goal) -> None:
         choices.set(reason, TEST__DETECTIONS_PER_IMAGE=most, TEST__MAX_DETS_PER_IMAGE=most)
 
 
-def _decide_size(choices: Choices, data: DataFacts, machine: MachineFacts, pretrained: bool) -> None:
+def _decide_size(choices: Choices, data: DataFacts, side: int, pretrained: bool, more: str = "") -> None:
     """The shorter side at which small objects are still found, and others around it for training."""
-    sides = SHORT_SIDES[("cpu" if machine.device == "cpu" else "gpu") if pretrained else "scratch"]
     small = data.size(0.1)
-    side = next((side for side in sides if small * side >= SMALLEST), sides[-1])
     longest = 32 * math.ceil(side * min(max(data.elongation, 1.34), 3) / 32)
-    reason = f"a tenth of the objects is below {small:.1%} of the image, {small * side:.0f} px then"
+    reason = f"a tenth of the objects is below {small:.1%} of the image, {small * side:.0f} px then{more}"
     spread = [8 * round(side * share / 8) for share in ((0.8, 0.9, 1.0, 1.1, 1.2) if pretrained else (0.9, 1.0, 1.1))]
     choices.set(
         reason,
@@ -143,6 +159,21 @@ def _decide_size(choices: Choices, data: DataFacts, machine: MachineFacts, pretr
         INPUT__MIN_SIZE_TRAIN=tuple(spread),
         INPUT__MAX_SIZE_TRAIN=32 * math.ceil(longest * spread[-1] / side / 32),
     )
+
+
+def _enlarge(
+    choices: Choices, data: DataFacts, sides: Sequence[int], per_step: float, goal: Goal, pretrained: bool
+) -> float:
+    """Take larger images where the time allows to see enough of them; how much longer a step is by it, at most."""
+    before = choices.get("INPUT.MIN_SIZE_TEST")
+    images = goal.minutes * 60 / per_step * choices.get("SOLVER.IMS_PER_BATCH")
+    affordable = [side for side in sides if images * (before / side) ** 2 >= ENOUGH and side <= data.short_side]
+    if not affordable or key_source(choices.cfg, "INPUT.MIN_SIZE_TEST") is not None:
+        return 1.0
+    _decide_size(choices, data, affordable[-1], pretrained, more="; the time allows for it")
+    choices.forget("MODEL.ANCHOR_GENERATOR.SIZES", "MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS")
+    _decide_anchors(choices, data)
+    return (affordable[-1] / before) ** 2
 
 
 def _decide_anchors(choices: Choices, data: DataFacts) -> None:
@@ -182,14 +213,16 @@ def _decide_data(choices: Choices, data: DataFacts, machine: MachineFacts) -> No
 
 
 def _decide_optimizer(choices: Choices, data: DataFacts, machine: MachineFacts, pretrained: bool) -> None:
-    batch = 8
-    while batch > 1 and batch > data.images:
-        batch //= 2
-    choices.set(f"for {data.images} images", SOLVER__IMS_PER_BATCH=batch)
+    batch = min(8 if pretrained else 4, 1 << int(math.log2(data.images)))
+    reason = "in the same time, more steps of fewer images learn more" if batch == 4 else f"for {data.images} images"
+    choices.set(reason, SOLVER__IMS_PER_BATCH=batch)
     batch = choices.get("SOLVER.IMS_PER_BATCH")
+    if not pretrained:
+        # Of 256 anchors a few are on objects, and the loss is divided by all: proposals would be learned slowly.
+        choices.set("so that objects count in the proposals' losses", MODEL__RPN__BATCH_SIZE_PER_IMAGE=32)
     common = {"SOLVER__OPTIMIZER": "AdamW", "SOLVER__LR_SCHEDULER_NAME": "WarmupCosineLR", "SOLVER__WEIGHT_DECAY": 0.05,
               "SOLVER__REFERENCE_BATCH": 0}  # fmt: skip
-    rate = (1e-4 if pretrained else 1e-3) * math.sqrt(batch / 8)
+    rate = 1e-4 * math.sqrt(batch / 8) if pretrained else 1e-3 * math.sqrt(batch / 4)
     choices.set(
         "fine-tuning of pretrained weights" if pretrained else "training from random weights",
         SOLVER__BASE_LR=float(f"{rate:.2g}"), **common,
@@ -204,12 +237,9 @@ def _decide_optimizer(choices: Choices, data: DataFacts, machine: MachineFacts, 
         choices.set("this device is faster in it", SOLVER__AMP__ENABLED=True, SOLVER__AMP__DTYPE="bfloat16")
 
 
-def _decide_length(
-    choices: Choices, data: DataFacts, goal: Goal, pretrained: bool, seconds: Callable[[CfgNode], float] | None
-) -> None:
+def _decide_length(choices: Choices, data: DataFacts, goal: Goal, pretrained: bool, per_step: float | None) -> None:
     batch = choices.get("SOLVER.IMS_PER_BATCH")
-    if goal.minutes is not None and seconds is not None:
-        per_step = seconds(choices.cfg)
+    if per_step is not None:
         # An image is evaluated in about a third of the time that it is trained on.
         evaluation = data.val_images * per_step / batch / 3
         left = goal.minutes * 60 - SECONDS_TO_START - 2 * evaluation
