@@ -138,12 +138,14 @@ def _detectron2_keys() -> CfgNode:
     c.OUTPUT_DIR = "./output"
     c.SEED = -1  # -1 draws one, which is logged and kept in the checkpoint
     c.CUDNN_BENCHMARK = False
-    c.FLOAT32_PRECISION = ""  # "", "highest", "high", "medium": torch.set_float32_matmul_precision
+    # torch.set_float32_matmul_precision: "highest", "high" (TF32), "medium"; "": "high" on a GPU, nothing is set on a CPU
+    c.FLOAT32_PRECISION = ""
 
     # --- model ---------------------------------------------------------------------------------------------------
     c.MODEL = CN()
     c.MODEL.META_ARCHITECTURE = "GeneralizedRCNN"
-    c.MODEL.DEVICE = "cuda"  # becomes cpu, with a line in the log, where there is no GPU
+    # cuda (ROCm, too), mps, xpu or cpu; becomes cpu, with a line in the log, where there is no such GPU
+    c.MODEL.DEVICE = "cuda"
     c.MODEL.WEIGHTS = ""  # a path, zoo://name (model_zoo/README.md) or a URL; "" starts from random weights
     c.MODEL.MASK_ON = False
     c.MODEL.PIXEL_MEAN = [103.530, 116.280, 123.675]  # in the order of INPUT.FORMAT, on the 0..255 scale

@@ -63,7 +63,7 @@ def prepare_for_inference(model: nn.Module, *, precision: str = "float32") -> nn
 def _supports_dtype(dtype: torch.dtype, device: torch.device) -> bool:
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    return computes_in_bfloat16()
+    return device.type != "cpu" or computes_in_bfloat16()
 
 
 class _FlattenChannelsLast(nn.Module):

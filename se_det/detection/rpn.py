@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 from torch.nn import functional as F
-from torchvision.ops import batched_nms
 
 from ..errors import TrainingError, WeightsError
 from ..layers.tracing import is_traced
@@ -16,6 +15,7 @@ from ..layers.valid_area import ValidArea
 from . import boxes as box_ops
 from .anchors import AnchorGenerator
 from .matching import match, sample, true_indices_first
+from .operators import batched_nms
 from .rpn_head import RPNHead
 
 

@@ -118,6 +118,8 @@ def _moments(z: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Mean and biased variance over the cells of each image and channel, (N, C) each, in one pass."""
     if z.is_meta:  # the operation below has no form for tensors without values
         return tuple(z.new_empty(z.shape[:2], dtype=_accumulator(z)) for _ in range(2))
+    if z.device.type != "cpu":
+        return _moments_at_once(z)
     unused = z.new_zeros(z.shape[1], dtype=_accumulator(z))  # running statistics, whose type the result gets
     parts = [torch.batch_norm_update_stats(image, unused, unused.clone(), 0.0) for image in z.split(1)]
     return torch.stack([mean for mean, _ in parts]), torch.stack([variance for _, variance in parts])
@@ -128,6 +130,8 @@ def _sums(grad: torch.Tensor, z: torch.Tensor) -> tuple[torch.Tensor, torch.Tens
 
     They are what a batch norm of mean 0 and deviation 1 sends to its weight and bias: one pass, and no product written.
     """
+    if z.device.type != "cpu":
+        return _sums_at_once(grad, z)
     zeros = z.new_zeros(z.shape[1], dtype=_accumulator(z))
     ones = torch.ones_like(zeros)
     parts = [
@@ -136,6 +140,26 @@ def _sums(grad: torch.Tensor, z: torch.Tensor) -> tuple[torch.Tensor, torch.Tens
     ]
     of_scale, of_shift = (torch.stack(part)[:, :, None, None] for part in zip(*parts))
     return of_scale, of_shift
+
+
+def _moments_at_once(z: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """`_moments` in a few kernels, however many images: a GPU would wait for the host that asks for each."""
+    wide = _accumulator(z)
+    if z.dtype == wide:
+        variances, means = torch.var_mean(z, (2, 3), correction=0)
+        return means, variances
+    # In half precision var_mean would round what it returns. Sums of squares lose no digit that the values have.
+    cells = z.shape[-2] * z.shape[-1]
+    means = z.sum((2, 3), dtype=wide) / cells
+    squares = torch.linalg.vector_norm(z, dim=(2, 3), dtype=wide).square() / cells
+    return means, (squares - means.square()).clamp_(min=0)
+
+
+def _sums_at_once(grad: torch.Tensor, z: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """`_sums` in a few kernels; float16, whose products can leave its range, is multiplied in float32."""
+    wide = _accumulator(z)
+    products = grad.to(wide if grad.dtype == torch.float16 else grad.dtype) * z
+    return tuple(part.sum((2, 3), keepdim=True, dtype=wide) for part in (products, grad))
 
 
 def _accumulator(z: torch.Tensor) -> torch.dtype:

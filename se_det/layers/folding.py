@@ -100,7 +100,7 @@ class _FoldedSum(Function):
     @staticmethod
     def forward(ctx: FunctionCtx, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, factors: torch.Tensor,
                 shortcut: torch.Tensor) -> torch.Tensor:  # fmt: skip
-        if x.shape[-2] * x.shape[-1] <= x.shape[1]:
+        if _keeps_u(x):
             u = F.conv2d(x, weight, bias)
             out = torch.addcmul(shortcut, u, factors).relu_()
         else:
@@ -117,6 +117,12 @@ class _FoldedSum(Function):
         wanted = ctx.needs_input_grad
         gradients = (*of_parts(grad, x, weight, bias, factors, u, wanted), grad)
         return tuple(gradient if need else None for gradient, need in zip(gradients, wanted))
+
+
+def _keeps_u(x: torch.Tensor) -> bool:
+    """Whether U is kept: where it is small; and of several images on a GPU, which a few small kernels for each image
+    would leave waiting for the host."""
+    return x.shape[-2] * x.shape[-1] <= x.shape[1] or (x.device.type != "cpu" and len(x) > 1)
 
 
 def _gradients_with_u(
