@@ -138,7 +138,7 @@ def _detectron2_keys() -> CfgNode:
     c.OUTPUT_DIR = "./output"
     c.SEED = -1  # -1 draws one, which is logged and kept in the checkpoint
     c.CUDNN_BENCHMARK = False
-    # torch.set_float32_matmul_precision: "highest", "high" (TF32), "medium"; "": "high" on a GPU, nothing is set on a CPU
+    # torch.set_float32_matmul_precision: "highest", "high" (TF32), "medium"; "": "high" on a GPU, else unset
     c.FLOAT32_PRECISION = ""
 
     # --- model ---------------------------------------------------------------------------------------------------

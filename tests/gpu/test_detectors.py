@@ -13,7 +13,7 @@ from tests.detection.test_compilation import detector as lively_detector
 from tests.detection.test_golden import GOLDEN, detector
 from tests.integrations.detectron2_pair import GATES, gap_in_order
 from tests.integrations.known_weights import SAMPLE_ALL, samples
-from tests.integrations.make_golden import DETECTIONS, PROPOSALS, spread
+from tests.integrations.make_golden import PROPOSALS, spread
 
 from .comparing import SHARES, apart, arithmetic, gradients, largest
 

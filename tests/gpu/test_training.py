@@ -124,8 +124,9 @@ def test_a_killed_run_ends_as_if_it_had_not_been(device, tmp_path):
     assert not (tmp_path / "killed" / "model_final.pth").exists()
     assert run(tmp_path / "killed", device, "resume") == 0
     first, whole, killed = (
-        load_checkpoint(tmp_path / name) for name in ("whole/model_0000002.pth", "whole/model_final.pth", "killed/model_final.pth")
-    )  # fmt: skip
+        load_checkpoint(tmp_path / f"{name}.pth")
+        for name in ("whole/model_0000002", "whole/model_final", "killed/model_final")
+    )
     limit = 0.0 if device.type == "cpu" else 0.05
     for part in ("model", "ema"):
         moved = sum(float((whole[part][k] - v).double().square().sum()) for k, v in first[part].items()) ** 0.5

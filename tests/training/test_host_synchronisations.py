@@ -97,9 +97,9 @@ def _step(masks: bool, monkeypatch, **how) -> Counter:
     return seen
 
 
-# Two images: what their proposals are and how many are left of each (`tolist`); all that is asked of the samples (`cpu`,
-# whose numbers are then on the host: the other `tolist`, and `numpy`); and NMS of each image, for which torchvision sends
-# a 1 to the device.
+# Two images: what their proposals are and how many are left of each (`tolist`); all that is asked of the samples
+# (`cpu`; what follows, the other `tolist` and `numpy`, is on the host); and NMS of each image, for which torchvision
+# sends a 1 to the device.
 FASTER = {"tolist": 2, "cpu": 1, "numpy": 1, "nms": 2, "tensor": 2}
 # Besides: the samples' boxes, right after their numbers (`cpu`). All else is of what is on the host already: the ground
 # truth's masks (ten `cpu`), and which mask each box sees (`nonzero`).
