@@ -22,6 +22,7 @@ from ..errors import ConfigError
 from ..files import write_text
 
 RESULTS, REPORT, LOG = "results.jsonl", "report.md", "log.txt"
+MINUTES = 8.0  # that the parts' seconds are meant for; they have their share of others
 RESERVE = 5.0  # seconds kept for the report itself
 
 logger = logging.getLogger(__name__)
@@ -53,7 +54,7 @@ class Part:
     Args:
         title: for the report.
         run: yields records.
-        seconds: how long it may take on a GPU.
+        seconds: how long it may take, of `MINUTES`.
         least: with less time left than this it is not begun.
     """
 
@@ -84,7 +85,8 @@ def make_report(
         left = end - time.monotonic()
         record: Record = {"part": name, "status": "left out", "why": f"{max(left, 0):.0f} s were left"}
         if left >= part.least:
-            record = {"part": name, **_run(name, command, seconds=min(part.seconds, left), out=out)}
+            limit = min(left, max(part.seconds * minutes / MINUTES, part.least))
+            record = {"part": name, **_run(name, command, seconds=limit, out=out)}
         complete &= record["status"] == "done"
         add_record(out, record)
         write_text(out / REPORT, as_markdown(read_records(out), parts))

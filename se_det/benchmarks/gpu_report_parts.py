@@ -111,14 +111,15 @@ def compare(
         try:
             before = _held(where)
             run = make()
-            for _ in range(3):  # what is chosen or made in the first calls
+            for _ in range(1 if where.type == "cpu" else 3):  # what is chosen or made in the first calls
                 run()
             wait_for(where)
             start = time.perf_counter()
             _forget_peak(where)
             run()
             wait_for(where)
-            calls[way] = max(1, min(50, round(TURN / (time.perf_counter() - start))))
+            taken = time.perf_counter() - start
+            calls[way] = 1 if where.type == "cpu" else max(1, min(50, round(TURN / taken)))
             if where.type == "cuda":
                 peaks[way] = (torch.cuda.max_memory_allocated(where) - before) / 2**20
             runs[way] = run
@@ -256,7 +257,7 @@ def _with_detectron2(ways: dict[str, Callable[[], Run]], way: str, make: Callabl
 def detector_training(task: Task) -> Iterator[Record]:
     """Steps of a run's own loop, on one batch of images."""
     sizes = sizes_for(task.device)
-    for name in ("mask", "faster"):
+    for name in ("mask", "faster")[: 1 if task.device == "cpu" else 2]:
         ways: dict[str, Callable[[], Run]] = {
             "se_det, bfloat16": lambda name=name: _our_steps(task, name, *BFLOAT16),
             "torchvision (without gates), bfloat16": lambda name=name: _torchvision_steps(task, name, *BFLOAT16),
@@ -343,7 +344,8 @@ def gates(task: Task) -> Iterator[Record]:
     sizes, device = sizes_for(task.device), task.device
     height, width = sizes.maps
     names = {PLAIN: sizes.host, **{gate: f"{gate}_{sizes.host}" for gate in ("se", "sp_se", "rg_se", "cbam")}}
-    for layout, label in (("channels_last bfloat16", "bfloat16"), ("channels_last", "TF32")):
+    layouts = (("channels_last bfloat16", "bfloat16"), ("channels_last", "TF32"))
+    for layout, label in layouts[: 1 if device == "cpu" else 2]:
         for count in sizes.inference:
             ways = {
                 way: lambda name=name, count=count, layout=layout: inference_run(
@@ -352,7 +354,7 @@ def gates(task: Task) -> Iterator[Record]:
                 for way, name in names.items()
             }
             yield from _ratios(task, f"{sizes.host}, inference, {count} x {height} x {width}, {label}", ways, count)
-    for bfloat16, label in ((True, "bfloat16"), (False, "TF32")):
+    for bfloat16, label in ((True, "bfloat16"), (False, "TF32"))[: 1 if device == "cpu" else 2]:
         for title, factory, shape in (
             ("training, fixed norms", training_run, (sizes.training, height, width)),
             ("training, norms of the batch", classifier_run, (*sizes.classifier, sizes.classifier[1])),

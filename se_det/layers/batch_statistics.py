@@ -9,6 +9,7 @@ addition are one affine of Z; and only Z and the result are kept. Equal to the p
 from __future__ import annotations
 
 from collections.abc import Sequence
+from types import ModuleType
 
 import torch
 from torch import nn
@@ -49,7 +50,8 @@ class _BatchNormSum(Function):
     @staticmethod
     def forward(ctx: FunctionCtx, norm: nn.BatchNorm2d, gate: SE, area: ValidArea | None, z: torch.Tensor,
                 shortcut: torch.Tensor, *parameters: torch.Tensor) -> torch.Tensor:  # fmt: skip
-        means, variances = _moments(z)
+        kernels = _kernels(gate, z)
+        means, variances = _moments_by_kernel(kernels, z) if kernels else _moments(z)
         mean = means.mean(0)
         variance = variances.mean(0) + (means - mean).square().mean(0)
         _update_running(norm, mean, variance, z.numel() // z.shape[1])
@@ -61,7 +63,10 @@ class _BatchNormSum(Function):
         with torch.enable_grad(), saved_tensors_hooks(_same, _same):
             affine = _affine(norm, gate, *leaves[:2], grids=leaves[2:], like=z)
         scale, shift = (part.detach().to(z.dtype) for part in affine)
-        out = torch.addcmul(shortcut, z, scale).add_(shift).relu_()
+        if kernels:
+            out = kernels.affine_relu(z, scale, shift, shortcut)
+        else:
+            out = torch.addcmul(shortcut, z, scale).add_(shift).relu_()
         ctx.save_for_backward(z, out, mean, scale)
         ctx.gate, ctx.area, ctx.affine, ctx.leaves, ctx.parameters = gate, area, affine, leaves, parameters
         return out
@@ -70,12 +75,16 @@ class _BatchNormSum(Function):
     @once_differentiable
     def backward(ctx: FunctionCtx, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         z, out, mean, scale = ctx.saved_tensors
-        grad = aten.threshold_backward(grad, out, 0)
+        kernels = _kernels(ctx.gate, z)
+        if kernels:
+            grad, _, *sums = kernels.affine_relu_backward(grad, out, z, None)
+            sums = tuple(part[:, :, None, None] for part in sums)
+        else:
+            grad = aten.threshold_backward(grad, out, 0)
+            sums = _sums(grad, z)
         wanted = [*ctx.leaves, *(p for p in ctx.parameters if p.requires_grad)]
         gradients = iter(
-            torch.autograd.grad(
-                ctx.affine, wanted, _sums(grad, z), retain_graph=True, allow_unused=True, materialize_grads=True
-            )
+            torch.autograd.grad(ctx.affine, wanted, sums, retain_graph=True, allow_unused=True, materialize_grads=True)
         )
         of_means, of_variance, *of_grids = (next(gradients) for _ in ctx.leaves)
         of_parameters = [next(gradients) if p.requires_grad else None for p in ctx.parameters]
@@ -89,6 +98,22 @@ class _BatchNormSum(Function):
             if of_grids:
                 grad_z += _squeeze_backward(ctx.gate, z, ctx.area, of_grids)
         return None, None, None, grad_z, grad, *of_parameters
+
+
+def _kernels(gate: SE, z: torch.Tensor) -> ModuleType | None:
+    """Our Triton kernels where `gate` has them used."""
+    if not gate.triton or z.dtype == torch.float64:
+        return None
+    from . import triton_kernels
+
+    return triton_kernels
+
+
+def _moments_by_kernel(kernels: ModuleType, z: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """`_moments` of sums and sums of squares, in float32."""
+    cells = z.shape[-2] * z.shape[-1]
+    means, squares = (part / cells for part in kernels.cell_sums(z, z))
+    return means, (squares - means.square()).clamp_(min=0)
 
 
 def _same(x: torch.Tensor) -> torch.Tensor:

@@ -52,6 +52,10 @@ def folded_sum(
     grids = _convolved([grid.to(x.dtype) for grid in gate.squeeze(x, area)], weight, bias)
     factors = gate.scale(grids).to(x.dtype)
     shortcut = shortcut.to(x.dtype)
+    if gate.triton and shortcut.dtype != torch.float64:
+        from .triton_kernels import scaled_sum
+
+        return scaled_sum(F.conv2d(x, weight, bias), factors, shortcut)
     if not torch.is_grad_enabled():
         return _sum(x, weight, bias, factors, shortcut, conv.packed_conv(x))
     return _FoldedSum.apply(x, weight, bias, factors, shortcut)

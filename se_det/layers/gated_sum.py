@@ -46,7 +46,12 @@ def gated_sum(
         u = conv.normalize(z, area)
     else:
         u = conv(x, area)
-    return F.relu_(torch.addcmul(shortcut, u, gate.scale(gate.squeeze(u, area)).to(u.dtype)))
+    factors = gate.scale(gate.squeeze(u, area)).to(u.dtype)
+    if gate.triton and u.dtype != torch.float64:
+        from .triton_kernels import scaled_sum
+
+        return scaled_sum(u, factors, shortcut.to(u.dtype))
+    return F.relu_(torch.addcmul(shortcut, u, factors))
 
 
 def _cbam_sum(conv: Conv2d, gate: SE, x: torch.Tensor, shortcut: torch.Tensor, area: ValidArea | None) -> torch.Tensor:

@@ -33,7 +33,9 @@ def largest(
         floor: tensors that are smaller than this share of the largest are measured by it: some gradients are zero.
     """
     assert got.keys() == wanted.keys()
-    least = max([1e-12, *(floor * float(value.detach().abs().max()) for value in wanted.values() if value.numel())])
+    least = max(
+        [1e-12, *(floor * float(value.detach().double().abs().max()) for value in wanted.values() if value.numel())]
+    )
     return max(((apart(got[name], value, least), name) for name, value in wanted.items()), default=(0.0, ""))
 
 

@@ -1,0 +1,56 @@
+"""Who uses Triton kernels, and that they compute what PyTorch does."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from se_det.backbones import create_backbone
+from se_det.errors import ConfigError
+from se_det.layers.gates import Gate
+from se_det.layers.kernels import check_kernels, use_triton
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.mark.parametrize("file", ["layers/interpreted_kernels.py", "detection/interpreted_kernels.py"])
+def test_under_the_interpreter(file):
+    """In a process of its own: Triton asks once, when it is imported, whether it interprets."""
+    pytest.importorskip("triton")
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(ROOT / "tests" / file)], cwd=ROOT,
+        env={**os.environ, "TRITON_INTERPRET": "1", "PYTHONPATH": str(ROOT)}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout[-3000:]
+
+
+def test_nothing_imports_triton_until_it_is_asked_for():
+    script = "import sys, se_det.layers.gated_sum, se_det.detection.rpn; print('se_det.layers.triton_kernels' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
+
+
+def test_gates_are_told_and_none_is_by_itself():
+    trunk = create_backbone("se_resnet18")
+    gates = [m for m in trunk.modules() if isinstance(m, Gate)]
+    assert len(gates) == 8 and not any(gate.triton for gate in gates)
+    assert all(gate.triton for gate in use_triton(trunk).modules() if isinstance(gate, Gate))
+
+
+def test_what_cannot_be_is_refused(monkeypatch):
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    check_kernels("pytorch", torch.device("cpu"))
+    with pytest.raises(ConfigError, match=r"MODEL\.KERNELS 'cuda' is unknown: use pytorch or triton"):
+        check_kernels("cuda", torch.device("cpu"))
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match="not installed"):
+        check_kernels("triton", torch.device("cuda"))
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: name)
+    check_kernels("triton", torch.device("cuda"))
+    with pytest.raises(ConfigError, match="is for GPUs, and the device is cpu"):
+        check_kernels("triton", torch.device("cpu"))
