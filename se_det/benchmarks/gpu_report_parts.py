@@ -76,7 +76,7 @@ def sizes_for(device: str) -> Sizes:
 
 
 def find_data(given: Path | None, out: Path) -> Path:
-    """A folder with `annotations/instances_{train,val}2017.json` and `{train,val}2017/`: the given one, or drawn shapes.
+    """A folder with `annotations/instances_{train,val}2017.json` and `{train,val}2017/`: given, or of drawn shapes.
 
     Raises:
         CalledProcessError: they could not be drawn.

@@ -82,8 +82,8 @@ def add_se_det_config(cfg: CfgNode) -> None:
     # What lies outside an image in its padded batch. "keep": counts, as in Detectron2. "squeeze": left out of every
     # gate's averages. "exact": as if it did not exist (builtin engine), so results do not depend on batch mates.
     cfg.MODEL.GATE.PADDING = "keep"
-    # "triton": the passes over maps that gates add, and NMS of all images' proposals, are our own kernels, on GPUs alone;
-    # "pytorch": PyTorch's and torchvision's operators.
+    # "triton": our own kernels, for GPUs alone, make the passes over maps that gates add, and NMS of all images'
+    # proposals. "pytorch": PyTorch's and torchvision's operators do.
     cfg.MODEL.KERNELS = "pytorch"
     cfg.MODEL.RESNETS.STEM_POOL = "pad1"  # "pad1": 3x3 stride 2 padding 1; "ceil": padding 0, ceil mode (Caffe)
     cfg.MODEL.RESNETS.BRANCH_RELU = False  # a ReLU before the gate of a basic block: timm's legacy_seresnet18 and -34

@@ -136,8 +136,8 @@ class StandardROIHeads(nn.Module):
     def _known_levels(
         self, maps: Sequence[torch.Tensor], sampled: Sequence[Mapping[str, Any]], chosen: Sequence[Any] | None = None
     ) -> Levels | None:
-        """Of sampled boxes, or those of each image that are `chosen` (the device's index and the host's), where a device
-        counts them. Both heads' poolers read the same maps."""
+        """Of sampled boxes, or those of each image that are `chosen` (the device's index and the host's), where a
+        device counts them. Both heads' poolers read the same maps."""
         if not self.box_pooler.asks_device(maps):
             return None
         pairs = [(s["levels"], s["host"]["levels"]) for s in sampled]

@@ -1,4 +1,4 @@
-"""Greedy NMS of many rows of boxes at once, as Triton kernels: torchvision's operator takes one row, and waits for it."""
+"""Greedy NMS of many rows of boxes at once, as Triton kernels: torchvision's operator takes one, and waits for it."""
 
 from __future__ import annotations
 

@@ -18,7 +18,8 @@ PARTS = 32  # that an image's cells are divided into, at most
 
 
 @triton.jit
-def _locate(channels, cells, part_cells, stride_n, stride_c, stride_p, CELLS: tl.constexpr, CHANNELS: tl.constexpr):
+def _locate(channels, cells, part_cells, stride_n, stride_c, CHANNELS: tl.constexpr):
+    """This program's image and channels, its cells (first, last), where its channels begin, and where its sums go."""
     image = tl.program_id(0).to(tl.int64)
     channel = tl.program_id(1) * CHANNELS + tl.arange(0, CHANNELS)
     first = tl.program_id(2) * part_cells
@@ -33,9 +34,7 @@ def _cell_sums(
     a, b, sums, products, channels, cells, part_cells, stride_n, stride_c, stride_p,
     PRODUCTS: tl.constexpr, CELLS: tl.constexpr, CHANNELS: tl.constexpr,
 ):  # fmt: skip
-    image, channel, first, last, start, of_part = _locate(
-        channels, cells, part_cells, stride_n, stride_c, stride_p, CELLS, CHANNELS
-    )
+    _, channel, first, last, start, of_part = _locate(channels, cells, part_cells, stride_n, stride_c, CHANNELS)
     total = tl.zeros([CHANNELS], tl.float32)
     total_of_products = tl.zeros([CHANNELS], tl.float32)
     for offset in range(0, part_cells, CELLS):
@@ -56,9 +55,7 @@ def _affine_relu(
     u, scale, shift, shortcut, out, channels, cells, part_cells, stride_n, stride_c, stride_p,
     SHIFTED: tl.constexpr, CELLS: tl.constexpr, CHANNELS: tl.constexpr,
 ):  # fmt: skip
-    image, channel, first, last, start, of_part = _locate(
-        channels, cells, part_cells, stride_n, stride_c, stride_p, CELLS, CHANNELS
-    )
+    image, channel, first, last, start, _ = _locate(channels, cells, part_cells, stride_n, stride_c, CHANNELS)
     factor = tl.load(scale + image * channels + channel, mask=channel < channels, other=0.0).to(tl.float32)
     if SHIFTED:
         addend = tl.load(shift + image * channels + channel, mask=channel < channels, other=0.0).to(tl.float32)
@@ -79,9 +76,7 @@ def _affine_relu_backward(
     grad, out, u, scale, of_sum, of_u, sums, products, channels, cells, part_cells, stride_n, stride_c, stride_p,
     SCALED: tl.constexpr, CELLS: tl.constexpr, CHANNELS: tl.constexpr,
 ):  # fmt: skip
-    image, channel, first, last, start, of_part = _locate(
-        channels, cells, part_cells, stride_n, stride_c, stride_p, CELLS, CHANNELS
-    )
+    image, channel, first, last, start, of_part = _locate(channels, cells, part_cells, stride_n, stride_c, CHANNELS)
     if SCALED:
         factor = tl.load(scale + image * channels + channel, mask=channel < channels, other=0.0).to(tl.float32)
     total = tl.zeros([CHANNELS], tl.float32)
