@@ -60,7 +60,7 @@ class _BatchNormSum(Function):
         # From the moments to one affine for each image and channel is a graph of its own, of a few small tensors.
         leaves = [leaf.detach().requires_grad_() for leaf in (means, variance, *grids)]
         # Whatever is to become of the outer graph's tensors, as under activation checkpointing, these stay.
-        with torch.enable_grad(), saved_tensors_hooks(_same, _same):
+        with torch.enable_grad(), saved_tensors_hooks(_without_graph, _same):
             affine = _affine(norm, gate, *leaves[:2], grids=leaves[2:], like=z)
         scale, shift = (part.detach().to(z.dtype) for part in affine)
         if kernels:
@@ -114,6 +114,11 @@ def _moments_by_kernel(kernels: ModuleType, z: torch.Tensor) -> tuple[torch.Tens
     cells = z.shape[-2] * z.shape[-1]
     means, squares = (part / cells for part in kernels.cell_sums(z, z))
     return means, (squares - means.square()).clamp_(min=0)
+
+
+def _without_graph(x: torch.Tensor) -> torch.Tensor:
+    """What an operator keeps of its own result must not hold the operator in turn: nobody would ever free the two."""
+    return x.detach()
 
 
 def _same(x: torch.Tensor) -> torch.Tensor:

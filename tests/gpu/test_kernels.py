@@ -1,4 +1,4 @@
-"""Our Triton kernels, compiled for the GPU, against PyTorch's operators; tests/layers/test_kernels.py interprets them."""
+"""Our Triton kernels, compiled for the GPU, against PyTorch's operators; tests/layers interprets them on a CPU."""
 
 from __future__ import annotations
 

