@@ -106,6 +106,7 @@ def check_recipe(cfg: CfgNode) -> None:
 def epochs_to_steps(cfg: CfgNode, images: int) -> CfgNode:
     """A copy of `cfg` whose MAX_ITER, STEPS, WARMUP_ITERS and periods are in steps, where they were in epochs."""
     cfg = cfg.clone()
+    cfg.defrost()
     solver = cfg.SOLVER
     epoch = steps_per_epoch(cfg, images)
     solver.MAX_ITER = solver.MAX_ITER or max(round(solver.EPOCHS * epoch), 1)
