@@ -13,7 +13,6 @@ import torch
 from se_det.backbones import create_model
 from se_det.backbones.catalog import HOSTS
 from se_det.cli.main import main
-from se_det.config import load_config
 from se_det.data.loader import build_train_loader
 from se_det.export import classifier, write
 from se_det.inference import Predictor
@@ -115,8 +114,3 @@ def test_export_of_a_network_that_is_on_the_device(device, tmp_path):
     assert write(classifier(model), tmp_path / "model.pt2") < 1e-4
     found = torch.export.load(tmp_path / "model.pt2").module()(x)
     assert apart(found if torch.is_tensor(found) else found[0], expected) < 1e-4
-
-
-def test_the_config_names_the_device(device):
-    assert load_config("configs/quickstart.yaml").MODEL.DEVICE == "cuda"
-    assert device.type in ("cuda", "cpu")

