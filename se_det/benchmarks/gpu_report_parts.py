@@ -339,9 +339,17 @@ def training_profile(task: Task) -> Iterator[Record]:
         yield {"profiled": "a step of Mask R-CNN in bfloat16" + (", Triton" if more else ""), **found}
 
 
+def _use_tf32(task: Task) -> None:
+    """As a run has it on a GPU, for what is measured outside of one."""
+    if task.device.startswith("cuda"):
+        torch.set_float32_matmul_precision("high")
+        torch.backends.cudnn.benchmark = True
+
+
 def gates(task: Task) -> Iterator[Record]:
     """Each gate's network over the plain one."""
     sizes, device = sizes_for(task.device), task.device
+    _use_tf32(task)
     height, width = sizes.maps
     names = {PLAIN: sizes.host, **{gate: f"{gate}_{sizes.host}" for gate in ("se", "sp_se", "rg_se", "cbam")}}
     layouts = (("channels_last bfloat16", "bfloat16"), ("channels_last", "TF32"))
@@ -378,6 +386,7 @@ def timm(task: Task) -> Iterator[Record]:
     """The same classifiers in both libraries, in channels_last and bfloat16."""
     import timm as theirs
 
+    _use_tf32(task)
     sizes, device = sizes_for(task.device), torch.device(task.device)
     count, side = sizes.classifier
     x = torch.randn(count, 3, side, side, device=device, dtype=torch.bfloat16).to(memory_format=torch.channels_last)

@@ -30,7 +30,7 @@ def profile_step(step: Callable[[], object], device: torch.device, trace: Path) 
     """
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if device.type == "cuda" else [])]
     wait_for(device)
-    with profile(activities=activities, acc_events=True) as profiler, record_function(STEP):
+    with profile(activities=activities) as profiler, record_function(STEP):
         step()
         wait_for(device)
     profiler.export_chrome_trace(str(trace))

@@ -180,8 +180,9 @@ def _moments_at_once(z: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         return means, variances
     # In half precision var_mean would round what it returns. Sums of squares lose no digit that the values have.
     cells = z.shape[-2] * z.shape[-1]
-    means = z.sum((2, 3), dtype=wide) / cells
-    squares = torch.linalg.vector_norm(z, dim=(2, 3), dtype=wide).square() / cells
+    with torch.autocast(z.device.type, enabled=False):  # which would copy the maps for the norm
+        means = z.sum((2, 3), dtype=wide) / cells
+        squares = torch.linalg.vector_norm(z, dim=(2, 3), dtype=wide).square() / cells
     return means, (squares - means.square()).clamp_(min=0)
 
 
