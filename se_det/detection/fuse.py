@@ -56,7 +56,7 @@ def prepare_for_inference(model: nn.Module, *, precision: str = "float32") -> nn
             for name, child in parent.named_children():
                 if supports_winograd(child):
                     setattr(parent, name, WinogradConv2d(child))
-    _make_linear_channels_last(model.roi_heads.box_head)
+        _make_linear_channels_last(model.roi_heads.box_head)
     return model
 
 
@@ -72,7 +72,8 @@ class _FlattenChannelsLast(nn.Module):
 
 
 def _make_linear_channels_last(head: BoxHead) -> None:
-    """RoIAlign's result lies channels last: let the first linear layer read it as it lies, not a copy put in order."""
+    """Our RoIAlign's result lies channels last (torchvision's on a GPU does not): let the first linear layer read it as
+    it lies, not a copy put in order."""
     first = next((layer for layer in head.children() if isinstance(layer, nn.Linear)), None)
     if first is None or not isinstance(getattr(head, "flatten", None), nn.Flatten):
         return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 
 import pytest
 import torch
@@ -97,22 +98,29 @@ def test_areas_and_pools_and_group_norm(device):
 HOSTS = [*(f"{gate}_resnet18" for gate in GATES), "se_resnext50_32x4d", "se_bn_inception"]
 
 
+@functools.cache
+def on_cpu(name: str):
+    """A trunk, an input, its maps and the norms of its gradients, in double precision."""
+    reference = fill(create_backbone(name)).double().eval()
+    x = torch.randn(2, 3, 64, 96, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    expected = reference(x)
+    sum(value.square().mean() for value in expected.values()).backward()
+    return reference, x, expected, {name: g.norm() for name, g in gradients(reference).items()}
+
+
 @pytest.mark.parametrize("kind", SHARES)
 @pytest.mark.parametrize("name", HOSTS)
 def test_trunks_forward_and_backward(device, name, kind):
     """Norms have fixed statistics, which leave errors as small as they come."""
-    reference = fill(create_backbone(name)).double().eval()
+    reference, x, expected, wanted = on_cpu(name)
     ours = on(device, reference)
-    x = torch.randn(2, 3, 64, 96, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    expected = reference(x)
-    sum(value.square().mean() for value in expected.values()).backward()
+    ours.zero_grad()
     with arithmetic(kind, device):
         given = x.to(device, torch.float32).contiguous(memory_format=torch.channels_last)
         found = ours(given)
         sum(value.float().square().mean() for value in found.values()).backward()
     assert largest(found, expected) < (SHARES[kind],)
     norms = {name: g.double().norm().cpu() for name, g in gradients(ours).items()}
-    wanted = {name: g.norm() for name, g in gradients(reference).items()}
     top = max(wanted.values())
     assert norms.keys() == wanted.keys()
     assert max(float((norms[n] - wanted[n]).abs() / top) for n in wanted) < SHARES[kind]
