@@ -6,6 +6,7 @@ memory is the most that was taken while it alone was made and run.
 
 from __future__ import annotations
 
+import importlib.util
 import itertools
 import os
 import subprocess
@@ -247,11 +248,8 @@ def _detectron2_steps(task: Task, name: str, *overrides: Any) -> Run:
 
 
 def _with_detectron2(ways: dict[str, Callable[[], Run]], way: str, make: Callable[[], Run]) -> None:
-    try:
-        import detectron2  # noqa: F401
-    except ImportError:
-        return
-    ways[way] = make
+    if importlib.util.find_spec("detectron2") is not None:
+        ways[way] = make
 
 
 def detector_training(task: Task) -> Iterator[Record]:
