@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from se_det.benchmarks.gpu_report import Part, Task, add_record, as_markdown, make_report, read_records, run_part
-from se_det.benchmarks.gpu_report_parts import PARTS, compare
+from se_det.benchmarks.gpu_report_parts import PARTS
+from se_det.benchmarks.gpu_report_turns import compare
 from se_det.benchmarks.step_profile import ON_CPU, ON_DEVICE, STEP, profile_step, summarise
 from se_det.errors import ConfigError
 
