@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from se_det import device as module
+from se_det.cli import doctor
 from se_det.config import get_cfg
 from se_det.device import count_devices, reads_pinned_memory, select_device
 from se_det.errors import ConfigError
@@ -69,6 +70,14 @@ def test_processes_have_a_device_each_and_mps_is_for_one(machine, monkeypatch):
     assert select_device("xpu") == torch.device("xpu", 1)
     with pytest.raises(ConfigError, match="one such device, for one process"):
         select_device("mps")
+
+
+def test_the_doctor_sees_them(machine):
+    machine(xpu=2)
+    lines: list[tuple[str, str]] = []
+    doctor._devices(lines)
+    assert ("xpu devices", "2") in lines and ("GPUs", "none: MODEL.DEVICE cuda becomes cpu") in lines
+    assert not any(name == "mps devices" for name, _ in lines)
 
 
 def test_who_copies_from_page_locked_memory():
