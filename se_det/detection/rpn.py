@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from ..errors import TrainingError, WeightsError
+from ..layers.kernels import triton_runs_on
 from ..layers.tracing import is_traced
 from ..layers.valid_area import ValidArea
 from . import boxes as box_ops
@@ -203,7 +204,7 @@ class RPN(nn.Module):
         finite = torch.isfinite(boxes).all(2) & ~torch.isnan(scores) & (scores < torch.inf)
         clipped = torch.stack([box_ops.clip(boxes[row], *size) for row, size in enumerate(image_sizes)])
         kept = finite & torch.isfinite(scores) & box_ops.nonempty(clipped, self.min_size)
-        together = self.triton and not is_traced()
+        together = self.triton and triton_runs_on(scores.device) and not is_traced()
         if together:
             sizes = [best.shape[1] for best in per_level]
             best, thinned = self._thin_together(clipped, scores, kept, sizes, post_topk)

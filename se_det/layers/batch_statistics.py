@@ -18,6 +18,7 @@ from torch.autograd.function import FunctionCtx, once_differentiable
 from torch.autograd.graph import saved_tensors_hooks
 
 from .gates import SE
+from .kernels import makes_passes
 from .valid_area import ValidArea
 
 aten = torch.ops.aten
@@ -102,7 +103,7 @@ class _BatchNormSum(Function):
 
 def _kernels(gate: SE, z: torch.Tensor) -> ModuleType | None:
     """Our Triton kernels where `gate` has them used."""
-    if not gate.triton or z.dtype == torch.float64:
+    if not makes_passes(gate, z):
         return None
     from . import triton_kernels
 

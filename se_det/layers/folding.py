@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from .conv import Conv2d
 from .gates import SE
+from .kernels import makes_passes
 from .norms import affine_convolution, has_fixed_affine
 from .onednn import PackedConv2d
 from .valid_area import ValidArea
@@ -52,7 +53,7 @@ def folded_sum(
     grids = _convolved([grid.to(x.dtype) for grid in gate.squeeze(x, area)], weight, bias)
     factors = gate.scale(grids).to(x.dtype)
     shortcut = shortcut.to(x.dtype)
-    if gate.triton and shortcut.dtype != torch.float64:
+    if makes_passes(gate, shortcut):
         from .triton_kernels import scaled_sum
 
         return scaled_sum(F.conv2d(x, weight, bias), factors, shortcut)

@@ -11,6 +11,7 @@ from .batch_statistics import batch_norm_sum, has_batch_statistics
 from .conv import Conv2d
 from .folding import can_fold, folded_sum
 from .gates import SE
+from .kernels import makes_passes
 from .norms import FrozenBatchNorm2d
 from .tracing import is_traced
 from .valid_area import ValidArea
@@ -47,7 +48,7 @@ def gated_sum(
     else:
         u = conv(x, area)
     factors = gate.scale(gate.squeeze(u, area)).to(u.dtype)
-    if gate.triton and u.dtype != torch.float64:
+    if makes_passes(gate, u):
         from .triton_kernels import scaled_sum
 
         return scaled_sum(u, factors, shortcut.to(u.dtype))

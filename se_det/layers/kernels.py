@@ -26,8 +26,18 @@ def check_kernels(name: str, device: torch.device) -> None:
         return
     if importlib.util.find_spec("triton") is None:
         raise ConfigError("MODEL.KERNELS is triton, which is not installed: pip install triton, or use pytorch.")
-    if device.type not in ("cuda", "xpu") and os.environ.get("TRITON_INTERPRET") != "1":
+    if not triton_runs_on(device):
         raise ConfigError(f"MODEL.KERNELS triton is for GPUs, and the device is {device.type}: use pytorch.")
+
+
+def triton_runs_on(device: torch.device) -> bool:
+    """Whether kernels can be started on what lies on `device`; on a CPU its interpreter's can."""
+    return device.type in ("cuda", "xpu") or os.environ.get("TRITON_INTERPRET") == "1"
+
+
+def makes_passes(gate: Gate, x: torch.Tensor) -> bool:
+    """Whether our kernels make the passes over maps like `x`: not over what was moved to a CPU, nor in float64."""
+    return gate.triton and x.dtype != torch.float64 and triton_runs_on(x.device)
 
 
 def use_triton(model: nn.Module, wanted: bool = True) -> nn.Module:

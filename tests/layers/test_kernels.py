@@ -12,8 +12,10 @@ import torch
 
 from se_det.backbones import create_backbone
 from se_det.errors import ConfigError
+from se_det.layers.gated_sum import gated_sum
 from se_det.layers.gates import Gate
-from se_det.layers.kernels import check_kernels, use_triton
+from se_det.layers.kernels import check_kernels, makes_passes, use_triton
+from tests.layers.test_gated_sum import make
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -76,6 +78,18 @@ def test_gates_are_told_and_none_is_by_itself():
     gates = [m for m in trunk.modules() if isinstance(m, Gate)]
     assert len(gates) == 8 and not any(gate.triton for gate in gates)
     assert all(gate.triton for gate in use_triton(trunk).modules() if isinstance(gate, Gate))
+
+
+def test_on_a_cpu_the_same_gate_is_pytorchs(monkeypatch):
+    """As after it was trained on a GPU and moved."""
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    layers = make("se", norm="FrozenBN", kernel=1).float()
+    x, shortcut = torch.randn(2, 16, 6, 5), torch.randn(2, 32, 6, 5)
+    expected = gated_sum(layers["conv"], layers["gate"], x, shortcut)
+    assert torch.equal(gated_sum(layers["conv"], use_triton(layers)["gate"], x, shortcut), expected)
+    assert makes_passes(layers["gate"], torch.empty(1, device="meta")) is False
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    assert makes_passes(layers["gate"], x) and not makes_passes(layers["gate"], x.double())
 
 
 def test_what_cannot_be_is_refused(monkeypatch):
