@@ -22,7 +22,7 @@ from ..errors import ConfigError
 from ..files import write_text
 
 RESULTS, REPORT, LOG = "results.jsonl", "report.md", "log.txt"
-MINUTES = 8.0  # that the parts' seconds are meant for; they have their share of others
+SLACK = 1.5  # times its share of what is left a part may take: most take less
 RESERVE = 5.0  # seconds kept for the report itself
 
 logger = logging.getLogger(__name__)
@@ -54,7 +54,7 @@ class Part:
     Args:
         title: for the report.
         run: yields records.
-        seconds: how long it may take, of `MINUTES`.
+        seconds: its share of the time, beside those of the parts after it.
         least: with less time left than this it is not begun.
     """
 
@@ -81,11 +81,13 @@ def make_report(
     out.mkdir(parents=True, exist_ok=True)
     end, complete = time.monotonic() + 60 * minutes - RESERVE, True
     add_record(out, {"part": "machine", **where})
+    names = list(parts)
     for name, part in parts.items():
         left = end - time.monotonic()
+        waiting = sum(parts[other].seconds for other in names[names.index(name) :])
         record: Record = {"part": name, "status": "left out", "why": f"{max(left, 0):.0f} s were left"}
         if left >= part.least:
-            limit = min(left, max(part.seconds * minutes / MINUTES, part.least))
+            limit = min(left, max(SLACK * left * part.seconds / waiting, part.least))
             record = {"part": name, **_run(name, command, seconds=limit, out=out)}
         complete &= record["status"] == "done"
         add_record(out, record)
