@@ -16,7 +16,7 @@ quickstart: $(VENV)/installed
 test: $(VENV)/tested
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n logical --dist worksteal
 
 $(VENV)/installed: setup.py
 	$(PYTHON) -m venv $(VENV)

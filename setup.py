@@ -6,7 +6,9 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 HERE = Path(__file__).parent
-VERSION = re.search(r'^__version__ = "(.+)"$', (HERE / "se_det" / "__init__.py").read_text(), re.MULTILINE)[1]
+VERSION = re.search(
+    r'^__version__ = "(.+)"$', (HERE / "se_det" / "__init__.py").read_text(encoding="utf-8"), re.MULTILINE
+)[1]
 
 TIMM = ["timm>=1.0.31"]
 EXPORT = ["onnx", "onnxscript", "onnxruntime"]
@@ -38,12 +40,15 @@ setup(
         "iopath>=0.1.7",
         "pycocotools",
         "opencv-python-headless",
+        "matplotlib",
         "safetensors",
         "tensorboard",
         "tqdm",
+        "filelock>=3.30",  # before it a process that is forked keeps its parent's locks
+        "psutil",
     ],
     extras_require={
-        "test": ["pytest>=9", "ruff==0.17.5", "hypothesis", *TIMM, *EXPORT],
+        "test": ["pytest>=9", "pytest-xdist", "ruff==0.17.5", "hypothesis", *TIMM, *EXPORT],
         "timm": TIMM,
         "export": EXPORT,
     },
@@ -52,5 +57,10 @@ setup(
         "Programming Language :: Python :: 3.10",
         "Programming Language :: Python :: 3.11",
         "Programming Language :: Python :: 3.12",
+        "Programming Language :: Python :: 3.13",
+        "Programming Language :: Python :: 3.14",
+        "Operating System :: POSIX :: Linux",
+        "Operating System :: MacOS",
+        "Operating System :: Microsoft :: Windows",
     ],
 )

@@ -213,7 +213,7 @@ def make_shapes(root: str | os.PathLike, num_train: int = 1000, num_val: int = 1
         marker = {"parameters": parameters, "sha256": _digest(building), "statistics": splits}
         (building / MARKER).write_text(json.dumps(marker, indent=1) + "\n", encoding="utf-8")
         try:
-            os.rename(building, folder)
+            os.replace(building, folder)
         except OSError:
             # Another run may have finished the same set in the meantime.
             if not _check_existing(folder, parameters):

@@ -39,9 +39,9 @@ def main() -> int:
     parser.add_argument("--most", type=int, metavar="A", help="only images with no crowd and at most A annotations")
     args = parser.parse_args()
     try:
-        chosen = subset(json.loads(args.json.read_text()), args.images, most=args.most)
+        chosen = subset(json.loads(args.json.read_text(encoding="utf-8")), args.images, most=args.most)
         args.out.parent.mkdir(parents=True, exist_ok=True)
-        args.out.write_text(json.dumps(chosen))
+        args.out.write_text(json.dumps(chosen), encoding="utf-8")
     except (OSError, ValueError, KeyError, TypeError) as error:
         print(f"error: {args.json}: {error}", file=sys.stderr)
         return 1

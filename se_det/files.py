@@ -82,13 +82,22 @@ def open_regular_file(path: str | os.PathLike) -> IO[bytes]:
     Raises:
         OSError: it is not there, cannot be read, or is no file.
     """
-    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    # Without waiting for who writes into a pipe. On Windows there are no such, and text is changed unless one says no.
+    handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     mode = os.fstat(handle).st_mode
     if stat.S_ISREG(mode):
         return os.fdopen(handle, "rb")
     os.close(handle)
     code = errno.EISDIR if stat.S_ISDIR(mode) else errno.EINVAL
     raise OSError(code, os.strerror(code) if stat.S_ISDIR(mode) else "it is no file", os.fspath(path))
+
+
+def is_within(path: str | os.PathLike, folder: str | os.PathLike) -> bool:
+    """Whether `path`, absolute as `folder` is, is that folder or lies in it; nothing on another drive does."""
+    try:
+        return os.path.commonpath([path, folder]) == os.path.normpath(folder)
+    except ValueError:
+        return False
 
 
 def write_text(path: str | os.PathLike, text: str) -> None:
@@ -107,7 +116,7 @@ def _open_temporary(path: Path, suffix: str) -> tuple[int, str]:
     start = os.fsencode(path.name)[:MAX_NAME_LENGTH].decode(errors="ignore")
     handle, name = tempfile.mkstemp(prefix=f".{start}.", suffix=suffix, dir=path.parent)
     # mkstemp makes the file private; give it the permissions an ordinary open() would.
-    os.fchmod(handle, 0o666 & ~_umask())
+    os.chmod(name, 0o666 & ~_umask())
     return handle, name
 
 

@@ -1,1 +1,1 @@
-"""What networks cost, and what their gates do."""
+"""Cost of networks, and statistics of their gates."""

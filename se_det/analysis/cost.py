@@ -1,14 +1,14 @@
-"""Parameters, multiply-adds and memory of a network, without computing anything: on PyTorch's meta device.
+"""Parameters, multiply-adds and memory of a network, counted on PyTorch's meta device.
 
 Conventions:
 
 - Multiply-adds: one for each multiplication with a weight in convolutions and linear layers, and in matrix products
   and attention; for one image. Norms, activations, pooling, additions, the gates' scaling and biases are not counted,
   as in the papers.
-- Parameter memory: parameters and buffers, in their own types.
-- Training memory: what automatic differentiation keeps of one image's forward pass, each tensor once, without
-  weights. It grows with the batch; gradients, optimiser and workspaces come on top.
-- Inference memory: the most that exists at one moment of a forward pass of one image, without weights and workspaces.
+- Parameter memory: parameters and buffers, in their own dtypes.
+- Training memory: what autograd saves in the forward pass of one image, each tensor once, without weights. It grows
+  with the batch; gradients, optimizer state and workspaces are not counted.
+- Inference memory: the peak of live tensors in the forward pass of one image, without weights and workspaces.
 """
 
 from __future__ import annotations
@@ -21,16 +21,17 @@ from typing import Any
 import torch
 from torch import nn
 from torch.autograd.graph import saved_tensors_hooks
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
+
+from ..internals.dispatch import each_result
+from ..internals.storage_identity import storage_key
 
 Forward = Callable[[torch.Tensor], Any]
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Of one image; bytes are bytes."""
+    """Cost of one image."""
 
     parameters: int
     multiply_adds: int
@@ -39,17 +40,17 @@ class Cost:
     inference_bytes: int
 
     def as_dict(self) -> dict[str, int]:
-        """Its fields by name."""
+        """The fields by name."""
         return asdict(self)
 
 
 def measure(model: nn.Module, shape: tuple[int, ...], *, forward: Forward | None = None) -> Cost:
-    """The cost of `model`, which is moved to the meta device (its values are lost).
+    """Measure `model`, which is moved to the meta device (its values are lost) and left in evaluation mode.
 
     Args:
-        model: any network; left in evaluation mode.
-        shape: of the input of one image, without the batch: (3, H, W).
-        forward: what is run on a batch (N, *shape); by default the model.
+        model: any network.
+        shape: input shape of one image, without the batch: (3, H, W).
+        forward: called with a batch (N, *shape); the model by default.
     """
     model.to("meta")
     forward = forward or model
@@ -77,7 +78,7 @@ def _blank(images: int, shape: tuple[int, ...]) -> torch.Tensor:
 
 
 def count_multiply_adds(forward: Forward, x: torch.Tensor) -> int:
-    """Multiply-adds of `forward(x)`."""
+    """Count the multiply-adds of `forward(x)`."""
     counter = FlopCounterMode(display=False)
     with counter:
         forward(x)
@@ -86,12 +87,12 @@ def count_multiply_adds(forward: Forward, x: torch.Tensor) -> int:
 
 def saved_bytes(forward: Forward, x: torch.Tensor, model: nn.Module) -> int:
     """Bytes that automatic differentiation keeps of `forward(x)`, without the weights of `model`."""
-    weights = {_storage(t) for t in (*model.parameters(), *model.buffers())}
+    weights = {storage_key(t) for t in (*model.parameters(), *model.buffers())}
     kept: dict[int, torch.Tensor] = {}  # the tensors themselves, so that no storage's number is used again
 
     def keep(tensor: torch.Tensor) -> torch.Tensor:
-        if _storage(tensor) not in weights:
-            kept.setdefault(_storage(tensor), tensor)
+        if storage_key(tensor) not in weights:
+            kept.setdefault(storage_key(tensor), tensor)
         return tensor
 
     with saved_tensors_hooks(keep, lambda tensor: tensor):
@@ -103,27 +104,22 @@ def peak_bytes(forward: Forward, x: torch.Tensor) -> int:
     """The most bytes of tensors that exist at once in `forward(x)`, `x` among them."""
     tracker = _LiveTensors()
     tracker.note(x)
-    with tracker:
+    with each_result(tracker.note):
         forward(x)
     return tracker.peak
 
 
-def _storage(tensor: torch.Tensor) -> int:
-    return tensor.untyped_storage()._cdata
-
-
-class _LiveTensors(TorchDispatchMode):
-    """Adds up the storages that operations make, for as long as a tensor refers to them."""
+class _LiveTensors:
+    """Adds up the storages of the tensors it is told of, for as long as a tensor refers to them."""
 
     def __init__(self) -> None:
-        super().__init__()
         self.peak = 0
         self._now = 0
         self._references: dict[int, int] = {}
 
     def note(self, tensor: torch.Tensor) -> None:
         """Count a tensor until it is gone."""
-        key, size = _storage(tensor), tensor.untyped_storage().nbytes()
+        key, size = storage_key(tensor), tensor.untyped_storage().nbytes()
         if key not in self._references:
             self._references[key] = 0
             self._now += size
@@ -136,10 +132,3 @@ class _LiveTensors(TorchDispatchMode):
         if self._references[key] == 0:
             del self._references[key]
             self._now -= size
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
-        result = func(*args, **(kwargs or {}))
-        for leaf in tree_leaves(result):
-            if isinstance(leaf, torch.Tensor):
-                self.note(leaf)
-        return result

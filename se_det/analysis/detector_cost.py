@@ -1,4 +1,4 @@
-"""What each part of a detector costs at one image size."""
+"""Cost of each part of a detector at one image size."""
 
 from __future__ import annotations
 
@@ -11,14 +11,17 @@ from .cost import Cost, measure
 
 
 def measure_detector(cfg: CfgNode, size: tuple[int, int]) -> list[tuple[str, Cost]]:
-    """(part, cost) of trunk, pyramid, RPN head, box head and mask head in inference on one image.
+    """Measure trunk, pyramid, RPN head, box head and mask head in inference on one image.
 
-    The box head sees RPN.POST_NMS_TOPK_TEST proposals and the mask head TEST.DETECTIONS_PER_IMAGE detections: the
-    most there can be. The pyramid's cost is the trunk's with it, less the trunk's. Sorting, NMS and RoIAlign have no
-    multiply-adds in this count.
+    The box head gets RPN.POST_NMS_TOPK_TEST proposals and the mask head TEST.DETECTIONS_PER_IMAGE detections, the
+    largest possible numbers. The pyramid's cost is the backbone's less the trunk's. Sorting, NMS and RoIAlign are not
+    counted as multiply-adds.
 
     Args:
-        size: (height, width) in px; raised to the next multiple of the backbone's largest stride, as a batch is.
+        size: (height, width) in px; rounded up to a multiple of the backbone's largest stride, as batches are.
+
+    Returns:
+        (name of the part, cost), in the order of the forward pass.
     """
     detector = build_detector(cfg).to("meta").eval()
     backbone, heads = detector.backbone, detector.roi_heads
@@ -55,7 +58,7 @@ def measure_detector(cfg: CfgNode, size: tuple[int, int]) -> list[tuple[str, Cos
 
 
 def _less(both: Cost, part: Cost) -> Cost:
-    """`both` without `part`; the peak is that of both, as the trunk's maps are there meanwhile."""
+    """`both` less `part`; the peak is that of both, as the trunk's maps are alive meanwhile."""
     return Cost(
         parameters=both.parameters - part.parameters,
         multiply_adds=both.multiply_adds - part.multiply_adds,

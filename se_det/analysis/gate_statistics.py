@@ -1,4 +1,4 @@
-"""What gates do on real images: the mean of every factor by class (Hu et al., arXiv 1709.01507, section 6.4)."""
+"""Activations of gates on real images, averaged by class (Hu et al., arXiv 1709.01507, section 6.4)."""
 
 from __future__ import annotations
 
@@ -21,13 +21,12 @@ from ..layers.gates import Gate
 
 @dataclass(frozen=True)
 class GateStatistics:
-    """Of every gate and channel, over the images of each class.
+    """Mean and deviation of every gate's channels over the images of each class.
 
     Args:
         classes: names of the folders, sorted.
-        images: how many each had.
-        mean, std: gate's name to (classes, channels): mean and standard deviation of its factor over the images. For
-            CBAM the factors are those of its channel gate.
+        images: number of images of each class.
+        mean, std: name of a gate -> (classes, channels), over the images. For CBAM those of its channel gate.
     """
 
     classes: list[str]
@@ -36,14 +35,14 @@ class GateStatistics:
     std: dict[str, np.ndarray]
 
     def by_stage(self) -> dict[str, list[float]]:
-        """Stage ("res2", or what a gate's name begins with) to its mean for each class, over blocks and channels."""
+        """Stage ("res2", or the first part of a gate's name) -> mean of each class over blocks and channels."""
         stages: dict[str, list[np.ndarray]] = {}
         for name, mean in self.mean.items():
             stages.setdefault(stage_of(name), []).append(mean.mean(1))
         return {stage: np.mean(rows, 0).tolist() for stage, rows in stages.items()}
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """The statistics as plain values, for JSON."""
         return {
             "classes": self.classes,
             "images": self.images,
@@ -54,7 +53,7 @@ class GateStatistics:
         }  # fmt: skip
 
     def rows(self) -> Iterator[dict[str, Any]]:
-        """For CSV: one row for each gate, class and channel."""
+        """One row for each gate, class and channel, for CSV."""
         for name, mean in self.mean.items():
             for c, label in enumerate(self.classes):
                 for channel in range(mean.shape[1]):
@@ -81,16 +80,16 @@ def collect_gate_statistics(
     batch: int = 16,
     limit: int | None = None,
 ) -> GateStatistics:
-    """Run the images of class folders through a network and gather its gates' factors.
+    """Run the images of class folders through a network and collect the activations of its gates.
 
-    An image is resized so that its short side is `size` * 256 / 224, and its centre of `size` x `size` px is taken.
+    Images are resized to a short side of `size` * 256 / 224 and cropped to their centre of `size` x `size` px.
 
     Args:
         trunk: takes (N, 3, size, size); put into evaluation mode.
         folder: holds a folder of images for each class.
         mean, std: of the three channels on the 0..255 scale, in the order of `channels`.
-        batch: images at a time.
-        limit: images of each class, by name; None takes all.
+        batch: images per forward pass.
+        limit: number of images of each class, in the order of their names; None for all.
 
     Raises:
         ConfigError: the network has no gates.
@@ -113,7 +112,7 @@ def collect_gate_statistics(
             with torch.no_grad(), _recording(gates, lambda name, s, seen=seen: seen[name].append(s)):
                 trunk(x.to(next(trunk.parameters()).device))
         for name in gates:
-            # A gate that the network does not reach (a stage after the last map wanted) has nothing to say.
+            # A gate that the forward pass does not reach (of a stage after the last output) has no activations.
             if seen[name]:
                 factors = torch.cat(seen[name]).double()
                 means[name].append(factors.mean(0).numpy())
@@ -128,7 +127,7 @@ def collect_gate_statistics(
 
 @contextmanager
 def _recording(gates: dict[str, Gate], note: Callable[[str, torch.Tensor], None]) -> Iterator[None]:
-    """Hand every gate's factors (N, C) to `note`, wherever in a network its `scale` is called."""
+    """Pass every gate's activations (N, C) to `note`, wherever the network calls its `scale`."""
 
     def recorder(name: str, scale: Callable) -> Callable:
         def record(grids: Sequence[torch.Tensor]) -> torch.Tensor:
@@ -148,7 +147,7 @@ def _recording(gates: dict[str, Gate], note: Callable[[str, torch.Tensor], None]
 
 
 def class_folders(folder: str | Path, limit: int | None = None) -> dict[str, list[Path]]:
-    """Class name to its images, sorted; at most `limit` each.
+    """Class name -> its images, sorted; at most `limit` of each.
 
     Raises:
         DataError: there is no such folder, or a class without images.

@@ -1,4 +1,4 @@
-"""The papers' tables of costs as data, and the same numbers of the networks here beside them.
+"""The costs that papers report, as data, and a comparison with the networks here.
 
 Multiply-adds are as the papers report them, in G at 224 x 224 px with 1000 classes; their conventions differ.
 Parameters are exact counts where the authors' definitions give one, else in M with the digits printed.
@@ -23,14 +23,14 @@ IN_1X1 = {"stride_in_1x1": True}
 
 @dataclass(frozen=True)
 class ReportedCost:
-    """One reported network.
+    """The reported cost of a network.
 
     Args:
-        model: its name in the catalog.
-        options: the arguments that make the catalog's network the reported one.
+        model: name in the catalog.
+        options: arguments that make the catalog's network the reported one.
         parameters: an exact count (int), or millions as printed (float).
         multiply_adds: in G, as printed.
-        source: of the multiply-adds, or of the parameters where there are only those.
+        source: source of the multiply-adds, or of the parameters if only those are reported.
     """
 
     model: str
@@ -84,7 +84,7 @@ REPORTED_COSTS = _table()
 
 
 def compare_with_papers(pattern: str = "*") -> list[dict[str, Any]]:
-    """A row for each reported network of the catalog whose name matches: its cost here, there, and the difference.
+    """Compare each reported network whose name matches with the catalog's: a row each.
 
     Columns: model, options, parameters and multiply_adds (here), *_published, *_difference (of parameters: here less
     published, in M to the digit printed where millions were printed; of multiply-adds: in percent) and source.

@@ -12,10 +12,10 @@ from torch.nn import functional as F
 from ..errors import ConfigError
 from ..layers.conv import Conv2d
 from ..layers.gated_sum import gated_sum
-from ..layers.gates import SE
+from ..layers.gates import Gate
 from ..layers.valid_area import ValidArea
 
-GateMaker = Callable[[int], "SE | None"]
+GateMaker = Callable[[int], "Gate | None"]
 
 # Where a residual block's gate sits (Hu et al., arXiv 1709.01507, figure 5).
 PLACEMENTS = ("standard", "pre", "post", "identity")
@@ -24,7 +24,7 @@ PLACEMENTS = ("standard", "pre", "post", "identity")
 class GatedBlock(nn.Module):
     """A part of a trunk that may have a gate, as `gate`."""
 
-    gate: SE | None
+    gate: Gate | None
 
     def compensating_weights(self) -> list[torch.Tensor]:
         """The weights whose doubling makes up for a gate of 0.5 exactly; none where nothing inside the block does."""

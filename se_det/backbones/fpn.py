@@ -43,7 +43,9 @@ class FPN(nn.Module):
             )
         strides = [bottom_up.strides[name] for name in in_features]
         if any(b != 2 * a for a, b in pairwise(strides)):
-            raise ConfigError(f"MODEL.FPN.IN_FEATURES {list(in_features)} have strides {strides}, which must double.")
+            raise ConfigError(
+                f"MODEL.FPN.IN_FEATURES {list(in_features)} have strides {strides}; each must be twice the one before."
+            )
         self.bottom_up = bottom_up
         self.in_features = tuple(in_features)
         self.padding = bottom_up.padding

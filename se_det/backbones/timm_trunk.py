@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from ..errors import ConfigError, suggestion
-from ..layers.norms import FrozenBatchNorm2d
+from ..layers.norms import BATCH_NORMS, FrozenBatchNorm2d
 from ..layers.valid_area import ValidArea
 from .gate_insertion import STAGE_OF_STRIDE, Branch, gated_branches, insert_gates
 from .trunk import STAGES
@@ -147,7 +147,7 @@ class TimmTrunk(nn.Module):
             module = self.net.get_submodule(name)
             for parameter in module.parameters(recurse=False):
                 parameter.requires_grad_(False)
-            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            if isinstance(module, BATCH_NORMS):
                 parent, _, own = name.rpartition(".")
                 setattr(self.net.get_submodule(parent), own, FrozenBatchNormAct2d.from_batch_norm(module))
 
@@ -223,7 +223,7 @@ class FrozenBatchNormAct2d(FrozenBatchNorm2d):
         return self.act(self.drop(super().forward(x)))
 
     @classmethod
-    def from_batch_norm(cls, norm: nn.modules.batchnorm._BatchNorm) -> FrozenBatchNorm2d:
+    def from_batch_norm(cls, norm: nn.BatchNorm2d | nn.SyncBatchNorm) -> FrozenBatchNorm2d:
         """The frozen copy of a batch norm, of the plain class where there is no activation behind it."""
         if isinstance(norm, nn.BatchNorm1d):
             raise ConfigError(
@@ -287,7 +287,7 @@ def _build(name: str) -> nn.Module:
 def _convert_norms(net: nn.Module, norm: str, name: str) -> None:
     if norm == "BN":
         return
-    norms = [path for path, m in net.named_modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    norms = [path for path, m in net.named_modules() if isinstance(m, BATCH_NORMS)]
     if not norms:
         logger.info("%s%s has no batch norm: MODEL.RESNETS.NORM %s has no effect on it.", PREFIX, name, norm)
     elif norm == "SyncBN":

@@ -34,7 +34,7 @@ def compare_evaluations(*, images: int, tasks: Sequence[str], repeat: int, seed:
     truth_content, results = synthetic_dataset(images=images, masks="segm" in tasks, seed=seed)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "truth.json"
-        path.write_text(json.dumps(truth_content))
+        path.write_text(json.dumps(truth_content), encoding="utf-8")
         for task in tasks:
             yield _compare(path, truth_content, results, task, repeat)
 

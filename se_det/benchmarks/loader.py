@@ -9,6 +9,9 @@ from typing import Any
 import numpy as np
 
 from ..data.augmentations import Augmentation, resize_and_flip
+from ..data.augmentations.copy_paste import CopyPaste
+from ..data.augmentations.flip import RandomFlip
+from ..data.augmentations.large_scale_jitter import LargeScaleJitter
 from ..data.coco import read_coco
 from ..data.coco_dataset import CocoDataset
 from ..data.loader import train_loader
@@ -17,6 +20,7 @@ from ..data.transforms import RESIZE_METHODS
 from .timing import Comparison, time_alternately
 
 THEIRS = "Detectron2's DatasetMapper"
+THEIR_JITTER = "Detectron2's DatasetMapper, large-scale jitter"
 IMAGES_COMPARED = 50  # pixel by pixel
 
 logger = logging.getLogger(__name__)
@@ -60,6 +64,45 @@ def compare_loaders(
         f"{count} samples, short side {short_side} px, {'with' if masks else 'without'} masks, one worker process",
         seconds, baseline=THEIRS if THEIRS in loaders else next(iter(loaders)), amount=count,
     )  # fmt: skip
+
+
+def compare_jitter(
+    train_json: str, train_images: str, *, size: int, masks: bool, count: int, repeat: int
+) -> Iterator[Comparison]:
+    """The same for large-scale jitter and copy-paste, beside resizing alone and Detectron2's mapper with that jitter.
+
+    Args:
+        size: px of the jitter's result, and of the short side where images are only resized.
+
+    Raises:
+        DataError: the data cannot be read, or no image has an annotation.
+    """
+    dataset = read_coco(train_json, train_images, drop_empty_boxes=True).drop_empty()
+    for method in RESIZE_METHODS:
+        flip, jitter = RandomFlip(), LargeScaleJitter(size=size, method=method)
+        plain = f"short side {size} px"
+        ways = {
+            plain: resize_and_flip(short_sides=(size,), max_size=size * 5 // 3, method=method),
+            "large-scale jitter": [jitter, flip],
+            "large-scale jitter, copy-paste": [jitter, flip, CopyPaste()],
+        }
+        loaders: dict[str, Iterable[list[dict[str, Any]]]] = {
+            name: train_loader(
+                [dataset], augmentations=ways[name], ims_per_batch=1, seed=0, grouping=False, masks=masks, num_workers=1
+            )
+            for name in ways
+        }
+        try:
+            from ..integrations.detectron2_mapper import jittered_batches
+        except ImportError:
+            logger.info("Detectron2 is not installed: nothing to compare with.")
+        else:
+            loaders[THEIR_JITTER] = jittered_batches(dataset, size=size, masks=masks, num_workers=1)
+        seconds = time_alternately({name: _some(loader, count) for name, loader in loaders.items()}, repeat=repeat)
+        yield Comparison(
+            f"{count} samples, INPUT.RESIZE {method}, {'with' if masks else 'without'} masks, one worker process",
+            seconds, baseline=plain, amount=count,
+        )  # fmt: skip
 
 
 def _some(loader: Iterable[list[dict[str, Any]]], count: int) -> Callable[[], None]:

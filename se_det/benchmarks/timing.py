@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import multiprocessing
 import platform
-import resource
 import statistics
 import time
 from collections.abc import Callable, Mapping
@@ -13,13 +12,13 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from multiprocessing.connection import Connection
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from ..device import peak_device_memory_mib, wait_for
 from ..errors import SeDetError
+from ..system import cpu_fields, peak_memory_mib
 
 
 @dataclass(frozen=True)
@@ -95,7 +94,7 @@ def time_alternately(
 
     Args:
         warm_up: turns before them that are not counted.
-        around: of ways that must begin and end something in every turn, which is not counted.
+        context: by way, what is entered before each of its turns and left after it, outside the measured time.
     """
     device, context = torch.device(device), context or {}
     seconds: dict[str, list[float]] = {name: [] for name in ways}
@@ -177,7 +176,7 @@ def _work(
     torch.set_num_threads(threads)
     last = None
     try:
-        before = _peak_rss_mib()
+        before = peak_memory_mib()
         run = factory(*args)
         pipe.send("ready")
         while pipe.recv() == "run":
@@ -186,19 +185,10 @@ def _work(
             pipe.send("done")
         peak = peak_device_memory_mib(torch.device(device))
         if peak is None:
-            peak = _peak_rss_mib() - before
+            peak = peak_memory_mib() - before
         pipe.send((peak, last))
     except SeDetError as error:
         pipe.send(error)
-
-
-def _peak_rss_mib() -> float:
-    """MiB of this process at its largest. Linux's getrusage would also count the process that started this one."""
-    try:
-        status = Path("/proc/self/status").read_text()
-        return int(status.partition("VmHWM:")[2].split()[0]) / 2**10
-    except (OSError, IndexError, ValueError):
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
 
 
 def machine(device: torch.device | str = "cpu") -> dict[str, str | int]:
@@ -217,12 +207,7 @@ def machine(device: torch.device | str = "cpu") -> dict[str, str | int]:
 
 def _processor() -> str:
     """The processor's name, with the instructions that decide how fast bfloat16 is."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    fields = dict(line.partition(":")[::2] for line in lines if ":" in line)
-    fields = {name.strip(): value.strip() for name, value in fields.items()}
+    fields = cpu_fields()
     flags = set(fields.get("flags", "").split())
     known = [flag for flag in ("avx2", "avx512f", "avx512_bf16", "amx_bf16") if flag in flags]
-    return " ".join([fields.get("model name", platform.machine()), *known])
+    return " ".join([fields.get("model name") or platform.processor() or platform.machine(), *known])

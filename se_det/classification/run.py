@@ -122,7 +122,7 @@ class Evaluation:
         """Evaluate `model`, with its averaged weights where there are any.
 
         Raises:
-            EvaluationLeft: the run was asked to end.
+            EvaluationStopped: the run was asked to end.
         """
         with ema.applied() if ema is not None else nullcontext():
             broadcast_statistics(model)

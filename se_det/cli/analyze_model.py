@@ -1,4 +1,4 @@
-"""`se-det analyze-model`: what networks cost, the papers' tables beside it, and what gates do on images."""
+"""`se-det analyze-model`: cost of networks, comparison with the papers, activations of gates on images."""
 
 from __future__ import annotations
 
@@ -20,18 +20,24 @@ FORMATS = ("table", "csv", "json")
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's arguments."""
     what = parser.add_mutually_exclusive_group()
-    what.add_argument("--papers", action="store_true", help="the papers' tables beside the networks here")
-    what.add_argument("--gates", metavar="FOLDER", help="mean activation of each gate on class folders of images")
-    parser.add_argument("--config-file", metavar="F", help="a detector's config: its parts, or with --gates its trunk")
+    what.add_argument("--papers", action="store_true", help="compare with the costs that the papers report")
+    what.add_argument(
+        "--gates", metavar="FOLDER", help="plot the mean activation of each gate on class folders of images"
+    )
+    parser.add_argument(
+        "--config-file", metavar="F", help="a detector's config: measure its parts, or with --gates its trunk"
+    )
     parser.add_argument("--weights", metavar="W", help="with --gates: the network's weights")
     parser.add_argument(
         "--size", type=int, nargs=2, metavar=("H", "W"),
-        help="of the image in px; default: 224 224, and 800 1088 for a detector",
+        help="size of the image in px; default: 224 224, for a detector 800 1088",
     )  # fmt: skip
-    parser.add_argument("--limit", type=int, metavar="N", help="with --gates: images of each class; default: all")
-    parser.add_argument("--format", choices=FORMATS, default="table", help="of the figures; default: table")
     parser.add_argument(
-        "--output", metavar="FILE", help="write the figures there; with --gates a folder, for figures and plots"
+        "--limit", type=int, metavar="N", help="with --gates: number of images of each class; default: all"
+    )
+    parser.add_argument("--format", choices=FORMATS, default="table", help="output format; default: table")
+    parser.add_argument(
+        "--output", metavar="FILE", help="write the results there; with --gates a folder for results and plots"
     )
     parser.add_argument(
         "names", nargs="*", metavar="MODEL",
@@ -123,16 +129,14 @@ def _detector(config: str, overrides: Sequence[str], size: tuple[int, int]) -> l
 
 
 def _gates(args: argparse.Namespace) -> int:
-    import cv2
-
     from ..analysis.gate_statistics import collect_gate_statistics
-    from ..analysis.line_plot import draw_lines
     from ..backbones import create_backbone
     from ..config import load_config
     from ..config.overrides import parse_overrides
     from ..detection.build import build_bottom_up, check_model
     from ..errors import ConfigError
     from ..files import atomic_write, check_writable, write_json, write_text
+    from ..plots import plot_lines
     from ..weights import load_weights
 
     if not args.output or not args.weights:
@@ -160,9 +164,8 @@ def _gates(args: argparse.Namespace) -> int:
         write_json(output / "gates.json", found.as_dict())
 
     def save(name: str, series: list, **options: Any) -> None:
-        picture = draw_lines(series, y_label="mean activation", **options)
-        data = cv2.imencode(".png", picture)[1].tobytes()
-        atomic_write(output / f"{name}.png", lambda file: file.write(data))
+        picture = plot_lines(series, y_label="mean activation", **options)
+        atomic_write(output / f"{name}.png", lambda file: file.write(picture))
 
     for name, mean in found.mean.items():
         # In the order of the mean: by index, hundreds of channels would only be noise to the eye.

@@ -53,6 +53,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     loader.add_argument("--size", type=int, nargs=2, default=(800, 1333), metavar=("S", "L"), help="default: 800 1333")
     loader.add_argument("--masks", action="store_true", help="with the polygons of the masks")
     loader.add_argument("--images", type=int, default=200, metavar="N", help="in one turn; default: 200")
+    loader.add_argument("--jitter", type=int, default=0, metavar="S", help="large-scale jitter and copy-paste at S px "
+                        "instead, beside resizing alone")  # fmt: skip
     loader.set_defaults(measure=_loader)
     evaluation = what.add_parser("evaluation", help="COCO evaluation of made-up results, beside pycocotools")
     evaluation.add_argument("--images", type=int, default=5000, metavar="N", help="default: 5000, as val2017")
@@ -121,9 +123,15 @@ def _pretrain(args: argparse.Namespace, device: str, folder: str) -> Iterator[Co
 
 
 def _loader(args: argparse.Namespace, device: str, folder: str) -> Iterator[Comparison]:
-    from ..benchmarks.loader import compare_loaders
+    from ..benchmarks.loader import compare_jitter, compare_loaders
 
     _check_counts(args, "images")
+    _check_counts(args, "jitter", least=0)
+    if args.jitter:
+        return compare_jitter(
+            args.train_json, args.train_images, size=args.jitter, masks=args.masks, count=args.images,
+            repeat=args.repeat,
+        )  # fmt: skip
     return compare_loaders(
         args.train_json, args.train_images, short_side=args.size[0], max_size=args.size[1], masks=args.masks,
         count=args.images, repeat=args.repeat,

@@ -30,14 +30,12 @@ def run(args: argparse.Namespace) -> int:
     """Check, report, and write what was asked for; 1 when there are errors."""
     from pathlib import Path
 
-    import cv2
-
     from ..data.check import check_dataset, compare_splits
-    from ..data.check.histograms import draw_histograms
     from ..data.check.repair import check_output, write_cleaned
     from ..data.check.result_cache import cache_summary
     from ..errors import ConfigError, DataError
     from ..files import atomic_write, write_json
+    from ..plots import plot_histograms
     from ..terminal import escape
 
     if args.against_images and not args.against:
@@ -66,9 +64,8 @@ def run(args: argparse.Namespace) -> int:
         write_json(args.output, report.as_dict(), indent=1)
         logger.info("Wrote %s.", args.output)
     if args.histograms:
-        picture = draw_histograms(report.box_sides(), report.classes, title=str(args.json))
-        data = cv2.imencode(".png", picture)[1].tobytes()
-        atomic_write(args.histograms, lambda file: file.write(data))
+        picture = plot_histograms(report.box_sides(), report.classes, title=str(args.json))
+        atomic_write(args.histograms, lambda file: file.write(picture))
         logger.info("Wrote %s.", args.histograms)
     if args.fix:
         copy = write_cleaned(report, Path(args.fix), uncrowd=args.uncrowd)

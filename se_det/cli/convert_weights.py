@@ -12,8 +12,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's arguments."""
     parser.add_argument("source", metavar="IN", help=".pth, .pt, .bin, .tar, .safetensors, .pkl, .npz or .mat")
     parser.add_argument("target", metavar="OUT", help=".safetensors or .pth")
-    parser.add_argument("--family", default="", metavar="F", help="the family IN is of; default: found from its keys")
-    parser.add_argument("--to", default="se_det", metavar="F", help="the family OUT is to be of; default: se_det")
+    parser.add_argument("--family", default="", metavar="F", help="family of IN; default: recognised by its keys")
+    parser.add_argument("--to", default="se_det", metavar="F", help="family to convert to; default: se_det")
     parser.add_argument(
         "--class-order",
         metavar="FILE",

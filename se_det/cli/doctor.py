@@ -8,12 +8,16 @@ import os
 import platform
 import shutil
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+
+from ..system import cpu_fields, usable_cpus
 
 REQUIRED = {
     "torch": "everything", "torchvision": "NMS and RoIAlign", "numpy": "everything", "pillow": "reading images",
-    "fvcore": "configs", "pycocotools": "masks", "opencv": "decoding and drawing",
+    "fvcore": "configs", "pycocotools": "masks", "opencv": "decoding and drawing", "matplotlib": "plots",
     "safetensors": "safetensors weights", "tensorboard": "training curves", "tqdm": "progress bars",
+    "filelock": "output folders and downloads of one process at a time", "psutil": "memory, on Windows",
 }  # fmt: skip
 OPTIONAL = {
     "detectron2": "--engine detectron2", "timm": "timm/<name> backbones", "onnx": "ONNX export",
@@ -26,11 +30,11 @@ CPU_FLAGS = {"avx2": "AVX2", "avx512f": "AVX512", "avx512_bf16": "AVX512 bf16", 
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The command takes none."""
+    """No arguments."""
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print what there is; a thing that is missing is said and no failure."""
+    """Print what there is; missing things are reported and are no failure."""
     lines, missing = [], []
     _versions(lines, missing)
     _devices(lines)
@@ -71,10 +75,7 @@ def _versions(lines: list[tuple[str, str]], missing: list[str]) -> None:
 
 
 def _devices(lines: list[tuple[str, str]]) -> None:
-    flags = cpu_flags(Path("/proc/cpuinfo"))
-    found = [name for flag, name in CPU_FLAGS.items() if flag in flags]
-    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    lines.append(("CPUs", f"{cpus}; {', '.join(found) or 'none of ' + ', '.join(CPU_FLAGS.values())}"))
+    lines.append(("CPUs", f"{usable_cpus()}; {cpu_instructions(cpu_fields())}"))
     try:
         import torch
     except Exception as error:  # a broken installation is what this command is called for
@@ -102,16 +103,13 @@ def _compiler(lines: list[tuple[str, str]], missing: list[str]) -> None:
         missing.append("a C++ compiler (g++, or what CXX names), for TEST.COMPILE (optional)")
 
 
-def cpu_flags(path: Path) -> set[str]:
-    """Linux's flags of the first CPU; none elsewhere."""
-    try:
-        for line in path.read_text(errors="replace").splitlines():
-            key, _, value = line.partition(":")
-            if key.strip() in ("flags", "Features"):
-                return set(value.split())
-    except OSError:
-        pass
-    return set()
+def cpu_instructions(fields: Mapping[str, str]) -> str:
+    """Which of `CPU_FLAGS` a CPU has, by what the system tells of it."""
+    flags = (fields.get("flags") or fields.get("Features") or "").split()
+    if not flags:
+        return "this system does not tell the CPU's instructions"
+    found = [name for flag, name in CPU_FLAGS.items() if flag in flags]
+    return ", ".join(found) or f"none of {', '.join(CPU_FLAGS.values())}"
 
 
 def _data(lines: list[tuple[str, str]], missing: list[str]) -> None:

@@ -17,19 +17,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's arguments."""
     parser.add_argument("--output", required=True, metavar="FILE", help="x.onnx, or x.pt2 for torch.export.load")
     parser.add_argument("--weights", metavar="W", help="a checkpoint, a URL or an entry of the zoo")
-    parser.add_argument("--model", metavar="NAME", help="export a classifier, such as se_resnet50; a checkpoint of "
-                        "pretraining names its own")  # fmt: skip
-    parser.add_argument("--num-classes", type=int, default=1000, metavar="N", help="of --model; default: 1000")
-    parser.add_argument("--config-file", metavar="F", help="export of a detector with this config")
+    parser.add_argument("--model", metavar="NAME", help="export this classifier, such as se_resnet50; not needed for "
+                        "a checkpoint of pretraining")  # fmt: skip
+    parser.add_argument("--num-classes", type=int, default=1000, metavar="N", help="classes of --model; default: 1000")
+    parser.add_argument("--config-file", metavar="F", help="export a detector with this config")
     parser.add_argument("--part", choices=("backbone", "detector"), default="backbone",
-                        help="of the detector: backbone and pyramid, or all of it; default: backbone")  # fmt: skip
+                        help="export backbone and pyramid, or the whole detector; default: backbone")  # fmt: skip
     parser.add_argument("--size", type=int, nargs=2, metavar=("H", "W"), default=(800, 1344),
-                        help="px of the images that --part detector takes; default: 800 1344")  # fmt: skip
+                        help="image size of --part detector in px; default: 800 1344")  # fmt: skip
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="config keys and their values")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Export, and say how far the file's outputs are from PyTorch's."""
+    """Export, and log the largest difference between the outputs of the file and of PyTorch."""
     from ..errors import ConfigError
     from ..export import write
     from ..files import check_writable

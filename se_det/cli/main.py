@@ -21,13 +21,16 @@ COMMANDS = {
     "train": ("train", "train and evaluate a detector"),
     "pretrain": ("pretrain", "train and evaluate a classifier, whose backbone starts a detector"),
     "predict": ("predict", "detect objects in images and draw them"),
-    "import": ("import_data", "write a data set as a labelling tool exported it as COCO"),
+    "import": ("import_data", "convert the export of a labelling tool to COCO"),
     "check-data": ("check_data", "find everything that is wrong with a data set, before training"),
-    "analyze-model": ("analyze_model", "count what networks cost, and look at what their gates do"),
-    "convert-weights": ("convert_weights", "convert a weight file of another program, or to another program's names"),
-    "export": ("export", "write a network as ONNX or as a program of torch.export"),
+    "analyze-model": (
+        "analyze_model",
+        "count parameters, multiply-adds and memory of networks, and plot the activations of their gates",
+    ),
+    "convert-weights": ("convert_weights", "convert weight files from and to the formats of other programs"),
+    "export": ("export", "export a network to ONNX or torch.export"),
     "benchmark": ("benchmark", "measure time and memory"),
-    "doctor": ("doctor", "say what is installed and there, and what is missing and for what"),
+    "doctor": ("doctor", "print versions and devices, and what is missing and for what"),
 }
 
 
@@ -73,13 +76,20 @@ def run_command(name: str, argv: Sequence[str] | None = None, *, prog: str | Non
         print("error: interrupted.", file=sys.stderr)
         return 130
     except BrokenPipeError:
-        poll = select.poll()
-        poll.register(sys.stdout, 0)
-        if not poll.poll(0):  # it was another pipe
+        if not _reader_has_left():  # it was another pipe
             raise
         # Whoever read our output has left; nothing more can be said to them.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+
+
+def _reader_has_left() -> bool:
+    """Whether nobody reads our output any more; where the system does not tell (Windows), it is what is likely."""
+    if not hasattr(select, "poll"):
+        return True
+    poll = select.poll()
+    poll.register(sys.stdout, 0)
+    return bool(poll.poll(0))
 
 
 def _parse(parser: argparse.ArgumentParser, argv: list[str]) -> argparse.Namespace:

@@ -56,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
     if args.resume and is_assignment(args.resume):  # --resume without a path, before a key
         args.overrides, args.resume = [args.resume, *args.overrides], NEWEST
     if args.evaluate and args.overwrite:
-        raise ConfigError("--evaluate trains nothing: it does not go with --overwrite.")
+        raise ConfigError("--evaluate does not train, so --overwrite cannot be used with it.")
     if args.zoo is not None:
         return _evaluate_zoo(args)
     checkpoint = args.resume if args.resume not in (None, NEWEST) else None

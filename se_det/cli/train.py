@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from fvcore.common.config import CfgNode
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's arguments."""
-    parser.add_argument("--config-file", required=True, metavar="F", help="a YAML config, or the name of a shipped one")
+    parser.add_argument("--config-file", metavar="F", help="a YAML config, or the name of a shipped one")
+    parser.add_argument("--model", metavar="M", help="without --config-file: a model, such as rg_se_resnet50")
+    parser.add_argument("--task", choices=("boxes", "masks"), help="without --config-file; default: what DATA has")
+    parser.add_argument("--minutes", type=float, metavar="N", help="without --config-file: how long it may take")
+    parser.add_argument("--epochs", type=float, metavar="N", help="without --config-file: passes over the images")
+    parser.add_argument("--output", metavar="DIR", help="the output folder (OUTPUT_DIR)")
     parser.add_argument("--engine", choices=("builtin", "detectron2"), default="builtin", help="default: builtin")
     parser.add_argument("--num-gpus", type=int, metavar="N", help="GPUs on this machine; default: 1 if there is one")
     parser.add_argument("--num-machines", type=int, default=1, metavar="M")
@@ -24,35 +35,42 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--train-images", metavar="D", help="folder of their images")
     parser.add_argument("--val-json", metavar="J", help="COCO annotations to evaluate on")
     parser.add_argument("--val-images", metavar="D", help="folder of their images")
-    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="config keys and their values")
+    parser.add_argument(
+        "words",
+        nargs="*",
+        metavar="DATA | KEY=VALUE",
+        help="a data set as a labelling tool exported it, for which a recipe is made unless --config-file is given; "
+        "config keys and their values",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
-    """Read the config, then train or evaluate in every process of the run."""
-    from ..config import get_cfg, load_config, merge_overrides
-    from ..config.overrides import parse_overrides
+    """Make or read the config, then train or evaluate in every process of the run."""
     from ..errors import ConfigError
     from ..training.launch import launch
 
+    data, overrides = _split_words(args.words)
+    if args.output is not None:
+        overrides += ["OUTPUT_DIR", args.output]
+    if args.num_gpus == 0:
+        overrides += ["MODEL.DEVICE", "cpu"]
+    for flag in ("train_json", "train_images", "val_json", "val_images"):
+        value = getattr(args, flag)
+        if value is not None:
+            if data is not None:
+                raise ConfigError(f"{data} is the data, and --{flag.replace('_', '-')} names other: give one of them.")
+            overrides += [f"DATASETS.{flag.upper()}", value]
     if args.engine == "detectron2":
         from ..integrations.detectron2_version import check_detectron2
 
         check_detectron2()
-        from ..integrations.detectron2_engine import default_config, run_evaluation, run_training
+        from ..integrations.detectron2_engine import run_evaluation, run_training
     else:
         from ..training.run import run_evaluation, run_training
-
-        default_config = get_cfg
-    cfg = load_config(args.config_file, parse_overrides(args.overrides), defaults=default_config())
-    for flag in ("train_json", "train_images", "val_json", "val_images"):
-        value = getattr(args, flag)
-        if value is not None:
-            merge_overrides(cfg, [f"DATASETS.{flag.upper()}", value])
-    if args.num_gpus == 0:
-        cfg.MODEL.DEVICE = "cpu"
-    cfg.freeze()
     if args.eval_only and (args.resume or args.overwrite):
         raise ConfigError("--eval-only evaluates MODEL.WEIGHTS: it goes with neither --resume nor --overwrite.")
+    cfg = _config(args, data, overrides)
+    cfg.freeze()
     how = {"num_machines": args.num_machines, "machine_rank": args.machine_rank, "dist_url": args.dist_url}
     if args.eval_only:
         launch(run_evaluation, (cfg,), num_gpus=args.num_gpus, device=cfg.MODEL.DEVICE, **how)
@@ -60,3 +78,71 @@ def run(args: argparse.Namespace) -> int:
         train = partial(run_training, resume=args.resume, overwrite=args.overwrite, allow_partial=args.allow_partial)
         launch(train, (cfg,), num_gpus=args.num_gpus, device=cfg.MODEL.DEVICE, **how)
     return 0
+
+
+def _split_words(words: Sequence[str]) -> tuple[str | None, list[str]]:
+    """Split the words into the data set (the first, if it exists or is not a config key) and the overrides."""
+    from ..config.overrides import is_assignment, is_key, parse_overrides
+
+    if words and not is_assignment(words[0]) and (Path(words[0]).exists() or not is_key(words[0])):
+        return words[0], parse_overrides(words[1:])
+    return None, parse_overrides(words)
+
+
+def _config(args: argparse.Namespace, data: str | None, overrides: list[str]) -> CfgNode:
+    """The config of --config-file, of a checkpoint that is evaluated, or of a recipe for the data."""
+    from ..config import load_config, merge_overrides
+    from ..errors import ConfigError
+
+    given = dict(zip(overrides[::2], overrides[1::2]))
+    if args.config_file:
+        for option in ("model", "task", "minutes", "epochs"):
+            if getattr(args, option) is not None:
+                raise ConfigError(f"--{option} is for training without a config: drop it, or --config-file.")
+        cfg = load_config(args.config_file, overrides, defaults=_defaults(args.engine))
+        if data is not None:
+            from ..training.own_data import open_own_data
+
+            merge_overrides(cfg, open_own_data(data, cfg.OUTPUT_DIR).overrides())
+        return cfg
+    if args.engine != "builtin":
+        raise ConfigError("--engine detectron2 needs a config: give --config-file.")
+    from ..training.own_data import evaluation_config, recipe_config
+
+    if args.eval_only:
+        if "MODEL.WEIGHTS" not in given:
+            raise ConfigError("--eval-only evaluates weights: give MODEL.WEIGHTS=<checkpoint>, or --config-file F.")
+        return evaluation_config(data, given["MODEL.WEIGHTS"], overrides)
+    if data is None:
+        raise ConfigError(
+            "There is nothing to train on: name a data set (se-det train DATA), or give a config with --config-file F."
+        )
+    output = given.get("OUTPUT_DIR", f"output/{Path(data).resolve().stem}")
+    if args.resume:
+        place = Path(output) / "config.yaml"
+        if not place.is_file():
+            raise ConfigError(f"There is no run in {output} to resume ({place} is missing): leave --resume out.")
+        return load_config(place, overrides)
+    from ..training.output_folder import check_folder
+
+    check_folder(output, overwrite=args.overwrite)  # before data are read
+    return recipe_config(
+        data,
+        output=output,
+        overrides=overrides,
+        model=args.model,
+        task=args.task,
+        minutes=args.minutes,
+        epochs=args.epochs,
+        device=given.get("MODEL.DEVICE"),
+    )
+
+
+def _defaults(engine: str) -> CfgNode:
+    if engine == "detectron2":
+        from ..integrations.detectron2_engine import default_config
+
+        return default_config()
+    from ..config import get_cfg
+
+    return get_cfg()

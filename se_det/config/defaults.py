@@ -100,6 +100,9 @@ def add_se_det_config(cfg: CfgNode) -> None:
     # Training goes on without images that cannot be read, or are of another size than declared: as many different ones
     # as this, each replaced by another image and named in the log. 0: the first one ends the run.
     cfg.DATALOADER.SKIP_BAD_IMAGES = 0
+    # RandomSubsetTrainingSampler (a name of Detectron2's, whose config has no such key): the share of the images that
+    # a run trains on, drawn by its seed.
+    cfg.DATALOADER.RANDOM_SUBSET_RATIO = 1.0
     # "pil": Detectron2's pixels exactly. "fast": twice as fast, within one grey level (two for 2 values in 10^8).
     cfg.INPUT.RESIZE = "pil"
     # What is done to training images, one after another: [{name: ..., argument: value, ...}, ...]. Empty is
@@ -125,6 +128,9 @@ def add_se_det_config(cfg: CfgNode) -> None:
     # compiler. For GPUs: on CPUs float32 became slower, bfloat16 hardly faster.
     cfg.TEST.COMPILE = False
     cfg.TEST.BEST_METRIC = ""  # task/metric that model_best.pth maximises, "bbox/AP"; "": the first task's AP
+    # Each evaluation also computes the training's losses on its data (validation/loss_cls, ...), without augmentation
+    # and with the norms' statistics as in evaluation; that about doubles its time.
+    cfg.TEST.EVAL_LOSS = False
     cfg.TEST.EARLY_STOP = 0  # stop after this many evaluations without a better BEST_METRIC; 0: never
     # Detections of a class in an image that AP looks at: COCO's 100. Another number is the last of AR's names (AR300).
     cfg.TEST.MAX_DETS_PER_IMAGE = 100
@@ -247,6 +253,10 @@ def _detectron2_keys() -> CfgNode:
     c.INPUT.MIN_SIZE_TEST = 800  # 0 leaves images as they are
     c.INPUT.MAX_SIZE_TEST = 1333
     c.INPUT.RANDOM_FLIP = "horizontal"  # none, horizontal, vertical
+    c.INPUT.CROP = CN()  # see se_det/data/augmentations/crop.py
+    c.INPUT.CROP.ENABLED = False  # RandomCrop before the resizing
+    c.INPUT.CROP.TYPE = "relative_range"  # relative, relative_range, absolute, absolute_range
+    c.INPUT.CROP.SIZE = [0.9, 0.9]  # shares of height and width, or px
     c.INPUT.FORMAT = "BGR"  # BGR, RGB
     c.INPUT.MASK_FORMAT = "polygon"  # the builtin engine reads polygons and RLE alike, whatever stands here
     c.DATASETS = CN()
@@ -255,7 +265,11 @@ def _detectron2_keys() -> CfgNode:
     c.DATALOADER = CN()
     c.DATALOADER.NUM_WORKERS = 4  # per process; 0 loads in the training process
     c.DATALOADER.ASPECT_RATIO_GROUPING = True
-    c.DATALOADER.SAMPLER_TRAIN = "TrainingSampler"
+    c.DATALOADER.SAMPLER_TRAIN = "TrainingSampler"  # RepeatFactorTrainingSampler, RandomSubsetTrainingSampler
+    # RepeatFactorTrainingSampler: an image comes up as often as its rarest class needs, threshold / share of the images
+    # that have the class, but at least once in an epoch; 0: none more than once. Of that the square root, or not.
+    c.DATALOADER.REPEAT_THRESHOLD = 0.0
+    c.DATALOADER.REPEAT_SQRT = True
     c.DATALOADER.FILTER_EMPTY_ANNOTATIONS = True  # drop training images without annotations; the count is logged
 
     # --- solver --------------------------------------------------------------------------------------------------
@@ -295,15 +309,11 @@ def _detectron2_keys() -> CfgNode:
 # Keys (or whole sections) that exist in Detectron2 and that the builtin engine does not implement.
 DETECTRON2_ONLY = (
     "CUDNN_DETERMINISTIC",
-    "DATALOADER.RANDOM_SUBSET_RATIO",
-    "DATALOADER.REPEAT_SQRT",
-    "DATALOADER.REPEAT_THRESHOLD",
     "DATASETS.PRECOMPUTED_PROPOSAL_TOPK_TEST",
     "DATASETS.PRECOMPUTED_PROPOSAL_TOPK_TRAIN",
     "DATASETS.PROPOSAL_FILES_TEST",
     "DATASETS.PROPOSAL_FILES_TRAIN",
     "GLOBAL",
-    "INPUT.CROP",
     "MODEL.ANCHOR_GENERATOR.ANGLES",
     "MODEL.KEYPOINT_ON",
     "MODEL.LOAD_PROPOSALS",

@@ -47,6 +47,53 @@ def load_config(
     return cfg
 
 
+def load_saved_config(
+    text: str,
+    overrides: Sequence[Any] = (),
+    *,
+    source: str,
+    defaults: CfgNode | None = None,
+    leave_out: tuple[str, ...] = (),
+) -> CfgNode:
+    """The config that a program wrote down whole, such as a checkpoint's, then `KEY VALUE` pairs.
+
+    Its keys are nobody's choice (see `provenance`), so that facts may decide them; the pairs are the user's.
+
+    Args:
+        text: YAML.
+        overrides, defaults: see `load_config`.
+        source: what a sentence calls the text.
+        leave_out: keys, and sections with a dot at their end, that stay at their defaults.
+
+    Raises:
+        ConfigError: as `load_config`. Keys that this version does not know are all named in one sentence: what they
+            change is unknown, too.
+    """
+    cfg = get_cfg() if defaults is None else defaults.clone()
+    values = dict(flatten(parse_yaml(text, source)))
+    if PLUGINS in values:  # first, as in `_merge`: plugins may have added keys
+        require_plugins(values[PLUGINS], source)
+    values = {key: value for key, value in values.items() if not key.startswith(leave_out)}
+    unknown = [key for key in values if key != PLUGINS and not _is_known(cfg, key)]
+    if unknown:
+        raise ConfigError(
+            f"{source} has keys that this version of se_det does not know: {', '.join(unknown)}. Use the version that "
+            "wrote it or a later one, or give a config of your own with --config-file."
+        )
+    _merge(cfg, values, source, shipped=values)
+    merge_overrides(cfg, overrides)
+    expand_paths(cfg)
+    return cfg
+
+
+def _is_known(cfg: CfgNode, key: str) -> bool:
+    try:
+        _find(cfg, key, "")
+    except ConfigError:
+        return False
+    return True
+
+
 def find_config(path: str | Path) -> Path:
     """Where a config lies: at `path`, or among the shipped ones."""
     path = Path(expand_path(path, "The config file"))
@@ -173,7 +220,7 @@ def parse_yaml(text: str, source: str | Path) -> dict[str, Any]:
 
 
 class _UniqueKeyLoader(yaml.SafeLoader):
-    """The safe loader, which besides refuses a key that stands twice (YAML would keep the last one silently)."""
+    """The safe loader, which besides refuses a key that is used twice (YAML would keep the last one silently)."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
         seen: set[Any] = set()
@@ -181,7 +228,7 @@ class _UniqueKeyLoader(yaml.SafeLoader):
             if isinstance(key_node, yaml.ScalarNode):
                 if key_node.value in seen and key_node.value != "<<":
                     raise yaml.constructor.ConstructorError(
-                        None, None, f"key '{key_node.value}' stands twice", key_node.start_mark
+                        None, None, f"key '{key_node.value}' is used twice", key_node.start_mark
                     )
                 seen.add(key_node.value)
         return super().construct_mapping(node, deep)

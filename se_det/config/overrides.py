@@ -17,6 +17,11 @@ def is_assignment(word: str) -> bool:
     return ASSIGNMENT.fullmatch(word) is not None
 
 
+def is_key(word: str) -> bool:
+    """Whether a word looks like a key, such as MODEL.GATE.NAME or SEED."""
+    return ASSIGNMENT.fullmatch(f"{word}=") is not None
+
+
 def parse_overrides(words: Sequence[str]) -> list[str]:
     """`KEY=VALUE` and `KEY VALUE` in any mixture as `[key, value, key, value, ...]`.
 

@@ -17,7 +17,7 @@ from .annotation_marks import CROWD_REMEDY, crowd_like_marks, crowd_warnings
 from .coco_dataset import CocoDataset, ImageAnnotations, ImageInfo
 from .coco_json import parse_coco
 from .coco_masks import Segmentations, segmentations
-from .polygon_holes import nesting_depth
+from .polygons import nesting_depth
 from .string_array import StringArray
 
 __all__ = ["CocoDataset", "ImageAnnotations", "ImageInfo", "compare_categories", "read_coco"]

@@ -175,6 +175,15 @@ class CocoDataset:
         cells = owner[kept] * classes + (self._columns["classes"][kept] if of_class else 0)
         return int(torch.unique(cells, return_counts=True)[1].max()) if len(cells) else 0
 
+    def classes_of_images(self) -> tuple[np.ndarray, np.ndarray]:
+        """int64 (p,), (p,): every pair of an image, by its position, and a class that it has, crowds' included."""
+        first, index = self._column("first"), self._column("index")
+        counts = first[index + 1] - first[index]
+        image = np.repeat(np.arange(len(index)), counts)
+        rows = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts) + np.repeat(first[index], counts)
+        classes = len(self.category_ids)
+        return np.divmod(np.unique(image * classes + self._column("classes")[rows]), classes)
+
     def num_annotations_without_mask(self) -> int:
         """How many annotations, crowds not counted, have no segmentation."""
         lacking = torch.ones(len(self._columns["crowd"]), dtype=torch.bool)

@@ -12,7 +12,7 @@ import numpy as np
 from ..errors import DataError
 from .coco_checks import Id
 from .coco_json import PACKED, PackedPolygons, as_numpy, shorten
-from .polygon_cost import MAX_OUTLINE, outline_lengths
+from .polygons import MAX_OUTLINE, outline_lengths
 from .rle import decompress_counts
 
 FORM = (

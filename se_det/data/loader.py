@@ -12,6 +12,7 @@ from ..errors import ConfigError, DataError
 from .augmentations import Augmentation, build_augmentations
 from .coco import compare_categories
 from .coco_dataset import CocoDataset
+from .epochs import RepeatedImages, random_subset, repeat_factors, sampling
 from .images import FORMATS
 from .samplers import TrainBatchSampler, aspect_groups, contiguous_shard
 from .samples import TestDataset, TrainDataset
@@ -32,6 +33,9 @@ def train_loader(
     accumulate: int = 1,
     grouping: bool = True,
     filter_empty: bool = True,
+    subset_ratio: float = 1.0,
+    repeat_threshold: float = 0.0,
+    repeat_sqrt: bool = True,
     masks: bool = False,
     format: str = "BGR",
     num_workers: int = 0,
@@ -51,6 +55,8 @@ def train_loader(
         accumulate: micro-batches per optimiser step.
         grouping: whether a batch is of wide images only or of tall ones only.
         filter_empty: whether images without annotations but crowds are left out.
+        subset_ratio: the share of the remaining images that is trained on, see `epochs.random_subset`.
+        repeat_threshold, repeat_sqrt: see `epochs.repeat_factors`; 0 repeats no image.
         masks: whether samples have `gt_masks`.
         format: BGR or RGB.
         num_workers: processes that load; 0 loads in this one.
@@ -60,18 +66,21 @@ def train_loader(
     Raises:
         DataError: no images, categories that differ, or masks asked of annotations without. While iterating: an image
             that cannot be read or is not of the size that the JSON gives, when no more of these may be left out.
-        ConfigError: a batch that cannot be divided.
+        ConfigError: a batch that cannot be divided, or a ratio that cannot work.
     """
     if not datasets:
         raise DataError("There is no data set to train on: name one in DATASETS.TRAIN, or give DATASETS.TRAIN_JSON.")
     for other in datasets[1:]:
         compare_categories(datasets[0], other)
     used = [dataset.drop_empty() if filter_empty else dataset for dataset in datasets]
+    if subset_ratio != 1:
+        used = random_subset(used, ratio=subset_ratio, seed=seed)
     if masks:
         _check_masks(used)
     sizes = np.concatenate([dataset.sizes.numpy() for dataset in used])
     groups = aspect_groups(sizes) if grouping else np.zeros(len(sizes), np.int64)
-    batches = TrainBatchSampler(groups, ims_per_batch=ims_per_batch, seed=seed, start=start)
+    epoch = RepeatedImages(repeat_factors(used, repeat_threshold, sqrt=repeat_sqrt)) if repeat_threshold > 0 else None
+    batches = TrainBatchSampler(groups, ims_per_batch=ims_per_batch, seed=seed, start=start, epoch=epoch)
     samples = TrainDataset(used, augmentations=augmentations, seed=seed, format=format, masks=masks)
     skipped = skipped or SkippedImages()
     return Loader(
@@ -135,11 +144,6 @@ def build_train_loader(
         ConfigError: a key whose value cannot work.
         DataError: see `train_loader`.
     """
-    if cfg.DATALOADER.SAMPLER_TRAIN != "TrainingSampler":
-        raise ConfigError(
-            f"DATALOADER.SAMPLER_TRAIN '{cfg.DATALOADER.SAMPLER_TRAIN}' is not in the builtin engine: use "
-            "TrainingSampler, or --engine detectron2."
-        )
     _check_input(cfg)
     return train_loader(
         datasets,
@@ -157,6 +161,7 @@ def build_train_loader(
         world_size=world_size,
         pin_memory=pin_memory,
         skipped=skipped,
+        **sampling(cfg),
     )
 
 
@@ -211,6 +216,6 @@ def _check_masks(datasets: Sequence[CocoDataset]) -> None:
             )
         if lacking:
             logger.warning(
-                "%s: %d of %d annotations have no segmentation: their boxes are learned, and masks from the others.",
+                "%s: %d of %d annotations have no segmentation: they train the box head only.",
                 dataset.json_path, lacking, total,
             )  # fmt: skip

@@ -37,7 +37,7 @@ COPY_OF = re.compile(r"(.+)\.rf\.[0-9a-fA-F]{8,}$")
 
 @dataclass(frozen=True)
 class _Look:
-    """What is kept of an image: its grey values at `SIDE`, features and their places, a hash, and the pixels' digest."""
+    """What is kept of an image: grey values at `SIDE`, features and their places, a hash, and the pixels' digest."""
 
     grey: np.ndarray
     points: np.ndarray  # (n, 2) xy px

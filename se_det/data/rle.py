@@ -1,4 +1,7 @@
-"""COCO's run-length encoding: run lengths of 0, 1, 0, ... down the columns of a mask, plain or compressed to text."""
+"""COCO's run-length encoding: run lengths of 0, 1, 0, ... down the columns of a mask, plain or as text.
+
+Text is read here; it is written by `inference.coco_results`.
+"""
 
 from __future__ import annotations
 

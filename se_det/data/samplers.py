@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from ..errors import ConfigError, DataError
+from .epochs import Epoch, EveryImage
 
 Item = tuple[int, int]  # (number of the sample in the run, index of its image)
 
@@ -14,15 +15,19 @@ Item = tuple[int, int]  # (number of the sample in the run, index of its image)
 class TrainBatchSampler:
     """Batches of `ims_per_batch` images, of which every process computes the same sequence.
 
-    Each epoch is a new order of all images. With groups a batch is of one group, so that wide images are not padded to
+    Each epoch is a new order of its images. With groups a batch is of one group, so that wide images are not padded to
     the height of tall ones; what an epoch leaves over in a group starts that group's first batch of the next. Whatever
     the number of processes and parts, the sequence of images is the same.
     """
 
-    def __init__(self, groups: Sequence[int] | np.ndarray, *, ims_per_batch: int, seed: int, start: int = 0) -> None:
+    def __init__(
+        self, groups: Sequence[int] | np.ndarray, *, ims_per_batch: int, seed: int, start: int = 0,
+        epoch: Epoch | None = None,
+    ) -> None:  # fmt: skip
         """
         Args:
             groups: a number per image; batches do not mix them. All equal: no grouping.
+            epoch: which images an epoch has; without it, every image once.
             ims_per_batch: images per optimiser step, over all processes and parts.
             seed: from 0; decides the order.
             start: how many batches were consumed already.
@@ -37,6 +42,7 @@ class TrainBatchSampler:
                 "keeps images without annotations."
             )
         self.ims_per_batch, self.seed, self.start = ims_per_batch, seed, start
+        self.epoch = epoch or EveryImage(len(self.groups))
 
     def __iter__(self) -> Iterator[list[Item]]:
         """Batches from `start` on, each a list of (number of the sample, index)."""
@@ -78,7 +84,7 @@ class TrainBatchSampler:
         left_over = {group: np.zeros(0, np.int64) for group in np.unique(self.groups).tolist()}
         while True:
             # Two numbers and a mark, so that these are not the random numbers of the sample of that number.
-            order = np.random.default_rng((self.seed, epoch, 1)).permutation(len(self.groups))
+            order = self.epoch(np.random.default_rng((self.seed, epoch, 1)))
             batches, completed = [np.zeros((0, size), np.int64)], [np.zeros(0, np.int64)]
             for group, waiting in left_over.items():
                 places = np.flatnonzero(self.groups[order] == group)

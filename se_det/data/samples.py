@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
+import torch
 from torch.utils.data import get_worker_info
 
 from ..errors import DataError
 from .augmentations import Augmentation, Masks, Sample
+from .augmentations.protocol import EMPTY
 from .coco_dataset import CocoDataset, ImageInfo
 from .images import read_image
 from .rle import bitmap
 from .samplers import Item
-from .transforms import resize_image, short_side_size, to_tensor
+from .transforms import empty_tensor, resize_image, short_side_size, to_tensor
 
-EMPTY = 1e-5  # px; an instance whose clipped box has a side not above this is none
 PARTNER = 3  # among the seeds of a sample's partners; 2 is in `skipping`
 
 
@@ -72,19 +74,21 @@ class TrainDataset:
         random = np.random.default_rng(seeds)
         sample = self._read(index)
         for place, augmentation in enumerate(self.augmentations[:count]):
-            partners = []
-            for partner in range(augmentation.partners):
-                # The index is among the seeds, as an image that takes a bad one's place should get other partners.
-                own = (*seeds, PARTNER, index, place, partner)
-                other = int(np.random.default_rng((*own, PARTNER)).integers(len(self)))
-                try:
-                    partners.append(self._augmented(other, place, own))
-                except PartnerError:
-                    raise
-                except DataError as error:
-                    raise PartnerError(str(error), other) from error
+            # The index is among the seeds, as an image that takes a bad one's place should get other partners.
+            own = (*seeds, PARTNER, index, place)
+            partners = _Partners(augmentation.partners, partial(self._partner, place, own))
             sample = augmentation(sample, random, partners)
         return sample
+
+    def _partner(self, place: int, seeds: tuple[int, ...], partner: int) -> Sample:
+        own = (*seeds, partner)
+        other = int(np.random.default_rng((*own, PARTNER)).integers(len(self)))
+        try:
+            return self._augmented(other, place, own)
+        except PartnerError:
+            raise
+        except DataError as error:
+            raise PartnerError(str(error), other) from error
 
     def _read(self, index: int) -> Sample:
         dataset, at = self._locate(index)
@@ -107,6 +111,22 @@ class TrainDataset:
         which = int(np.searchsorted(self._ends, index, side="right"))
         dataset = self.datasets[which]
         return dataset, index - (int(self._ends[which]) - len(dataset))
+
+
+class _Partners(Sequence[Sample]):
+    """Other samples, each read and augmented when it is first asked for: not every augmentation happens each time."""
+
+    def __init__(self, count: int, load: Callable[[int], Sample]) -> None:
+        self._loaded: list[Sample | None] = [None] * count
+        self._load = load
+
+    def __len__(self) -> int:
+        return len(self._loaded)
+
+    def __getitem__(self, at: int) -> Sample:
+        if self._loaded[at] is None:
+            self._loaded[at] = self._load(at)
+        return self._loaded[at]
 
 
 class _Bitmaps:
@@ -170,7 +190,11 @@ def _read(dataset: CocoDataset, info: ImageInfo, format: str) -> np.ndarray:
 def _instances(sample: Sample) -> dict[str, Any]:
     """The ground truth of a sample, clipped to the image; what is then empty, or has no mask, is left out."""
     height, width = sample.size
-    boxes = np.clip(sample.boxes, 0.0, np.array([width, height, width, height], np.float64)).astype(np.float32)
+    boxes = sample.boxes
+    if sample.cut and sample.masks is not None:
+        masked = sample.masks.owned(len(boxes))[:, None]
+        boxes = np.where(masked, sample.masks.extents(len(boxes)), boxes)
+    boxes = np.clip(boxes, 0.0, np.array([width, height, width, height], np.float64)).astype(np.float32)
     keep = ((boxes[:, 2:] - boxes[:, :2]) > EMPTY).all(axis=1)
     if sample.masks is not None:
         # As in Detectron2 an instance whose mask has vanished, here by resizing, is none; one that never had a mask is.
@@ -182,7 +206,16 @@ def _instances(sample: Sample) -> dict[str, Any]:
             "polygons": masks.polygons,
             "polygon_points": masks.polygon_points,
             "polygon_owner": masks.polygon_owner,
-            "bitmaps": np.stack(masks.bitmaps) if len(masks.bitmaps) else np.zeros((0, height, width), np.uint8),
+            "bitmaps": _stacked(masks.bitmaps, height, width),
             "bitmap_owner": masks.bitmap_owner,
         }
     return instances
+
+
+def _stacked(bitmaps: Sequence[np.ndarray], height: int, width: int) -> np.ndarray | torch.Tensor:
+    """uint8 (b, height, width). In a worker they are put into memory that is handed over as it is: a megabyte each."""
+    if not len(bitmaps) or get_worker_info() is None:
+        return np.stack(bitmaps) if len(bitmaps) else np.zeros((0, height, width), np.uint8)
+    result = empty_tensor(len(bitmaps), height, width, shared=True)
+    np.stack(bitmaps, out=result.numpy())
+    return result

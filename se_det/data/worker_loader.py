@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import multiprocessing.util
+import multiprocessing
 import os
-import shutil
 import signal
 import threading
+import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader
 
 from ..allocator import keep_freed_memory
 from ..errors import DataError
+from ..internals.temp_folder import OwnTempFolder
 from ..plugins import PluginFiles
 from .skipping import ReplacedSample, SkippedImages
 
@@ -170,24 +171,28 @@ def _follow_parent() -> None:
     """Make a worker end when its parent says so or is no more, and not by a signal to all processes of a run.
 
     Without it a Ctrl-C or a scheduler's SIGTERM takes the workers from a run that is about to save, and the workers of
-    a run that was killed can wait for ever to hand over a batch.
+    a run that was killed can wait for ever to hand over a batch. Where a signal does not tell who sent it (macOS,
+    Windows), SIGTERM ends a worker whoever sends it.
     """
-    if not hasattr(signal, "sigtimedwait"):  # macOS
-        return
-    signals = {signal.SIGTERM, signal.SIGINT}
-    signal.pthread_sigmask(signal.SIG_BLOCK, signals)
     parent, before = multiprocessing.parent_process(), os.getppid()
-    inherited = multiprocessing.current_process()._config.get("tempdir")
+    folder = OwnTempFolder()
+    can_wait = hasattr(signal, "sigtimedwait")
+    signals = {signal.SIGTERM, signal.SIGINT}
+    if can_wait:
+        signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+    else:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     def follow() -> None:
         # The first tells at once of a parent that forked this process, the second of one that had it forked.
         while os.getppid() == before and parent.is_alive():
+            if not can_wait:
+                time.sleep(1.0)
+                continue
             told = signal.sigtimedwait(signals, 1.0)
             if told is not None and told.si_pid == parent.pid:
                 os._exit(0)
-        own = multiprocessing.util.get_temp_dir()  # of the socket it hands tensors over by
-        if own != inherited:
-            shutil.rmtree(own, ignore_errors=True)
+        folder.remove()  # of the socket it hands tensors over by
         os._exit(1)
 
     threading.Thread(target=follow, daemon=True).start()

@@ -155,9 +155,9 @@ class BoxPredictor(nn.Module):
         finite = torch.isfinite(boxes).all(1) & torch.isfinite(probabilities).all(1)
         if not is_traced() and len(finite) and not finite.any():
             raise WeightsError(
-                "No box or score that the detector computes for an image is a finite number. Its weights are, so they "
-                "overflow in this precision (TEST.PRECISION, SOLVER.AMP.DTYPE), or the training has diverged: use "
-                "TEST.PRECISION float32, or an earlier checkpoint."
+                "All boxes of an image are NaN or infinite although the weights are finite: activations overflow in "
+                "this precision (TEST.PRECISION, SOLVER.AMP.DTYPE), or the training has diverged. Use TEST.PRECISION "
+                "float32, or an earlier checkpoint."
             )
         # One look at the device finds all candidates; a box that is not finite has none.
         candidate = (probabilities[:, :-1] > self.score_threshold) & finite[:, None]

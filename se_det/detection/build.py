@@ -124,7 +124,9 @@ def _check_present(cfg: CfgNode, section: str, backbone: FPN) -> list[str]:
     strides = [backbone.strides[name] for name in names]
     # A box goes to the map of its size by counting levels from the first.
     if section == "ROI_HEADS" and any(b != 2 * a for a, b in pairwise(strides)):
-        raise ConfigError(f"MODEL.ROI_HEADS.IN_FEATURES {names} have strides {strides}, which must double.")
+        raise ConfigError(
+            f"MODEL.ROI_HEADS.IN_FEATURES {names} have strides {strides}; each must be twice the one before."
+        )
     if len(set(names)) < len(names):
         raise ConfigError(f"MODEL.{section}.IN_FEATURES {names} names a map twice.")
     return names

@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 from ..errors import ConfigError
+from ..internals import mkldnn
 from ..layers.fuse import fuse_for_inference
-from ..layers.onednn import computes_in_bfloat16
 from ..layers.winograd import WinogradConv2d, supports_winograd
 from .box_head import BoxHead
 from .rcnn import GeneralizedRCNN
@@ -63,7 +63,7 @@ def prepare_for_inference(model: nn.Module, *, precision: str = "float32") -> nn
 def _supports_dtype(dtype: torch.dtype, device: torch.device) -> bool:
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    return device.type != "cpu" or computes_in_bfloat16()
+    return device.type != "cpu" or mkldnn.supports_bfloat16()
 
 
 class _FlattenChannelsLast(nn.Module):

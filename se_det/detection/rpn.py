@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -112,11 +113,10 @@ class RPN(nn.Module):
         anchors = self.anchor_generator(maps)
         sampled = None if truth is None else self.sample(anchors, truth)
         few = sampled is not None and self.rpn_head.prefers_sparse(sampled.at.shape[1], maps)
-        with torch.set_grad_enabled(torch.is_grad_enabled() and not few):
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not few), _casts_not_kept(maps[0].device.type, few):
             logits, deltas = self.rpn_head(maps, areas)
         losses = {}
         if few:
-            torch.clear_autocast_cache()  # of copies of the weights that know no gradient
             losses = self.losses(sampled, *self.rpn_head.forward_sparse(maps, areas, sampled.at))
         elif sampled is not None:
             losses = self.losses(sampled, *gather_anchors(logits, deltas, sampled.at))
@@ -219,9 +219,9 @@ class RPN(nn.Module):
             )
         if not is_traced() and not all_finite and not min(counts):
             raise WeightsError(
-                "No proposal that the detector computes for an image is finite. Its weights are, so they overflow in "
-                "this precision (TEST.PRECISION, SOLVER.AMP.DTYPE), or the training has diverged: use TEST.PRECISION "
-                "float32, or an earlier checkpoint."
+                "No usable proposal is left for an image; some are not finite although the weights are: activations "
+                "overflow in this precision (TEST.PRECISION, SOLVER.AMP.DTYPE), or the training has diverged. Use "
+                "TEST.PRECISION float32, or an earlier checkpoint."
             )
         if together:
             return [(clipped[row][at[:n]], scores[row][at[:n]]) for row, (at, n) in enumerate(zip(best, left))]
@@ -256,6 +256,14 @@ class RPN(nn.Module):
         ranked = torch.where(stays, scores, -torch.inf)
         best = ranked.topk(min(post_topk, ranked.shape[1]), dim=1).indices
         return best, stays.sum(1).clamp(max=post_topk)
+
+
+def _casts_not_kept(device_type: str, wanted: bool) -> AbstractContextManager:
+    """Under autocast a pass without gradients leaves nothing behind: a copy of a weight made there knows no gradient,
+    and the next pass would take it for its own."""
+    if not wanted or not torch.is_autocast_enabled(device_type):
+        return nullcontext()
+    return torch.autocast(device_type, dtype=torch.get_autocast_dtype(device_type), cache_enabled=False)
 
 
 def gather_anchors(

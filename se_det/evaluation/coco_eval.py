@@ -16,6 +16,7 @@ from .. import comm
 from ..errors import ConfigError, DataError
 from ..files import write_json
 from ..inference.coco_results import to_coco_results
+from .best_f1 import OperatingPoint, best_f1
 from .coco_metrics import TASKS, coco_scores, summary_names
 from .evaluator import EVALUATORS
 from .ground_truth import GroundTruth
@@ -33,7 +34,8 @@ logger = logging.getLogger(__name__)
 class EvaluationResult:
     """What an evaluation found, for a report: see `coco_scores` for `precision`, which is per task, as `metrics` are.
 
-    `results` are COCO results with the file's own ids, in the order of the data set.
+    `results` are COCO results with the file's own ids, in the order of the data set; `thresholds` are the operating
+    points of best F1 per class index, of the first task.
     """
 
     dataset: CocoDataset
@@ -41,6 +43,7 @@ class EvaluationResult:
     results: list[dict[str, Any]]
     metrics: dict[str, dict[str, float]]
     precision: dict[str, np.ndarray]
+    thresholds: list[OperatingPoint | None]
 
 
 class CocoEvaluator:
@@ -163,12 +166,13 @@ class CocoEvaluator:
         """What COCO results with the file's own ids are worth; for one process."""
         if self._truth is None:  # the process group was started after this evaluator was made
             self._truth = self._read_truth()
-        metrics, precision = {}, {}
+        metrics, precision, outcomes = {}, {}, {}
         for task in self.tasks:
-            metrics[task], precision[task] = coco_scores(
+            metrics[task], precision[task], outcomes[task] = coco_scores(
                 self._truth, results, task, max_dets_per_image=self.max_dets_per_image
             )
-        return EvaluationResult(self.dataset, self._truth, results, metrics, precision)
+        thresholds = best_f1(outcomes[self.tasks[0]])
+        return EvaluationResult(self.dataset, self._truth, results, metrics, precision, thresholds)
 
     def _read_truth(self) -> GroundTruth:
         return GroundTruth(

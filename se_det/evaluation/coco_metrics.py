@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from ..errors import ConfigError
-from .cell_overlaps import Entries, mask_areas
-from .coco_protocol import LIMITS, THRESHOLDS, accumulate
+from .coco_protocol import LIMITS, THRESHOLDS, Outcomes, accumulate
 from .ground_truth import GroundTruth, is_ignored
+from .overlaps import Entries, mask_areas, shapes_of
 
 TASKS = ("bbox", "segm")
 
@@ -63,12 +63,12 @@ def coco_metrics(
 
 def coco_scores(
     truth: GroundTruth, results: Iterable[dict[str, Any]], task: str, *, max_dets_per_image: int = LIMITS[-1]
-) -> tuple[dict[str, float], np.ndarray]:
-    """The metrics of `coco_metrics`, and what they are means of.
+) -> tuple[dict[str, float], np.ndarray, Outcomes]:
+    """The metrics of `coco_metrics`, what they are means of, and what became of each detection.
 
     Returns:
-        The metrics, and the precision (10 IoU thresholds, 101 recalls, classes) for objects of every size with 100
-        detections per class and image; -1 for a class without objects.
+        The metrics; the precision (10 IoU thresholds, 101 recalls, classes) for objects of every size with 100
+        detections per class and image, -1 for a class without objects; and the outcomes at IoU 0.5.
 
     Raises:
         ValueError: an unknown task.
@@ -84,16 +84,14 @@ def coco_scores(
     label = np.array([truth.category_numbers[result["category_id"]] for result in found], np.int64) - 1
     cells = [(a["category_id"] - 1) * images + a["image_id"] - 1 for a in annotations]
     # The size class of a detection is that of its mask for masks and of its box for boxes.
-    if task == "segm":
-        shapes: Any = [result["segmentation"] for result in found]
-        area = mask_areas(shapes)
-        true_shapes: Any = [a["segmentation"] for a in annotations]
-    else:
-        shapes = np.array([result["bbox"] for result in found], np.float64).reshape(-1, 4)
-        area = shapes[:, 2] * shapes[:, 3]
-        true_shapes = np.array([a["bbox"] for a in annotations], np.float64).reshape(-1, 4)
+    shapes = shapes_of(found, task)
+    area = mask_areas(shapes) if task == "segm" else shapes[:, 2] * shapes[:, 3]
     accumulated = accumulate(
-        Entries(np.array(cells, np.int64), np.array([a["area"] for a in annotations], np.float64), true_shapes),
+        Entries(
+            np.array(cells, np.int64),
+            np.array([a["area"] for a in annotations], np.float64),
+            shapes_of(annotations, task),
+        ),
         np.array([is_ignored(a, task) for a in annotations], bool),
         Entries(label * images + image, area, shapes),
         score,
@@ -113,7 +111,7 @@ def coco_scores(
     precision = precision[..., 0]
     for index, label in enumerate(truth.class_labels):
         metrics[f"AP-{label}"] = _mean(precision[:, :, index])
-    return metrics, precision
+    return metrics, precision, accumulated.outcomes
 
 
 def _mean(values: np.ndarray) -> float:

@@ -2,7 +2,7 @@
 
 The rules, and so the numbers, are pycocotools' COCOeval's. What takes the time there is gone through once for all area
 ranges and IoU thresholds: only pairs that overlap by the lowest threshold are looked at, and all cells (a class in an
-image, see `cell_overlaps`) take their turns together.
+image, see `overlaps`) take their turns together.
 """
 
 from __future__ import annotations
@@ -12,13 +12,32 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .cell_overlaps import Entries, Pairs, find_overlaps
+from .overlaps import ALMOST_ONE, Entries, Pairs, find_overlaps, rank_in_cells
 
 # As COCOeval computes them, to the last bit.
 THRESHOLDS = np.linspace(0.5, 0.95, 10)  # T of them
 RECALLS = np.linspace(0.0, 1.0, 101)  # R
 AREAS = np.array([(0, 1e10), (0, 32**2), (32**2, 96**2), (96**2, 1e10)], np.float64)  # A of them, px^2
 LIMITS = (1, 10, 100)  # M: detections of a class in an image
+
+
+@dataclass(frozen=True)
+class Outcomes:
+    """What became of each detection within the last limit at IoU 0.5, with objects of every size.
+
+    Attributes:
+        label: int64 (D,), its class.
+        score: float64 (D,).
+        right: bool (D,), whether it found an object.
+        counted: bool (D,), whether it counts: not in a crowd.
+        positives: int64 (K,), the objects of each class.
+    """
+
+    label: np.ndarray
+    score: np.ndarray
+    right: np.ndarray
+    counted: np.ndarray
+    positives: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -32,6 +51,7 @@ class Accumulated:
 
     precision: np.ndarray
     recall: np.ndarray
+    outcomes: Outcomes
 
 
 @dataclass(frozen=True)
@@ -69,10 +89,7 @@ def accumulate(
     """
     order = np.argsort(objects.cell, kind="stable")
     objects, crowd = objects.take(order), crowd[order]
-    order = np.lexsort((-score, detections.cell))
-    cell = detections.cell[order]
-    first = np.flatnonzero(np.diff(cell, prepend=-1))
-    rank = np.arange(len(cell)) - np.repeat(first, np.diff(first, append=len(cell)))
+    order, rank = rank_in_cells(detections.cell, score)
     order, rank = order[rank < limits[-1]], rank[rank < limits[-1]]
     detections, score = detections.take(order), score[order]
 
@@ -80,7 +97,9 @@ def accumulate(
     ignore = crowd | _outside(objects.area)
     matches = _match(pairs, detections.cell, crowd, ignore)
     positives = np.array([np.bincount(objects.cell[~row] // images, minlength=classes) for row in ignore])
-    return _curves(matches, detections.cell // images, score, rank, _outside(detections.area), positives, limits)
+    label, outside = detections.cell // images, _outside(detections.area)
+    precision, recall = _curves(matches, label, score, rank, outside, positives, limits)
+    return Accumulated(precision, recall, _outcomes(matches, label, score, outside[0], positives[0]))
 
 
 def _outside(area: np.ndarray) -> np.ndarray:
@@ -98,7 +117,7 @@ def _match(pairs: Pairs, cell: np.ndarray, crowd: np.ndarray, ignore: np.ndarray
     matched, ignored = (np.zeros((*shape, len(detection)), bool) for _ in range(2))
     taken = np.zeros((*shape, ignore.shape[1]), bool)
 
-    enough = overlap >= np.minimum(THRESHOLDS, 1 - 1e-10)[:, None]
+    enough = overlap >= np.minimum(THRESHOLDS, ALMOST_ONE)[:, None]
     # Of the pairs of a detection the one to take is that of the highest number here.
     preference = np.arange(len(thing)) + len(thing) * ~ignore[:, thing]
     starts = np.flatnonzero(np.diff(cell[detection], prepend=-1))
@@ -120,8 +139,8 @@ def _match(pairs: Pairs, cell: np.ndarray, crowd: np.ndarray, ignore: np.ndarray
 def _curves(
     matches: _Matches, label: np.ndarray, score: np.ndarray, rank: np.ndarray, outside: np.ndarray,
     positives: np.ndarray, limits: Sequence[int],
-) -> Accumulated:  # fmt: skip
-    """Precision over recall, going down the scores of each class.
+) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
+    """Precision over recall and recall as `Accumulated` has them, going down the scores of each class.
 
     Args:
         label, score, rank: of the detections: class, score, position among those of the image and class.
@@ -157,7 +176,17 @@ def _curves(
             hits = begin[k] + np.flatnonzero(right[a, t, begin[k] : begin[k + 1]])
             before = base[a, start[k]] + corrected[a, t, begin[k]]
             precision[t, :, k, a] = _envelope(counted[a, t, hits] - before, positives[a, k])
-    return Accumulated(precision, recall)
+    return precision, recall
+
+
+def _outcomes(
+    matches: _Matches, label: np.ndarray, score: np.ndarray, outside: np.ndarray, positives: np.ndarray
+) -> Outcomes:
+    matched, ignored = matches.matched[0, 0], matches.ignored[0, 0]
+    right, counted = np.zeros(len(label), bool), ~outside
+    right[matches.detection] = matched & ~ignored
+    counted[matches.detection] = np.where(matched, ~ignored, counted[matches.detection])
+    return Outcomes(label, score, right, counted, positives)
 
 
 def _envelope(counted: np.ndarray, positives: int) -> np.ndarray:

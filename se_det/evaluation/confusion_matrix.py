@@ -1,4 +1,4 @@
-"""The confusion matrix of a detector: what its sure detections take objects for."""
+"""The confusion matrix of a detector at one score threshold."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from .overlaps import ImageOverlaps, above_score, same_class
 def confusion_matrix(
     images: Sequence[ImageOverlaps], num_classes: int, *, score_threshold: float = 0.5, iou_threshold: float = 0.5
 ) -> np.ndarray:
-    """Count pairs of an object and a detection by their classes.
+    """Match detections and objects whatever their classes, and count the pairs by class.
 
-    Within an image pairs are formed whatever the classes, those that overlap most first, each detection and each
-    object once; of equal overlaps the one of equal classes goes first, then the surer detection.
+    Matching is greedy by falling IoU, each detection and object once; of equal IoUs the pair of equal classes goes
+    first, then the higher score.
 
     Args:
         images: from `image_overlaps`.
-        num_classes: of the data set.
-        score_threshold: detections that score less are left out.
-        iou_threshold: pairs that overlap less are not formed.
+        num_classes: number of classes of the data set.
+        score_threshold: detections with a lower score are left out.
+        iou_threshold: lowest IoU of a pair.
 
     Returns:
         int64 (num_classes + 1, num_classes + 1): row = class of the object, column = class of the detection. The last
-        column counts objects without a detection, the last row detections without an object; crowds are no objects,
-        and a detection of a crowd's class that lies in it by `iou_threshold` is not counted.
+        column counts unmatched objects, the last row unmatched detections. Crowds are not counted, nor are unmatched
+        detections of a crowd's class of which a share of `iou_threshold` lies in it.
     """
     matrix = np.zeros((num_classes + 1, num_classes + 1), np.int64)
     for whole in images:
@@ -48,7 +48,7 @@ def confusion_matrix(
 
 
 def largest_confusions(matrix: np.ndarray, max_pairs: int) -> list[tuple[int, int, int]]:
-    """(class of the object, class of the detection, how often) of the wrong pairs, the most frequent first."""
+    """The most frequent wrong pairs: (class of the object, class of the detection, count)."""
     wrong = matrix[:-1, :-1].copy()
     np.fill_diagonal(wrong, 0)
     order = np.argsort(-wrong, axis=None, kind="stable")[:max_pairs]

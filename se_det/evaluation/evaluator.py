@@ -1,4 +1,4 @@
-"""The evaluation loop: a model over a loader into an evaluator."""
+"""The evaluation loop, and the protocol of an evaluator."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def build_evaluators(cfg: CfgNode, dataset: Any, folder: str | Path | None) -> E
     """Those that TEST.EVALUATORS names, on one data set.
 
     Raises:
-        ConfigError: a name is unknown or stands twice, or there is none.
+        ConfigError: a name is unknown or is used twice, or there is none.
     """
     names = list(cfg.TEST.EVALUATORS)
     if not names or len(set(names)) < len(names):
@@ -149,7 +149,8 @@ def evaluate(
 
 @contextmanager
 def _evaluation_mode(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode inside; outside, each module's own: frozen parts of a model in training are not in training."""
+    """Put the model into evaluation mode; afterwards each module gets its own mode back, as frozen parts of a model in
+    training are in evaluation mode."""
     modes = {module: module.training for module in model.modules()}
     model.eval()
     try:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import logging
 import math
-from collections import Counter
 from collections.abc import Hashable, Sequence
 from pathlib import Path
 from typing import Any
 
 from pycocotools import mask as mask_tools
 
+from ..data.class_names import distinct_names
 from ..errors import DataError
 
 logger = logging.getLogger(__name__)
@@ -61,7 +61,7 @@ class GroundTruth:
         in_order = sorted(image_ids, key=lambda image_id: (isinstance(image_id, str), image_id))
         self.image_numbers = {image_id: number for number, image_id in enumerate(in_order, 1)}
         self.category_numbers = {category_id: number for number, category_id in enumerate(category_ids, 1)}
-        self.class_labels = _distinct(category_names, category_ids)
+        self.class_labels = distinct_names(category_names, category_ids)
 
         content = json.loads(Path(self.json_path).read_bytes())
         sizes = {image["id"]: (image["height"], image["width"]) for image in content["images"]}
@@ -148,8 +148,3 @@ def _corners(x: float, y: float, width: float, height: float) -> list[float]:
 
 def _as_text(counts: str | bytes) -> str:
     return counts.decode("ascii") if isinstance(counts, bytes) else counts
-
-
-def _distinct(names: Sequence[str], ids: Sequence[int]) -> list[str]:
-    uses = Counter(names)
-    return [name if uses[name] == 1 else f"{name} ({category_id})" for name, category_id in zip(names, ids)]

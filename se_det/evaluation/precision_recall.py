@@ -1,4 +1,4 @@
-"""Precision over recall, as the COCO protocol's 101 points give it."""
+"""Precision-recall curves at the COCO protocol's 101 recalls."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which images a detector does best and worst on."""
+"""Ranking images by how well a detector does on them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .overlaps import ImageOverlaps, above_score, match
 
 @dataclass(frozen=True)
 class ImageScore:
-    """Objects found, detections of nothing, and objects not found in an image, at one score threshold and IoU 0.5."""
+    """True positives, false positives and false negatives in an image, at one score threshold and IoU 0.5."""
 
     image_id: Hashable
     found: int
@@ -26,9 +26,9 @@ class ImageScore:
 
 
 def rank_images(images: Sequence[ImageOverlaps], *, score_threshold: float = 0.5) -> list[ImageScore]:
-    """The images, worst first: by F1, of equals the one with more errors, then with fewer objects found, is worse.
+    """Sort the images by F1, the worst first; ties by more errors, then by fewer true positives.
 
-    Images with neither objects nor detections say nothing and are left out.
+    Images with neither objects nor detections are left out.
     """
     scores = []
     for whole in images:

@@ -1,4 +1,4 @@
-"""Error kinds after TIDE: what a detector does wrong, and how much AP50 each kind of it costs.
+"""Error types after TIDE: what a detector gets wrong, and how much AP50 each type costs.
 
 Bolya, Foley, Hays, Hoffman: TIDE: A General Toolbox for Identifying Object Detection Errors, ECCV 2020
 (arXiv 2008.08115), sections 2.2 and 2.3, with its thresholds: 0.5 for a detection, 0.1 for background.
@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from .coco_protocol import RECALLS
 from .overlaps import ImageOverlaps, match, same_class
 
 FOREGROUND, BACKGROUND = 0.5, 0.1
@@ -23,7 +24,6 @@ ERROR_TYPES = {
     "background": "nothing annotated is there",
     "missed": "an object that nothing of the above explains was not found",
 }
-RECALLS = np.linspace(0, 1, 101)
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class ErrorTypes:
     Attributes:
         ap50: AP at IoU 0.5 in percent, nan without objects; that of the COCO protocol.
         counts: kind -> how many detections, or objects for "missed".
-        losses: kind -> points of AP50 that would be gained were this kind, and no other, put right.
+        losses: kind -> points of AP50 that fixing this kind alone would gain.
     """
 
     ap50: float
@@ -42,15 +42,15 @@ class ErrorTypes:
 
 
 def error_types(images: Sequence[ImageOverlaps], num_classes: int) -> ErrorTypes:
-    """Sort the errors of detections into kinds, and weigh each kind.
+    """Classify the errors of a detector, and compute what each kind costs.
 
-    A false detection gets the first kind that fits, in the order of the authors' program: localisation (0.1 <= IoU <
+    A false positive gets the first kind that applies, in the order of the authors' program: localisation (0.1 <= IoU <
     0.5 with its class), classification (IoU >= 0.5 with another class), duplicate (IoU >= 0.5 with its class),
-    background (IoU < 0.1 with everything), both. An object not found is missed unless a classification or
-    localisation error lies on it. Put right means: of the classification and localisation errors on an object not
-    found the surest becomes a true detection and the others are removed; both, duplicate and background are removed;
-    missed objects are not counted (a class left without any then counts as 100). Crowds play no part but that a
-    detection in a crowd of its class is no error.
+    background (IoU < 0.1 with everything), both. An unmatched object is missed unless a classification or
+    localisation error has it as its target. Fixing means: of the classification and localisation errors with the same
+    unmatched object as target, the one with the highest score becomes a true positive and the others are removed;
+    both, duplicate and background errors are removed; missed objects are not counted (a class without any left counts
+    as 100). Crowds are ignored, except that a detection in a crowd of its class is no error.
 
     Args:
         images: from `image_overlaps`.
@@ -92,7 +92,7 @@ def error_types(images: Sequence[ImageOverlaps], num_classes: int) -> ErrorTypes
 
 
 def _sort_errors(image: ImageOverlaps) -> tuple[tuple[np.ndarray, ...], np.ndarray]:
-    """(scores, classes, kinds, classes once put right, which can be) of the counted detections; missed objects."""
+    """(scores, classes, kinds, classes after fixing, whether fixable) of the counted detections; missed objects."""
     found, ignored = match(image, FOREGROUND)
     count = len(image.scores)
     kinds = np.full(count, "", dtype="<U14")
@@ -132,7 +132,7 @@ def _sort_errors(image: ImageOverlaps) -> tuple[tuple[np.ndarray, ...], np.ndarr
 
 
 def _average_precision(right: np.ndarray, positives: int) -> float:
-    """Mean over 101 recalls of the best precision from there on; `right` bool, the surest first."""
+    """AP from 101 recalls; `right` is bool, sorted by falling score."""
     if positives <= 0:
         return 1.0
     found = np.cumsum(right)

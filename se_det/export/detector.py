@@ -1,9 +1,8 @@
-"""A whole detector as one graph, for one image of one size.
+"""A whole detector as one graph, for one image of a fixed size.
 
-What `GeneralizedRCNN` does in as many steps as there are boxes is done here in a fixed number: proposals are filled
-up to a fixed number with empty boxes, each box is read from every level of the pyramid and its own is taken, and
-detections are filled up to the most there can be. Only the candidates between the scores and the last NMS have a
-number of their own, which ends before the result.
+Tensors that depend on the number of boxes in `GeneralizedRCNN` have a fixed size here: proposals and detections are
+padded to their largest possible number with empty boxes, and each box is pooled from every level of the pyramid, of
+which its own is selected. Only the candidates between the scores and the last NMS have a dynamic number.
 """
 
 from __future__ import annotations
@@ -25,11 +24,11 @@ from .networks import Exportable, normalisation, prepare_for_export
 
 
 def detector(model: GeneralizedRCNN, size: tuple[int, int]) -> Exportable:
-    """One image (1, 3, height, width) of values 0 to 255, not normalised, to its detections, best first.
+    """The detector as a network to export: one image (1, 3, height, width), values 0 to 255, to its detections.
 
-    `boxes` (D, 4) XYXY px, `scores` (D,), `classes` (D,) and, with a mask head, `masks` (D, 28, 28): probabilities
-    within each box (`detection.masks.paste_masks` puts them into the image). D is TEST.DETECTIONS_PER_IMAGE; where
-    there are fewer, the scores of the last are 0 and their classes -1.
+    Outputs, by falling score: `boxes` (D, 4) XYXY px, `scores` (D,), `classes` (D,) and, with a mask head, `masks`
+    (D, 28, 28), probabilities within each box (`detection.masks.paste_masks` pastes them into the image). D is
+    TEST.DETECTIONS_PER_IMAGE; missing detections have score 0 and class -1.
 
     Raises:
         ExportError: a side is not positive.
@@ -81,7 +80,7 @@ class Detector(nn.Module):
         return self._detect(roi_maps, proposals)
 
     def _propose(self, maps: list[torch.Tensor], areas: list) -> torch.Tensor:
-        """(P, 4), best first, filled up with empty boxes."""
+        """Proposals (P, 4) by falling score, padded with empty boxes."""
         rpn = self.model.proposal_generator
         anchors = rpn.anchor_generator(maps)
         logits, deltas = rpn.rpn_head(maps, areas)
@@ -139,7 +138,7 @@ class Detector(nn.Module):
 
 
 def pool(pooler: ROIPooler, maps: list[torch.Tensor], boxes: torch.Tensor) -> torch.Tensor:
-    """What `pooler` gives of one image's boxes (n, 4), without sorting them by level."""
+    """Pool the boxes (n, 4) of one image without sorting them by level."""
     rois = torch.cat([boxes.new_zeros(len(boxes), 1), boxes], 1)
     pooled = pooler._pool(maps[0], rois, pooler.strides[0])
     level = pooler.levels(boxes)[:, None, None, None]

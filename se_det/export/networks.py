@@ -1,4 +1,4 @@
-"""What can be exported: networks that take one tensor and return a fixed number of them."""
+"""Networks that can be exported: they take one tensor and return a fixed number of tensors."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ..detection.rcnn import GeneralizedRCNN
 
 
 def largest_difference(ours: Sequence[torch.Tensor], theirs: Sequence[torch.Tensor]) -> float:
-    """Of any two values at one place, as a share of their tensor's largest value, or of 1 where all are smaller."""
+    """The largest absolute difference, relative to the largest value of its tensor, or to 1 if that is larger."""
     shares = [0.0]
     for one, other in zip(ours, theirs, strict=True):
         if one.shape != other.shape:
@@ -25,15 +25,15 @@ def largest_difference(ours: Sequence[torch.Tensor], theirs: Sequence[torch.Tens
 
 @dataclass(frozen=True)
 class Exportable:
-    """A network and what its file says of it.
+    """A network and the metadata of its file.
 
     Attributes:
         module: (N, 3, H, W) float32 to a tensor, or to a tuple of them.
         outputs: their names.
-        shapes: of inputs that the file is checked with; it is traced with the first.
-        dynamic: batch, height and width are free; otherwise the file takes the one shape alone.
-        says: plain values that are stored in the file.
-        difference: how far one tuple of outputs is from another.
+        shapes: input shapes to check the file with; the network is traced with the first.
+        dynamic: whether batch, height and width are free; otherwise the file takes only that shape.
+        metadata: plain values, stored in the file as JSON.
+        difference: measures how far two tuples of outputs are apart.
     """
 
     module: nn.Module
@@ -56,7 +56,7 @@ def classifier(model: nn.Module, *, metadata: Mapping[str, Any] | None = None) -
 def pyramid(model: GeneralizedRCNN) -> Exportable:
     """The backbone and the pyramid of a detector: normalised images (N, 3, H, W) to its maps, "p2" to "p6".
 
-    Each image fills its batch: nothing is told of padding, and MODEL.GATE.PADDING has no effect.
+    Images are taken to fill the batch, without padding, so MODEL.GATE.PADDING has no effect.
     """
     return Exportable(
         prepare_for_export(_Pyramid(model)), tuple(model.backbone.strides), SHAPES, metadata=normalisation(model)
@@ -64,7 +64,7 @@ def pyramid(model: GeneralizedRCNN) -> Exportable:
 
 
 def normalisation(model: GeneralizedRCNN) -> dict[str, Any]:
-    """What a detector subtracts and divides by, in the order of its channels."""
+    """A detector's pixel mean and deviation, in the order of its channels."""
     mean, std = (value.flatten().tolist() for value in (model.pixel_mean, model.pixel_std))
     return {"pixel_mean": mean, "pixel_std": std}
 
@@ -79,10 +79,10 @@ class _Pyramid(nn.Module):
 
 
 def prepare_for_export(module: nn.Module) -> nn.Module:
-    """Ready to be traced: on the CPU, in float32, in evaluation mode, without gradients."""
+    """Move `module` to the CPU and float32, in evaluation mode, with gradients off."""
     return module.cpu().float().eval().requires_grad_(False)
 
 
 def random_images(shape: Sequence[int]) -> torch.Tensor:
-    """The same values for a shape every time."""
+    """Normally distributed values, always the same for a shape."""
     return torch.randn(tuple(shape), generator=torch.Generator().manual_seed(0))

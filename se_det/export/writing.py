@@ -1,4 +1,4 @@
-"""A network into a file that is compared with it before it is at its place."""
+"""Writing an exported network: the file is run and compared with PyTorch before it gets its name."""
 
 from __future__ import annotations
 
@@ -23,22 +23,22 @@ if TYPE_CHECKING:
 
 SUFFIXES = (".onnx", ".pt2")
 TOLERANCE = 1e-4  # of the largest value of an output, or of 1
-METADATA_KEY = "se_det.json"  # the part of a .pt2 file, and ONNX's metadata key, that holds what is said of the network
+METADATA_KEY = "se_det.json"  # the extra file of a .pt2, and the key in ONNX's metadata, that hold the metadata as JSON
 INSTALL = 'pip install "se_det[export]"'
 
 logger = logging.getLogger(__name__)
 
 
 def write(network: Exportable, path: str | Path) -> float | None:
-    """Export `network` as the ending of `path` says: `.onnx`, or `.pt2` (`torch.export.load`).
+    """Export `network` to `.onnx`, or to `.pt2` for `torch.export.load`.
 
     Returns:
-        the largest difference between the file's outputs and PyTorch's over all of `network.shapes` (see
-        `largest_difference`); None for ONNX where onnxruntime is not installed.
+        The largest difference between the outputs of the file and of PyTorch over all of `network.shapes` (see
+        `largest_difference`); None for ONNX if onnxruntime is not installed.
 
     Raises:
-        ExportError: the ending is unknown, a package is missing, the network cannot be exported, or what came out
-            computes something else; nothing is written then.
+        ExportError: the suffix is unknown, a package is missing, the network cannot be exported, or the exported
+            file computes something else. Nothing is written then.
         CheckpointError: the file cannot be written.
     """
     path = Path(path)
@@ -61,10 +61,10 @@ def write(network: Exportable, path: str | Path) -> float | None:
 
 @torch.no_grad()
 def trace(network: Exportable) -> ExportedProgram:
-    """The network as a graph of PyTorch's operations.
+    """Trace the network to a graph of PyTorch operations.
 
     Raises:
-        ExportError: it does something that depends on values, and so is no graph.
+        ExportError: the network has control flow that depends on values, so it cannot be traced.
     """
     free = {0: torch.export.Dim.DYNAMIC, 2: torch.export.Dim.DYNAMIC, 3: torch.export.Dim.DYNAMIC}
     try:
@@ -144,7 +144,7 @@ def _first_line(error: BaseException) -> str:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the exporters' remarks on their own insides."""
+    """Silence the exporters' warnings and logs about their own internals."""
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")]
     levels = [each.level for each in loggers]
     with warnings.catch_warnings():

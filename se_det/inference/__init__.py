@@ -2,5 +2,6 @@
 
 from .drawing import draw_detections
 from .predictor import Predictor
+from .result import Result
 
-__all__ = ["Predictor", "draw_detections"]
+__all__ = ["Predictor", "Result", "draw_detections"]

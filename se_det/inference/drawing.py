@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import torch
 
-from .fonts import can_draw, text_mask
+from ..fonts import can_draw, text_mask
 
 FONT = cv2.FONT_HERSHEY_SIMPLEX
 MASK_OPACITY = 0.4

@@ -23,6 +23,7 @@ from .coco_results import to_coco_results
 from .drawing import draw_detections
 from .json_list import JsonList
 from .predictor import Predictor
+from .result import score_limits
 from .sources import Source
 from .video import VideoReader, VideoWriter
 
@@ -44,7 +45,8 @@ def predict_files(
     sources: Sequence[Source],
     output: str | Path,
     *,
-    score_threshold: float = 0.5,
+    score_threshold: float | None = None,
+    classes: Sequence[int] | None = None,
     limit: int | None = None,
 ) -> PredictionSummary:
     """Detect in `sources`, write `detections.json` and what is drawn into `output`.
@@ -57,7 +59,9 @@ def predict_files(
         predictor: what detects.
         sources: of `find_sources`.
         output: an existing folder.
-        score_threshold: what is drawn; the JSON has everything the detector found.
+        score_threshold: what is drawn; None takes each class's own (see `Result.above_thresholds`). The JSON has
+            everything the detector found.
+        classes: indices of the classes that are drawn and written, of what the detector found; None is all.
         limit: stop after so many images and frames.
 
     Raises:
@@ -65,10 +69,16 @@ def predict_files(
     """
     summary = PredictionSummary()
     output = Path(output)
+    limits = score_limits(
+        predictor.thresholds if score_threshold is None else [score_threshold] * len(predictor.thresholds)
+    )
+    shown_from = torch.from_numpy(limits)
     # Quiet where nobody watches (disable=None); how many frames a video has is known at its end only.
     with JsonList(output / RESULTS) as results, tqdm(unit="image", total=_total(sources), disable=None) as bar:
 
         def finish(picture: Picture, instances: dict[str, Any], image_id: int) -> None:
+            if classes is not None:
+                instances = _select(instances, torch.isin(instances["pred_classes"].cpu(), torch.tensor(classes)))
             found, _ = to_coco_results(
                 instances,
                 image_id=image_id,
@@ -80,9 +90,9 @@ def predict_files(
             results.extend({**where, **entry} for entry in found)
             drawn = draw_detections(
                 picture.pixels,
-                _pasted(instances, score_threshold),
+                _shown(instances, shown_from),
                 predictor.class_names,
-                score_threshold=score_threshold,
+                score_threshold=float("-inf"),
                 enlarge_below=ENLARGE_BELOW if picture.frame is None else 0,
             )
             picture.write(drawn)
@@ -159,10 +169,17 @@ def _shape(item: Picture | Source | DataError) -> object:
     return item.sample["image"].shape if isinstance(item, Picture) else item
 
 
-def _pasted(instances: dict[str, Any], score_threshold: float) -> dict[str, torch.Tensor]:
-    """What is drawn of the detector's instances, on the CPU, with masks in the image."""
-    shown = (instances["scores"].cpu() >= score_threshold).nonzero()[:, 0]
-    return paste_detections({k: v.cpu()[shown] if torch.is_tensor(v) else v for k, v in instances.items()})
+def _select(instances: dict[str, Any], kept: torch.Tensor) -> dict[str, Any]:
+    """Those of the detector's instances that bool (m,) `kept` says, on the CPU."""
+    at = kept.nonzero()[:, 0]
+    return {name: value.cpu()[at] if torch.is_tensor(value) else value for name, value in instances.items()}
+
+
+def _shown(instances: dict[str, Any], limits: torch.Tensor) -> dict[str, torch.Tensor]:
+    """What is drawn of the detector's instances, by `limits`, a score per class; with masks in the image."""
+    scores = instances["scores"].cpu()
+    kept = scores >= limits.to(scores.dtype)[instances["pred_classes"].cpu()]
+    return paste_detections(_select(instances, kept))
 
 
 def _write_image(source: Source, target: Path, failures: list[str], drawn: np.ndarray) -> None:

@@ -12,6 +12,7 @@ from fvcore.common.config import CfgNode
 
 from ..config.paths import expand_path
 from ..config.resolution import Decision, Resolution
+from ..data.class_names import distinct_names
 from ..data.images import FORMATS, read_image
 from ..data.pixels import check_pixels
 from ..data.transforms import resize_image, short_side_size, to_tensor
@@ -22,7 +23,8 @@ from ..detection.fuse import check_precision, prepare_for_inference
 from ..detection.rcnn import paste_detections
 from ..device import select_device
 from ..errors import ConfigError, DataError
-from ..weights import load_weights, open_configured_weights
+from ..weights import config_of_checkpoint, load_weights, open_configured_weights
+from .result import Result
 
 T = TypeVar("T")
 
@@ -32,21 +34,42 @@ def _shape(sample: Mapping[str, Any]) -> torch.Size:
 
 
 class Predictor:
-    """A detector that takes pictures.
+    """A detector that takes pictures: `Predictor("output/model_best.pth")`, or `Predictor(cfg)`.
 
     Args:
-        cfg: the config the weights were trained with.
+        cfg: the config the weights were trained with, or their checkpoint; None takes the config that it carries.
         weights: a checkpoint; None takes cfg.MODEL.WEIGHTS.
         class_names: names of the classes in order; None takes those kept in the checkpoint, else their numbers.
 
+    Attributes:
+        cfg: the config as it is used.
+        class_names, category_ids: of each class.
+        thresholds: the score of best F1 of each class, as the checkpoint keeps it; None where there is none.
+
     Raises:
-        ConfigError: no weights were given, or the config contradicts the one they were trained with.
+        ConfigError: no weights were given, or alone those of a checkpoint that carries no config; or the config
+            contradicts the one they were trained with.
         WeightsError: the weights do not fit the config.
     """
 
     def __init__(
-        self, cfg: CfgNode, weights: str | Path | None = None, *, class_names: list[str] | None = None
-    ) -> None:  # fmt: skip
+        self,
+        cfg: CfgNode | str | Path | None = None,
+        weights: str | Path | None = None,
+        *,
+        class_names: list[str] | None = None,
+    ) -> None:
+        if isinstance(cfg, (str, Path)):
+            if weights:
+                raise ConfigError(
+                    f"Predictor got '{cfg}' beside the weights {weights}: give a config as load_config('{cfg}'), or "
+                    "the weights alone."
+                )
+            cfg, weights = None, cfg
+        if cfg is None:
+            if not weights:
+                raise ConfigError("No weights were given: pass a checkpoint, such as output/model_best.pth.")
+            cfg = config_of_checkpoint(weights, data=False)
         stage = Resolution(cfg)
         if weights:
             stage.decide([Decision("MODEL.WEIGHTS", expand_path(weights, "MODEL.WEIGHTS"), "the caller")])
@@ -76,10 +99,11 @@ class Predictor:
         )
         if len(self.class_names) != count:
             raise ConfigError(f"{len(self.class_names)} class names were given for {count} classes.")
+        stored = file.extra.get("thresholds") or {}
+        labels = distinct_names([str(c["name"]) for c in categories], self.category_ids)
+        self.thresholds: list[float | None] = [stored.get(label) for label in labels] or [None] * count
 
-    def __call__(
-        self, image: str | Path | np.ndarray | Sequence[str | Path | np.ndarray]
-    ) -> dict[str, np.ndarray] | list[dict[str, np.ndarray]]:
+    def __call__(self, image: str | Path | np.ndarray | Sequence[str | Path | np.ndarray]) -> Result | list[Result]:
         """Detect.
 
         Args:
@@ -88,7 +112,7 @@ class Predictor:
 
         Returns:
             `boxes` float32 (n, 4) XYXY px, `scores` (n,) best first, `classes` int64 (n,) and, with a mask head,
-            `masks` bool (n, height, width), all in the image's own size. Of a list, a list of these.
+            `masks` bool (n, height, width), all in the image's own size, as a `Result`. Of a list, a list of these.
 
         Raises:
             DataError: a file cannot be read as an image, or something else was given.
@@ -98,7 +122,7 @@ class Predictor:
         # Of these, too, one could take the elements; none would be an image.
         if not isinstance(image, Iterable) or isinstance(image, (bytes, bytearray, Mapping, torch.Tensor)):
             check_pixels(image, "BGR")
-        found: list[dict[str, np.ndarray]] = []
+        found: list[Result] = []
         samples = (
             self.sample(read_image(expand_path(one, "The image")) if isinstance(one, (str, Path)) else one)
             for one in image
@@ -107,7 +131,14 @@ class Predictor:
             for instances in self.detect(batch):
                 # Few numbers leave the device: whole masks are many times as large.
                 pasted = paste_detections({k: v.cpu() if torch.is_tensor(v) else v for k, v in instances.items()})
-                found.append({name.removeprefix("pred_"): value.numpy() for name, value in pasted.items()})
+                found.append(
+                    Result(
+                        {name.removeprefix("pred_"): value.numpy() for name, value in pasted.items()},
+                        class_names=self.class_names,
+                        category_ids=self.category_ids,
+                        thresholds=self.thresholds,
+                    )
+                )
         return found
 
     def sample(self, pixels: np.ndarray) -> dict[str, Any]:

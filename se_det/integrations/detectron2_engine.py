@@ -66,6 +66,7 @@ BUILTIN_ONLY = (
     ("TEST.PRECISION", "float32", "its evaluation computes in float32"),
     ("TEST.COMPILE", False, "its evaluation is not compiled"),
     ("MODEL.KERNELS", "pytorch", "its networks compute with PyTorch's operators"),
+    ("TEST.EVAL_LOSS", False, "its evaluation computes no losses"),
     ("TEST.EARLY_STOP", 0, "its trainer always goes to SOLVER.MAX_ITER"),
 )
 

@@ -50,7 +50,7 @@ def write_results(cfg: CfgNode, results: dict[str, Any], test_datasets: Mapping[
 
     Args:
         results: of Detectron2, by task, or by set and task where there are several sets.
-        test_sets: of `resolve_datasets`.
+        test_datasets: from `resolve_datasets`.
 
     Returns:
         The numbers by task, which the set's name is before where there are several; `{}` but on the first process.

@@ -17,11 +17,10 @@ from torch.autograd import Function
 from torch.autograd.function import FunctionCtx, once_differentiable
 from torch.autograd.graph import saved_tensors_hooks
 
+from ..internals.aten import channel_moments, channel_sums, relu_backward
 from .gates import SE
 from .kernels import makes_passes
 from .valid_area import ValidArea
-
-aten = torch.ops.aten
 
 
 def has_batch_statistics(norm: nn.Module | None, z: torch.Tensor) -> bool:
@@ -81,7 +80,7 @@ class _BatchNormSum(Function):
             grad, _, *sums = kernels.affine_relu_backward(grad, out, z, None)
             sums = tuple(part[:, :, None, None] for part in sums)
         else:
-            grad = aten.threshold_backward(grad, out, 0)
+            grad = relu_backward(grad, out)
             sums = _sums(grad, z)
         wanted = [*ctx.leaves, *(p for p in ctx.parameters if p.requires_grad)]
         gradients = iter(
@@ -151,24 +150,15 @@ def _moments(z: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         return tuple(z.new_empty(z.shape[:2], dtype=_accumulator(z)) for _ in range(2))
     if z.device.type != "cpu":
         return _moments_at_once(z)
-    unused = z.new_zeros(z.shape[1], dtype=_accumulator(z))  # running statistics, whose type the result gets
-    parts = [torch.batch_norm_update_stats(image, unused, unused.clone(), 0.0) for image in z.split(1)]
+    parts = [channel_moments(image) for image in z.split(1)]
     return torch.stack([mean for mean, _ in parts]), torch.stack([variance for _, variance in parts])
 
 
 def _sums(grad: torch.Tensor, z: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """sum(grad * z) and sum(grad) over the cells of each image and channel, (N, C, 1, 1) each.
-
-    They are what a batch norm of mean 0 and deviation 1 sends to its weight and bias: one pass, and no product written.
-    """
+    """sum(grad * z) and sum(grad) over the cells of each image and channel, (N, C, 1, 1) each."""
     if z.device.type != "cpu":
         return _sums_at_once(grad, z)
-    zeros = z.new_zeros(z.shape[1], dtype=_accumulator(z))
-    ones = torch.ones_like(zeros)
-    parts = [
-        aten.native_batch_norm_backward(g, image, ones, None, None, zeros, ones, True, 0.0, [False, True, True])[1:]
-        for g, image in zip(grad.split(1), z.split(1))
-    ]
+    parts = [channel_sums(g, image) for g, image in zip(grad.split(1), z.split(1))]
     of_scale, of_shift = (torch.stack(part)[:, :, None, None] for part in zip(*parts))
     return of_scale, of_shift
 

@@ -15,14 +15,13 @@ from torch.autograd import Function
 from torch.autograd.function import FunctionCtx, once_differentiable
 from torch.nn import functional as F
 
+from ..internals.aten import pointwise_backward, relu_backward
 from .conv import Conv2d
 from .gates import SE
 from .kernels import makes_passes
 from .norms import affine_convolution, has_fixed_affine
 from .onednn import PackedConv2d
 from .valid_area import ValidArea
-
-aten = torch.ops.aten
 
 
 def can_fold(conv: nn.Conv2d, gate: SE) -> bool:
@@ -117,7 +116,7 @@ class _FoldedSum(Function):
     @once_differentiable
     def backward(ctx: FunctionCtx, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         x, weight, bias, factors, out, u = ctx.saved_tensors
-        grad = aten.threshold_backward(grad, out, 0)
+        grad = relu_backward(grad, out)
         of_parts = _gradients_with_u if u is not None else _gradients_per_image
         wanted = ctx.needs_input_grad
         gradients = (*of_parts(grad, x, weight, bias, factors, u, wanted), grad)
@@ -136,7 +135,7 @@ def _gradients_with_u(
 ) -> tuple[torch.Tensor | None, ...]:  # fmt: skip
     """The gradients of x, weight, bias and factors."""
     of_factors = (grad * u).sum((2, 3), keepdim=True) if wanted[3] else None
-    return *_convolution_backward(grad * factors, x, weight, wanted[:3]), of_factors
+    return *pointwise_backward(grad * factors, x, weight, wanted[:3]), of_factors
 
 
 def _gradients_per_image(
@@ -152,7 +151,7 @@ def _gradients_per_image(
     grad_factors = of_shift * bias[:, None, None]
     for n in range(len(x)):
         s = factors[n].unsqueeze(-1)
-        of_x, of_folded, _ = _convolution_backward(
+        of_x, of_folded, _ = pointwise_backward(
             grad[n : n + 1], x[n : n + 1], weight * s, (wanted[0], of_weights, False)
         )
         if wanted[0]:
@@ -161,11 +160,3 @@ def _gradients_per_image(
             grad_weight.addcmul_(of_folded, s)
             grad_factors[n] += of_folded.mul_(weight).sum((1, 2, 3))[:, None, None]
     return grad_x, grad_weight, (of_shift * factors).sum((0, 2, 3)), grad_factors
-
-
-def _convolution_backward(
-    grad: torch.Tensor, x: torch.Tensor, weight: torch.Tensor, mask: Sequence[bool]
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    return aten.convolution_backward(
-        grad, x, weight, [len(weight)], [1, 1], [0, 0], [1, 1], False, [0, 0], 1, list(mask)
-    )

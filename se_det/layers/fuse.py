@@ -6,9 +6,10 @@ import torch
 from torch import nn
 
 from ..errors import WeightsError
+from ..internals import mkldnn
 from .conv import Conv2d
 from .norms import fold_norms
-from .onednn import PackedConv2d, is_available
+from .onednn import PackedConv2d
 
 
 def fuse_for_inference(model: nn.Module, *, dtype: torch.dtype = torch.float32) -> nn.Module:
@@ -33,7 +34,7 @@ def fuse_for_inference(model: nn.Module, *, dtype: torch.dtype = torch.float32) 
                 "checkpoint."
             )
     model.to(dtype).to(memory_format=torch.channels_last)
-    if is_available() and all(p.device.type == "cpu" for p in model.parameters()):
+    if mkldnn.is_available() and all(p.device.type == "cpu" for p in model.parameters()):
         pack_convolutions(model)
     return model
 

@@ -1,4 +1,5 @@
-"""Gates: what a block does to its residual branch U, (N, C, H, W), before the addition.
+"""Gates: what a block does to its residual branch U, (N, C, H, W), before the addition (or where
+MODEL.GATE.PLACEMENT says).
 
 SE, SP-SE and RG-SE average U over one or more grids (`squeeze`), make of the grids one factor per channel (`scale`),
 and multiply. The two halves are separate so that a convolution before the gate can be folded between them.
@@ -218,7 +219,7 @@ def gate_names() -> list[str]:
 
 def make_gate(
     name: str, channels: int, *, stage: str, reduction: int = 16, bias: bool = True, norm: str = "BN"
-) -> SE | None:
+) -> Gate | None:
     """The gate called `name` for a block of `stage` ("res2" .. "res5"), or None for "none".
 
     Raises:

@@ -12,6 +12,7 @@ from .valid_area import ValidArea
 
 NORMS = ("", "BN", "SyncBN", "FrozenBN", "GN")
 GROUPS = 32
+BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
 
 class FrozenBatchNorm2d(nn.Module):
@@ -44,7 +45,7 @@ class FrozenBatchNorm2d(nn.Module):
         return f"{self.num_features}, eps={self.eps}"
 
     @classmethod
-    def from_batch_norm(cls, norm: nn.modules.batchnorm._BatchNorm) -> FrozenBatchNorm2d:
+    def from_batch_norm(cls, norm: nn.BatchNorm2d | nn.SyncBatchNorm) -> FrozenBatchNorm2d:
         """The frozen copy of a batch norm."""
         frozen = cls(norm.num_features, norm.eps)
         frozen.load_state_dict({k: v for k, v in norm.state_dict().items() if k != "num_batches_tracked"})
@@ -94,7 +95,7 @@ def get_descriptor_norm(name: str, channels: int, *, momentum: float = 0.1) -> n
     norm = GroupNorm(1, channels) if name == "GN" else get_norm(name, channels)
     if norm is None:
         raise ConfigError("MODEL.GATE.NORM must name a norm for this gate: BN, SyncBN, FrozenBN or GN.")
-    if isinstance(norm, nn.modules.batchnorm._BatchNorm):
+    if isinstance(norm, BATCH_NORMS):
         norm.momentum = momentum
     return norm
 
@@ -102,7 +103,7 @@ def get_descriptor_norm(name: str, channels: int, *, momentum: float = 0.1) -> n
 def freeze_norms(module: nn.Module) -> None:
     """Replace every batch norm below `module` by its frozen copy, in place."""
     for name, child in module.named_children():
-        if isinstance(child, nn.modules.batchnorm._BatchNorm):
+        if isinstance(child, BATCH_NORMS):
             setattr(module, name, FrozenBatchNorm2d.from_batch_norm(child))
         else:
             freeze_norms(child)
@@ -114,7 +115,7 @@ def has_fixed_affine(conv: nn.Conv2d) -> bool:
     Not so for a batch norm in training and for a group norm.
     """
     norm = conv.norm
-    if isinstance(norm, nn.modules.batchnorm._BatchNorm):
+    if isinstance(norm, BATCH_NORMS):
         return not norm.training and norm.track_running_stats
     return norm is None or isinstance(norm, FrozenBatchNorm2d)
 

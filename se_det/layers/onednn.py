@@ -11,30 +11,13 @@ import torch
 from torch import nn
 
 from ..errors import DataError
+from ..internals import mkldnn
+from ..internals.tensor_version import tensor_version
 from .tracing import is_traced
 
 # On more cells a layout costs little beside the products, and is not worth its memory.
 MOST_CELLS = 1024
 IMAGE_CHANNELS = 3  # what a network's first convolution reads
-OPERATORS = ("_convolution_pointwise", "_reorder_convolution_weight")
-
-
-def is_available() -> bool:
-    """Whether this PyTorch has the operators: builds for some processors have not."""
-    return torch.backends.mkldnn.is_available() and all(hasattr(torch.ops.mkldnn, name) for name in OPERATORS)
-
-
-def computes_in_bfloat16() -> bool:
-    """Whether oneDNN has bfloat16 convolutions for this processor."""
-    return torch.ops.mkldnn._is_mkldnn_bf16_supported()
-
-
-def tensor_version(weight: torch.Tensor) -> tuple:
-    """Which values `weight` has, for what is made of it: another after it was loaded, moved or cast.
-
-    A change through `.data` is not seen.
-    """
-    return weight.data_ptr(), weight.dtype, None if weight.is_inference() else weight._version
 
 
 class PackedConv2d:
@@ -55,7 +38,7 @@ class PackedConv2d:
         """Whether `x` can be taken: on a CPU, in a type that oneDNN has, without gradients and not under autocast."""
         if x.device.type != "cpu" or torch.is_grad_enabled() or torch.is_autocast_enabled("cpu") or is_traced():
             return False
-        return x.dtype == torch.float32 or (x.dtype == torch.bfloat16 and computes_in_bfloat16())
+        return x.dtype == torch.float32 or (x.dtype == torch.bfloat16 and mkldnn.supports_bfloat16())
 
     def __call__(
         self, x: torch.Tensor, *, relu: bool = False, residual: torch.Tensor | None = None,
@@ -73,12 +56,7 @@ class PackedConv2d:
         if conv.in_channels <= IMAGE_CHANNELS and not x.sum(dtype=torch.float32).isfinite():
             raise DataError("An image given to the network holds values that are not finite: give finite pixels.")
         weight, bias = given or (self._weight_for(x), conv.bias)
-        how = (conv.padding, conv.stride, conv.dilation, conv.groups)
-        if residual is None:
-            return torch.ops.mkldnn._convolution_pointwise(x, weight, bias, *how, "relu" if relu else "none", [], "")
-        return torch.ops.mkldnn._convolution_pointwise.binary(
-            x, residual, weight, bias, *how, "add", 1.0, "relu" if relu else None, [], None
-        )
+        return mkldnn.convolution(conv, x, weight, bias, relu=relu, residual=residual)
 
     def _weight_for(self, x: torch.Tensor) -> torch.Tensor:
         conv, weight = self._conv, self._conv.weight
@@ -89,9 +67,7 @@ class PackedConv2d:
             if now != self._last:
                 self._last = now
                 return weight
-            self._laid_out = torch.ops.mkldnn._reorder_convolution_weight(
-                weight, conv.padding, conv.stride, conv.dilation, conv.groups, list(x.shape)
-            )
+            self._laid_out = mkldnn.laid_out_weight(conv, x.shape)
             self._for = now
         return self._laid_out
 

@@ -112,7 +112,10 @@ def average_grid(x: torch.Tensor, bins: int, area: ValidArea | None = None) -> t
             return torch.nn.functional.adaptive_avg_pool2d(x, bins)
         # ONNX has no adaptive pooling, and its stand-in fails where the grid does not divide (pytorch#64806).
         rows, columns = (bin_weights(side, bins, side, x) for side in x.shape[-2:])
-        return rows @ (x @ columns.mT)
+        maps = x.flatten(0, 1)  # of three dimensions, as PyTorch 2.6 does not export `@` of more with unknown sides
+        count = maps.shape[0]
+        cells = torch.bmm(rows.expand(count, -1, -1), torch.bmm(maps, columns.mT.expand(count, -1, -1)))
+        return cells.unflatten(0, x.shape[:2])
     x = area.zero_padding(x)  # an infinity outside would survive a weight of zero
     sizes = torch.tensor(area.sizes, device=x.device)[:, :, None, None]
     rows = bin_weights(sizes[:, 0], bins, x.shape[-2], x)[:, None]

@@ -9,8 +9,8 @@ from __future__ import annotations
 import torch
 from torch.nn import functional as F
 
+from ..internals.tensor_version import tensor_version
 from .conv import Conv2d
-from .onednn import tensor_version
 from .tracing import is_traced
 from .valid_area import ValidArea
 

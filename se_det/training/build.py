@@ -88,8 +88,8 @@ def learning_rate(cfg: CfgNode) -> LearningRate:
         logger.warning(sentence)
     if 0 < solver.MAX_ITER < cfg.TEST.EVAL_PERIOD:
         logger.warning(
-            "TEST.EVAL_PERIOD %d is beyond SOLVER.MAX_ITER %d: the end alone is evaluated%s.",
-            cfg.TEST.EVAL_PERIOD, solver.MAX_ITER, ", and TEST.EARLY_STOP never acts" if cfg.TEST.EARLY_STOP else "",
+            "TEST.EVAL_PERIOD %d exceeds SOLVER.MAX_ITER %d: evaluation runs only at the end%s.",
+            cfg.TEST.EVAL_PERIOD, solver.MAX_ITER, ", and TEST.EARLY_STOP has no effect" if cfg.TEST.EARLY_STOP else "",
         )  # fmt: skip
     return rate
 

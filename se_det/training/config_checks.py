@@ -15,7 +15,7 @@ from .optimizer import CLIP_TYPES
 FEW_IMAGES = 8  # below this many, batch statistics of a gate's (N, C, 1, 1) map are mostly noise
 GATES_WITH_NORM_OF_ONE_CELL = ("sp_se", "rg_se")
 GATES_WITH_NORM = ("sp_se", "rg_se", "cbam")
-# What only training needs in range, as in `config.limits.RANGES`.
+# What only training needs in range, as in `config.validation.RANGES`.
 RANGES = {
     "SOLVER.MAX_ITER": (1, None),
     "SOLVER.IMS_PER_BATCH": (1, None),
@@ -32,7 +32,7 @@ logger = logging.getLogger(__name__)
 
 
 def check_training(cfg: CfgNode, world_size: int) -> None:
-    """Refuse what cannot train on `world_size` processes on cfg.MODEL.DEVICE; warn of what hardly can.
+    """Refuse what cannot train on `world_size` processes on cfg.MODEL.DEVICE; warn of what is unlikely to train well.
 
     Raises:
         ConfigError: naming the keys, their values and the remedy.
@@ -144,6 +144,6 @@ def check_best_metric(metric: str, known: Sequence[str]) -> None:
     """
     if metric and metric not in known:
         raise ConfigError(
-            f"TEST.BEST_METRIC '{metric}' is none of what is evaluated: {', '.join(known[:3])}, ...."
+            f"TEST.BEST_METRIC '{metric}' is not a metric of this evaluation, which has {', '.join(known[:3])}, ...."
             f"{suggestion(metric, known)}"
         )

@@ -9,6 +9,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from .. import comm
+from ..layers.norms import BATCH_NORMS
 
 # The newer name for the same wish; the older one warns where the newer one is known.
 _KEYS = inspect.signature(DistributedDataParallel.__init__).parameters
@@ -31,6 +32,6 @@ def broadcast_statistics(model: nn.Module) -> None:
     if comm.get_world_size() == 1:
         return
     for module in model.modules():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.track_running_stats:
+        if isinstance(module, BATCH_NORMS) and module.track_running_stats:
             dist.broadcast(module.running_mean, src=0)
             dist.broadcast(module.running_var, src=0)

@@ -8,6 +8,8 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
+from ..internals.foreach import lerp_
+
 
 class EMA:
     """Averages every parameter and floating-point buffer that the model's state has.
@@ -30,7 +32,7 @@ class EMA:
     def update(self, step: int) -> None:
         """Take in the weights after step number `step`, from 0."""
         decay = min(self.decay, (1 + step) / (10 + step))
-        torch._foreach_lerp_(list(self._average.values()), list(self._live.values()), 1 - decay)
+        lerp_([*self._average.values()], [*self._live.values()], 1 - decay)
 
     @contextmanager
     def applied(self) -> Iterator[None]:

@@ -26,6 +26,8 @@ class PeriodicActions:
         checkpointer: of the run's folder.
         snapshot: `snapshot(step)` is what a checkpoint holds after `step` steps, besides `best`.
         weights: `weights(step)` is what model_best.pth holds besides `best`.
+        findings: what the evaluation found that a checkpoint of the weights evaluated keeps beside them; asked on the
+            first process after each evaluation. A checkpoint that was written before has none.
         max_iter: steps of the whole run; model_final.pth is written at the end, early or not.
         checkpoint_period: steps between checkpoints.
         evaluate: returns the metrics on the first process, `{}` elsewhere; None never evaluates.
@@ -44,6 +46,7 @@ class PeriodicActions:
         checkpointer: Checkpointer,
         snapshot: Callable[[int], dict[str, Any]],
         weights: Callable[[int], dict[str, Any]],
+        findings: Callable[[], dict[str, Any]] | None = None,
         max_iter: int,
         checkpoint_period: int,
         evaluate: Callable[[], Metrics] | None = None,
@@ -57,6 +60,8 @@ class PeriodicActions:
         self._max_iter, self._checkpoint_period = max_iter, checkpoint_period
         self._evaluate, self._eval_period = evaluate, eval_period
         self._best_metric, self._early_stop = best_metric, early_stop
+        self._findings = findings
+        self._found: tuple[int, dict[str, Any]] = (-1, {})  # after which step, and what
         self._on_metrics = on_metrics
         self._told = False  # of a metric that is not finite
         self._saved = -1  # the steps of the last checkpoint of this process
@@ -115,6 +120,7 @@ class PeriodicActions:
         metrics = self._evaluate()
         if comm.is_main_process():
             self.last_metrics = {task: dict(values) for task, values in metrics.items()}
+            self._found = (step, self._findings() if self._findings else {})
             self._update_best(step, metrics)
         self.best = comm.broadcast_object(self.best)
         if self.best["stopped"]:
@@ -133,7 +139,8 @@ class PeriodicActions:
         metric = self._best_metric or next((name for name in flat if name.endswith("/AP")), next(iter(flat), ""))
         if metric not in flat:
             raise ConfigError(
-                f"TEST.BEST_METRIC '{metric}' is none of what is evaluated: {', '.join(list(flat)[:12])}."
+                f"TEST.BEST_METRIC '{metric}' is not a metric of this evaluation, which has "
+                f"{', '.join(list(flat)[:12])}."
             )
         value, before = flat[metric], self.best["value"]
         self.best.update(metric=metric, evaluated=step)
@@ -141,7 +148,7 @@ class PeriodicActions:
             self._warn_not_a_number(metric, value, step)
         elif before is None or value > before:
             self.best.update(value=value, step=step, without_better=0)
-            self._checkpointer.save(BEST, {**self._weights(step), "best": dict(self.best)}, mark_last=False)
+            self._checkpointer.save(BEST, self._complete(self._weights(step), step), mark_last=False)
             logger.info("%s %.3f after %d steps is the best so far: kept as %s.pth.", metric, value, step, BEST)
         else:
             self.best["without_better"] += 1
@@ -160,6 +167,11 @@ class PeriodicActions:
     def _save(self, name: str, step: int) -> None:
         again, self._saved = self._saved == step, step
         if comm.is_main_process():
-            path = self._checkpointer.save(name, {**self._snapshot(step), "best": dict(self.best)})
+            path = self._checkpointer.save(name, self._complete(self._snapshot(step), step))
             if not again:
                 logger.info("Saved %s.", path)
+
+    def _complete(self, state: dict[str, Any], step: int) -> dict[str, Any]:
+        """A checkpoint of the weights after `step` steps, with what an evaluation of these weights found."""
+        found_after, found = self._found
+        return {**state, **(found if found_after == step else {}), "best": dict(self.best)}

@@ -21,6 +21,7 @@ from .. import errors
 from ..allocator import keep_freed_memory
 from ..device import count_devices
 from ..errors import ConfigError, SeDetError, TrainingError
+from ..internals.group_store import is_first
 from ..plugins import load_plugins, plugin_files
 from .preemption import ENDED, ERRORS, forward_signals, stop_error
 from .torchrun import UNSET, TorchrunEnvironment, torchrun_environment, waiting_is_told
@@ -106,7 +107,7 @@ def spawn(
     Raises:
         SeDetError: the first one that any of them was refused with; the others are ended.
         TrainingError: one of them was killed; or all were ended by a signal.
-        ProcessRaisedException: one of them failed in a way that nobody foresaw, with its traceback.
+        torch.multiprocessing.ProcessRaisedException: one of them failed with another error; has its traceback.
     """
     # One for each process: it ends with its process, and none waits for another's.
     pipes = [mp.get_context("spawn").Pipe(duplex=False) for _ in range(processes)]
@@ -218,18 +219,10 @@ def _run_under_torchrun(function: Callable, args: Sequence[Any], device: str, en
         function(*args)
     except SeDetError as error:
         # All may have been refused alike, or only this one: the first to say so prints, the others leave quietly.
-        if not _fails_first():
+        if not is_first():
             raise SystemExit(error.exit_code) from None
         raise
     dist.destroy_process_group()
-
-
-def _fails_first() -> bool:
-    try:
-        store = dist.distributed_c10d._get_default_store()
-        return store.add("se_det_failures", 1) == 1
-    except (RuntimeError, ValueError):  # the process that keeps the store is gone: it has told why
-        return dist.get_rank() == 0
 
 
 def _init_process_group(device: str, local_rank: int, **how: Any) -> None:

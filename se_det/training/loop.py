@@ -49,11 +49,12 @@ def train(
 
     Args:
         model: takes a list of samples and returns a dict of 0-d terms, of which those called `loss...` are added up and
-            the others are only told; may be wrapped for several processes.
+            the others are only logged; may be wrapped for several processes.
         batches: micro-batches, `accumulate` of them for each step.
         learning_rate: of a step, from 0.
         seed: with the step and the process it decides every random number of the step.
-        milestones: called with the number of steps done; True ends the run.
+        actions: run after every step with the number of steps done; they may end the run.
+        progress: is given the losses and the learning rate.
         clip: limits the gradients, once they are unscaled.
         read_every_step: look at the losses at once, which stops a GPU's queue; else when a line is due.
         stop: asked after every step whether to save and leave before the end.

@@ -9,12 +9,15 @@ import torch
 from torch import nn
 
 from ..errors import ConfigError
+from ..layers.norms import BATCH_NORMS
 
 OPTIMIZERS = ("SGD", "AdamW")
 CLIP_TYPES = ("value", "norm", "full_model")
 NORM_MODULES = (
-    nn.modules.batchnorm._BatchNorm,
-    nn.modules.instancenorm._InstanceNorm,
+    *BATCH_NORMS,
+    nn.InstanceNorm1d,
+    nn.InstanceNorm2d,
+    nn.InstanceNorm3d,
     nn.GroupNorm,
     nn.LayerNorm,
     nn.LocalResponseNorm,

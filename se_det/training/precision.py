@@ -43,7 +43,7 @@ class Precision:
         self._scaler.scale(loss).backward()
 
     def step(self, optimizer: torch.optim.Optimizer, clip: Callable[[], None] | None = None) -> None:
-        """Unscale, `clip()`, and step; a step whose float16 gradients overflowed is left out."""
+        """Unscale, `clip()`, and step; a step whose float16 gradients overflowed is skipped."""
         if clip is not None:
             self._scaler.unscale_(optimizer)
             clip()

@@ -1,4 +1,9 @@
-"""Leaving a run when asked to: SIGTERM, which schedulers send before they take the machine away, and Ctrl-C."""
+"""Leaving a run when asked to: SIGTERM, which schedulers send before they take the machine away, and Ctrl-C.
+
+What outlives SIGKILL is elsewhere: files are replaced whole (`files.atomic_write`), the newest readable checkpoint is
+resumed (`checkpoint.Checkpointer`), a killed run's remains are cleared (`output_folder`), and no worker is left behind
+(`data.worker_loader`). docs/faults.md tells all of it.
+"""
 
 from __future__ import annotations
 
@@ -42,10 +47,10 @@ class StopRequest:
     """Whether the run was asked to end. Several processes agree on it, so that they leave after the same step.
 
     Args:
-        otherwise: how a signal ends the run while it is not awaited.
+        default_message: says how a signal ends the run outside of `deferred`.
 
     Attributes:
-        asked: the signal that asked.
+        signal: the signal that was received; None so far.
     """
 
     def __init__(self, default_message: str = "before or after its steps, with nothing to save.") -> None:
@@ -128,7 +133,7 @@ def stop_on_signals(*default_message: str) -> Iterator[StopRequest]:
     does.
 
     Args:
-        otherwise: of `StopRequest`.
+        default_message: see `StopRequest`.
 
     Raises:
         TrainingError: what is inside was left at once: at a signal while no steps are made, or at a second Ctrl-C.
@@ -167,6 +172,8 @@ def forward_signals(pids: Sequence[int]) -> Iterator[list[signal.Signals]]:
 
     def pass_on(number: int, frame: FrameType | None) -> None:
         came.append(signal.Signals(number))
+        if os.name == "nt":  # Ctrl-C has come to them as well, and what `kill` does there is no request
+            return
         for pid in pids:
             try:
                 os.kill(pid, signal.SIGTERM)

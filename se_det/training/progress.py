@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import logging
-import resource
 import statistics
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
 
+from ..system import peak_memory_mib
 from .loss_reader import StepLosses
 from .writers import Writer
 
@@ -78,7 +77,7 @@ class Progress:
         logger.info(
             "eta: %s  iter: %d/%d  total_loss: %.4g  %s  time: %.4f  data_time: %.4f%s  lr: %.5g  max_mem: %.0fM",
             clock(eta), step, self._max_iter, total, terms, seconds, waited,
-            "".join(f"  {name}: {value:.1f}" for name, value in speed.items()), rows[-1].lr, peak_memory_mib(),
+            "".join(f"  {name}: {value:.1f}" for name, value in speed.items()), rows[-1].lr, most_memory_mib(),
         )  # fmt: skip
         self._writer.write(
             step,
@@ -90,7 +89,7 @@ class Progress:
                 "data_time": waited,
                 **{name.replace("/", "_per_"): value for name, value in speed.items()},
                 "eta_seconds": eta,
-                "max_mem_mib": peak_memory_mib(),
+                "max_mem_mib": most_memory_mib(),
             },
         )
 
@@ -102,9 +101,6 @@ def clock(seconds: float) -> str:
     return f"{days} day{'s' if days > 1 else ''}, {text}" if days else text
 
 
-def peak_memory_mib() -> float:
+def most_memory_mib() -> float:
     """The most this process has held, in MiB: of the GPU's memory where there is one, else of the machine's."""
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated() / 2**20
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / 2**20 if sys.platform == "darwin" else peak / 2**10
+    return torch.cuda.max_memory_allocated() / 2**20 if torch.cuda.is_available() else peak_memory_mib()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 from pathlib import Path
+from typing import Any
 
 import torch
 from fvcore.common.config import CfgNode
@@ -21,15 +22,18 @@ from ..detection.build import build_detector
 from ..detection.compilation import check_compiler, compile_backbone
 from ..detection.fuse import check_precision, prepare_for_inference
 from ..device import reads_pinned_memory, select_device
+from ..evaluation.best_f1 import as_metadata
 from ..evaluation.coco_eval import EvaluationResult
 from ..evaluation.evaluator import build_evaluators, evaluate
 from ..evaluation.report import write_report
+from ..evaluation.validation_loss import ValidationLoss
 from ..files import check_writable
 from ..weights import load_weights, resize_gates
 from . import build, datasets
 from .config_checks import check_best_metric
 from .distributed import broadcast_statistics
 from .ema import EMA
+from .loss_reader import is_loss
 from .output_folder import OutputFolder
 from .preemption import StopRequest, stop_on_signals
 from .resolve import RunFacts, resolve_evaluation, resolve_training
@@ -124,7 +128,8 @@ def _build_run(
         state.restore(saved.state, saved.path)
     evaluate = evaluation and (lambda: evaluation(model, state.ema))
     runner = Runner(
-        cfg, state, network=model, loader=loader, rate=rate, evaluate=evaluate, stop=stop, saved=saved
+        cfg, state, network=model, loader=loader, rate=rate, evaluate=evaluate, stop=stop, saved=saved,
+        findings=evaluation and evaluation.findings,
     )  # fmt: skip
     return runner, state
 
@@ -149,6 +154,7 @@ def run_evaluation(cfg: CfgNode) -> Metrics:
         evaluation = Evaluation(cfg, facts.test, stop)
         metrics = evaluation(model.to(facts.device))
         if comm.is_main_process():
+            _log_thresholds(evaluation.findings())
             write_report(cfg.OUTPUT_DIR, evaluation.outcomes, config=cfg.dump())
         return metrics
 
@@ -170,6 +176,9 @@ class Evaluation:
             name: (dataset, build_evaluators(cfg, dataset, folder if len(test_datasets) == 1 else folder / name))
             for name, dataset in test_datasets.items()
         }
+        self._losses = {
+            name: ValidationLoss(cfg, dataset) for name, dataset in test_datasets.items() if cfg.TEST.EVAL_LOSS
+        }
         known = [evaluator.metrics() for _, evaluator in self._parts.values()]
         if None not in known:
             prefixes = [f"{name}/" for name in self._parts] if len(known) > 1 else [""]
@@ -183,11 +192,20 @@ class Evaluation:
         found = {name: evaluators.parts.get("coco") for name, (_, evaluators) in self._parts.items()}
         return {name: coco.outcome for name, coco in found.items() if coco is not None and coco.outcome is not None}
 
+    def findings(self) -> dict[str, Any]:
+        """What a checkpoint of the weights evaluated keeps, on the first process: the score thresholds of best F1, of
+        the data set that TEST.BEST_METRIC names, or else the first; `{}` where COCO's evaluator was not asked."""
+        outcomes, metric = self.outcomes, self._cfg.TEST.BEST_METRIC
+        chosen = next((name for name in outcomes if metric.startswith(f"{name}/")), next(iter(outcomes), None))
+        if chosen is None:
+            return {}
+        return as_metadata(outcomes[chosen].truth.class_labels, outcomes[chosen].thresholds)
+
     def __call__(self, model: nn.Module, ema: EMA | None = None) -> Metrics:
         """Evaluate `model`, with its averaged weights where there are any.
 
         Raises:
-            EvaluationLeft: the run was asked to end.
+            EvaluationStopped: the run was asked to end.
         """
         if ema is None:
             return self._evaluate(model)
@@ -196,6 +214,7 @@ class Evaluation:
 
     def _evaluate(self, model: nn.Module) -> Metrics:
         broadcast_statistics(model)
+        losses = {name: self._validation_loss(name, model) for name in self._losses}
         model = prepare_for_inference(copy.deepcopy(model), precision=self._cfg.TEST.PRECISION)
         if self._cfg.TEST.COMPILE:
             compile_backbone(model)
@@ -209,7 +228,32 @@ class Evaluation:
                 loader = self._stop.stoppable(loader)
             for task, values in evaluate(model, loader, evaluator, infer=model.detect).items():
                 results[task if len(self._parts) == 1 else f"{name}/{task}"] = values
+            if losses.get(name):
+                results["validation" if len(self._parts) == 1 else f"{name}/validation"] = losses[name]
         return results
+
+    def _validation_loss(self, name: str, model: nn.Module) -> dict[str, float]:
+        """The losses on a data set, with their sum, on the first process."""
+        arithmetic = build.precision(self._cfg, select_device(self._cfg.MODEL.DEVICE))
+        watched = self._stop.stoppable if self._stop is not None else iter
+        losses = self._losses[name](model, autocast=arithmetic.autocast, watched=watched)
+        if losses:
+            losses = {"total_loss": sum(value for term, value in losses.items() if is_loss(term)), **losses}
+            told = ", ".join(f"{term} {value:.4g}" for term, value in losses.items())
+            logger.info("validation%s: %s", "" if len(self._parts) == 1 else f" on {name}", told)
+        return losses
+
+
+def _log_thresholds(found: dict[str, Any]) -> None:
+    """The scores of best F1, a class a line."""
+    names = found.get("thresholds", {})
+    width = max(map(len, names), default=0)
+    for name, score in names.items():
+        worth = found["threshold_metrics"][name]
+        told = "none: no object is annotated or none is found" if score is None else (
+            f"{score:.3f} (F1 {worth['f1']:.3f}, precision {worth['precision']:.3f}, recall {worth['recall']:.3f})"
+        )  # fmt: skip
+        logger.info("score of best F1: %-*s %s", width, name, told)
 
 
 def _log_engine() -> None:

@@ -14,7 +14,8 @@ from ..errors import CheckpointError
 from ..terminal import EscapingFormatter
 
 FILE = "log.txt"
-FORMAT = EscapingFormatter("%(asctime)s %(levelname).1s %(message)s", "%Y-%m-%d %H:%M:%S")
+TEMPLATE = "%(asctime)s %(levelname).1s %(message)s"
+FORMAT = EscapingFormatter(TEMPLATE, "%Y-%m-%d %H:%M:%S")
 ROOT = "se_det"
 
 
@@ -77,7 +78,7 @@ def run_log() -> Iterator[RunLog]:
     if not logger.handlers and not logging.getLogger().handlers:
         terminal = logging.StreamHandler(sys.stdout)
         prefix = "" if comm.is_main_process() else f"[process {comm.get_rank()}] "
-        terminal.setFormatter(EscapingFormatter(prefix + FORMAT._fmt, FORMAT.datefmt))
+        terminal.setFormatter(EscapingFormatter(prefix + TEMPLATE, FORMAT.datefmt))
         logger.addHandler(terminal)
     log = RunLog()
     logger.setLevel(logging.INFO if comm.is_main_process() else logging.ERROR)

@@ -41,6 +41,7 @@ class Runner:
         loader: the batches from the step on at which the run starts.
         rate: the schedule.
         evaluate: returns the metrics on the first process; None never evaluates.
+        findings: what the last evaluation found that a checkpoint of the same weights keeps.
         saved: the run that is resumed, its state restored.
         keep: how many numbered checkpoints stay; None is all.
         stop: asked after every step whether to save and leave.
@@ -60,6 +61,7 @@ class Runner:
         rate: LearningRate,
         evaluate: Callable[[], Metrics] | None,
         stop: StopRequest,
+        findings: Callable[[], dict[str, Any]] | None = None,
         saved: SavedRun | None = None,
         keep: int | None = None,
         images: int = 0,
@@ -72,6 +74,7 @@ class Runner:
             checkpointer=Checkpointer(cfg.OUTPUT_DIR, **({} if keep is None else {"keep": keep})),
             snapshot=state.snapshot,
             weights=state.weights,
+            findings=findings,
             max_iter=cfg.SOLVER.MAX_ITER,
             checkpoint_period=cfg.SOLVER.CHECKPOINT_PERIOD,
             evaluate=evaluate,

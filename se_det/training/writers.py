@@ -84,7 +84,7 @@ def check_writers(names: Sequence[str]) -> None:
     """Refuse unknown names, before a run.
 
     Raises:
-        ConfigError: an unknown name, or one that stands twice.
+        ConfigError: an unknown name, or one that is used twice.
     """
     for name in names:
         WRITERS.get(name, "WRITERS")

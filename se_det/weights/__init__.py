@@ -6,11 +6,13 @@ from .load_report import LoadReport
 from .loading import load_weights, resize_gates
 from .models import create_model
 from .reading import read_weights
+from .saved_config import config_of_checkpoint
 from .source import resolve_weights
 from .zoo import get_entry, list_weights
 
 __all__ = [
     "LoadReport",
+    "config_of_checkpoint",
     "create_model",
     "get_entry",
     "identify",

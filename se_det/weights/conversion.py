@@ -1,4 +1,4 @@
-"""From a weight file of one family to a file of ours, or of another family."""
+"""Converting weight files between families: from any to ours, or to another."""
 
 from __future__ import annotations
 
@@ -32,14 +32,15 @@ COUNTER = "num_batches_tracked"  # of a batch norm, which not every program keep
 
 @dataclass
 class Conversion:
-    """Tensors to be written, and what is known of them.
+    """Converted tensors, and what is known about them.
 
     Attributes:
-        family: whose names they have now.
-        origin: whose weights they were.
-        architecture: the model they are of, "" if it is none of ours.
-        left_out: keys of the source that the new family has no name for.
-        notes: sentences on what was left out on purpose.
+        family: the family whose names the tensors have now.
+        origin: the family of the source file.
+        facts: what the weights need of a network and its input.
+        architecture: the model's name; "" if it is not in the catalog.
+        dropped: keys of the source that the new family has no name for.
+        notes: sentences about what was left out on purpose.
     """
 
     tensors: dict[str, torch.Tensor]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import hashlib
 import json
 import logging
@@ -19,6 +18,7 @@ from urllib.parse import urlsplit
 from tqdm import tqdm
 
 from ..errors import WeightsError
+from ..locks import ProcessLock
 from .transport import NoConnection, PermanentFailure, TransientFailure, open_url
 
 CACHE_VARIABLE = "SE_DET_CACHE"
@@ -114,7 +114,7 @@ def _is_valid(path: Path, expected: str | None) -> bool:
         if not note.is_file():
             logger.info("%s was put there by hand and no hash of it is known: it is used unverified.", path)
             return True
-        expected = note.read_text().strip()
+        expected = note.read_text(encoding="utf-8").strip()
     return _digest(path).startswith(expected)
 
 
@@ -136,7 +136,7 @@ def _download(url: str, path: Path, expected: str | None) -> None:
         )
     if expected is None:
         logger.warning("No hash of %s is known: it is unverified. Its sha256 is %s.", url, digest)
-        _note(path).write_text(f"{digest}\n")
+        _note(path).write_text(f"{digest}\n", encoding="utf-8")
     os.replace(part, path)
     _validator(part).unlink(missing_ok=True)
 
@@ -173,7 +173,7 @@ def _receive(url: str, path: Path, part: Path, expected: str | None) -> bool:
 def _receive_once(url: str, path: Path, part: Path) -> None:
     start = part.stat().st_size if part.exists() else 0
     note = _validator(part)
-    known = json.loads(note.read_text()) if note.is_file() else None
+    known = json.loads(note.read_text(encoding="utf-8")) if note.is_file() else None
     with open_url(url, start=start, validator=known) as answer:
         if answer.start and known and answer.validator and answer.validator != known:
             _forget(part)
@@ -188,7 +188,7 @@ def _receive_once(url: str, path: Path, part: Path) -> None:
         # Unbuffered: what the file holds after a failure is what was received.
         with open(part, "ab" if start else "wb", buffering=0) as file:
             if answer.validator:
-                note.write_text(json.dumps(answer.validator))
+                note.write_text(json.dumps(answer.validator), encoding="utf-8")
             else:
                 note.unlink(missing_ok=True)
             with tqdm(
@@ -213,13 +213,14 @@ def _write(file: object, chunk: bytes) -> None:
 @contextlib.contextmanager
 def _lock(path: Path) -> Iterator[None]:
     """Wait for whoever downloads the same file; the system frees the lock of a process that dies."""
-    with open(path.with_name(f"{path.name}.lock"), "wb") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            logger.info("Another process is downloading %s: waiting for it.", path.name)
-            fcntl.flock(file, fcntl.LOCK_EX)
+    lock = ProcessLock(path.with_name(f"{path.name}.lock"))
+    if not lock.acquire():
+        logger.info("Another process is downloading %s: waiting for it (%s).", path.name, lock.holder())
+        lock.acquire(wait=True)
+    try:
         yield
+    finally:
+        lock.release()
 
 
 def _digest(path: Path) -> str:

@@ -69,6 +69,14 @@ def _is_conventions(value: Any) -> bool:
     return isinstance(value, Mapping) and all(value.get(key) is None or fit(value[key]) for key, fit in fits.items())
 
 
+def _is_thresholds(value: Any) -> bool:
+    """Whether it is a score, or None, by the class's name."""
+    return isinstance(value, Mapping) and all(
+        isinstance(name, str) and (score is None or (_is_number(score) and 0 <= score <= 1))
+        for name, score in value.items()
+    )
+
+
 def _is_count(value: Any) -> bool:
     return type(value) is int and 1 <= value <= MAX_CATEGORIES
 
@@ -89,4 +97,5 @@ VALIDATORS: dict[str, Callable[[Any], bool]] = {
     "architecture": _is_architecture,
     "facts": _is_conventions,
     "family": lambda value: isinstance(value, str),
+    "thresholds": _is_thresholds,
 }

@@ -23,7 +23,7 @@ from .formats.torch_file import read_plain
 from .metadata import validate_metadata
 
 # What a file says of its weights, beside them: checkpoints of ours, converted files, Detectron2's pickles.
-EXTRA = ("config", "categories", "iteration", "engine", "architecture", "facts", "family", "__author__")
+EXTRA = ("config", "categories", "iteration", "engine", "architecture", "facts", "family", "thresholds", "__author__")
 CONTAINERS = ("model", "state_dict", "blobs")  # under which programs keep the tensors
 # Under which they keep averaged ones: se_det, fairseq, ultralytics; timm; torchvision; DINO; callbacks of Lightning.
 AVERAGED = ("ema", "state_dict_ema", "model_ema", "ema_model", "ema_state_dict", "averaged_model")
@@ -33,15 +33,15 @@ AVERAGED_PREFIXES = ("ema_model.", "model_ema.", "ema.")
 
 @dataclass(frozen=True)
 class WeightFile:
-    """What a file holds: `tensors` by name, and in `extra` what it says of them. `identify` adds the rest.
+    """The content of a weight file: `tensors` by name, and its metadata in `extra`. `identify` adds the rest.
 
     Attributes:
-        averaged: a sentence about averaged weights that the file has beside others; "" where it has none.
-        family: whose names the tensors had; "" as long as that was not looked into, and they still have them.
-        facts: what they need of the network and the input.
+        averaged: a sentence that says which averaged weights were taken; "" if the file has none.
+        family: the family that the keys were recognised as; "" before `identify`, when they are still the file's own.
+        facts: what the weights need of the network and its input.
         reshaped: names of tensors whose shape was changed.
-        strangers: keys of parts of the trunk that no network here has.
-        unordered: classes of a classifier that was left out, as the order of its classes is not known.
+        unknown_parts: keys of parts of the trunk that no network here has.
+        unordered_classes: number of classes of a classifier that was left out because their order is not known.
     """
 
     path: Path

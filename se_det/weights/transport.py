@@ -1,4 +1,4 @@
-"""Opening a URL for reading from some byte on, with failures sorted by what can be done about them."""
+"""Opening URLs from a given byte, with failures sorted by whether trying again may help."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ TIMEOUT = 30.0  # seconds without an answer, or without a byte
 
 
 class PermanentFailure(Exception):
-    """The address or the answer is wrong, and another try would not help. A predicate of the URL: "is gone"."""
+    """The address or the answer is wrong, and trying again would not help. Its message is a predicate: "is gone"."""
 
 
 class NoConnection(Exception):
-    """There is no way to the host: no network, or no such name."""
+    """The host cannot be reached: there is no network, or no such name."""
 
 
 class TransientFailure(Exception):
-    """It broke off, or the server had a bad moment: another try may help."""
+    """The connection broke, or the server failed for the moment; trying again may help."""
 
 
 class Response:
     """An open URL.
 
     Attributes:
-        start: the byte of the file that the body starts with.
-        total: bytes of the whole file; None when the server does not say.
-        validator: what identifies this version of the file, to be given with the next request; None without.
+        start: the byte of the file at which the body starts.
+        total: size of the whole file in bytes; None if the server does not say.
+        validator: headers that identify this version of the file, for the next request; None if there are none.
     """
 
     def __init__(self, body: IO[bytes], *, start: int, total: int | None, validator: dict[str, str] | None) -> None:
@@ -48,7 +48,7 @@ class Response:
         """The body in pieces.
 
         Raises:
-            Unreachable: the connection broke or fell silent.
+            TransientFailure: the connection broke, or nothing came for `TIMEOUT` seconds.
         """
         while True:
             try:
@@ -67,7 +67,7 @@ class Response:
 
 
 class _Redirects(urllib.request.HTTPRedirectHandler):
-    """Redirects stay on http(s): none leads to a local file or another protocol."""
+    """Follows redirects to http and https only, never to a local file or another protocol."""
 
     def redirect_request(
         self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str
@@ -81,7 +81,7 @@ def local_path(url: str) -> Path:
     """The path of a `file://` URL.
 
     Raises:
-        Refused: it is on another host, or no URL.
+        PermanentFailure: the URL names another host or is not valid.
     """
     try:
         parts = urlsplit(url)
@@ -95,12 +95,12 @@ def local_path(url: str) -> Path:
 
 
 def open_url(url: str, *, start: int = 0, validator: Mapping[str, str] | None = None) -> Response:
-    """Ask for `url` from byte `start` on, if it still is the version of `validator`; else for the whole.
+    """Open `url` from byte `start` if it is still the version of `validator`, else from the beginning.
 
     Proxies are those of the environment (`https_proxy` and its like).
 
     Raises:
-        Refused, Gone, Unreachable: see there.
+        PermanentFailure, NoConnection, TransientFailure: see the classes.
     """
     scheme = urlsplit(url).scheme
     if scheme == "file":

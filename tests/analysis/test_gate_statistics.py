@@ -11,7 +11,6 @@ import pytest
 import torch
 
 from se_det.analysis.gate_statistics import collect_gate_statistics
-from se_det.analysis.line_plot import draw_lines
 from se_det.backbones import create_backbone
 from se_det.cli.main import main
 from se_det.errors import ConfigError, DataError
@@ -112,14 +111,6 @@ def test_the_command_writes_figures_and_plots(folder, tmp_path, capsys):
     again = json.loads((tmp_path / "again" / "gates.json").read_text())
     for stage, means in written["stages"].items():
         np.testing.assert_allclose(again["stages"][stage], means, rtol=1e-6)
-
-
-def test_a_plot_puts_its_lines_where_the_values_are():
-    picture = draw_lines([("x", [0.0] * 50), ("all", [0.5] * 50)], title="", x_label="", y_label="", bold="all")
-    black = (picture[:, 300] < 60).all(-1).nonzero()[0]
-    axes = {350}
-    middle = [row for row in black if row not in axes and abs(row - 350) > 3]
-    assert middle and all(abs(row - (40 + 350) / 2) <= 2 for row in middle)
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from se_det.benchmarks.backbone import compare_backbones
 from se_det.benchmarks.detector import compare_detectors
 from se_det.benchmarks.evaluation import compare_evaluations
 from se_det.benchmarks.gates import FORMULA, LAYOUTS, PLAIN, compare_gates
-from se_det.benchmarks.loader import compare_loaders
+from se_det.benchmarks.loader import compare_jitter, compare_loaders
 from se_det.benchmarks.pretrain import compare_pretraining
 from se_det.errors import ConfigError
 from tests.training.small_detector import draw
@@ -118,6 +118,10 @@ def test_loaders_and_evaluations_have_their_peers(tmp_path):
     json, images = draw(tmp_path, 2)
     (loading,) = compare_loaders(json, images, short_side=64, max_size=80, masks=True, count=2, repeat=1)
     assert list(loading.seconds)[:2] == ["INPUT.RESIZE pil", "INPUT.RESIZE fast"]
+    jittered = list(compare_jitter(json, images, size=64, masks=True, count=2, repeat=1))
+    assert [list(compared.seconds)[1:3] for compared in jittered] == [
+        ["large-scale jitter", "large-scale jitter, copy-paste"]
+    ] * 2
     for compared in compare_evaluations(images=20, tasks=["bbox", "segm"], repeat=1):
         assert list(compared.seconds)[:2] == ["se_det", "pycocotools"]
         assert all(math.isfinite(row["time_ratio"]) for row in compared.rows())

@@ -173,9 +173,10 @@ def test_doctor_names_what_a_missing_package_is_for(monkeypatch, capsys):
     assert "a C++ compiler (g++, or what CXX names), for TEST.COMPILE (optional)" in out
 
 
-def test_cpu_flags(tmp_path):
-    from se_det.cli.doctor import cpu_flags
+def test_the_instructions_of_a_cpu():
+    from se_det.cli.doctor import cpu_instructions
 
-    (tmp_path / "cpuinfo").write_text("processor : 0\nflags : fpu avx2 amx_bf16\n")
-    assert cpu_flags(tmp_path / "cpuinfo") == {"fpu", "avx2", "amx_bf16"}
-    assert cpu_flags(tmp_path / "absent") == set()
+    assert cpu_instructions({"processor": "0", "flags": "fpu avx2 amx_bf16"}) == "AVX2, AMX bf16"
+    assert cpu_instructions({"Features": "fp bf16"}) == "bf16"
+    assert cpu_instructions({"flags": "fpu"}).startswith("none of AVX2, AVX512")
+    assert cpu_instructions({}) == "this system does not tell the CPU's instructions"

@@ -88,7 +88,7 @@ def test_bases_are_laid_under(tmp_path):
         ("SOLVER: {MAX_ITER: True}", "SOLVER.MAX_ITER must be a int, got True"),
         ("MODEL: {MASK_ON: 1}", "MODEL.MASK_ON must be a bool, got 1"),
         ("DATASETS: {TRAIN: 5}", "DATASETS.TRAIN must be a tuple"),
-        ("SEED: 1\nSEED: 2", "key 'SEED' stands twice"),
+        ("SEED: 1\nSEED: 2", "key 'SEED' is used twice"),
         ("- 1", "must hold a mapping"),
         ("a: [", "is not valid YAML"),
         ("SEED: !!python/object/apply:os.system ['touch {marker}']", "Only plain values are read"),

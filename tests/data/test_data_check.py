@@ -16,7 +16,6 @@ from pycocotools import mask as mask_tools
 from se_det.cli.main import main
 from se_det.data import read_coco, read_image
 from se_det.data.check import KINDS, check_dataset, compare_splits
-from se_det.data.check.histograms import draw_histograms
 from se_det.data.check.repair import write_cleaned
 from se_det.errors import DataError
 
@@ -419,14 +418,6 @@ def test_no_false_alarm_on_coco(shared_data, split):
         c["id"] for c in content["categories"] if c["id"] not in used
     }
     assert set(report.findings.counts("note")) == {"image-without-annotations", "unused-category"}
-
-
-def test_histograms():
-    picture = draw_histograms(np.array([0.5, 10, 40, 5000]), [("ä" * 40, 3), ("none", 0)], title="t" * 200)
-    assert picture.dtype == np.uint8 and picture.shape[1:] == (960, 3)
-    assert draw_histograms(np.zeros(0), [], title="").shape[1:] == (960, 3)
-    many = draw_histograms(np.ones(3), [(str(i), i) for i in range(1203)], title="")
-    assert many.shape[0] < 2300
 
 
 NASTY = [None, True, -1, 1.5, 1e308, float("nan"), float("inf"), 10**400, 2**63, "",

@@ -171,7 +171,7 @@ def test_a_worker_that_dies_is_one_sentence(tmp_path: Path, monkeypatch: pytest.
 def test_masks_are_refused_of_a_file_without_any(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     dataset = small_set(tmp_path, changed("annotations", 0, "segmentation", to=[]))
     sample = loaded(dataset, 1)[0][0]["instances"]
-    assert "1 of " in caplog.text and "have no segmentation: their boxes are learned" in caplog.text
+    assert "1 of " in caplog.text and "have no segmentation: they train the box head only" in caplog.text
     assert len(sample["gt_boxes"]) == len(loaded(dataset, 1, masks=False)[0][0]["instances"]["gt_boxes"])
     content = copy.deepcopy(CONTENT)
     for annotation in content["annotations"]:
@@ -221,7 +221,7 @@ def test_a_config_is_read(tmp_path: Path) -> None:
     [
         (
             "DATALOADER.SAMPLER_TRAIN",
-            "RepeatFactorTrainingSampler",
+            "WeightedTrainingSampler",
             "is not in the builtin engine: use TrainingSampler",
         ),
         ("DATALOADER.NUM_WORKERS", -1, "DATALOADER.NUM_WORKERS must be at least 0, got -1"),

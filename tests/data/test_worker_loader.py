@@ -14,7 +14,9 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 # Batches of more than a pipe holds, so that a worker whose parent is gone waits to hand one over.
 SCRIPT = """
-import multiprocessing, sys, time
+import multiprocessing, signal, sys, time
+if sys.argv[2] == "macOS":
+    del signal.sigtimedwait
 import numpy as np, torch
 from se_det.data.worker_loader import Loader
 
@@ -40,12 +42,14 @@ for number, batch in enumerate(Loader(Samples(), batches, num_images=8, num_work
 """
 
 
-def start(how: str, scratch: Path) -> tuple[subprocess.Popen, list[int]]:
+def start(how: str, scratch: Path, system: str = "Linux") -> tuple[subprocess.Popen, list[int]]:
     run = subprocess.Popen(
-        [sys.executable, "-c", SCRIPT, how], env={**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(scratch)},
+        [sys.executable, "-c", SCRIPT, how, system],
+        env={**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(scratch)},
         stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
     )  # fmt: skip
-    return run, [int(pid) for pid in run.stdout.readline().split()]
+    with run.stdout as told:
+        return run, [int(pid) for pid in told.readline().split()]
 
 
 def assert_gone(pids: list[int]) -> None:
@@ -56,8 +60,9 @@ def assert_gone(pids: list[int]) -> None:
 
 
 @pytest.mark.slow
-def test_workers_end_with_a_run_that_is_killed(tmp_path: Path) -> None:
-    run, workers = start("sleep", tmp_path)
+@pytest.mark.parametrize("system", ["Linux", "macOS"])
+def test_workers_end_with_a_run_that_is_killed(tmp_path: Path, system: str) -> None:
+    run, workers = start("sleep", tmp_path, system)
     assert len(workers) == 2
     time.sleep(1)
     run.kill()
@@ -75,9 +80,11 @@ def test_workers_end_with_a_run_that_fails(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_to_workers_is_no_news_to_them(tmp_path: Path, number: signal.Signals) -> None:
-    run, workers = start("end", tmp_path)
+@pytest.mark.parametrize(
+    ("number", "system"), [(signal.SIGTERM, "Linux"), (signal.SIGINT, "Linux"), (signal.SIGINT, "macOS")]
+)
+def test_a_signal_to_workers_is_no_news_to_them(tmp_path: Path, number: signal.Signals, system: str) -> None:
+    run, workers = start("end", tmp_path, system)
     for pid in workers:
         os.kill(pid, number)
     assert run.wait(timeout=60) == 0

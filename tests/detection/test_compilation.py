@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from functools import partial
 
 import pytest
 import torch
@@ -63,14 +64,9 @@ def test_only_so_many_shapes_are_compiled(monkeypatch, caplog):
 
 
 def test_no_compiler_is_a_sentence(monkeypatch):
-    from torch._dynamo.exc import BackendCompilerFailed
+    def fail(graph, inputs):
+        raise RuntimeError("no C++ compiler was found")
 
-    def fail(function):
-        def run(x):
-            raise BackendCompilerFailed(function, RuntimeError("no C++ compiler was found"), None)
-
-        return run
-
-    monkeypatch.setattr(torch, "compile", fail)
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=fail))
     with pytest.raises(ConfigError, match="no C\\+\\+ compiler was found.*TEST.COMPILE False"):
         check_compiler(torch.device("cpu"))

@@ -235,8 +235,8 @@ def test_other_architectures_name_the_other_engine():
 @pytest.mark.parametrize(
     ("section", "names", "message"),
     [
-        ("ROI_HEADS", ["p3", "p2"], "strides .* must double"),
-        ("ROI_HEADS", ["p2", "p4"], "strides .* must double"),
+        ("ROI_HEADS", ["p3", "p2"], "strides .*each must be twice the one before"),
+        ("ROI_HEADS", ["p2", "p4"], "strides .*each must be twice the one before"),
         ("RPN", ["p2", "p2", "p3", "p4", "p5"], "names a map twice"),
         ("RPN", [["p2"]], "must name maps of the backbone"),
     ],

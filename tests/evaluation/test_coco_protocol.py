@@ -12,9 +12,9 @@ from pycocotools import mask as mask_tools
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from se_det.evaluation import cell_overlaps
-from se_det.evaluation.cell_overlaps import Entries, mask_areas
+from se_det.evaluation import overlaps
 from se_det.evaluation.coco_protocol import Accumulated, accumulate
+from se_det.evaluation.overlaps import Entries, mask_areas
 
 SIDE = 150
 Boxes = list[dict[str, Any]]
@@ -101,7 +101,7 @@ def ours(truth: Boxes, found: Boxes, task: str, *, images: int, classes: int) ->
 def test_all_numbers_are_pycocotools(
     monkeypatch: pytest.MonkeyPatch, counts: dict[str, int], task: str, pairs_at_once: int
 ) -> None:
-    monkeypatch.setattr(cell_overlaps, "PAIRS_AT_ONCE", pairs_at_once)
+    monkeypatch.setattr(overlaps, "PAIRS_AT_ONCE", pairs_at_once)
     for seed in range(4):
         truth, found = drawn(np.random.default_rng(seed), **counts)
         of = {"images": counts["images"], "classes": counts["classes"]}

@@ -8,6 +8,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import coco_samples
+import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
@@ -15,6 +16,7 @@ import torch.multiprocessing as mp
 from se_det.evaluation import CocoEvaluator, coco_eval, evaluate
 
 
+@pytest.mark.usefixtures("quick_start")
 def test_two_processes_equal_one(tmp_path: Path) -> None:
     """Uneven parts, an image that both processes see, several pieces per gather, an evaluator made before the group."""
     content = coco_samples.random_content()
@@ -26,7 +28,7 @@ def test_two_processes_equal_one(tmp_path: Path) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    mp.spawn(_process, args=(port, path, tmp_path), nprocs=2)
+    mp.start_processes(_process, args=(port, path, tmp_path), nprocs=2, start_method="spawn")
 
     assert json.loads((tmp_path / "rank0.json").read_text()) == json.loads(json.dumps(_plain(expected)))
     assert json.loads((tmp_path / "rank1.json").read_text()) == {}

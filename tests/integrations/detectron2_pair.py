@@ -1,6 +1,6 @@
 """The builtin detector and Detectron2's on the same weights and images, and how far apart their numbers are.
 
-`python tests/integrations/detectron2_pair.py` prints the table of docs/detectron2.md; it needs Detectron2.
+`python tests/integrations/detectron2_pair.py` prints the table of docs/checks.md; it needs Detectron2.
 """
 
 from __future__ import annotations

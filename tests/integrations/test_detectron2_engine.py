@@ -201,7 +201,7 @@ def test_a_best_metric_that_does_not_exist_is_refused_first(
     data: list[str], tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     assert train("detectron2", data, tmp_path / "run", "TEST.BEST_METRIC", "bbox/AP_50") == 1
-    assert "TEST.BEST_METRIC 'bbox/AP_50' is none of what is evaluated" in capsys.readouterr().err
+    assert "TEST.BEST_METRIC 'bbox/AP_50' is not a metric of this evaluation" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
 
 

@@ -11,10 +11,10 @@ from torch.nn import functional as F
 
 from se_det.backbones import create_backbone
 from se_det.errors import DataError, WeightsError
+from se_det.internals.mkldnn import is_available
 from se_det.layers.conv import Conv2d
 from se_det.layers.fuse import fuse_for_inference, pack_convolutions
 from se_det.layers.norms import FrozenBatchNorm2d
-from se_det.layers.onednn import is_available
 from se_det.layers.valid_area import ValidArea
 
 pytestmark = pytest.mark.skipif(not is_available(), reason="needs a PyTorch with oneDNN's operators")

@@ -13,6 +13,23 @@ import torch
 from se_det.config import load_config
 from se_det.training.run import run_training
 
+# All there are, as INPUT.AUGMENTATIONS takes them.
+EVERY_AUGMENTATION = [
+    {"name": "Mosaic", "size": 64, "probability": 0.5},
+    {"name": "LargeScaleJitter", "size": 60, "min_scale": 0.5},
+    {"name": "RandomFlip"}, {"name": "CopyPaste", "probability": 0.7}, {"name": "MixUp", "probability": 0.3},
+    {"name": "MinIoURandomCrop", "probability": 0.5}, {"name": "RandomRotation", "probability": 0.5},
+    {"name": "RandomQuarterTurn"}, {"name": "PhotometricDistort"},
+    {"name": "RandomBrightness", "intensity_min": 0.5, "intensity_max": 1.5},
+    {"name": "RandomContrast", "intensity_min": 0.5, "intensity_max": 1.5},
+    {"name": "RandomSaturation", "intensity_min": 0.5, "intensity_max": 1.5},
+    {"name": "RandomLighting", "scale": 20}, {"name": "RandomGrayscale"}, {"name": "GaussianBlur"},
+    {"name": "GaussianNoise"}, {"name": "JPEG"}, {"name": "RandomErasing"},
+    {"name": "RandomCrop", "probability": 0.5}, {"name": "ResizeScale", "min_scale": 0.5, "max_scale": 1.5,
+     "target_height": 50, "target_width": 60}, {"name": "FixedSizeCrop", "crop_size": [48, 56], "pad": False},
+    {"name": "ResizeShortestEdge", "short_sides": [40, 52], "max_size": 90},
+]  # fmt: skip
+
 CATEGORIES = [{"id": 4, "name": "square"}, {"id": 90, "name": "bar"}]
 
 

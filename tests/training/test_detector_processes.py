@@ -11,10 +11,11 @@ from detector_run import train_detector
 from se_det.training.launch import free_port, spawn
 
 
+@pytest.mark.usefixtures("quick_start")
 @pytest.mark.parametrize(
     "config, gate",
     [
-        ("faster_rcnn_se_r18_fpn.yaml", "se"),
+        pytest.param("faster_rcnn_se_r18_fpn.yaml", "se", marks=pytest.mark.slow),  # the next has all of it
         ("mask_rcnn_se_r18_fpn.yaml", "se"),
         pytest.param("mask_rcnn_se_r18_fpn.yaml", "cbam", marks=pytest.mark.slow),
     ],

@@ -104,3 +104,13 @@ def test_another_metric_may_choose_the_best(tmp_path: Path) -> None:
     assert parts.best["value"] == 1.0 and parts.best["step"] == 2
     with pytest.raises(ConfigError, match=r"TEST.BEST_METRIC 'bbox/AP5' is none of .*bbox/AP50"):
         actions(tmp_path, [1.0], best_metric="bbox/AP5").evaluate_if_due(2)
+
+
+def test_what_an_evaluation_found_is_kept_with_the_weights_it_evaluated(tmp_path: Path) -> None:
+    count = iter(range(1, 100))
+    parts = actions(tmp_path, [10.0, 30.0, 1.0, 1.0, 1.0, 5.0], findings=lambda: {"thresholds": {"car": next(count)}})
+    assert run(parts) == 12
+    assert load_checkpoint(tmp_path / "model_best.pth")["thresholds"] == {"car": 2}  # of step 4
+    assert load_checkpoint(tmp_path / "model_final.pth")["thresholds"] == {"car": 6}
+    # Step 10 was saved before its evaluation, and step 5 has none.
+    assert not any("thresholds" in load_checkpoint(tmp_path / f"model_{step:07d}.pth") for step in (5, 10))

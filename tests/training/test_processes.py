@@ -119,6 +119,7 @@ def test_a_run_that_is_to_leave_saves_nothing_that_is_not_finite() -> None:
         train_without_looking(model, spoilt(), Never(), lr=0.1, max_iter=9, stop=stop)
 
 
+@pytest.mark.usefixtures("quick_start")
 def test_a_loss_that_is_not_finite_stops_all_processes_together(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match=TOLD.format("img10, img11")):
         spawn_two(spoil, str(tmp_path))
@@ -139,6 +140,7 @@ def test_processes_share_one_budget_of_bad_images() -> None:
         spawn_two(overflow_on_each)
 
 
+@pytest.mark.usefixtures("quick_start")
 def test_processes_that_end_together_are_waited_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Between the end of the first and the next wait all others end."""
     join = ProcessContext.join
@@ -167,6 +169,7 @@ def refuse_at_length() -> None:
     raise DataError(f"{comm.get_rank()} " + "many.jpg are torn. " * 20_000)
 
 
+@pytest.mark.usefixtures("quick_start")
 def test_a_sentence_longer_than_a_pipe_holds_arrives() -> None:
     """Each process must be heard before it can end."""
     with pytest.raises(DataError, match=r"^\d (many\.jpg are torn\. ){20000}$"):
@@ -186,6 +189,7 @@ def leave_when_asked(folder: str) -> None:
         raise stop.error(f"after {step} steps.")
 
 
+@pytest.mark.usefixtures("quick_start")
 def test_all_processes_leave_after_the_same_step(tmp_path: Path) -> None:
     with pytest.raises(Interrupted, match="SIGINT ended the run after 10 steps"):
         spawn_two(leave_when_asked, str(tmp_path))
@@ -224,6 +228,7 @@ def leave_an_evaluation(folder: str) -> None:
             Path(folder, f"{comm.get_rank()}_{last}").touch()
 
 
+@pytest.mark.usefixtures("quick_start")
 def test_all_processes_leave_an_evaluation_after_equally_many_batches(tmp_path: Path) -> None:
     spawn_two(leave_an_evaluation, str(tmp_path))
     assert sorted(p.name for p in tmp_path.iterdir()) == ["0_19", "1_19"]
@@ -243,6 +248,7 @@ def raise_on_one() -> None:
     comm.synchronize()
 
 
+@pytest.mark.usefixtures("quick_start")
 def test_an_error_on_one_process_ends_all_with_its_sentence() -> None:
     with pytest.raises(DataError, match=r"^photo\.jpg is torn\.$"):
         spawn_two(refuse_on_one)

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 import torch
-from small_detector import CATEGORIES, config, draw, train_and_evaluate
+from small_detector import CATEGORIES, EVERY_AUGMENTATION, config, draw, train_and_evaluate
 
 from se_det.config import load_config
 from se_det.errors import SeDetError
@@ -81,9 +81,14 @@ def test_a_resumed_run_equals_it(trained: Path, data: list[Any], tmp_path: Path)
 
 
 @pytest.mark.slow
-def test_a_killed_run_resumed_equals_one_that_was_not(data: list[Any], tmp_path: Path) -> None:
+@pytest.mark.parametrize("augmentations", [[], EVERY_AUGMENTATION], ids=["default", "augmented"])
+def test_a_killed_run_resumed_equals_one_that_was_not(data: list[Any], tmp_path: Path, augmentations: list) -> None:
     """SIGKILL from outside, at whatever the run is doing then, with workers loading."""
-    keys = [*data, "SOLVER.MAX_ITER", 8, "DATALOADER.NUM_WORKERS", 2, "SOLVER.EMA.DECAY", 0.5, "TEST.EVAL_PERIOD", 3]
+    keys = [
+        *data, "INPUT.AUGMENTATIONS", augmentations, "DATALOADER.SAMPLER_TRAIN", "RepeatFactorTrainingSampler",
+        "DATALOADER.REPEAT_THRESHOLD", 0.8, "SOLVER.MAX_ITER", 8, "DATALOADER.NUM_WORKERS", 2, "SOLVER.EMA.DECAY", 0.5,
+        "TEST.EVAL_PERIOD", 3,
+    ]  # fmt: skip
     straight, killed = tmp_path / "straight", tmp_path / "killed"
     run_training(config(straight, *keys))
     here = str(Path(__file__).parent)

@@ -129,23 +129,25 @@ def tiny_run(
         actions.check_unfinished(start, folder)
     prepare_folder(folder)
     writer = Writers(["json", "tensorboard"], folder, start=start, evaluated=not actions.evaluation_pending(start))
-    if not actions.evaluate_if_due(start) and start < max_iter:
-        train(
-            model,
-            batches(start, accumulate=2, kill_at=kill_at),
-            run.optimizer,
-            rate,
-            start=start,
-            max_iter=max_iter,
-            seed=SEED,
-            actions=actions,
-            progress=Progress(start=start, max_iter=max_iter, writer=writer),
-            accumulate=2,
-            precision=run.precision,
-            clip=lambda: clip_gradients(model.parameters(), clip_type="full_model", clip_value=0.5),
-            ema=run.ema,
-        )
-    writer.close()
+    try:
+        if not actions.evaluate_if_due(start) and start < max_iter:
+            train(
+                model,
+                batches(start, accumulate=2, kill_at=kill_at),
+                run.optimizer,
+                rate,
+                start=start,
+                max_iter=max_iter,
+                seed=SEED,
+                actions=actions,
+                progress=Progress(start=start, max_iter=max_iter, writer=writer),
+                accumulate=2,
+                precision=run.precision,
+                clip=lambda: clip_gradients(model.parameters(), clip_type="full_model", clip_value=0.5),
+                ema=run.ema,
+            )
+    finally:
+        writer.close()
     return actions
 
 

@@ -112,7 +112,7 @@ def test_a_wrong_hash_leaves_nothing(server, cache):
     server.files[NAME] = CONTENT[:-1] + b"x"
     with pytest.raises(WeightsError, match=rf"another file than it should.* not {SHA256[:8]}.*put it at .*{NAME}"):
         fetch(f"{server.url}/{NAME}")
-    assert [p.name for p in cache.iterdir()] == [f"{NAME}.lock"]
+    assert list(cache.iterdir()) == []
     server.files[NAME] = CONTENT
     assert fetch(f"{server.url}/{NAME}").read_bytes() == CONTENT
 
@@ -276,7 +276,7 @@ def test_a_killed_download_goes_on(server, cache):
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
     process = subprocess.Popen([sys.executable, "-c", code], env=environment, stderr=subprocess.DEVNULL)
     part = cache / f"{NAME}.part"
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300  # of a busy machine
     try:
         while not (part.exists() and part.stat().st_size > 500_000):
             assert process.poll() is None and time.monotonic() < deadline

@@ -184,6 +184,7 @@ def test_weights_of_a_quantised_network_are_refused(tmp_path, dtype):
         load_weights(create_backbone("resnet18"), save(tmp_path / "q.pth", tensors))
 
 
+@pytest.mark.filterwarnings("ignore:torch.quantize_per_tensor")  # deprecated, and in files that there are
 def test_quantised_tensors_are_refused(tmp_path):
     tensors = create_backbone("resnet18").state_dict()
     tensors["res2.0.conv1.weight"] = torch.quantize_per_tensor(tensors["res2.0.conv1.weight"], 0.1, 0, torch.qint8)

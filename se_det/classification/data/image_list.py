@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ...errors import DataError
+from ...files import is_within
 from .dataset import ClassificationDataset, read_file, resolve_class_names
 
 HEADER = ("imagename", "label")
@@ -59,7 +60,7 @@ class ImageList(ClassificationDataset):
                 f"{f'{bound} classes' if bound else f'at most {MAX_CLASSES} classes'}, numbered from 0."
             )
         full = os.path.normpath(os.path.join(self._base, name))
-        if "\0" in name or os.path.commonpath([self._base, full]) != self._base:
+        if "\0" in name or not is_within(full, self._base):
             raise DataError(f"{where}: '{name}' leads out of the root {self._root}: give another root.")
         return name, label
 

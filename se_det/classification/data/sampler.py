@@ -34,12 +34,12 @@ class ImageBatchSampler(TrainBatchSampler):
             for number in range(step * self.ims_per_batch, (step + 1) * self.ims_per_batch):
                 epoch, place = divmod(number, length)
                 if epoch != order_of:
-                    order, order_of = self.epoch(epoch), epoch
+                    order, order_of = self.order(epoch), epoch
                 batch.append((number, int(order[place])))
             yield batch
             step += 1
 
-    def epoch(self, number: int) -> np.ndarray:
+    def order(self, number: int) -> np.ndarray:
         """The indices of one epoch, int64 (length,)."""
         # A mark, so that these are not the random numbers of the sample of that number.
         order = np.random.default_rng((self.seed, number, 1)).permutation(len(self.groups))

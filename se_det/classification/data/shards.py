@@ -11,6 +11,7 @@ import tarfile
 from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
+from typing import IO
 
 import numpy as np
 
@@ -51,13 +52,15 @@ class ShardDataset(ClassificationDataset):
         table = np.array(rows, np.int64).reshape(-1, 4)
         self._shards, self._offsets, self._sizes, labels = table.T.copy()
         super().__init__(source, names, labels, resolve_class_names(source, labels, classes, num_classes))
-        self._open: OrderedDict[int, int] = OrderedDict()
+        self._open: OrderedDict[int, IO[bytes]] = OrderedDict()
         self._owner = os.getpid()
 
     def read(self, index: int) -> bytes:
         path = self._paths[self._shards[index]]
         try:
-            data = os.pread(self._handle(int(self._shards[index])), int(self._sizes[index]), int(self._offsets[index]))
+            file = self._file(int(self._shards[index]))
+            file.seek(int(self._offsets[index]))
+            data = file.read(int(self._sizes[index]))
         except OSError as error:
             raise DataError(f"The shard {path} cannot be read: {error.strerror}.") from error
         if len(data) != self._sizes[index]:
@@ -67,16 +70,26 @@ class ShardDataset(ClassificationDataset):
     def describe(self, index: int) -> str:
         return f"{self.names[index]} in the shard {self._paths[self._shards[index]]}"
 
-    def _handle(self, shard: int) -> int:
+    def _file(self, shard: int) -> IO[bytes]:
         if self._owner != os.getpid():  # a worker process opens its own files
-            self._open, self._owner = OrderedDict(), os.getpid()
+            self._close()
+            self._owner = os.getpid()
         if shard in self._open:
             self._open.move_to_end(shard)
             return self._open[shard]
         if len(self._open) >= OPEN_FILES:
-            os.close(self._open.popitem(last=False)[1])
-        self._open[shard] = os.open(self._paths[shard], os.O_RDONLY | os.O_CLOEXEC)
+            self._open.popitem(last=False)[1].close()
+        # Without a buffer: the next image is read elsewhere.
+        self._open[shard] = open(self._paths[shard], "rb", buffering=0)  # noqa: SIM115 (closed above)
         return self._open[shard]
+
+    def _close(self) -> None:
+        while self._open:
+            self._open.popitem()[1].close()
+
+    def __del__(self) -> None:
+        if hasattr(self, "_open"):  # else it was refused
+            self._close()
 
     def __getstate__(self) -> dict:
         return {**self.__dict__, "_open": OrderedDict(), "_owner": -1}

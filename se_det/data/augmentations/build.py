@@ -17,24 +17,29 @@ from .resize import ResizeShortestEdge
 
 KEY = "INPUT.AUGMENTATIONS"
 DEFAULT = ({"name": "ResizeShortestEdge"}, {"name": "RandomFlip"})
+CROP = {"name": "RandomCrop"}  # before those, where INPUT.CROP.ENABLED says so
 # The keys that an entry takes its defaults from: without the entry nothing reads them.
 READ_BY = {
     "INPUT.MIN_SIZE_TRAIN": "ResizeShortestEdge",
     "INPUT.MIN_SIZE_TRAIN_SAMPLING": "ResizeShortestEdge",
     "INPUT.MAX_SIZE_TRAIN": "ResizeShortestEdge",
     "INPUT.RANDOM_FLIP": "RandomFlip",
+    "INPUT.CROP.ENABLED": "RandomCrop",
+    "INPUT.CROP.TYPE": "RandomCrop",
+    "INPUT.CROP.SIZE": "RandomCrop",
 }
 
 logger = logging.getLogger(__name__)
 
 
 def build_augmentations(cfg: CfgNode) -> tuple[Augmentation, ...]:
-    """The list that INPUT.AUGMENTATIONS says; where it is empty, ResizeShortestEdge and RandomFlip.
+    """The list that INPUT.AUGMENTATIONS says; where it is empty, ResizeShortestEdge and RandomFlip, and before them
+    RandomCrop where INPUT.CROP.ENABLED is set.
 
     Raises:
         ConfigError: an entry is no {name, arguments}, its name is unknown, or an argument cannot work.
     """
-    entries = list(cfg.INPUT.AUGMENTATIONS) or list(DEFAULT)
+    entries = list(cfg.INPUT.AUGMENTATIONS) or [CROP] * bool(cfg.INPUT.CROP.ENABLED) + list(DEFAULT)
     result = tuple(_build(entry, place, cfg) for place, entry in enumerate(entries))
     names = {entry["name"] for entry in entries}
     for key, name in READ_BY.items():
@@ -51,7 +56,11 @@ def _build(entry: Any, place: int, cfg: CfgNode) -> Augmentation:
     arguments = {key: value for key, value in entry.items() if key != "name"}
     if hasattr(kind, "defaults"):
         arguments = {**kind.defaults(cfg), **arguments}
-    return call_with(kind, arguments, f"{where} ({entry['name']})")
+    try:
+        return call_with(kind, arguments, f"{where} ({entry['name']})")
+    except ConfigError as error:
+        # What an augmentation says of a value does not know the place in the list.
+        raise error if str(error).startswith(where) else ConfigError(f"{where}: {error}") from error
 
 
 def resize_and_flip(

@@ -28,6 +28,7 @@ class Flip:
 
     size: tuple[int, int]
     direction: str
+    window = None
 
     @property
     def mirrored(self) -> bool:
@@ -40,7 +41,7 @@ class Flip:
 
     def bitmap(self, mask: np.ndarray) -> np.ndarray:
         """A mask, turned over."""
-        return cv2.flip(np.ascontiguousarray(mask), 1 if self.direction == "horizontal" else 0)
+        return cv2.flip(_readable(mask), 1 if self.direction == "horizontal" else 0)
 
     def points(self, xy: np.ndarray) -> np.ndarray:
         """Points (n, 2)."""
@@ -48,6 +49,12 @@ class Flip:
         if self.direction == "horizontal":
             return np.stack([width - xy[:, 0], xy[:, 1]], axis=1)
         return np.stack([xy[:, 0], height - xy[:, 1]], axis=1)
+
+
+def _readable(pixels: np.ndarray) -> np.ndarray:
+    """The same for OpenCV, which takes a window of an image as it is: only other views are copied."""
+    whole_pixels = pixels.strides[1] == (1 if pixels.ndim == 2 else pixels.shape[2])
+    return pixels if whole_pixels and min(pixels.strides) > 0 else np.ascontiguousarray(pixels)
 
 
 @AUGMENTATIONS.register()

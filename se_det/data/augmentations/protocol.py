@@ -9,8 +9,10 @@ from typing import Protocol
 import numpy as np
 
 from ...registry import Registry
+from .polygon_clip import Window, clip_polygons
 
 AUGMENTATIONS = Registry("augmentation")
+EMPTY = 1e-5  # px; an instance whose clipped box has a side not above this is none
 
 
 class Transform(Protocol):
@@ -19,10 +21,12 @@ class Transform(Protocol):
     Attributes:
         size: (height, width) px of the image afterwards.
         mirrored: whether left and right change places, so that paired keypoints must.
+        window: x0, y0, x1, y1 px of the new image beyond which nothing is left; None where nothing can be lost.
     """
 
     size: tuple[int, int]
     mirrored: bool
+    window: Window | None
 
     def image(self, pixels: np.ndarray) -> np.ndarray:
         """uint8 (H, W, 3), in any order of channels and maybe a view, to uint8 (*size, 3)."""
@@ -69,7 +73,13 @@ class Masks:
         bitmaps = np.zeros((len(self.bitmaps), *transform.size), np.uint8)
         for after, at in zip(bitmaps, range(len(self.bitmaps))):
             after[:] = transform.bitmap(self.bitmaps[at])
-        return replace(self, polygons=transform.points(self.polygons), bitmaps=bitmaps)
+        result = replace(self, polygons=transform.points(self.polygons), bitmaps=bitmaps)
+        return result if transform.window is None else result.clipped(transform.window)
+
+    def clipped(self, window: Window) -> Masks:
+        """The polygons' parts in a window; bitmaps stay as they are."""
+        xy, points, source = clip_polygons(self.polygons, self.polygon_points, window)
+        return replace(self, polygons=xy, polygon_points=points, polygon_owner=self.polygon_owner[source])
 
     def select(self, keep: np.ndarray) -> Masks:
         """The masks of the instances that `keep`, bool (n,), says; they are numbered anew."""
@@ -83,6 +93,36 @@ class Masks:
             bitmap_owner=renumbered[self.bitmap_owner[bitmaps]],
         )
 
+    def polygons_of(self, instance: int) -> tuple[np.ndarray, np.ndarray]:
+        """An instance's vertices (m, 2), and their number in each of its polygons."""
+        first, last = np.searchsorted(self.polygon_owner, [instance, instance + 1])
+        start = int(self.polygon_points[:first].sum())
+        points = self.polygon_points[first:last]
+        return self.polygons[start : start + int(points.sum())], points
+
+    def owned(self, count: int) -> np.ndarray:
+        """bool (count,): which instances have a polygon or a bitmap."""
+        result = np.zeros(count, bool)
+        result[self.polygon_owner] = True
+        result[self.bitmap_owner] = True
+        return result
+
+    def extents(self, count: int) -> np.ndarray:
+        """float64 (count, 4) XYXY px: of each instance's mask, for bitmaps to the outer edge of the last pixel. The
+        lower corner is above the other where there is none."""
+        result = np.full((count, 4), np.inf)
+        result[:, 2:] = -np.inf
+        if len(self.polygon_points):
+            first = np.cumsum(self.polygon_points) - self.polygon_points
+            np.minimum.at(result[:, :2], self.polygon_owner, np.minimum.reduceat(self.polygons, first))
+            np.maximum.at(result[:, 2:], self.polygon_owner, np.maximum.reduceat(self.polygons, first))
+        for owner, at in zip(self.bitmap_owner, range(len(self.bitmaps))):
+            found = bitmap_extent(self.bitmaps[at])
+            if found is not None:
+                result[owner, :2] = np.minimum(result[owner, :2], found[:2])
+                result[owner, 2:] = np.maximum(result[owner, 2:], found[2:])
+        return result
+
     def vanished(self, count: int) -> np.ndarray:
         """bool (count,): which instances have bitmaps of which all are empty, and no polygon."""
         result = np.zeros(count, bool)
@@ -91,6 +131,12 @@ class Masks:
         for owner, at in zip(self.bitmap_owner, range(len(self.bitmaps))):
             result[owner] &= not self.bitmaps[at].any()
         return result
+
+
+def bitmap_extent(mask: np.ndarray) -> tuple[int, int, int, int] | None:
+    """XYXY px of what is not 0 in a mask (H, W), to the outer edge of the last pixel; None when all is."""
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    return (columns[0], rows[0], columns[-1] + 1, rows[-1] + 1) if len(rows) else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,6 +150,8 @@ class Sample:
         masks: None without a mask head.
         keypoints: float64 (n, K, 3) x, y, v; None without.
         flip_pairs: int64 (K,) the keypoint that takes each one's place in a mirror.
+        cut: whether some of it may be lost or covered: in the end a box with a mask then becomes the mask's extent, as
+            Detectron2's `recompute_boxes`.
     """
 
     image: np.ndarray
@@ -112,6 +160,7 @@ class Sample:
     masks: Masks | None = None
     keypoints: np.ndarray | None = None
     flip_pairs: np.ndarray | None = None
+    cut: bool = False
 
     @property
     def size(self) -> tuple[int, int]:
@@ -119,7 +168,8 @@ class Sample:
         return self.image.shape[0], self.image.shape[1]
 
     def transformed(self, transform: Transform) -> Sample:
-        """Everything after `transform`. A box becomes the extent of its four corners."""
+        """Everything after `transform`. A box becomes the extent of its four corners; what is beyond the window of a
+        transform that has one is lost: instances, parts of polygons, and keypoints, whose v becomes 0."""
         x0, y0, x1, y1 = self.boxes.T
         corners = np.stack([x0, y0, x1, y0, x1, y1, x0, y1], axis=1).reshape(-1, 2)
         corners = transform.points(corners).reshape(-1, 4, 2)
@@ -129,13 +179,31 @@ class Sample:
             keypoints = np.concatenate([xy, keypoints[..., 2:]], axis=2)
             if transform.mirrored and self.flip_pairs is not None:
                 keypoints = keypoints[:, self.flip_pairs]
-        return replace(
+        result = replace(
             self,
             image=transform.image(self.image),
             boxes=np.concatenate([corners.min(axis=1), corners.max(axis=1)], axis=1),
             masks=self.masks and self.masks.transformed(transform),
             keypoints=keypoints,
         )
+        return result if transform.window is None else result._cut(transform.window, self._masked())
+
+    def _cut(self, window: Window, masked: np.ndarray) -> Sample:
+        """Without what is beyond the window; `masked`, bool (n,), says which instances had a mask before."""
+        low, high = np.array(window[:2]), np.array(window[2:])
+        boxes = np.clip(self.boxes, np.tile(low, 2), np.tile(high, 2))
+        keypoints = self.keypoints
+        if keypoints is not None:
+            seen = ((keypoints[..., :2] >= low) & (keypoints[..., :2] <= high)).all(axis=2)
+            keypoints = np.where(seen[..., None], keypoints, keypoints * [1, 1, 0])
+        # An instance with a mask is where its mask is, whatever its box says.
+        keep = np.where(masked, self._masked(), ((boxes[:, 2:] - boxes[:, :2]) > EMPTY).all(axis=1))
+        result = replace(self, boxes=boxes, keypoints=keypoints, cut=True)
+        return result if keep.all() else result.select(keep)
+
+    def _masked(self) -> np.ndarray:
+        """bool (n,): which instances have a mask."""
+        return np.zeros(len(self.boxes), bool) if self.masks is None else self.masks.owned(len(self.boxes))
 
     def select(self, keep: np.ndarray) -> Sample:
         """The instances that `keep`, bool (n,), says."""

@@ -31,6 +31,7 @@ class Resize:
     size: tuple[int, int]
     method: str = "pil"
     mirrored = False
+    window = None
 
     def image(self, pixels: np.ndarray) -> np.ndarray:
         """uint8 (H, W, 3), resized."""

@@ -133,7 +133,7 @@ class Findings:
         return {finding.at for finding in self.of_kinds(*kinds) if finding.part == part}
 
     def counts(self, severity: str | None = None) -> dict[str, int]:
-        """How many of each kind that was found."""
+        """Number of findings of each kind."""
         return {
             kind: len(found)
             for kind, found in self._found.items()

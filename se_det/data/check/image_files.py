@@ -16,6 +16,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from ...errors import DataError
+from ...system import usable_cpus
 from ..deep_images import DARK, full_scale, read_deep
 from ..image_paths import dangling
 from ..images import exif_orientation, open_image, read_image
@@ -189,8 +190,3 @@ def _frames(image: Image.Image) -> int:
         return int(getattr(image, "n_frames", 1))
     except Exception:  # the first frame was read, whatever the others are
         return 1
-
-
-def usable_cpus() -> int:
-    """CPUs that this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

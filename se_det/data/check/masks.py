@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..coco_json import PACKED, as_numpy, shorten
-from ..polygon_cost import MAX_OUTLINE, outline_lengths
-from ..polygon_holes import nesting_depth
+from ..polygons import MAX_OUTLINE, nesting_depth, outline_lengths
 from ..rle import decompress_counts
 from .annotation_entries import AnnotationTable
 from .document import Document

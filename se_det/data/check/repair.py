@@ -16,12 +16,12 @@ from PIL import Image
 from pycocotools import mask as mask_tools
 
 from ...errors import CheckpointError, DataError
-from ...files import atomic_write, write_json
+from ...files import atomic_write, is_within, write_json
 from ..annotation_marks import is_set
 from ..coco_checks import leaves_folder
 from ..coco_json import PACKED, as_numpy
 from ..deep_images import full_scale, read_deep, to_8_bits
-from ..polygon_holes import even_odd_area, polygon_area
+from ..polygons import even_odd_area, polygon_area
 from .findings import is_number
 from .geometry import as_boxes
 from .image_entries import odd_ids
@@ -55,7 +55,7 @@ def check_output(out: Path, json_path: Path, images_folder: Path) -> None:
     """
     target = os.path.realpath(out)
     folder, file = os.path.realpath(images_folder), os.path.realpath(json_path)
-    if os.path.commonpath([target, folder]) in (target, folder) or os.path.commonpath([target, file]) == target:
+    if is_within(target, folder) or is_within(folder, target) or is_within(file, target):
         raise DataError(
             f"--fix {out} and the input ({json_path}, {images_folder}) lie in one another: give a folder apart from it."
         )

@@ -38,7 +38,7 @@ def build_splits(reading: Reading, sizes: ImageSizes) -> tuple[dict[str, BuiltSp
     """Read all pictures of all splits, and settle the classes.
 
     Raises:
-        DataError: a picture stands twice in a split, has another size than its annotations say, or cannot be read.
+        DataError: a picture is used twice in a split, has another size than its annotations say, or cannot be read.
     """
     built = {name: _build(name, pictures, sizes, reading.skipped) for name, pictures in reading.splits.items()}
     if reading.categories is not None:
@@ -83,7 +83,7 @@ def _build(name: str, pictures: Iterable[Picture], sizes: ImageSizes, skipped: C
         for picture in some:
             if picture.path in places:
                 raise DataError(
-                    f"{picture.where}: the image {picture.path} stands twice in the split {name!r} (also in "
+                    f"{picture.where}: the image {picture.path} is used twice in the split {name!r} (also in "
                     f"{places[picture.path]}): remove one of the two."
                 )
             places[picture.path] = picture.where
@@ -237,11 +237,14 @@ def place_images(paths: list[Path], root: Path) -> tuple[Path, list[str]]:
     """The folder that holds all these files, `root` or the nearest above them all, and their names from there.
 
     Raises:
-        DataError: a name that is no UTF-8 text, which no JSON can hold.
+        DataError: a name that is no UTF-8 text, which no JSON can hold; or they are on several drives.
     """
     for path in paths:
         if not is_encodable(str(path)):
             raise DataError(f"The image {str(path)!a} has a name that is no UTF-8 text: rename it.")
     inside = all(folder.is_relative_to(root) for folder in {path.parent for path in paths})
-    folder = root if inside else Path(os.path.commonpath([path.parent for path in paths]))
-    return folder, [os.path.relpath(path, folder) for path in paths]
+    try:
+        folder = root if inside else Path(os.path.commonpath([path.parent for path in paths]))
+    except ValueError:  # on Windows
+        raise DataError("The images are on several drives, which one folder cannot hold: copy them to one.") from None
+    return folder, [Path(os.path.relpath(path, folder)).as_posix() for path in paths]

@@ -159,7 +159,7 @@ class _File:
             number_ = whole(self._id(category.get("id"), where, "its id"), where, "its id")
             name = class_name(category.get("name"), where, "its name")
             if number_ in declared:
-                raise DataError(f"{where}: the id {number_} stands twice. Give each category an id of its own.")
+                raise DataError(f"{where}: the id {number_} is used twice. Give each category an id of its own.")
             if number_ == 0 and number_ not in used and len(found) > 1 and category.get("name") in supers:
                 note = f"the category {name!r} (id 0), the root that Roboflow adds, has no annotations and is left out"
                 self._reading.notes.append(note)
@@ -221,7 +221,7 @@ class _File:
             where = f"{self.path}: image {shorten(image.get('id', f'number {at}'))}"
             number_ = self._id(image.get("id"), where, "its id")
             if number_ in seen:
-                raise DataError(f"{where}: the id stands twice. Give each image an id of its own.")
+                raise DataError(f"{where}: the id is used twice. Give each image an id of its own.")
             seen.add(number_)
             path = self._file(image, bases, where)
             declared = tuple(image.get(key) for key in ("width", "height"))

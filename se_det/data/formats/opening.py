@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
+from typing import IO
 
 from ...errors import CheckpointError, DataError
 from ...plugins import load_installed_plugins
@@ -274,7 +275,7 @@ def _in_cache(split: BuiltSplit, categories: list[Category], names: list[str]) -
                 write_split(file, split, categories, names)
                 file.flush()
                 file.seek(0)
-                digest = hashlib.file_digest(file, "sha256").hexdigest()
+                digest = _sha256(file)
             place = folder / f"{digest[:32]}.json"
             os.replace(temporary, place)
         finally:
@@ -286,3 +287,10 @@ def _in_cache(split: BuiltSplit, categories: list[Category], names: list[str]) -
             "that can be written."
         ) from error
     return place
+
+
+def _sha256(file: IO[bytes]) -> str:
+    digest = hashlib.sha256()
+    while chunk := file.read(1 << 20):
+        digest.update(chunk)
+    return digest.hexdigest()

@@ -8,6 +8,7 @@ import tempfile
 from pathlib import Path
 
 from ...errors import CheckpointError, DataError
+from ...files import is_within
 from .building import place_images, write_split
 from .opening import OpenedData, OpenedSplit, build, describe, recognise_and_read
 
@@ -51,7 +52,9 @@ def import_data(source: str | os.PathLike, out: str | os.PathLike, *, images: st
                 file.flush()
                 os.fsync(file.fileno())
             splits[name] = OpenedSplit(target / place, folder, len(split.images), len(split.annotations))
-        os.rename(temporary, target)  # over an empty folder, or where there is none
+        if target.is_dir():  # and empty; Windows puts nothing in its place
+            target.rmdir()
+        os.replace(temporary, target)
     except OSError as error:
         raise CheckpointError(f"{out} could not be written: {error.strerror or error}.") from error
     finally:
@@ -67,7 +70,7 @@ def _umask() -> int:
 
 def _check_target(target: Path, root: Path) -> None:
     real, source = os.path.realpath(target), os.path.realpath(root)
-    if os.path.commonpath([real, source]) in (real, source):
+    if is_within(real, source) or is_within(source, real):
         raise DataError(f"{target} and the data set's folder {root} lie in one another: give a folder apart from it.")
     if os.path.lexists(target) and (os.path.islink(target) or not (os.path.isdir(target) and not os.listdir(target))):
         raise DataError(f"{target} is there already: nothing is written over. Give a new folder.")

@@ -203,7 +203,7 @@ def _checked_names(names: dict[int, Any], where: str) -> list[str]:
         raise DataError(f"{where} has no class names. Add them.")
     twice = next((name for name in texts if texts.count(name) > 1), None) if len(set(texts)) < len(texts) else None
     if twice is not None:
-        raise DataError(f"{where}: the class name {twice!r} stands twice. Give each class a name of its own.")
+        raise DataError(f"{where}: the class name {twice!r} is used twice. Give each class a name of its own.")
     return texts
 
 

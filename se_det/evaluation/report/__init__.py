@@ -1,4 +1,4 @@
-"""report.html: what an evaluation found, as one file that needs nothing else."""
+"""report.html: the results of an evaluation in one self-contained file."""
 
 from .page import write_report
 

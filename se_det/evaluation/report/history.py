@@ -31,7 +31,8 @@ def read_history(path: str | Path) -> dict[str, list[tuple[float, float]]]:
 
 
 def training_charts(history: dict[str, list[tuple[float, float]]]) -> list[str]:
-    """Losses, learning rate and AP over steps."""
+    """Losses, learning rate and AP over steps; where the losses were computed on validation data too, each of them
+    beside it."""
     losses = {name: line for name, line in history.items() if "loss" in name and "/" not in name}
     # With several sets "set/task/AP"; the first names are the first set's.
     aps = {name: line for name, line in history.items() if name.rsplit("/", 1)[-1] in ("AP", "AP50") and "/" in name}
@@ -40,6 +41,13 @@ def training_charts(history: dict[str, list[tuple[float, float]]]) -> list[str]:
         chosen = dict(list(lines.items())[: len(COLORS)])
         if chosen:
             charts.append(line_chart(chosen, x="step", y=label))
+    for name, line in losses.items():
+        beside = {
+            key.removesuffix(f"/{name}"): other for key, other in history.items() if key.endswith(f"validation/{name}")
+        }
+        if beside:
+            shown = {"training": line, **dict(list(beside.items())[: len(COLORS) - 1])}
+            charts.append(line_chart(shown, x="step", y=name))
     if "lr" in history:
         charts.append(line_chart({"lr": history["lr"]}, x="step", y="learning rate"))
     return charts

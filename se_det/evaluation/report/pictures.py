@@ -1,4 +1,4 @@
-"""Pictures of a report: an image with its annotations beside the same with what was detected, as JPEG data URIs."""
+"""Images of the report, annotated and detected side by side, as JPEG data URIs."""
 
 from __future__ import annotations
 

@@ -35,6 +35,7 @@ def evaluation(outcome: EvaluationResult, score_threshold: float) -> list[str]:
     for task in outcome.metrics:
         parts += _curves(outcome, task, objects)
     parts += _errors(outcome, overlaps)
+    parts.append(_thresholds(outcome, objects))
     boxes = next(iter(overlaps.values()))
     parts += _confusion(outcome, boxes, objects, score_threshold)
     return parts + _images(outcome, rank_images(boxes, score_threshold=score_threshold), score_threshold)
@@ -86,6 +87,23 @@ def _classes(outcome: EvaluationResult, objects: np.ndarray) -> str:
         columns += [(p * known).tolist() for p in (precision.mean((0, 1)), precision[0].mean(0), precision[5].mean(0))]
     rows = zip(outcome.truth.class_labels, objects.tolist(), *columns)
     return "<h3>Per class</h3>" + table(head, rows)
+
+
+def _thresholds(outcome: EvaluationResult, objects: np.ndarray) -> str:
+    rows = [
+        (label, count, f"{point.score:.3f}", *(100 * x for x in (point.f1, point.precision, point.recall)))
+        if point
+        else (label, count, *["–"] * 4)
+        for label, count, point in zip(outcome.truth.class_labels, objects.tolist(), outcome.thresholds)
+    ]
+    task = TASK_NAMES[next(iter(outcome.metrics))]
+    return (
+        "<h3>Score thresholds</h3><p class='note'>The score of each class with the best F1 on these images ("
+        f"{task} IoU 0.5). Checkpoints of the builtin engine keep it (with several sets, of the one that "
+        "TEST.BEST_METRIC names or the first), and se-det predict draws from it. Percent; a dash: no object is "
+        "annotated or none is found, and 0.5 is taken.</p>"
+        + table(("class", "objects", "score", "F1", "precision", "recall"), rows)
+    )
 
 
 def _curves(outcome: EvaluationResult, task: str, objects: np.ndarray) -> list[str]:

@@ -24,15 +24,16 @@ class Family:
 
     Attributes:
         about: whose weights they are.
-        marks: patterns of which each must be found in some key.
-        without: patterns of which none may be found in any key.
-        rules: the key map; empty where the names are ours.
-        facts: of the grouped networks (True), the plain ones (False) and those without bottlenecks (None).
-        prefix: before every key, where a program writes one; reading does without.
-        trunk: the keys of a network's trunk: one that no rule knows is a part that our network lacks.
-        foreign: (pattern, what it is) of parts that no network here has.
-        unpack, pack: put several of their tensors together to one of ours before the rules, and apart after them.
-        like: families whose files may be named by this one's name, as their keys are its own too.
+        marker_keys: patterns, each of which must match some key.
+        forbidden_keys: patterns, none of which may match any key.
+        rules: the key map; empty if the names are ours.
+        facts: the conventions of networks with grouped convolutions (True), with plain ones (False) and without
+            bottlenecks (None).
+        prefix: written before every key by the family's program; not needed for reading.
+        trunk: pattern of the keys of the trunk; such a key without a rule is a part that our networks do not have.
+        foreign: (pattern, description) of parts that no network here has.
+        unpack, pack: join several of the family's tensors to one of ours before the rules, and split them after.
+        like: families with the same keys, whose files may be given under this family's name.
     """
 
     name: str

@@ -79,7 +79,7 @@ def damage(data: bytes, rng: random.Random) -> bytes:
             data = data[:at]
         elif kind == 2:
             data = data[:at] + rng.choice(ODD) + data[at:]
-        elif kind == 3:  # a line or a piece is lost, or stands twice
+        elif kind == 3:  # a line or a piece is lost, or is used twice
             end = min(len(data), at + rng.randrange(1, 200))
             data = data[:at] + (data[at:end] * 2 if rng.random() < 0.5 else b"") + data[end:]
         elif kind == 4 and data:

@@ -202,7 +202,7 @@ def test_yolo_keypoints_of_3_and_2_numbers(root):
         ("train: images\nnames: {0: a, 2: b}\n", "they must go from 0 without a gap"),
         ("train: nowhere/images2\nnames: [a]\n", "train is 'nowhere/images2', but there is no"),
         ("train: images\nval: nothing\nnames: [a]\n", "val is 'nothing', but there is no"),
-        ("train: images\nnames: [a, a]\n", "'a' stands twice"),
+        ("train: images\nnames: [a, a]\n", "'a' is used twice"),
         ("train: images\nnames: !!python/object/apply:os.system [ls]\n", "tags that build Python objects"),
         ("train: images\nnames: [a]\nkpt_shape: [2, 4]\n", "kpt_shape is [2, 4]"),
         ("train: images\nnames: [a]\nkpt_shape: [2, 3]\nflip_idx: [0, 0]\n", "flip_idx is [0, 0]"),

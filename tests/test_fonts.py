@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from se_det.inference import draw_detections, fonts
+from se_det import fonts
+from se_det.inference import draw_detections
 from se_det.inference.drawing import _printable
 
 HAS_DEJAVU = any(path.name == "DejaVuSans.ttf" for path in fonts.font_files())
@@ -19,7 +20,7 @@ needs_dejavu = pytest.mark.skipif(not HAS_DEJAVU, reason="needs the font DejaVu 
 @pytest.fixture
 def without_fonts(monkeypatch):
     def clear():
-        for function in (fonts._covers, fonts._font_of, fonts.can_draw, fonts._warn_missing, fonts._runs):
+        for function in (fonts._covers, fonts.font_of, fonts.can_draw, fonts._warn_missing, fonts._runs):
             function.cache_clear()
 
     clear()

@@ -73,14 +73,15 @@ def _covers(path: Path, char: str) -> bool:
 
 
 @lru_cache(maxsize=4096)
-def _font_of(char: str) -> Path | None:
+def font_of(char: str) -> Path | None:
+    """The first font file that has `char`; None where none has."""
     return next((path for path in font_files()[:MAX_FONTS] if _covers(path, char)), None)
 
 
 @lru_cache(maxsize=1024)
 def can_draw(text: str) -> bool:
     """Whether each character of `text` is in a font here; says once which are not."""
-    missing = sorted({char for char in text if _font_of(char) is None})
+    missing = sorted({char for char in text if font_of(char) is None})
     if missing:
         _warn_missing("".join(missing))
     return not missing
@@ -102,7 +103,7 @@ def _runs(text: str) -> tuple[tuple[str, Path], ...]:
             return ((text, path),)
     runs: list[tuple[str, Path]] = []
     for char in text:
-        path = _font_of(char)
+        path = font_of(char)
         if runs and (runs[-1][1] == path or _covers(runs[-1][1], char)):
             runs[-1] = (runs[-1][0] + char, runs[-1][1])
         else:

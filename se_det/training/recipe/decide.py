@@ -1,0 +1,235 @@
+"""The recipe: what facts of data, machine and goal make of a base config. A pure function, a step for a group of keys.
+
+Its numbers come from the trials in docs/recipe.md, unless a comment names another source.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from fvcore.common.config import CfgNode
+
+from ...config.loading import get_key, load_config
+from ...config.provenance import key_source
+from ...config.resolution import Decision
+from .anchors import fitting_anchors
+from .facts import DataFacts, MachineFacts
+
+SOURCE = "the recipe"
+SMALL = "quickstart.yaml"  # the base config that is trained from scratch, in minutes
+MEDIUM = "faster_rcnn_se_r18_fpn.yaml"  # the one that starts from ImageNet weights on a CPU
+LARGE = "faster_rcnn_se_r50_fpn.yaml"  # and on an accelerator
+LEAST_RECALL = 0.95  # of the anchors as they are; below, others are chosen
+SMALLEST = 11  # px: an object this size still overlaps a 16 px anchor by half
+SHORT_SIDES = {"scratch": (168, 224, 288, 352, 448), "cpu": (256, 320, 400, 512, 640), "gpu": (400, 512, 640, 800)}
+IMBALANCE = 10  # commonest class over rarest, in images, from which images are repeated
+SECONDS_TO_START = 12  # importing, reading and checking; a trial of a step
+STRIDES = {"p2": 4, "p3": 8, "p4": 16, "p5": 32, "p6": 64}
+
+
+@dataclass(frozen=True)
+class Goal:
+    """What the user asks for.
+
+    Attributes:
+        task: "boxes" or "masks".
+        minutes: the whole run may take, its evaluations included; None: `epochs` counts.
+        epochs: passes over the training images; None: the recipe chooses.
+    """
+
+    task: str = "boxes"
+    minutes: float | None = None
+    epochs: float | None = None
+
+
+class Choices:
+    """Decisions about a config so far; a key that the user set stays as it is."""
+
+    def __init__(self, cfg: CfgNode) -> None:
+        self.cfg = cfg.clone()
+        self.cfg.defrost()
+        self.made: list[Decision] = []
+
+    def set(self, reason: str, **values: Any) -> None:
+        """Decide keys, whose dots are written as double underscores."""
+        for name, value in values.items():
+            key = name.replace("__", ".")
+            if key_source(self.cfg, key) is not None:
+                continue
+            *parents, last = key.split(".")
+            node = self.cfg
+            for part in parents:
+                node = node[part]
+            node[last] = value
+            self.made = [d for d in self.made if d.key != key]
+            self.made.append(Decision(key, value, SOURCE, reason))
+
+    def get(self, key: str) -> Any:
+        return get_key(self.cfg, key)
+
+
+def base_config(device: str, at_hand: Callable[[str], bool]) -> str:
+    """The shipped config that a training of unknown data begins with.
+
+    Args:
+        device: its type, such as "cpu".
+        at_hand: whether the weights that a config names can be had.
+    """
+    name = MEDIUM if device == "cpu" else LARGE
+    return name if at_hand(str(load_config(name).MODEL.WEIGHTS)) else SMALL
+
+
+def decide(
+    cfg: CfgNode,
+    data: DataFacts,
+    machine: MachineFacts,
+    goal: Goal,
+    *,
+    seconds: Callable[[CfgNode], float] | None = None,
+) -> list[Decision]:
+    """The keys that facts and goal decide, each with its reason.
+
+    Args:
+        cfg: the base config, with what the user set.
+        seconds: how long a step of a config takes, measured; it is asked last. None: epochs give the length.
+    """
+    choices = Choices(cfg)
+    pretrained = bool(cfg.MODEL.WEIGHTS) and machine.weights
+    _decide_start(choices, machine, pretrained)
+    _decide_task(choices, data, goal)
+    _decide_size(choices, data, machine, pretrained)
+    _decide_anchors(choices, data)
+    _decide_data(choices, data, machine)
+    _decide_optimizer(choices, data, machine, pretrained)
+    _decide_length(choices, data, goal, pretrained, seconds)
+    return choices.made
+
+
+def _decide_start(choices: Choices, machine: MachineFacts, pretrained: bool) -> None:
+    choices.set(f"the accelerator is {machine.device}", MODEL__DEVICE=machine.device)
+    if choices.get("MODEL.WEIGHTS") and not pretrained:
+        choices.set(
+            "the pretrained weights are neither here nor can be fetched: everything is trained from the start",
+            MODEL__WEIGHTS="", MODEL__BACKBONE__FREEZE_AT=0, MODEL__RESNETS__NORM="GN", MODEL__FPN__NORM="GN",
+        )  # fmt: skip
+
+
+def _decide_task(choices: Choices, data: DataFacts, goal: Goal) -> None:
+    if goal.task == "masks":
+        choices.set(f"{data.masks:.0%} of the objects have a mask", MODEL__MASK_ON=True)
+    else:
+        choices.set("boxes are asked for" if data.masks else "no object has a mask", MODEL__MASK_ON=False)
+    if data.objects > choices.get("TEST.DETECTIONS_PER_IMAGE"):
+        most = math.ceil(data.objects * 1.5 / 100) * 100
+        reason = f"an image has {data.objects} objects"
+        choices.set(reason, TEST__DETECTIONS_PER_IMAGE=most, TEST__MAX_DETS_PER_IMAGE=most)
+
+
+def _decide_size(choices: Choices, data: DataFacts, machine: MachineFacts, pretrained: bool) -> None:
+    """The shorter side at which small objects are still found, and others around it for training."""
+    sides = SHORT_SIDES[("cpu" if machine.device == "cpu" else "gpu") if pretrained else "scratch"]
+    small = data.size(0.1)
+    side = next((side for side in sides if small * side >= SMALLEST), sides[-1])
+    longest = 32 * math.ceil(side * min(max(data.elongation, 1.34), 3) / 32)
+    reason = f"a tenth of the objects is below {small:.1%} of the image, {small * side:.0f} px then"
+    spread = [8 * round(side * share / 8) for share in ((0.8, 0.9, 1.0, 1.1, 1.2) if pretrained else (0.9, 1.0, 1.1))]
+    choices.set(
+        reason,
+        INPUT__MIN_SIZE_TEST=side,
+        INPUT__MAX_SIZE_TEST=longest,
+        INPUT__MIN_SIZE_TRAIN=tuple(spread),
+        INPUT__MAX_SIZE_TRAIN=32 * math.ceil(longest * spread[-1] / side / 32),
+    )
+
+
+def _decide_anchors(choices: Choices, data: DataFacts) -> None:
+    sizes, (ratios, *_) = (
+        choices.get("MODEL.ANCHOR_GENERATOR.SIZES"),
+        choices.get("MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS"),
+    )
+    strides = [STRIDES.get(name, 0) for name in choices.get("MODEL.RPN.IN_FEATURES")]
+    if len(sizes) == 1:
+        sizes = list(sizes) * len(strides)
+    if not all(strides) or len(sizes) != len(strides):
+        return  # a network that is not ours to know
+    boxes = data.boxes * choices.get("INPUT.MIN_SIZE_TEST")
+    fitting, shapes, recall = fitting_anchors(boxes, sizes, ratios, strides, LEAST_RECALL)
+    if [list(level) for level in fitting] != [list(level) for level in sizes] or shapes != sorted(ratios):
+        choices.set(
+            f"with these, {recall:.0%} of the objects have an anchor that overlaps by half",
+            MODEL__ANCHOR_GENERATOR__SIZES=[[round(size, 1) for size in level] for level in fitting],
+            MODEL__ANCHOR_GENERATOR__ASPECT_RATIOS=[shapes],
+        )
+
+
+def _decide_data(choices: Choices, data: DataFacts, machine: MachineFacts) -> None:
+    if data.negatives:
+        reason = f"{data.negatives:.0%} of the images have no object, and show what none is"
+        choices.set(reason, DATALOADER__FILTER_EMPTY_ANNOTATIONS=False)
+    counts = [count for count in data.class_images if count]
+    if len(counts) > 1 and max(counts) > IMBALANCE * min(counts):
+        # LVIS's threshold (Gupta et al., 2019, section 4) for its rarest classes, here relative to these images.
+        choices.set(
+            f"a class is in {min(counts)} images, another in {max(counts)}",
+            DATALOADER__SAMPLER_TRAIN="RepeatFactorTrainingSampler",
+            DATALOADER__REPEAT_THRESHOLD=round(min(0.1, max(counts) / IMBALANCE / data.images), 4),
+        )
+    workers = 0 if machine.cores < 4 else min(machine.cores - 1, 8)
+    choices.set(f"this process has {machine.cores} cores", DATALOADER__NUM_WORKERS=workers)
+
+
+def _decide_optimizer(choices: Choices, data: DataFacts, machine: MachineFacts, pretrained: bool) -> None:
+    batch = 8
+    while batch > 1 and batch > data.images:
+        batch //= 2
+    choices.set(f"for {data.images} images", SOLVER__IMS_PER_BATCH=batch)
+    batch = choices.get("SOLVER.IMS_PER_BATCH")
+    common = {"SOLVER__OPTIMIZER": "AdamW", "SOLVER__LR_SCHEDULER_NAME": "WarmupCosineLR", "SOLVER__WEIGHT_DECAY": 0.05,
+              "SOLVER__REFERENCE_BATCH": 0}  # fmt: skip
+    rate = (1e-4 if pretrained else 1e-3) * math.sqrt(batch / 8)
+    choices.set(
+        "fine-tuning of pretrained weights" if pretrained else "training from random weights",
+        SOLVER__BASE_LR=float(f"{rate:.2g}"), **common,
+    )  # fmt: skip
+    choices.set(
+        "gradients of few images vary",
+        SOLVER__CLIP_GRADIENTS__ENABLED=True,
+        SOLVER__CLIP_GRADIENTS__CLIP_TYPE="full_model",
+        SOLVER__CLIP_GRADIENTS__CLIP_VALUE=1.0,
+    )
+    if machine.bfloat16:
+        choices.set("this device is faster in it", SOLVER__AMP__ENABLED=True, SOLVER__AMP__DTYPE="bfloat16")
+
+
+def _decide_length(
+    choices: Choices, data: DataFacts, goal: Goal, pretrained: bool, seconds: Callable[[CfgNode], float] | None
+) -> None:
+    batch = choices.get("SOLVER.IMS_PER_BATCH")
+    if goal.minutes is not None and seconds is not None:
+        per_step = seconds(choices.cfg)
+        # An image is evaluated in about a third of the time that it is trained on.
+        evaluation = data.val_images * per_step / batch / 3
+        left = goal.minutes * 60 - SECONDS_TO_START - 2 * evaluation
+        steps = max(int(left / per_step), 20)
+        reason = f"{goal.minutes:g} minutes in steps of {per_step:.3g} s, measured"
+    else:
+        epochs = goal.epochs if goal.epochs is not None else default_epochs(data.images, pretrained)
+        steps = max(math.ceil(epochs * data.images / batch), 20)
+        reason = f"{epochs:g} passes over {data.images} images"
+    choices.set(reason, SOLVER__MAX_ITER=steps)
+    steps = choices.get("SOLVER.MAX_ITER")
+    choices.set(f"a twentieth of {steps} steps", SOLVER__WARMUP_ITERS=min(max(steps // 20, 10), steps // 2, 1000))
+    # The average reaches over a twentieth of the run.
+    decay = round(1 - 20 / max(steps, 200), 5)
+    choices.set(f"an average over a twentieth of {steps} steps", SOLVER__EMA__DECAY=min(decay, 0.9998))
+    period = max(steps // 4, 1) if steps >= 2000 else 0
+    choices.set(f"of {steps} steps", TEST__EVAL_PERIOD=period, SOLVER__CHECKPOINT_PERIOD=max(math.ceil(steps / 5), 20))
+
+
+def default_epochs(images: int, pretrained: bool) -> int:
+    """How often to see each image where nobody says: as many steps for few images as for some thousands."""
+    samples = 12_000 if pretrained else 40_000
+    return int(min(max(math.ceil(samples / max(images, 1)), 12 if pretrained else 36), 300))

@@ -1,0 +1,148 @@
+"""Facts that a recipe is decided by: of the data, from its annotations alone, and of the machine."""
+
+from __future__ import annotations
+
+import os
+import urllib.error
+import urllib.request
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import psutil
+import torch
+
+from ...data.coco import CocoDataset
+from ...errors import SeDetError
+from ...weights.download import cache_path
+from ...weights.source import SCHEME, get_entry
+
+MAX_BOXES = 5000  # of which sides are kept
+PATIENCE = 5  # seconds to wait for a server of weights
+
+
+@dataclass(frozen=True)
+class DataFacts:
+    """What a data set is like.
+
+    Attributes:
+        images: to train on.
+        val_images: to evaluate on.
+        negatives: share of the training images without objects.
+        class_images: in how many training images each class is.
+        boxes: (n, 2) width and height of objects in parts of their image's shorter side; crowds are left out.
+        elongation: median of an image's longer side over its shorter one.
+        short_side: median of the images' shorter sides, px.
+        objects: the most objects that an image has.
+        masks: share of the objects with a segmentation.
+    """
+
+    images: int
+    val_images: int
+    negatives: float
+    class_images: tuple[int, ...]
+    boxes: np.ndarray
+    elongation: float
+    short_side: int
+    objects: int
+    masks: float
+
+    def size(self, quantile: float) -> float:
+        """Square root of an object's area at a quantile, in parts of the image's shorter side; 0 without objects."""
+        return float(np.quantile(np.sqrt(self.boxes.prod(1)), quantile)) if len(self.boxes) else 0.0
+
+
+@dataclass(frozen=True)
+class MachineFacts:
+    """What a run may use.
+
+    Attributes:
+        device: "cpu", "cuda", "mps" or "xpu".
+        memory: bytes that are free on it.
+        cores: of the CPU that this process may use.
+        bfloat16: whether it computes faster in it than in float32.
+        weights: whether the base config's pretrained weights are here, or their server answers.
+    """
+
+    device: str
+    memory: int
+    cores: int
+    bfloat16: bool
+    weights: bool
+
+
+def measure_data(train: CocoDataset, val: CocoDataset | None) -> DataFacts:
+    """The facts of a data set; no image is opened."""
+    sizes = train.sizes.numpy()
+    short = sizes.min(1)
+    boxes, empty, per_class = [], 0, np.zeros(len(train.category_ids), dtype=int)
+    for i in range(len(train)):
+        found = train.annotations(i, crowds=False, masks=False)
+        empty += not len(found.boxes)
+        per_class[np.unique(found.classes)] += 1
+        boxes.append((found.boxes[:, 2:] - found.boxes[:, :2]) / short[i])
+    sides = np.concatenate(boxes) if boxes else np.zeros((0, 2))
+    if len(sides) > MAX_BOXES:
+        sides = sides[np.linspace(0, len(sides) - 1, MAX_BOXES).astype(int)]
+    objects = train.num_annotations()
+    return DataFacts(
+        images=len(train),
+        val_images=len(val) if val is not None else 0,
+        negatives=empty / len(train),
+        class_images=tuple(per_class.tolist()),
+        boxes=sides.astype(np.float64),
+        elongation=float(np.median(sizes.max(1) / short)),
+        short_side=int(np.median(short)),
+        objects=train.max_objects_per_image(),
+        masks=1 - train.num_annotations_without_mask() / objects if objects else 0.0,
+    )
+
+
+def measure_machine(device: torch.device, weights: str) -> MachineFacts:
+    """The facts of this machine.
+
+    Args:
+        weights: what MODEL.WEIGHTS of the base config says.
+    """
+    if device.type == "cuda":
+        memory = torch.cuda.mem_get_info(device)[0]
+        bfloat16 = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        memory = psutil.virtual_memory().available
+        bfloat16 = device.type == "cpu" and torch.ops.mkldnn._is_mkldnn_bf16_supported() and _has_bfloat16_units()
+    return MachineFacts(device.type, memory, usable_cores(), bfloat16, weights_at_hand(weights))
+
+
+def usable_cores() -> int:
+    """The cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def weights_at_hand(source: str) -> bool:
+    """Whether weights of the zoo are in the cache, or their server answers; a file, whether it is there."""
+    if not source:
+        return False
+    if not source.startswith(SCHEME):
+        return Path(source).is_file()
+    try:
+        url = get_entry(source).url
+    except SeDetError:
+        return False
+    if url is None:
+        return False
+    if cache_path(url).is_file():
+        return True
+    try:
+        with urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=PATIENCE) as answer:
+            return answer.status == 200
+    except (OSError, ValueError):
+        return False
+
+
+def _has_bfloat16_units() -> bool:
+    """Whether the CPU multiplies in bfloat16: without, oneDNN converts and gains nothing."""
+    try:
+        flags = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return False
+    return any(flag in flags.split() for flag in ("avx512_bf16", "amx_bf16", "bf16"))

@@ -1,0 +1,177 @@
+"""The recipe's decisions: a table of made-up facts, anchors against a search, and a trial that does not fit."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from se_det.config import load_config
+from se_det.config.loading import get_key
+from se_det.errors import DataError, TrainingError
+from se_det.training.recipe import DataFacts, Goal, MachineFacts, decide, trial
+from se_det.training.recipe.anchors import best_possible_recall, fitting_anchors
+from se_det.training.recipe.decide import LARGE, MEDIUM, SMALL, base_config, default_epochs
+
+
+def objects(*sides: float) -> np.ndarray:
+    """Squares and 2 : 1 boxes of these sizes, in parts of the image's shorter side."""
+    return np.array([(side * stretch, side / stretch) for side in sides for stretch in (1.0, 0.8, 1.25)])
+
+
+PHOTOS = DataFacts(
+    images=160, val_images=40, negatives=0.0, class_images=(160,), boxes=objects(0.3, 0.5, 0.7), elongation=1.33,
+    short_side=480, objects=3, masks=0.0,
+)  # fmt: skip
+CPU = MachineFacts(device="cpu", memory=16 << 30, cores=2, bfloat16=False, weights=False)
+GPU = MachineFacts(device="cuda", memory=80 << 30, cores=16, bfloat16=True, weights=True)
+
+# name: (base config, facts of the data, of the machine, goal, the keys that are decided)
+TABLE = {
+    "photos on a CPU": (SMALL, PHOTOS, CPU, Goal(), {
+        "MODEL.DEVICE": "cpu", "MODEL.MASK_ON": False, "INPUT.MIN_SIZE_TEST": 168, "SOLVER.IMS_PER_BATCH": 8,
+        "SOLVER.MAX_ITER": 5000, "SOLVER.AMP.ENABLED": False, "DATALOADER.NUM_WORKERS": 0,
+    }),
+    "as long as it takes to boil an egg": (SMALL, PHOTOS, CPU, Goal(minutes=4), {
+        "SOLVER.MAX_ITER": 452, "SOLVER.WARMUP_ITERS": 22, "TEST.EVAL_PERIOD": 0,
+    }),
+    "a CPU of bfloat16": (SMALL, PHOTOS, replace(CPU, bfloat16=True, cores=8), Goal(), {
+        "SOLVER.AMP.ENABLED": True, "SOLVER.AMP.DTYPE": "bfloat16", "DATALOADER.NUM_WORKERS": 7,
+    }),
+    "small objects": (SMALL, replace(PHOTOS, boxes=objects(0.04, 0.05, 0.06)), CPU, Goal(), {
+        "INPUT.MIN_SIZE_TEST": 288,
+    }),
+    "masks": (SMALL, replace(PHOTOS, masks=1.0), CPU, Goal(task="masks"), {"MODEL.MASK_ON": True}),
+    "backgrounds": (SMALL, replace(PHOTOS, negatives=0.3), CPU, Goal(), {
+        "DATALOADER.FILTER_EMPTY_ANNOTATIONS": False,
+    }),
+    "classes out of balance": (SMALL, replace(PHOTOS, images=2000, class_images=(1900, 40)), CPU, Goal(epochs=10), {
+        "DATALOADER.SAMPLER_TRAIN": "RepeatFactorTrainingSampler", "DATALOADER.REPEAT_THRESHOLD": 0.095,
+        "SOLVER.MAX_ITER": 2500, "TEST.EVAL_PERIOD": 625,
+    }),
+    "a crowd": (SMALL, replace(PHOTOS, objects=250), CPU, Goal(), {
+        "TEST.DETECTIONS_PER_IMAGE": 400, "TEST.MAX_DETS_PER_IMAGE": 400,
+    }),
+    "five images": (SMALL, replace(PHOTOS, images=5), CPU, Goal(), {"SOLVER.IMS_PER_BATCH": 4}),
+    "a GPU with weights": (LARGE, PHOTOS, GPU, Goal(), {
+        "MODEL.DEVICE": "cuda", "INPUT.MIN_SIZE_TEST": 400, "MODEL.WEIGHTS": "zoo://se_resnet50.timm_ra2",
+        "SOLVER.BASE_LR": 1e-4, "MODEL.RESNETS.NORM": "FrozenBN", "SOLVER.MAX_ITER": 1500,
+    }),
+    "a GPU without": (LARGE, PHOTOS, replace(GPU, weights=False), Goal(), {
+        "MODEL.WEIGHTS": "", "MODEL.RESNETS.NORM": "GN", "MODEL.BACKBONE.FREEZE_AT": 0, "SOLVER.BASE_LR": 1e-3,
+    }),
+    "pretrained weights on a CPU": (MEDIUM, PHOTOS, replace(CPU, weights=True), Goal(), {
+        "INPUT.MIN_SIZE_TEST": 256, "MODEL.WEIGHTS": "zoo://se_resnet18.timm_legacy", "SOLVER.BASE_LR": 1e-4,
+    }),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", TABLE)
+def test_decisions(name: str) -> None:
+    base, data, machine, goal, expected = TABLE[name]
+    cfg = load_config(base)
+    made = {d.key: d.value for d in decide(cfg, data, machine, goal, seconds=lambda cfg: 0.5)}
+    assert {key: made.get(key, get_key(cfg, key)) for key in expected} == expected
+    assert all(d.reason and d.source == "the recipe" for d in decide(cfg, data, machine, goal))
+
+
+def test_a_key_that_the_user_set_stays() -> None:
+    given = ["SOLVER.IMS_PER_BATCH", 2, "INPUT.MIN_SIZE_TEST", 333, "SOLVER.BASE_LR", 0.5]
+    made = {d.key: d.value for d in decide(load_config(SMALL, given), PHOTOS, CPU, Goal(epochs=1))}
+    assert not made.keys() & set(given[::2])
+    assert made["SOLVER.MAX_ITER"] == 80  # 160 images in steps of the user's 2
+
+
+def test_the_base_config_is_what_weights_and_device_allow() -> None:
+    assert base_config("cpu", lambda weights: False) == base_config("cuda", lambda weights: False) == SMALL
+    assert base_config("cpu", lambda weights: True) == MEDIUM
+    assert base_config("cuda", lambda weights: True) == LARGE
+
+
+def test_epochs_fall_with_the_number_of_images() -> None:
+    found = [default_epochs(images, False) for images in (10, 100, 1000, 10_000, 1_000_000)]
+    assert found == sorted(found, reverse=True) and found[0] == 300 and found[-1] == 36
+
+
+def test_best_possible_recall_equals_a_search_over_anchors() -> None:
+    """Boxes whose centre is a quarter of the stride from an anchor's, by torchvision's IoU."""
+    import torch
+    from torchvision.ops import box_iou
+
+    boxes = np.random.default_rng(0).uniform(5, 150, (200, 2))
+    sizes, ratios, strides = [[16], [32, 45], [64]], [0.5, 1.0, 2.0], [4, 8, 16]
+    best = torch.zeros(len(boxes), dtype=torch.float64)
+    for level, stride in zip(sizes, strides):
+        for size in level:
+            for ratio in ratios:
+                anchor = torch.tensor([[-(w := size / ratio**0.5) / 2, -(h := size * ratio**0.5) / 2, w / 2, h / 2]])
+                sides = torch.from_numpy(boxes)
+                moved = torch.cat([stride / 4 - sides / 2, stride / 4 + sides / 2], dim=1)
+                best = torch.maximum(best, box_iou(moved, anchor.double())[:, 0])
+    assert best_possible_recall(boxes, sizes, ratios, strides) == pytest.approx(float((best >= 0.5).double().mean()))
+
+
+def test_anchors_are_kept_where_they_do_and_others_are_found() -> None:
+    sizes, ratios, strides = [[16], [32], [64], [128]], [0.5, 1.0, 2.0], [8, 16, 32, 64]
+    ordinary = np.random.default_rng(0).uniform(20, 100, (100, 1)) * np.ones((1, 2))
+    assert fitting_anchors(ordinary, sizes, ratios, strides, 0.95)[0] == sizes
+    poles = np.stack([np.full(100, 12.0), np.random.default_rng(1).uniform(60, 100, 100)], axis=1)
+    before = best_possible_recall(poles, sizes, ratios, strides)
+    found, shapes, recall = fitting_anchors(poles, sizes, ratios, strides, 0.95)
+    assert before < 0.5 and recall > before
+    assert recall == best_possible_recall(poles, found, shapes, strides)
+
+
+def test_a_trial_that_does_not_fit_ends_in_more_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried = []
+
+    def step(cfg):
+        tried.append(cfg.SOLVER.ACCUMULATE)
+        if cfg.SOLVER.IMS_PER_BATCH // cfg.SOLVER.ACCUMULATE > 2:
+            raise trial.OutOfMemory("the process was killed")
+        return 3.0
+
+    monkeypatch.setattr(trial, "run_trial", step)
+    cfg = load_config(SMALL, ["SOLVER.IMS_PER_BATCH", 8])
+    seconds, decisions = trial.fit_batch(cfg)
+    assert tried == [1, 2, 4] and seconds == 3.0 and cfg.SOLVER.ACCUMULATE == 1
+    assert [(d.key, d.value) for d in decisions] == [("SOLVER.ACCUMULATE", 4)]
+    cfg.SOLVER.IMS_PER_BATCH = 2
+    monkeypatch.setattr(trial, "run_trial", lambda cfg: (_ for _ in ()).throw(trial.OutOfMemory("no memory")))
+    with pytest.raises(TrainingError, match="Even 1 images at a time do not fit into memory"):
+        trial.fit_batch(cfg)
+
+
+def killed(cfg, threads, answer) -> None:
+    import os
+    import signal
+
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def allocating(cfg, threads, answer) -> None:
+    """As `_trial`, where a step asks for more memory than there is."""
+    import torch
+
+    trial._time_steps = lambda cfg: torch.zeros(1 << 60)
+    REAL(cfg, threads, answer)
+
+
+REAL = trial._trial
+
+
+def refused(cfg, threads, answer) -> None:
+    trial._time_steps = lambda cfg: (_ for _ in ()).throw(DataError("x.json is not there."))
+    REAL(cfg, threads, answer)
+
+
+@pytest.mark.parametrize(
+    ("child", "error", "told"),
+    [(killed, trial.OutOfMemory, "was killed"), (allocating, trial.OutOfMemory, "memory"),
+     (refused, DataError, "x.json is not there")],
+)  # fmt: skip
+def test_how_a_trial_ends(monkeypatch: pytest.MonkeyPatch, child, error, told) -> None:
+    monkeypatch.setattr(trial, "_trial", child)
+    with pytest.raises(error, match=told):
+        trial.run_trial(load_config(SMALL))
