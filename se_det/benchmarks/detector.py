@@ -74,7 +74,12 @@ def compare_detectors(
         yield Comparison(f"{config_file}, training step", seconds, baseline, peaks, amount=batch)
 
 
-def _config(config_file: str, overrides: Sequence[Any]) -> tuple[CfgNode, CocoDataset]:
+def measured_config(config_file: str, overrides: Sequence[Any]) -> tuple[CfgNode, CocoDataset]:
+    """The config on its device, and the data whose images are detected in; it loads in this process.
+
+    Raises:
+        ConfigError: there are no test data.
+    """
     cfg = load_config(config_file, list(overrides))
     cfg.MODEL.WEIGHTS = cfg.MODEL.WEIGHTS if "MODEL.WEIGHTS" in overrides else ""
     stage = Resolution(cfg)
@@ -89,7 +94,7 @@ def _config(config_file: str, overrides: Sequence[Any]) -> tuple[CfgNode, CocoDa
 
 
 def _save_state(config_file: str, overrides: Sequence[Any], path: str) -> CfgNode:
-    cfg, _ = _config(config_file, overrides)
+    cfg, _ = measured_config(config_file, overrides)
     torch.manual_seed(0)
     stage = Resolution(cfg)
     file, decisions = open_configured_weights(cfg, trained=bool(cfg.MODEL.WEIGHTS))
@@ -99,21 +104,20 @@ def _save_state(config_file: str, overrides: Sequence[Any], path: str) -> CfgNod
     if file is not None:
         load_weights(model, file, strict=True)
     else:
-        _scale_score_layers(
-            model.proposal_generator.rpn_head.objectness_logits, model.roi_heads.box_predictor.cls_score
-        )
+        scale_score_layers(model.proposal_generator.rpn_head.objectness_logits, model.roi_heads.box_predictor.cls_score)
     torch.save(model.state_dict(), path)
     return cfg
 
 
 @torch.no_grad()
-def _scale_score_layers(*layers: nn.Module) -> None:
+def scale_score_layers(*layers: nn.Module) -> None:
     """So that random weights find some boxes."""
     for layer in layers:
         layer.weight.mul_(10)
 
 
-def _samples(cfg, dataset, count: int) -> list[dict[str, Any]]:
+def first_samples(cfg: CfgNode, dataset: CocoDataset, count: int) -> list[dict[str, Any]]:
+    """The first images."""
     samples = []
     for batch in build_test_loader(cfg, dataset):
         samples += batch
@@ -122,7 +126,8 @@ def _samples(cfg, dataset, count: int) -> list[dict[str, Any]]:
     return samples[:count]
 
 
-def _training_batch(cfg) -> list[dict[str, Any]]:
+def training_batch(cfg: CfgNode) -> list[dict[str, Any]]:
+    """The first batch."""
     return next(iter(build_train_loader(cfg, datasets.train_datasets(cfg), seed=0)))
 
 
@@ -130,11 +135,11 @@ def _our_inference(
     config_file: str, overrides: Sequence[Any], state: str, images: int, precision: str
 ) -> Callable[[], int]:  # fmt: skip
     keep_freed_memory()
-    cfg, dataset = _config(config_file, overrides)
+    cfg, dataset = measured_config(config_file, overrides)
     model = build_detector(cfg)
     model.load_state_dict(torch.load(state, weights_only=True))
     model = prepare_for_inference(model.to(cfg.MODEL.DEVICE), precision=precision)
-    samples = _samples(cfg, dataset, images)
+    samples = first_samples(cfg, dataset, images)
 
     def run() -> int:
         with torch.no_grad():
@@ -150,10 +155,10 @@ def _their_inference(
 
     if keeping:
         keep_freed_memory()
-    cfg, dataset = _config(config_file, overrides)
+    cfg, dataset = measured_config(config_file, overrides)
     more = ["MODEL.DEVICE", cfg.MODEL.DEVICE, "MODEL.ROI_HEADS.NUM_CLASSES", cfg.MODEL.ROI_HEADS.NUM_CLASSES]
     model = build_peer(config_file, [*overrides, *more], torch.load(state, weights_only=True)).eval()
-    samples = [to_detectron2(sample) for sample in _samples(cfg, dataset, images)]
+    samples = [to_detectron2(sample) for sample in first_samples(cfg, dataset, images)]
 
     def run() -> int:
         with torch.no_grad():
@@ -164,11 +169,11 @@ def _their_inference(
 
 def _our_training(config_file: str, overrides: Sequence[Any], state: str) -> Callable[[], object]:
     keep_freed_memory()
-    cfg, _ = _config(config_file, overrides)
+    cfg, _ = measured_config(config_file, overrides)
     model = build_detector(cfg)
     model.load_state_dict(torch.load(state, weights_only=True))
     model.to(cfg.MODEL.DEVICE, memory_format=torch.channels_last).train()
-    return partial(TrainingSteps(cfg, model), itertools.repeat(_training_batch(cfg)))
+    return partial(TrainingSteps(cfg, model), itertools.repeat(training_batch(cfg)))
 
 
 def _their_training(config_file: str, overrides: Sequence[Any], state: str, keeping: bool) -> Callable[[], object]:
@@ -176,19 +181,19 @@ def _their_training(config_file: str, overrides: Sequence[Any], state: str, keep
 
     if keeping:
         keep_freed_memory()
-    cfg, _ = _config(config_file, overrides)
+    cfg, _ = measured_config(config_file, overrides)
     more = [*overrides, "MODEL.DEVICE", cfg.MODEL.DEVICE, "MODEL.ROI_HEADS.NUM_CLASSES",
             cfg.MODEL.ROI_HEADS.NUM_CLASSES, "SOLVER.BASE_LR", LEARNING_RATE]  # fmt: skip
     model = build_peer(config_file, more, torch.load(state, weights_only=True)).train()
     optimizer = peer_optimizer(config_file, more, model)
-    batch = [to_detectron2(sample) for sample in _training_batch(cfg)]
+    batch = [to_detectron2(sample) for sample in training_batch(cfg)]
     return partial(peer_step, model, batch, optimizer)
 
 
 def _torchvision_inference(config_file: str, overrides: Sequence[Any], images: int) -> Callable[[], int]:
-    cfg, dataset = _config(config_file, overrides)
-    model = _torchvision(cfg, training=False).eval()
-    samples = [to_torchvision(sample, cfg) for sample in _samples(cfg, dataset, images)]
+    cfg, dataset = measured_config(config_file, overrides)
+    model = random_torchvision(cfg, training=False).eval()
+    samples = [to_torchvision(sample, cfg) for sample in first_samples(cfg, dataset, images)]
 
     def run() -> int:
         with torch.no_grad():
@@ -198,13 +203,14 @@ def _torchvision_inference(config_file: str, overrides: Sequence[Any], images: i
 
 
 def _torchvision_training(config_file: str, overrides: Sequence[Any]) -> Callable[[], object]:
-    cfg, _ = _config(config_file, overrides)
-    batch = [to_torchvision(sample, cfg) for sample in _training_batch(cfg)]
-    return partial(TrainingSteps(cfg, AsOurs(_torchvision(cfg, training=True))), itertools.repeat(batch))
+    cfg, _ = measured_config(config_file, overrides)
+    batch = [to_torchvision(sample, cfg) for sample in training_batch(cfg)]
+    return partial(TrainingSteps(cfg, AsOurs(random_torchvision(cfg, training=True))), itertools.repeat(batch))
 
 
-def _torchvision(cfg: CfgNode, *, training: bool) -> nn.Module:
+def random_torchvision(cfg: CfgNode, *, training: bool) -> nn.Module:
+    """See `build_torchvision`; random weights that find some boxes."""
     torch.manual_seed(0)
     model = build_torchvision(cfg, training=training)
-    _scale_score_layers(model.rpn.head.cls_logits, model.roi_heads.box_predictor.cls_score)
+    scale_score_layers(model.rpn.head.cls_logits, model.roi_heads.box_predictor.cls_score)
     return model

@@ -48,8 +48,11 @@ def compare_gates(
     names = {gate: f"{gate}_{host}" for gate in gates}
     if "se" in gates:
         names[FORMULA] = f"se_{host}"
-    measured = [("inference", f"inference, {layout}", _inference, (layout,)) for layout in LAYOUTS]
-    measured += [("training", "training, FrozenBN", _training, ()), ("classifier", "training, BN", _classifier, ())]
+    measured = [("inference", f"inference, {layout}", inference_run, (layout,)) for layout in LAYOUTS]
+    measured += [
+        ("training", "training, FrozenBN", training_run, ()),
+        ("classifier", "training, BN", classifier_run, ()),
+    ]
     for part, title, factory, more in measured:
         if part not in parts:
             continue
@@ -62,7 +65,10 @@ def compare_gates(
             yield Comparison(f"{host} and {way}: {title}, {size}", seconds, PLAIN, peaks, amount=shape[0])
 
 
-def _inference(name: str, formula: bool, device: str, shape: tuple[int, int, int], layout: str) -> Callable[[], object]:
+def inference_run(
+    name: str, formula: bool, device: str, shape: tuple[int, int, int], layout: str
+) -> Callable[[], object]:
+    """Computes the trunk's maps, prepared for inference."""
     keep_freed_memory()
     memory_format, dtype = LAYOUTS[layout]
     trunk = create_backbone(name, norm="FrozenBN").to(device).eval().requires_grad_(False)
@@ -80,19 +86,26 @@ def _inference(name: str, formula: bool, device: str, shape: tuple[int, int, int
     return run
 
 
-def _training(name: str, formula: bool, device: str, shape: tuple[int, int, int]) -> Callable[[], object]:
+def training_run(
+    name: str, formula: bool, device: str, shape: tuple[int, int, int], bfloat16: bool = False
+) -> Callable[[], object]:
+    """Makes a step of the trunk with fixed norms."""
     keep_freed_memory()
     cfg = get_cfg()
     cfg.MODEL.DEVICE = device
     trunk = create_backbone(name, norm="FrozenBN").to(device, memory_format=torch.channels_last)
+    cfg.SOLVER.AMP.ENABLED, cfg.SOLVER.AMP.DTYPE = bfloat16, "bfloat16"
     images, height, width = shape
     batch = [{"image": image} for image in torch.randn(images, 3, height, width, device=device)]
     return _time_steps(TrainingSteps(cfg, _MeanSquare(trunk)), batch, formula)
 
 
-def _classifier(name: str, formula: bool, device: str, shape: tuple[int, int, int]) -> Callable[[], object]:
+def classifier_run(
+    name: str, formula: bool, device: str, shape: tuple[int, int, int], bfloat16: bool = False
+) -> Callable[[], object]:
+    """Makes a step of the classifier with norms of the batch."""
     keep_freed_memory()
-    cfg = recipe(batch=shape[0], size=shape[1], device=device)
+    cfg = recipe(batch=shape[0], size=shape[1], device=device, bfloat16=bfloat16)
     return _time_steps(pretraining_steps(cfg, create_model(name, num_classes=1000)), random_batch(cfg), formula)
 
 

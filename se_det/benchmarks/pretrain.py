@@ -15,6 +15,7 @@ from ..classification.build import build_train_pipeline
 from ..classification.data.dataset_factory import open_image_dataset
 from ..classification.data.loader import train_loader
 from ..classification.preprocessing import preprocessing
+from ..device import reads_pinned_memory
 from ..errors import ConfigError
 from .steps import pretraining_steps, random_batch, recipe
 from .timing import Comparison, time_alternately
@@ -42,7 +43,11 @@ def compare_pretraining(
     """
     images = open_image_dataset(data, root=root)
     cfg = recipe(batch=batch, size=size, device=device, classes=len(images.class_names), bfloat16=bfloat16)
-    view, pin, look = build_train_pipeline(cfg, images, seed=0), device != "cpu", preprocessing(cfg)
+    view, pin, look = (
+        build_train_pipeline(cfg, images, seed=0),
+        reads_pinned_memory(torch.device(device)),
+        preprocessing(cfg),
+    )
     steps = pretraining_steps(cfg, create_model(name, num_classes=cfg.MODEL.NUM_CLASSES))
     fixed = random_batch(cfg)
 

@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 
+from ..device import peak_device_memory_mib, wait_for
 from ..errors import SeDetError
 from ..system import cpu_fields, peak_memory_mib
 
@@ -102,10 +103,10 @@ def time_alternately(
         for name in names:
             gc.collect()
             with context.get(name, nullcontext)():
-                _wait(device)
+                wait_for(device)
                 start = time.perf_counter()
                 ways[name]()
-                _wait(device)
+                wait_for(device)
                 spent = time.perf_counter() - start
             if turn >= warm_up:
                 seconds[name].append(spent)
@@ -180,20 +181,14 @@ def _work(
         pipe.send("ready")
         while pipe.recv() == "run":
             last = run()
-            _wait(torch.device(device))
+            wait_for(torch.device(device))
             pipe.send("done")
-        if torch.device(device).type == "cuda":
-            peak = torch.cuda.max_memory_allocated(device) / 2**20
-        else:
+        peak = peak_device_memory_mib(torch.device(device))
+        if peak is None:
             peak = peak_memory_mib() - before
         pipe.send((peak, last))
     except SeDetError as error:
         pipe.send(error)
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
 
 
 def machine(device: torch.device | str = "cpu") -> dict[str, str | int]:

@@ -24,13 +24,13 @@ def get_pretrain_cfg() -> CfgNode:
     c.OUTPUT_DIR = "./output/pretrain"
     c.SEED = -1  # -1 draws one, which is logged and kept in the checkpoint
     c.CUDNN_BENCHMARK = True  # every batch of a run has one size, so trying all algorithms once pays
-    c.FLOAT32_PRECISION = ""  # "", "highest", "high" (TF32 on GPUs), "medium"
+    c.FLOAT32_PRECISION = ""  # "highest", "high" (TF32), "medium"; "": "high" on a GPU, nothing is set on a CPU
 
     # --- model ---------------------------------------------------------------------------------------------------
     c.MODEL = CN()
     c.MODEL.NAME = "se_resnet50"  # a model of the catalog; `se_det.list_models()` lists all
     c.MODEL.NUM_CLASSES = 0  # 0: what the training data has
-    c.MODEL.DEVICE = "cuda"  # becomes cpu, with a line in the log, where there is no GPU
+    c.MODEL.DEVICE = "cuda"  # or mps, xpu, cpu; becomes cpu, with a line in the log, where there is no such GPU
     c.MODEL.WEIGHTS = ""  # weights to start from, or to evaluate
     c.MODEL.PIXEL_MEAN = [123.675, 116.280, 103.530]  # in the order of INPUT.FORMAT, on the 0..255 scale
     c.MODEL.PIXEL_STD = [58.395, 57.120, 57.375]

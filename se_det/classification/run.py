@@ -15,6 +15,7 @@ from ..config.paths import expand_path
 from ..config.resolution import dump_config
 from ..data.skipping import SkippedImages
 from ..data.worker_loader import worker_death_as_error
+from ..device import reads_pinned_memory
 from ..files import check_writable
 from ..layers.fuse import fuse_for_inference
 from ..training import build
@@ -133,7 +134,7 @@ class Evaluation:
                 num_workers=self._cfg.DATALOADER.NUM_WORKERS,
                 rank=comm.get_rank(),
                 world_size=comm.get_world_size(),
-                pin_memory=self._device.type == "cuda",
+                pin_memory=reads_pinned_memory(self._device),
             )
             results = evaluate_classifier(
                 model,
@@ -175,7 +176,7 @@ def _build_run(cfg: CfgNode, facts: PretrainingFacts, stop: StopRequest) -> tupl
         num_workers=cfg.DATALOADER.NUM_WORKERS,
         rank=comm.get_rank(),
         world_size=comm.get_world_size(),
-        pin_memory=device.type == "cuda",
+        pin_memory=reads_pinned_memory(device),
         skipped=skipped,
     )
     precision = build.precision(cfg, device)

@@ -83,6 +83,9 @@ def _devices(lines: list[tuple[str, str]]) -> None:
         return
     lines.append(("torch threads", str(torch.get_num_threads())))
     lines.append(("CUDA of torch", torch.version.cuda or "none (a CPU build)"))
+    from ..device import count_devices
+
+    lines.extend((f"{kind} devices", str(count)) for kind in ("mps", "xpu") if (count := count_devices(kind)))
     if not torch.cuda.is_available():
         lines.append(("GPUs", "none: MODEL.DEVICE cuda becomes cpu"))
         return

@@ -82,6 +82,9 @@ def add_se_det_config(cfg: CfgNode) -> None:
     # What lies outside an image in its padded batch. "keep": counts, as in Detectron2. "squeeze": left out of every
     # gate's averages. "exact": as if it did not exist (builtin engine), so results do not depend on batch mates.
     cfg.MODEL.GATE.PADDING = "keep"
+    # "triton": our own kernels, for GPUs alone, make the passes over maps that gates add, and NMS of all images'
+    # proposals. "pytorch": PyTorch's and torchvision's operators do.
+    cfg.MODEL.KERNELS = "pytorch"
     cfg.MODEL.RESNETS.STEM_POOL = "pad1"  # "pad1": 3x3 stride 2 padding 1; "ceil": padding 0, ceil mode (Caffe)
     cfg.MODEL.RESNETS.BRANCH_RELU = False  # a ReLU before the gate of a basic block: timm's legacy_seresnet18 and -34
 
@@ -144,12 +147,14 @@ def _detectron2_keys() -> CfgNode:
     c.OUTPUT_DIR = "./output"
     c.SEED = -1  # -1 draws one, which is logged and kept in the checkpoint
     c.CUDNN_BENCHMARK = False
-    c.FLOAT32_PRECISION = ""  # "", "highest", "high", "medium": torch.set_float32_matmul_precision
+    # torch.set_float32_matmul_precision: "highest", "high" (TF32), "medium"; "": "high" on a GPU, else unset
+    c.FLOAT32_PRECISION = ""
 
     # --- model ---------------------------------------------------------------------------------------------------
     c.MODEL = CN()
     c.MODEL.META_ARCHITECTURE = "GeneralizedRCNN"
-    c.MODEL.DEVICE = "cuda"  # becomes cpu, with a line in the log, where there is no GPU
+    # cuda (ROCm, too), mps, xpu or cpu; becomes cpu, with a line in the log, where there is no such GPU
+    c.MODEL.DEVICE = "cuda"
     c.MODEL.WEIGHTS = ""  # a path, zoo://name (model_zoo/README.md) or a URL; "" starts from random weights
     c.MODEL.MASK_ON = False
     c.MODEL.PIXEL_MEAN = [103.530, 116.280, 123.675]  # in the order of INPUT.FORMAT, on the 0..255 scale

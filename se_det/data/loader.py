@@ -41,6 +41,7 @@ def train_loader(
     num_workers: int = 0,
     rank: int = 0,
     world_size: int = 1,
+    pin_memory: bool = False,
     skipped: SkippedImages | None = None,
 ) -> Loader:
     """Endless micro-batches of training samples from one data set or several one after another.
@@ -59,6 +60,7 @@ def train_loader(
         masks: whether samples have `gt_masks`.
         format: BGR or RGB.
         num_workers: processes that load; 0 loads in this one.
+        pin_memory: whether images come in memory that a GPU reads by itself, while the host goes on.
         skipped: counts the bad images that are left out, as many as it allows; None allows none.
 
     Raises:
@@ -86,6 +88,7 @@ def train_loader(
         lambda: batches.shard(rank=rank, world_size=world_size, accumulate=accumulate),
         num_images=len(samples),
         num_workers=num_workers,
+        pin_memory=pin_memory,
         skipped=skipped,
     )
 
@@ -101,6 +104,7 @@ def test_loader(
     num_workers: int = 0,
     rank: int = 0,
     world_size: int = 1,
+    pin_memory: bool = False,
 ) -> Loader:
     """This process's share of the images, in the order of the file, without ground truth; it has a length.
 
@@ -110,6 +114,7 @@ def test_loader(
         format: BGR or RGB.
         method: of `transforms.resize_image`.
         num_workers: processes that load; 0 loads in this one.
+        pin_memory: see `train_loader`.
 
     Raises:
         DataError: while iterating, an image that cannot be read or is not of the size that the JSON gives.
@@ -122,6 +127,7 @@ def test_loader(
         num_images=len(share),
         num_workers=min(num_workers, len(batches)),
         length=len(batches),
+        pin_memory=pin_memory,
     )
 
 
@@ -130,7 +136,7 @@ test_loader.__test__ = False  # not a test, whatever its name makes pytest think
 
 def build_train_loader(
     cfg: CfgNode, datasets: Sequence[CocoDataset], *, seed: int, start: int = 0, rank: int = 0, world_size: int = 1,
-    skipped: SkippedImages | None = None,
+    pin_memory: bool = False, skipped: SkippedImages | None = None,
 ) -> Loader:  # fmt: skip
     """The training loader that `cfg` asks for, see `train_loader`.
 
@@ -153,12 +159,15 @@ def build_train_loader(
         num_workers=cfg.DATALOADER.NUM_WORKERS,
         rank=rank,
         world_size=world_size,
+        pin_memory=pin_memory,
         skipped=skipped,
         **sampling(cfg),
     )
 
 
-def build_test_loader(cfg: CfgNode, dataset: CocoDataset, *, rank: int = 0, world_size: int = 1) -> Loader:
+def build_test_loader(
+    cfg: CfgNode, dataset: CocoDataset, *, rank: int = 0, world_size: int = 1, pin_memory: bool = False
+) -> Loader:
     """The evaluation loader that `cfg` asks for, see `test_loader`.
 
     Raises:
@@ -175,6 +184,7 @@ def build_test_loader(cfg: CfgNode, dataset: CocoDataset, *, rank: int = 0, worl
         num_workers=cfg.DATALOADER.NUM_WORKERS,
         rank=rank,
         world_size=world_size,
+        pin_memory=pin_memory,
     )
 
 

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 from torch.nn import functional as F
-from torchvision.ops import batched_nms
 
 from ..errors import WeightsError
 from ..layers.conv import Conv2d
 from ..layers.tracing import is_traced
 from . import boxes as box_ops
+from .operators import batched_nms
 
 
 class BoxHead(nn.Sequential):

@@ -12,7 +12,9 @@ from torch import nn
 from ..backbones.fpn import FPN
 from ..config import validate_config
 from ..config.loading import get_key
+from ..device import select_device
 from ..errors import ConfigError
+from ..layers.kernels import check_kernels, use_triton
 from .anchors import AnchorGenerator
 from .bottom_up import build_bottom_up, check_backbone
 from .box_head import BoxHead, BoxPredictor
@@ -90,10 +92,11 @@ def build_detector(cfg: CfgNode) -> nn.Module:
 @META_ARCHITECTURES.register(name="GeneralizedRCNN")
 def generalized_rcnn(cfg: CfgNode) -> GeneralizedRCNN:
     """A Faster or Mask R-CNN."""
+    check_kernels(cfg.MODEL.KERNELS, select_device(cfg.MODEL.DEVICE))
     backbone = build_backbone(cfg)
     rpn_features = _check_present(cfg, "RPN", backbone)
     roi_features = _check_present(cfg, "ROI_HEADS", backbone)
-    return GeneralizedRCNN(
+    model = GeneralizedRCNN(
         backbone=backbone,
         proposal_generator=_part(cfg, "MODEL.PROPOSAL_GENERATOR.NAME")(cfg, backbone, rpn_features),
         roi_heads=_part(cfg, "MODEL.ROI_HEADS.NAME")(cfg, backbone, roi_features),
@@ -102,6 +105,10 @@ def generalized_rcnn(cfg: CfgNode) -> GeneralizedRCNN:
         pixel_mean=cfg.MODEL.PIXEL_MEAN,
         pixel_std=cfg.MODEL.PIXEL_STD,
     )
+    if cfg.MODEL.KERNELS == "triton":
+        use_triton(model)
+        model.proposal_generator.triton = True
+    return model
 
 
 def _part(cfg: CfgNode, key: str) -> Callable[..., Any]:

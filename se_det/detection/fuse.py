@@ -56,14 +56,14 @@ def prepare_for_inference(model: nn.Module, *, precision: str = "float32") -> nn
             for name, child in parent.named_children():
                 if supports_winograd(child):
                     setattr(parent, name, WinogradConv2d(child))
-    _make_linear_channels_last(model.roi_heads.box_head)
+        _make_linear_channels_last(model.roi_heads.box_head)
     return model
 
 
 def _supports_dtype(dtype: torch.dtype, device: torch.device) -> bool:
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    return mkldnn.supports_bfloat16()
+    return device.type != "cpu" or mkldnn.supports_bfloat16()
 
 
 class _FlattenChannelsLast(nn.Module):
@@ -72,7 +72,8 @@ class _FlattenChannelsLast(nn.Module):
 
 
 def _make_linear_channels_last(head: BoxHead) -> None:
-    """RoIAlign's result lies channels last: let the first linear layer read it as it lies, not a copy put in order."""
+    """Our RoIAlign's result lies channels last (torchvision's on a GPU does not): let the first linear layer read it as
+    it lies, not a copy put in order."""
     first = next((layer for layer in head.children() if isinstance(layer, nn.Linear)), None)
     if first is None or not isinstance(getattr(head, "flatten", None), nn.Flatten):
         return

@@ -12,15 +12,17 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 import torch
 from pycocotools import mask as coco_mask
-from torchvision.ops import roi_align
+
+from .operators import roi_align
 
 # Bytes that the float masks of one chunk may take that is pasted whole.
 PASTE_BYTES = 128 * 2**20
 
 
 def crop_masks(
-    masks: Mapping[str, torch.Tensor], instances: torch.Tensor, boxes: torch.Tensor, size: int
-) -> torch.Tensor:
+    masks: Mapping[str, torch.Tensor], instances: torch.Tensor, boxes: torch.Tensor, size: int,
+    *, on_host: tuple[torch.Tensor, torch.Tensor] | None = None,
+) -> torch.Tensor:  # fmt: skip
     """What each box sees of its instance's mask.
 
     Polygons are shifted and scaled to the box and filled at `size` x `size` by pycocotools; bitmaps are sampled by
@@ -30,6 +32,7 @@ def crop_masks(
         masks: see the module.
         instances: (n,) int64, which instance each box shows.
         boxes: (n, 4).
+        on_host: the instances and the boxes on the host, where they are there already: nothing waits for the device.
 
     Returns:
         (n, size, size) bool, on the boxes' device.
@@ -37,14 +40,16 @@ def crop_masks(
     result = torch.zeros(len(boxes), size, size, dtype=torch.bool, device=boxes.device)
     if len(boxes) == 0:
         return result
+    instances, host_boxes = (instances.cpu(), boxes.cpu()) if on_host is None else on_host
     if len(masks["bitmaps"]):
-        at, row = _pairs(instances, masks["bitmap_owner"].to(boxes.device))
+        pairs = _pairs(instances, masks["bitmap_owner"].cpu())
+        at, row = (part.to(boxes.device, non_blocking=True) for part in pairs)
         rois = torch.cat([row[:, None].to(boxes.dtype), boxes[at]], 1)
-        bitmaps = masks["bitmaps"].to(boxes.device, boxes.dtype)[:, None]
+        bitmaps = masks["bitmaps"].to(boxes.device, non_blocking=True).to(boxes.dtype)[:, None]  # as bytes on their way
         result[at] = roi_align(bitmaps, rois, size, 1.0, 0, aligned=True)[:, 0] >= 0.5
     if len(masks["polygon_points"]):
-        drawn = _draw_polygons(masks, instances.cpu(), boxes.cpu().numpy(), size)
-        result |= torch.from_numpy(drawn).to(boxes.device)
+        drawn = _draw_polygons(masks, instances, host_boxes.numpy(), size)
+        result |= torch.from_numpy(drawn).to(boxes.device, non_blocking=True)
     return result
 
 

@@ -12,9 +12,9 @@ from collections.abc import Sequence
 
 import torch
 from torch.nn import functional as F
-from torchvision import ops
 
 from ..layers.tracing import is_traced
+from . import operators
 
 # Weights of a call are built for boxes whose windows round up to the same numbers of rows and columns.
 WINDOWS = (2, 3, 4, 6, 8, 12, 16, 24, 32)
@@ -34,7 +34,7 @@ def roi_align(x: torch.Tensor, rois: torch.Tensor, size: int, scale: float, samp
         (n, C, size, size).
     """
     if not has_fast_path(x):
-        return ops.roi_align(x, rois, size, scale, sampling_ratio, aligned=True)
+        return operators.roi_align(x, rois, size, scale, sampling_ratio, aligned=True)
     return pyramid_roi_align([x], rois, torch.zeros(len(rois), dtype=torch.long), size, [scale], sampling_ratio)
 
 

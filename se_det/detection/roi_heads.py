@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -12,7 +13,7 @@ from .box_head import BoxHead, BoxPredictor
 from .mask_head import MaskHead
 from .masks import crop_masks, instances_with_mask
 from .matching import match, sample, true_indices_first
-from .pooler import ROIPooler
+from .pooler import Levels, ROIPooler
 
 
 class StandardROIHeads(nn.Module):
@@ -62,8 +63,9 @@ class StandardROIHeads(nn.Module):
 
         Returns:
             for each image: `boxes` (s, 4), `classes` (s,) with K for background, `truth` (s, 4) the matched boxes,
-            `instances` (s,) the matched instances' numbers; all of them begin with the `positives` (a number) that are
-            not background.
+            `instances` (s,) the matched instances' numbers, `levels` (s,) the maps they are pooled from; all of them
+            begin with the `positives` (a number) that are not background. `host` has boxes, instances and levels on the
+            host: all that it has to know of them, asked for at once.
         """
         results, counts = [], []
         for boxes, instances in zip(proposals, truth):
@@ -86,10 +88,22 @@ class StandardROIHeads(nn.Module):
             )
             counts += [filled.sum(), (filled[0] & (classes[at[0]] < self.num_classes)).sum()]
             at = at[0][true_indices_first(filled[0])]
-            results.append({"boxes": boxes[at], "classes": classes[at], "truth": matched[at], "instances": index[at]})
-        numbers = iter(torch.stack(counts).tolist())  # one look at the device for all images
-        for row, (filled, positives) in enumerate(zip(numbers, numbers)):
-            results[row] = {name: value[:filled] for name, value in results[row].items()} | {"positives": positives}
+            boxes = boxes[at]
+            results.append({"boxes": boxes, "classes": classes[at], "truth": matched[at], "instances": index[at],
+                            "levels": self.box_pooler.levels(boxes)})  # fmt: skip
+        # One look at the device for all images, and for all that is asked of them later.
+        known = {name: torch.cat([r[name] for r in results]) for name in ("instances", "levels")}
+        numbers = torch.cat([torch.stack(counts), *known.values()]).cpu()
+        host_boxes = torch.cat([r["boxes"] for r in results]).cpu() if self.mask_head is not None else None
+        drawn = [len(r["boxes"]) for r in results]
+        numbers, instances, levels = numbers.split([len(counts), sum(drawn), sum(drawn)])
+        host = {"instances": instances.split(drawn), "levels": levels.split(drawn)}
+        if host_boxes is not None:
+            host["boxes"] = host_boxes.split(drawn)
+        for row, (filled, positives) in enumerate(numbers.view(-1, 2).tolist()):
+            results[row] = {name: value[:filled] for name, value in results[row].items()}
+            results[row]["positives"] = positives
+            results[row]["host"] = {name: parts[row][:filled] for name, parts in host.items()}
         return results
 
     def losses(
@@ -107,7 +121,7 @@ class StandardROIHeads(nn.Module):
         """
         sampled = self.sample_proposals(proposals, truth)
         boxes = [s["boxes"] for s in sampled]
-        scores, deltas = self._predict(maps, boxes)
+        scores, deltas = self._predict(maps, boxes, self._known_levels(maps, sampled))
         losses = self.box_predictor.losses(
             scores,
             deltas,
@@ -119,11 +133,24 @@ class StandardROIHeads(nn.Module):
             losses.update(self._mask_loss(maps, sampled, truth))
         return losses
 
+    def _known_levels(
+        self, maps: Sequence[torch.Tensor], sampled: Sequence[Mapping[str, Any]], chosen: Sequence[Any] | None = None
+    ) -> Levels | None:
+        """Of sampled boxes, or those of each image that are `chosen` (the device's index and the host's), where a
+        device counts them. Both heads' poolers read the same maps."""
+        if not self.box_pooler.asks_device(maps):
+            return None
+        pairs = [(s["levels"], s["host"]["levels"]) for s in sampled]
+        if chosen is not None:
+            pairs = [(one[at], other[there]) for (one, other), (at, there) in zip(pairs, chosen)]
+        counts = np.bincount(torch.cat([other for _, other in pairs]).numpy(), minlength=len(maps)).tolist()
+        return Levels(torch.cat([one for one, _ in pairs]), counts)
+
     def _predict(
-        self, maps: Sequence[torch.Tensor], boxes: Sequence[torch.Tensor]
+        self, maps: Sequence[torch.Tensor], boxes: Sequence[torch.Tensor], levels: Levels | None = None
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Scores and deltas of all boxes."""
-        features = self.box_head(_in_type_of(self.box_head, self.box_pooler(maps, boxes)))
+        features = self.box_head(_in_type_of(self.box_head, self.box_pooler(maps, boxes, levels)))
         return self.box_predictor(_in_type_of(self.box_predictor, features))
 
     def _mask_loss(
@@ -132,19 +159,26 @@ class StandardROIHeads(nn.Module):
         sampled: Sequence[Mapping[str, Any]],
         truth: Sequence[Mapping[str, torch.Tensor]],
     ) -> dict[str, torch.Tensor]:
-        boxes, classes, targets = [], [], []
-        side = 2 * self.mask_pooler.output_size
+        chosen = []  # of each image, as the device and the host index with
         for s, instances in zip(sampled, truth):
-            positives = s["positives"]
-            shown, of_class, instance = (s[key][:positives] for key in ("boxes", "classes", "instances"))
-            masked = instances_with_mask(instances["gt_masks"], len(instances["gt_classes"]))
+            at: Any = slice(s["positives"])
+            masked = instances_with_mask(instances["gt_masks"], len(instances["gt_classes"])).cpu()
             if not masked.all():  # a box without a mask has nothing to say of one
-                kept = masked.to(instance.device)[instance].nonzero()[:, 0]
-                shown, of_class, instance = shown[kept], of_class[kept], instance[kept]
-            boxes.append(shown)
-            classes.append(of_class)
-            targets.append(crop_masks(instances["gt_masks"], instance, shown, side))
-        return self.mask_head.loss(self.mask_pooler(maps, boxes), torch.cat(classes), torch.cat(targets))
+                at = masked[s["host"]["instances"][at]].nonzero()[:, 0]
+            chosen.append((at if isinstance(at, slice) else at.to(s["boxes"].device, non_blocking=True), at))
+        boxes, classes, instances = (
+            [s[key][at] for s, (at, _) in zip(sampled, chosen)] for key in ("boxes", "classes", "instances")
+        )
+        # Queued before polygons are drawn, so that a device has work meanwhile.
+        pooled = self.mask_pooler(maps, boxes, self._known_levels(maps, sampled, chosen))
+        side = 2 * self.mask_pooler.output_size
+        targets = [
+            crop_masks(
+                t["gt_masks"], of, shown, side, on_host=(s["host"]["instances"][there], s["host"]["boxes"][there])
+            )
+            for s, t, of, shown, (_, there) in zip(sampled, truth, instances, boxes, chosen)
+        ]
+        return self.mask_head.loss(pooled, torch.cat(classes), torch.cat(targets))
 
     def detect(
         self,

@@ -9,14 +9,15 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 from torch.nn import functional as F
-from torchvision.ops import batched_nms
 
 from ..errors import TrainingError, WeightsError
+from ..layers.kernels import triton_runs_on
 from ..layers.tracing import is_traced
 from ..layers.valid_area import ValidArea
 from . import boxes as box_ops
 from .anchors import AnchorGenerator
 from .matching import match, sample, true_indices_first
+from .operators import batched_nms
 from .rpn_head import RPNHead
 
 
@@ -51,7 +52,12 @@ class RPN(nn.Module):
         pre_nms_topk, post_nms_topk: (training, test): proposals of a level that enter NMS, of an image that leave it.
         nms_threshold: IoU.
         min_size: sides of proposals must exceed this many px.
+
+    Attributes:
+        triton: whether NMS of all images and levels is done at once by our Triton kernels.
     """
+
+    triton = False
 
     def __init__(
         self,
@@ -192,14 +198,20 @@ class RPN(nn.Module):
             sources.append(level_anchors[at])
             moves.append(level_deltas.gather(1, at[..., None].expand(-1, -1, 4)))
             levels.append(torch.full((at.shape[1],), level, device=at.device))
-        scores, levels = torch.cat(scores, 1), torch.cat(levels)
+        per_level, scores, levels = scores, torch.cat(scores, 1), torch.cat(levels)
         boxes = box_ops.decode(torch.cat(moves, 1), torch.cat(sources, 1), self.box_weights)
         # -inf marks what lies outside an image; NaN and +inf can only come from diverged weights.
         finite = torch.isfinite(boxes).all(2) & ~torch.isnan(scores) & (scores < torch.inf)
         clipped = torch.stack([box_ops.clip(boxes[row], *size) for row, size in enumerate(image_sizes)])
         kept = finite & torch.isfinite(scores) & box_ops.nonempty(clipped, self.min_size)
+        together = self.triton and triton_runs_on(scores.device) and not is_traced()
+        if together:
+            sizes = [best.shape[1] for best in per_level]
+            best, thinned = self._thin_together(clipped, scores, kept, sizes, post_topk)
         # One look at the device for all images.
-        all_finite, *counts = torch.cat([finite.all()[None], kept.sum(1)]).tolist()
+        numbers = [finite.all()[None], kept.sum(1), *([thinned] if together else [])]
+        all_finite, *counts = torch.cat(numbers).tolist()
+        counts, left = counts[: len(kept)], counts[len(kept) :]
         if self.training and not all_finite:
             raise TrainingError(
                 "The proposals are not finite: the training has diverged. Lower SOLVER.BASE_LR, warm up longer "
@@ -211,6 +223,8 @@ class RPN(nn.Module):
                 "overflow in this precision (TEST.PRECISION, SOLVER.AMP.DTYPE), or the training has diverged. Use "
                 "TEST.PRECISION float32, or an earlier checkpoint."
             )
+        if together:
+            return [(clipped[row][at[:n]], scores[row][at[:n]]) for row, (at, n) in enumerate(zip(best, left))]
         results = []
         for row, count in enumerate(counts):
             at = true_indices_first(kept[row])[:count]
@@ -218,6 +232,30 @@ class RPN(nn.Module):
             keep = batched_nms(image_boxes, image_scores, levels[at], self.nms_threshold)[:post_topk]
             results.append((image_boxes[keep], image_scores[keep]))
         return results
+
+    def _thin_together(
+        self, boxes: torch.Tensor, scores: torch.Tensor, kept: torch.Tensor, sizes: Sequence[int], post_topk: int
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """NMS within each level of all images, without waiting for the device.
+
+        Args:
+            boxes, scores, kept: (N, A, 4), (N, A) and (N, A), level after level, each with its best first.
+            sizes: of the levels.
+
+        Returns:
+            Positions (N, k), the best first, and how many of them each image has (N,).
+        """
+        from .triton_nms import nms_of_rows
+
+        longest = max(sizes)
+        rows = [F.pad(part, (0, 0, 0, longest - part.shape[1])) for part in boxes.split(list(sizes), 1)]
+        valid = [F.pad(part, (0, longest - part.shape[1])) for part in kept.split(list(sizes), 1)]
+        stays = nms_of_rows(torch.stack(rows, 1).flatten(0, 1), torch.stack(valid, 1).flatten(0, 1), self.nms_threshold)
+        stays = stays.view(len(boxes), len(sizes), longest)
+        stays = torch.cat([stays[:, level, :size] for level, size in enumerate(sizes)], 1)
+        ranked = torch.where(stays, scores, -torch.inf)
+        best = ranked.topk(min(post_topk, ranked.shape[1]), dim=1).indices
+        return best, stays.sum(1).clamp(max=post_topk)
 
 
 def _casts_not_kept(device_type: str, wanted: bool) -> AbstractContextManager:

@@ -9,6 +9,7 @@ addition are one affine of Z; and only Z and the result are kept. Equal to the p
 from __future__ import annotations
 
 from collections.abc import Sequence
+from types import ModuleType
 
 import torch
 from torch import nn
@@ -18,6 +19,7 @@ from torch.autograd.graph import saved_tensors_hooks
 
 from ..internals.aten import channel_moments, channel_sums, relu_backward
 from .gates import SE
+from .kernels import makes_passes
 from .valid_area import ValidArea
 
 
@@ -48,7 +50,8 @@ class _BatchNormSum(Function):
     @staticmethod
     def forward(ctx: FunctionCtx, norm: nn.BatchNorm2d, gate: SE, area: ValidArea | None, z: torch.Tensor,
                 shortcut: torch.Tensor, *parameters: torch.Tensor) -> torch.Tensor:  # fmt: skip
-        means, variances = _moments(z)
+        kernels = _kernels(gate, z)
+        means, variances = _moments_by_kernel(kernels, z) if kernels else _moments(z)
         mean = means.mean(0)
         variance = variances.mean(0) + (means - mean).square().mean(0)
         _update_running(norm, mean, variance, z.numel() // z.shape[1])
@@ -57,10 +60,13 @@ class _BatchNormSum(Function):
         # From the moments to one affine for each image and channel is a graph of its own, of a few small tensors.
         leaves = [leaf.detach().requires_grad_() for leaf in (means, variance, *grids)]
         # Whatever is to become of the outer graph's tensors, as under activation checkpointing, these stay.
-        with torch.enable_grad(), saved_tensors_hooks(_same, _same):
+        with torch.enable_grad(), saved_tensors_hooks(_without_graph, _same):
             affine = _affine(norm, gate, *leaves[:2], grids=leaves[2:], like=z)
         scale, shift = (part.detach().to(z.dtype) for part in affine)
-        out = torch.addcmul(shortcut, z, scale).add_(shift).relu_()
+        if kernels:
+            out = kernels.affine_relu(z, scale, shift, shortcut)
+        else:
+            out = torch.addcmul(shortcut, z, scale).add_(shift).relu_()
         ctx.save_for_backward(z, out, mean, scale)
         ctx.gate, ctx.area, ctx.affine, ctx.leaves, ctx.parameters = gate, area, affine, leaves, parameters
         return out
@@ -69,12 +75,16 @@ class _BatchNormSum(Function):
     @once_differentiable
     def backward(ctx: FunctionCtx, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         z, out, mean, scale = ctx.saved_tensors
-        grad = relu_backward(grad, out)
+        kernels = _kernels(ctx.gate, z)
+        if kernels:
+            grad, _, *sums = kernels.affine_relu_backward(grad, out, z, None)
+            sums = tuple(part[:, :, None, None] for part in sums)
+        else:
+            grad = relu_backward(grad, out)
+            sums = _sums(grad, z)
         wanted = [*ctx.leaves, *(p for p in ctx.parameters if p.requires_grad)]
         gradients = iter(
-            torch.autograd.grad(
-                ctx.affine, wanted, _sums(grad, z), retain_graph=True, allow_unused=True, materialize_grads=True
-            )
+            torch.autograd.grad(ctx.affine, wanted, sums, retain_graph=True, allow_unused=True, materialize_grads=True)
         )
         of_means, of_variance, *of_grids = (next(gradients) for _ in ctx.leaves)
         of_parameters = [next(gradients) if p.requires_grad else None for p in ctx.parameters]
@@ -88,6 +98,27 @@ class _BatchNormSum(Function):
             if of_grids:
                 grad_z += _squeeze_backward(ctx.gate, z, ctx.area, of_grids)
         return None, None, None, grad_z, grad, *of_parameters
+
+
+def _kernels(gate: SE, z: torch.Tensor) -> ModuleType | None:
+    """Our Triton kernels where `gate` has them used."""
+    if not makes_passes(gate, z):
+        return None
+    from . import triton_kernels
+
+    return triton_kernels
+
+
+def _moments_by_kernel(kernels: ModuleType, z: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """`_moments` of sums and sums of squares, in float32."""
+    cells = z.shape[-2] * z.shape[-1]
+    means, squares = (part / cells for part in kernels.cell_sums(z, z))
+    return means, (squares - means.square()).clamp_(min=0)
+
+
+def _without_graph(x: torch.Tensor) -> torch.Tensor:
+    """What an operator keeps of its own result must not hold the operator in turn: nobody would ever free the two."""
+    return x.detach()
 
 
 def _same(x: torch.Tensor) -> torch.Tensor:
@@ -117,15 +148,40 @@ def _moments(z: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Mean and biased variance over the cells of each image and channel, (N, C) each, in one pass."""
     if z.is_meta:  # the operation below has no form for tensors without values
         return tuple(z.new_empty(z.shape[:2], dtype=_accumulator(z)) for _ in range(2))
+    if z.device.type != "cpu":
+        return _moments_at_once(z)
     parts = [channel_moments(image) for image in z.split(1)]
     return torch.stack([mean for mean, _ in parts]), torch.stack([variance for _, variance in parts])
 
 
 def _sums(grad: torch.Tensor, z: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """sum(grad * z) and sum(grad) over the cells of each image and channel, (N, C, 1, 1) each."""
+    if z.device.type != "cpu":
+        return _sums_at_once(grad, z)
     parts = [channel_sums(g, image) for g, image in zip(grad.split(1), z.split(1))]
     of_scale, of_shift = (torch.stack(part)[:, :, None, None] for part in zip(*parts))
     return of_scale, of_shift
+
+
+def _moments_at_once(z: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """`_moments` in a few kernels, however many images: a GPU would wait for the host that asks for each."""
+    wide = _accumulator(z)
+    if z.dtype == wide:
+        variances, means = torch.var_mean(z, (2, 3), correction=0)
+        return means, variances
+    # In half precision var_mean would round what it returns. Sums of squares lose no digit that the values have.
+    cells = z.shape[-2] * z.shape[-1]
+    with torch.autocast(z.device.type, enabled=False):  # which would copy the maps for the norm
+        means = z.sum((2, 3), dtype=wide) / cells
+        squares = torch.linalg.vector_norm(z, dim=(2, 3), dtype=wide).square() / cells
+    return means, (squares - means.square()).clamp_(min=0)
+
+
+def _sums_at_once(grad: torch.Tensor, z: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """`_sums` in a few kernels; float16, whose products can leave its range, is multiplied in float32."""
+    wide = _accumulator(z)
+    products = grad.to(wide if grad.dtype == torch.float16 else grad.dtype) * z
+    return tuple(part.sum((2, 3), keepdim=True, dtype=wide) for part in (products, grad))
 
 
 def _accumulator(z: torch.Tensor) -> torch.dtype:

@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from ..internals.aten import pointwise_backward, relu_backward
 from .conv import Conv2d
 from .gates import SE
+from .kernels import makes_passes
 from .norms import affine_convolution, has_fixed_affine
 from .onednn import PackedConv2d
 from .valid_area import ValidArea
@@ -51,6 +52,10 @@ def folded_sum(
     grids = _convolved([grid.to(x.dtype) for grid in gate.squeeze(x, area)], weight, bias)
     factors = gate.scale(grids).to(x.dtype)
     shortcut = shortcut.to(x.dtype)
+    if makes_passes(gate, shortcut):
+        from .triton_kernels import scaled_sum
+
+        return scaled_sum(F.conv2d(x, weight, bias), factors, shortcut)
     if not torch.is_grad_enabled():
         return _sum(x, weight, bias, factors, shortcut, conv.packed_conv(x))
     return _FoldedSum.apply(x, weight, bias, factors, shortcut)
@@ -99,7 +104,7 @@ class _FoldedSum(Function):
     @staticmethod
     def forward(ctx: FunctionCtx, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, factors: torch.Tensor,
                 shortcut: torch.Tensor) -> torch.Tensor:  # fmt: skip
-        if x.shape[-2] * x.shape[-1] <= x.shape[1]:
+        if _keeps_u(x):
             u = F.conv2d(x, weight, bias)
             out = torch.addcmul(shortcut, u, factors).relu_()
         else:
@@ -116,6 +121,12 @@ class _FoldedSum(Function):
         wanted = ctx.needs_input_grad
         gradients = (*of_parts(grad, x, weight, bias, factors, u, wanted), grad)
         return tuple(gradient if need else None for gradient, need in zip(gradients, wanted))
+
+
+def _keeps_u(x: torch.Tensor) -> bool:
+    """Whether U is kept: where it is small; and of several images on a GPU, which a few small kernels for each image
+    would leave waiting for the host."""
+    return x.shape[-2] * x.shape[-1] <= x.shape[1] or (x.device.type != "cpu" and len(x) > 1)
 
 
 def _gradients_with_u(

@@ -11,6 +11,7 @@ from .batch_statistics import batch_norm_sum, has_batch_statistics
 from .conv import Conv2d
 from .folding import can_fold, folded_sum
 from .gates import SE
+from .kernels import makes_passes
 from .norms import FrozenBatchNorm2d
 from .tracing import is_traced
 from .valid_area import ValidArea
@@ -46,7 +47,12 @@ def gated_sum(
         u = conv.normalize(z, area)
     else:
         u = conv(x, area)
-    return F.relu_(torch.addcmul(shortcut, u, gate.scale(gate.squeeze(u, area)).to(u.dtype)))
+    factors = gate.scale(gate.squeeze(u, area)).to(u.dtype)
+    if makes_passes(gate, u):
+        from .triton_kernels import scaled_sum
+
+        return scaled_sum(u, factors, shortcut.to(u.dtype))
+    return F.relu_(torch.addcmul(shortcut, u, factors))
 
 
 def _cbam_sum(conv: Conv2d, gate: SE, x: torch.Tensor, shortcut: torch.Tensor, area: ValidArea | None) -> torch.Tensor:

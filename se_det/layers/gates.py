@@ -31,10 +31,12 @@ class Gate(nn.Module):
     Attributes:
         grids: cells a side of each grid that U is averaged over.
         one_factor: whether the gate is U times `scale(squeeze(U))`, so that what comes before can be folded into it.
+        triton: whether the passes over U are made by our Triton kernels, see `kernels.use_triton`.
     """
 
     grids: tuple[int, ...] = (1,)
     one_factor = True
+    triton = False
 
     def squeeze(self, u: torch.Tensor, area: ValidArea | None = None) -> list[torch.Tensor]:
         """The averages over each grid, (N, C, k, k) each; with `area`, over each image's own cells."""

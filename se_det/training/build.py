@@ -28,12 +28,16 @@ logger = logging.getLogger(__name__)
 def decide_device(cfg: CfgNode) -> tuple[torch.device, list[Decision]]:
     """The device of this process, see `select_device`, and what MODEL.DEVICE is by it."""
     device = select_device(cfg.MODEL.DEVICE)
-    decided = [Decision("MODEL.DEVICE", "cpu", "this machine", "there is no GPU")] if device.type == "cpu" else []
+    kind = cfg.MODEL.DEVICE.partition(":")[0]
+    reason = "there is no GPU" if kind in ("cuda", "cpu") else f"there is no {kind} device"
+    decided = [Decision("MODEL.DEVICE", "cpu", "this machine", reason)] if device.type == "cpu" else []
     return device, decided
 
 
 def set_backend_flags(cfg: CfgNode) -> None:
     """CUDNN_BENCHMARK and FLOAT32_PRECISION, which are settings of the whole process.
+
+    On a GPU float32 is TF32 unless FLOAT32_PRECISION says "highest". On a CPU nothing is set where it says nothing.
 
     Raises:
         ConfigError: an unknown precision.
@@ -43,8 +47,12 @@ def set_backend_flags(cfg: CfgNode) -> None:
             f"FLOAT32_PRECISION '{cfg.FLOAT32_PRECISION}' is unknown: leave it empty or use one of "
             f"{', '.join(PRECISIONS[1:])}."
         )
-    if cfg.FLOAT32_PRECISION:
-        torch.set_float32_matmul_precision(cfg.FLOAT32_PRECISION)
+    on_gpu = cfg.MODEL.DEVICE.startswith("cuda")
+    wanted = cfg.FLOAT32_PRECISION or ("high" if on_gpu else "")
+    if wanted:
+        torch.set_float32_matmul_precision(wanted)
+    if on_gpu:  # convolutions have a switch of their own
+        torch.backends.cudnn.allow_tf32 = wanted != "highest"
     torch.backends.cudnn.benchmark = cfg.CUDNN_BENCHMARK
 
 

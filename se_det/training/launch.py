@@ -19,6 +19,7 @@ import torch.multiprocessing as mp
 
 from .. import errors
 from ..allocator import keep_freed_memory
+from ..device import count_devices
 from ..errors import ConfigError, SeDetError, TrainingError
 from ..internals.group_store import is_first
 from ..plugins import load_plugins, plugin_files
@@ -27,6 +28,7 @@ from .torchrun import UNSET, TorchrunEnvironment, torchrun_environment, waiting_
 
 # The others wait this long while the first process evaluates.
 TIMEOUT = datetime.timedelta(hours=1)
+BACKENDS = {"cuda": "nccl", "xpu": "xccl"}  # of what gradients travel by
 
 logger = logging.getLogger(__name__)
 
@@ -62,7 +64,7 @@ def launch(
     if environment is not None:
         _run_under_torchrun(function, args, device, environment)
         return
-    present = torch.cuda.device_count() if device != "cpu" else 0
+    present = count_devices(device)
     if num_gpus and num_gpus > present:
         raise ConfigError(
             f"--num-gpus is {num_gpus}, and there {'is' if present == 1 else 'are'} {present or 'no'} "
@@ -205,7 +207,7 @@ def _child_main(
 
 def _run_under_torchrun(function: Callable, args: Sequence[Any], device: str, environment: TorchrunEnvironment) -> None:
     local_rank = environment.local_rank
-    present = torch.cuda.device_count() if device != "cpu" else 0
+    present = count_devices(device)
     if present and local_rank >= present:
         raise ConfigError(
             f"torchrun started {os.environ.get('LOCAL_WORLD_SIZE', 'more')} processes here, and there are {present} "
@@ -225,8 +227,9 @@ def _run_under_torchrun(function: Callable, args: Sequence[Any], device: str, en
 
 def _init_process_group(device: str, local_rank: int, **how: Any) -> None:
     """Enter the process group. Small objects travel by gloo, also where gradients travel by nccl."""
-    if device != "cpu" and torch.cuda.is_available():
-        torch.cuda.set_device(local_rank)
-        dist.init_process_group("cpu:gloo,cuda:nccl", timeout=TIMEOUT, **how)
+    kind = device.partition(":")[0]
+    if kind in BACKENDS and count_devices(device):
+        getattr(torch, kind).set_device(local_rank)
+        dist.init_process_group(f"cpu:gloo,{kind}:{BACKENDS[kind]}", timeout=TIMEOUT, **how)
     else:
         dist.init_process_group("gloo", timeout=TIMEOUT, **how)

@@ -21,7 +21,7 @@ from ..data.worker_loader import worker_death_as_error
 from ..detection.build import build_detector
 from ..detection.compilation import check_compiler, compile_backbone
 from ..detection.fuse import check_precision, prepare_for_inference
-from ..device import select_device
+from ..device import reads_pinned_memory, select_device
 from ..evaluation.best_f1 import as_metadata
 from ..evaluation.coco_eval import EvaluationResult
 from ..evaluation.evaluator import build_evaluators, evaluate
@@ -109,6 +109,7 @@ def _build_run(
         start=int(saved.state["iteration"]) if saved else 0,
         rank=comm.get_rank(),
         world_size=comm.get_world_size(),
+        pin_memory=reads_pinned_memory(facts.device),
         skipped=skipped,
     )
     precision = build.precision(cfg, facts.device)
@@ -219,7 +220,10 @@ class Evaluation:
             compile_backbone(model)
         results: Metrics = {}
         for name, (dataset, evaluator) in self._parts.items():
-            loader = build_test_loader(self._cfg, dataset, rank=comm.get_rank(), world_size=comm.get_world_size())
+            loader = build_test_loader(
+                self._cfg, dataset, rank=comm.get_rank(), world_size=comm.get_world_size(),
+                pin_memory=reads_pinned_memory(model.device),
+            )  # fmt: skip
             if self._stop is not None:
                 loader = self._stop.stoppable(loader)
             for task, values in evaluate(model, loader, evaluator, infer=model.detect).items():

@@ -8,7 +8,7 @@ import torch
 from pycocotools import mask as coco_mask
 from torch.nn import functional as F
 
-from se_det.detection import build_detector
+from se_det.detection import build_detector, pooler
 from se_det.detection.masks import _paste_full_size, crop_masks, instances_with_mask, paste_masks
 from se_det.detection.pooler import ROIPooler
 
@@ -101,3 +101,29 @@ def test_an_instance_without_a_mask_trains_its_box_alone(monkeypatch):
     assert torch.isfinite(sum(losses.values()))
     sample["instances"]["gt_masks"] = no_masks(96, 128)
     assert detector([sample])["loss_mask"] == 0 and len(seen[1][0]) == 0
+
+
+@pytest.mark.parametrize("lacking", [False, True])
+def test_losses_do_not_depend_on_who_counts_the_boxes_of_a_level(lacking, monkeypatch):
+    """A device's way, where all that the host must know of the samples is asked for at once, on this CPU."""
+    cfg = small_config(masks=True)
+    samples = [make_sample(96, 128, [[10, 20, 60, 70], [50, 5, 120, 90]], seed=s) for s in (0, 1)]
+    if lacking:  # an instance without a mask
+        samples[1]["instances"]["gt_masks"].update(no_masks(96, 128))
+        del samples[0]["instances"]["gt_masks"]["bitmaps"], samples[0]["instances"]["gt_masks"]["bitmap_owner"]
+        samples[0]["instances"]["gt_masks"].update(
+            bitmaps=no_masks(96, 128)["bitmaps"], bitmap_owner=no_masks(96, 128)["bitmap_owner"]
+        )
+    found = []
+    for asks in (False, True):
+        if asks:
+            monkeypatch.setattr(pooler, "has_fast_path", lambda x: False)
+        torch.manual_seed(0)
+        detector = build_detector(cfg).train()
+        torch.manual_seed(1)
+        losses = detector(samples)
+        sum(losses.values()).backward()
+        found.append({**losses, **{n: p.grad for n, p in detector.named_parameters() if p.grad is not None}})
+    assert found[0].keys() == found[1].keys()
+    for name, value in found[0].items():
+        torch.testing.assert_close(found[1][name], value, rtol=1e-4, atol=1e-5 * float(value.abs().max()))

@@ -1,11 +1,13 @@
 """The forms that the end of a residual block takes, against the papers' formula on the same weights, with gradients."""
 
 import copy
+import gc
 
 import pytest
 import torch
 from torch import nn
 
+from se_det.layers import batch_statistics, folding
 from se_det.layers import gated_sum as module
 from se_det.layers.conv import Conv2d
 from se_det.layers.gated_sum import gated_sum, plain_sum
@@ -151,3 +153,46 @@ def test_an_exporter_sees_the_formula(monkeypatch):
     layers = make("se", norm="FrozenBN", kernel=1)
     x = torch.zeros(1, 16, 4, 4).double()
     assert gated_sum(layers["conv"], layers["gate"], x, torch.zeros(1, 32, 4, 4).double()) == "plain"
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("fmt", [torch.contiguous_format, torch.channels_last], ids=["nchw", "nhwc"])
+def test_a_gpus_sums_of_all_images_at_once_are_those_of_each(fmt, dtype):
+    z = (torch.randn(3, 8, 9, 7) * 2 + 1).to(dtype).contiguous(memory_format=fmt)
+    grad = torch.randn(3, 8, 9, 7).to(dtype).contiguous(memory_format=fmt)
+    wide, tolerance = z.double(), {torch.bfloat16: 1e-2, torch.float64: 1e-12}.get(dtype, 1e-5)
+    for found, wanted in zip(batch_statistics._moments_at_once(z), batch_statistics._moments(z)):
+        assert found.dtype == wanted.dtype
+        torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(
+        batch_statistics._moments_at_once(z)[1].double(), wide.var((2, 3), correction=0), rtol=1e-5, atol=1e-5
+    )
+    of_scale, of_shift = batch_statistics._sums_at_once(grad, z)
+    exact = (grad.double() * wide).sum((2, 3), keepdim=True)
+    assert float((of_scale - exact).abs().max()) < tolerance * float((grad.double() * wide).abs().sum((2, 3)).max())
+    torch.testing.assert_close(of_shift.double(), grad.double().sum((2, 3), keepdim=True), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("gate", ["se", "sp_se"])
+def test_the_folded_form_may_keep_u_as_on_a_gpu(gate, monkeypatch):
+    monkeypatch.setattr(folding, "_keeps_u", lambda x: True)
+    ours = make(gate, norm="FrozenBN", kernel=1)
+    theirs = copy.deepcopy(ours)
+    x, shortcut, weights = (torch.randn(3, c, 9, 8).double() for c in (16, 32, 32))
+    result, gradients, _ = run(gated_sum, ours, x, shortcut, None, weights)
+    expected, wanted, _ = run(plain_sum, theirs, x, shortcut, None, weights)
+    assert torch.allclose(result, expected, rtol=1e-10, atol=1e-10)
+    close(gradients, wanted)
+
+
+@pytest.mark.parametrize("norm", ["BN", "FrozenBN"])
+def test_nothing_is_left_of_a_step(norm):
+    """Tensors that hold each other through the autograd graph are never freed."""
+    layers = make("sp_se", norm=norm, kernel=1)
+    x, shortcut = torch.randn(2, 16, 6, 6).double().requires_grad_(), torch.randn(2, 32, 6, 6).double()
+    alive = []
+    for _ in range(3):
+        gated_sum(layers["conv"], layers["gate"], x, shortcut.clone()).sum().backward()
+        gc.collect()
+        alive.append(sum(type(thing) in (torch.Tensor, nn.Parameter) for thing in gc.get_objects()))
+    assert alive[2] <= alive[1]
