@@ -92,8 +92,6 @@ def _plot_sizes(axes: Axes, sides: np.ndarray, anchors: Sequence[float]) -> None
     axes.bar(BINS[:-1], counts, np.diff(BINS), align="edge", edgecolor="white")
     axes.set(xlim=(BINS[0], BINS[-1]), ylim=(0, max(counts.max() * 1.06, 1)), axisbelow=True)
     axes.set_xlabel("boxes: square root of the area, px" + ("; dotted: anchors" if anchors else ""))
-    for side in anchors:
-        axes.axvline(side, color="black", linestyle=":", linewidth=1.2)
     axes.grid(axis="y", color="0.85")
     ticks = [1, 2, 4, 8, 16, 32, 64, 96, 128, 256, 512, 1024]
     axes.set_xticks(ticks, ticks)
@@ -104,6 +102,8 @@ def _plot_sizes(axes: Axes, sides: np.ndarray, anchors: Sequence[float]) -> None
         axes.text(middle, 1.02, text, ha="center", transform=axes.get_xaxis_transform())
         if low:
             axes.axvline(low, color="tab:red")
+    for side in anchors:
+        axes.axvline(side, color="black", linestyle=":", linewidth=1.4)
 
 
 def _plot_classes(axes: Axes, classes: Sequence[tuple[str, int]], others: int) -> None:

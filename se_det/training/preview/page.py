@@ -37,7 +37,6 @@ def preview_page(preview: Preview) -> str:
         *_split(preview),
         *_samples(preview),
         *_sizes(preview),
-        *_shapes(preview),
         *_classes(preview),
         *_recipe(preview),
         f"<details><summary>Config</summary><pre>{escape(dump_config(preview.cfg))}</pre></details>",
@@ -156,6 +155,8 @@ def _sizes(preview: Preview) -> list[str]:
             SIZE_EDGES, counts, x="square root of the area, px", y="objects", logarithmic=True,
             marks={f"anchors of {level.name}": level.sizes for level in preview.levels},
         ),
+        _ratio_chart(preview),
+        _number_chart(preview),
         "</div>",
     ]  # fmt: skip
     rows = [
@@ -183,25 +184,20 @@ def _sizes(preview: Preview) -> list[str]:
     return parts
 
 
-def _shapes(preview: Preview) -> list[str]:
-    boxes = preview.boxes
-    ratios = boxes[:, 1] / np.maximum(boxes[:, 0], 1e-6)
+def _ratio_chart(preview: Preview) -> str:
+    ratios = preview.boxes[:, 1] / np.maximum(preview.boxes[:, 0], 1e-6)
     counts = np.histogram(np.clip(ratios, RATIO_EDGES[0], RATIO_EDGES[-1] * 0.999), RATIO_EDGES)[0].tolist()
-    anchors = sorted({ratio for level in preview.levels for ratio in level.ratios})
+    marks = {"anchors": sorted({ratio for level in preview.levels for ratio in level.ratios})}
+    return bar_chart(RATIO_EDGES, counts, x="height over width", y="objects", logarithmic=True, marks=marks)
+
+
+def _number_chart(preview: Preview) -> str:
     per_image = np.concatenate([p.objects.per_image for p in preview.parts if p.use == "trained on"])
     most = int(per_image.max(initial=1))
     width = max(1, math.ceil((most + 1) / MOST_BARS))
     edges = np.arange(0, most + 1 + width, width) - 0.5
-    bars = np.histogram(per_image, edges)[0].tolist()
-    return [
-        "<h2>Shapes and numbers</h2>",
-        "<div class='charts'>",
-        bar_chart(
-            RATIO_EDGES, counts, x="height over width", y="objects", logarithmic=True, marks={"anchors": anchors}
-        ),
-        bar_chart(edges.tolist(), bars, x="objects in an image", y="images"),
-        "</div>",
-    ]
+    counts = np.histogram(per_image, edges)[0].tolist()
+    return bar_chart(edges.tolist(), counts, x="objects in an image", y="images")
 
 
 def _classes(preview: Preview) -> list[str]:
