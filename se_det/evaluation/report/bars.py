@@ -57,10 +57,11 @@ def bar_chart(
             )
     below = [2.0**k for k in range(math.ceil(low), math.floor(high) + 1)] if logarithmic else ticks(low, high)
     for tick in below:
-        anchor = "middle" if across(tick) < WIDTH - RIGHT - 15 else "end"
-        parts.append(
-            f"<text x='{across(tick):.1f}' y='{HEIGHT - BOTTOM + 16}' text-anchor='{anchor}'>{number_text(tick)}</text>"
-        )
+        if across(tick) < WIDTH - RIGHT:  # beyond, there is no room for the whole number
+            parts.append(
+                f"<text x='{across(tick):.1f}' y='{HEIGHT - BOTTOM + 16}' text-anchor='middle'>{number_text(tick)}"
+                "</text>"
+            )
     parts.append(f"<text x='{(WIDTH + LEFT) / 2}' y='{HEIGHT - 6}' text-anchor='middle'>{escape(x)}</text>")
     middle = (HEIGHT - BOTTOM + TOP) / 2
     parts.append(f"<text transform='translate(13,{middle}) rotate(-90)' text-anchor='middle'>{escape(y)}</text>")

@@ -11,6 +11,7 @@ import numpy as np
 
 from ... import __version__
 from ...config.resolution import decided_by, dump_config, show
+from ...data.coco_json import shorten
 from ...evaluation.report.bars import bar_chart
 from ...evaluation.report.page import document
 from ...evaluation.report.pictures import data_uri
@@ -213,7 +214,7 @@ def _classes(preview: Preview) -> list[str]:
     without = [name for name, count in zip(names, columns[0]) if not count]
     parts = ["<h2>Classes</h2>", table(head, zip(names, *columns))]
     if without:
-        listed = ", ".join(without[:20]) + (", ..." if len(without) > 20 else "")
+        listed = ", ".join(shorten(name) for name in without[:20]) + (", ..." if len(without) > 20 else "")
         parts.append(f"<p>{len(without)} classes have no object to learn from: {escape(listed)}.</p>")
     return parts
 

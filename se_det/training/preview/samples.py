@@ -52,7 +52,7 @@ class Shown:
         scale = np.array([size[0] / width, size[1] / height])
         instances = {"pred_boxes": self.boxes * np.tile(scale, 2), "pred_classes": self.classes}
         if self.masks is not None and len(self.boxes):
-            instances["pred_masks"] = _drawn_masks(self.masks, len(self.boxes), size, scale)
+            instances["pred_masks"] = drawn_masks(self.masks, len(self.boxes), size, scale)
         return draw_detections(shown, instances, class_names, score_threshold=0)
 
 
@@ -110,7 +110,7 @@ def _shown(sample: dict[str, Any], step: int, format: str) -> Shown:
     )
 
 
-def _drawn_masks(masks: dict[str, np.ndarray], count: int, size: tuple[int, int], scale: np.ndarray) -> np.ndarray:
+def drawn_masks(masks: dict[str, np.ndarray], count: int, size: tuple[int, int], scale: np.ndarray) -> np.ndarray:
     """uint8 (count, height, width): each instance's mask in an image of `size` (width, height)."""
     drawn = np.zeros((count, size[1], size[0]), np.uint8)
     ends = np.cumsum(masks["polygon_points"])
