@@ -11,6 +11,7 @@ from typing import Any
 import cv2
 import numpy as np
 from fvcore.common.config import CfgNode
+from pycocotools import mask as coco_mask
 
 from ...data.coco import CocoDataset
 from ...data.loader import build_train_loader, images_trained_on
@@ -115,8 +116,9 @@ def drawn_masks(masks: dict[str, np.ndarray], count: int, size: tuple[int, int],
     drawn = np.zeros((count, size[1], size[0]), np.uint8)
     ends = np.cumsum(masks["polygon_points"])
     for owner, points, end in zip(masks["polygon_owner"], masks["polygon_points"], ends):
-        outline = np.rint(masks["polygons"][end - points : end] * scale - 0.5).astype(np.int32)
-        cv2.fillPoly(drawn[owner], [outline], 1)
+        outline = masks["polygons"][end - points : end] * scale
+        (rle,) = coco_mask.frPyObjects([outline.reshape(-1).tolist()], size[1], size[0])  # as the loss draws them
+        drawn[owner] |= coco_mask.decode(rle)
     for owner, bitmap in zip(masks["bitmap_owner"], masks["bitmaps"]):
         drawn[owner] |= cv2.resize(bitmap, size, interpolation=cv2.INTER_NEAREST)
     return drawn
