@@ -60,13 +60,16 @@ def plot_lines(
     return _png(figure)
 
 
-def plot_histograms(sides: np.ndarray, classes: Sequence[tuple[str, int]], *, title: str) -> bytes:
+def plot_histograms(
+    sides: np.ndarray, classes: Sequence[tuple[str, int]], *, title: str, anchors: Sequence[float] = ()
+) -> bytes:
     """Plot box sizes (on a logarithmic scale) above a bar for each class, the most frequent first.
 
     Args:
         sides: square roots of box areas, px.
         classes: (name, annotations); of more than 100 the first 100 are drawn, and the number of others is given.
         title: written on top.
+        anchors: square roots of their areas, px, drawn as dotted lines.
 
     Returns:
         A PNG, 960 px wide.
@@ -77,18 +80,18 @@ def plot_histograms(sides: np.ndarray, classes: Sequence[tuple[str, int]], *, ti
     above, below = figure.subplots(2, height_ratios=heights)
     (title,), fonts = _drawable([title if len(title) < 110 else f"…{title[-109:]}"])
     figure.suptitle(title, fontsize=11, **fonts)
-    _plot_sizes(above, sides)
+    _plot_sizes(above, sides, anchors)
     _plot_classes(below, shown, len(classes) - len(shown))
     return _png(figure)
 
 
-def _plot_sizes(axes: Axes, sides: np.ndarray) -> None:
+def _plot_sizes(axes: Axes, sides: np.ndarray, anchors: Sequence[float]) -> None:
     # Below 1 px and above the largest edge belong to the outer bars.
     counts, _ = np.histogram(np.clip(sides, BINS[0], BINS[-1] * 0.999), BINS)
     axes.set_xscale("log", base=2)
     axes.bar(BINS[:-1], counts, np.diff(BINS), align="edge", edgecolor="white")
     axes.set(xlim=(BINS[0], BINS[-1]), ylim=(0, max(counts.max() * 1.06, 1)), axisbelow=True)
-    axes.set_xlabel("boxes: square root of the area, px")
+    axes.set_xlabel("boxes: square root of the area, px" + ("; dotted: anchors" if anchors else ""))
     axes.grid(axis="y", color="0.85")
     ticks = [1, 2, 4, 8, 16, 32, 64, 96, 128, 256, 512, 1024]
     axes.set_xticks(ticks, ticks)
@@ -99,6 +102,8 @@ def _plot_sizes(axes: Axes, sides: np.ndarray) -> None:
         axes.text(middle, 1.02, text, ha="center", transform=axes.get_xaxis_transform())
         if low:
             axes.axvline(low, color="tab:red")
+    for side in anchors:
+        axes.axvline(side, color="black", linestyle=":", linewidth=1.4)
 
 
 def _plot_classes(axes: Axes, classes: Sequence[tuple[str, int]], others: int) -> None:

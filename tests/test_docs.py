@@ -33,7 +33,7 @@ from .doc_house import build_house
 from .documents import LANGUAGES, PAGES, ROOT, Block, Command, blocks, commands, name_of
 
 SCRIPTS = {
-    "train_net": "train", "predict": "predict", "pretrain": "pretrain", "import_data": "import",
+    "train_net": "train", "predict": "predict", "pretrain": "pretrain", "import_data": "import", "preview": "preview",
     "check_data": "check-data", "analyze_model": "analyze-model", "convert_weights": "convert-weights",
     "export_model": "export", "benchmark": "benchmark", "doctor": "doctor",
 }  # fmt: skip

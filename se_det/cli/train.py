@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,12 +14,7 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's arguments."""
-    parser.add_argument("--config-file", metavar="F", help="a YAML config, or the name of a shipped one")
-    parser.add_argument("--model", metavar="M", help="without --config-file: a model, such as rg_se_resnet50")
-    parser.add_argument("--task", choices=("boxes", "masks"), help="without --config-file; default: what DATA has")
-    parser.add_argument("--minutes", type=float, metavar="N", help="without --config-file: how long it may take")
-    parser.add_argument("--epochs", type=float, metavar="N", help="without --config-file: passes over the images")
-    parser.add_argument("--output", metavar="DIR", help="the output folder (OUTPUT_DIR)")
+    add_config_arguments(parser)
     parser.add_argument("--engine", choices=("builtin", "detectron2"), default="builtin", help="default: builtin")
     parser.add_argument("--num-gpus", type=int, metavar="N", help="GPUs on this machine; default: 1 if there is one")
     parser.add_argument("--num-machines", type=int, default=1, metavar="M")
@@ -35,6 +30,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--train-images", metavar="D", help="folder of their images")
     parser.add_argument("--val-json", metavar="J", help="COCO annotations to evaluate on")
     parser.add_argument("--val-images", metavar="D", help="folder of their images")
+
+
+def add_config_arguments(parser: argparse.ArgumentParser) -> None:
+    """What says what is trained: a data set with a goal, or a config; keys; the output folder."""
+    parser.add_argument("--config-file", metavar="F", help="a YAML config, or the name of a shipped one")
+    parser.add_argument("--model", metavar="M", help="without --config-file: a model, such as rg_se_resnet50")
+    parser.add_argument("--task", choices=("boxes", "masks"), help="without --config-file; default: what DATA has")
+    parser.add_argument("--minutes", type=float, metavar="N", help="without --config-file: how long it may take")
+    parser.add_argument("--epochs", type=float, metavar="N", help="without --config-file: passes over the images")
+    parser.add_argument("--output", metavar="DIR", help="the output folder (OUTPUT_DIR)")
     parser.add_argument(
         "words",
         nargs="*",
@@ -49,9 +54,7 @@ def run(args: argparse.Namespace) -> int:
     from ..errors import ConfigError
     from ..training.launch import launch
 
-    data, overrides = _split_words(args.words)
-    if args.output is not None:
-        overrides += ["OUTPUT_DIR", args.output]
+    data, overrides = data_and_keys(args)
     if args.num_gpus == 0:
         overrides += ["MODEL.DEVICE", "cpu"]
     for flag in ("train_json", "train_images", "val_json", "val_images"):
@@ -80,6 +83,12 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
+def data_and_keys(args: argparse.Namespace) -> tuple[str | None, list[str]]:
+    """The data set, if one is named, and the overrides, the output folder among them."""
+    data, overrides = _split_words(args.words)
+    return data, overrides if args.output is None else [*overrides, "OUTPUT_DIR", args.output]
+
+
 def _split_words(words: Sequence[str]) -> tuple[str | None, list[str]]:
     """Split the words into the data set (the first, if it exists or is not a config key) and the overrides."""
     from ..config.overrides import is_assignment, is_key, parse_overrides
@@ -96,9 +105,7 @@ def _config(args: argparse.Namespace, data: str | None, overrides: list[str]) ->
 
     given = dict(zip(overrides[::2], overrides[1::2]))
     if args.config_file:
-        for option in ("model", "task", "minutes", "epochs"):
-            if getattr(args, option) is not None:
-                raise ConfigError(f"--{option} is for training without a config: drop it, or --config-file.")
+        check_no_goal(args)
         cfg = load_config(args.config_file, overrides, defaults=_defaults(args.engine))
         if data is not None:
             from ..training.own_data import open_own_data
@@ -117,7 +124,7 @@ def _config(args: argparse.Namespace, data: str | None, overrides: list[str]) ->
         raise ConfigError(
             "There is nothing to train on: name a data set (se-det train DATA), or give a config with --config-file F."
         )
-    output = given.get("OUTPUT_DIR", f"output/{Path(data).resolve().stem}")
+    output = output_of(data, given)
     if args.resume:
         place = Path(output) / "config.yaml"
         if not place.is_file():
@@ -136,6 +143,24 @@ def _config(args: argparse.Namespace, data: str | None, overrides: list[str]) ->
         epochs=args.epochs,
         device=given.get("MODEL.DEVICE"),
     )
+
+
+def check_no_goal(args: argparse.Namespace) -> None:
+    """Refuse what a recipe would take, beside --config-file.
+
+    Raises:
+        ConfigError: naming the option.
+    """
+    from ..errors import ConfigError
+
+    for option in ("model", "task", "minutes", "epochs"):
+        if getattr(args, option) is not None:
+            raise ConfigError(f"--{option} is for training without a config: drop it, or --config-file.")
+
+
+def output_of(data: str, given: Mapping[str, str]) -> str:
+    """The output folder of a training on `data` without --config-file."""
+    return given.get("OUTPUT_DIR", f"output/{Path(data).resolve().stem}")
 
 
 def _defaults(engine: str) -> CfgNode:

@@ -72,9 +72,7 @@ def train_loader(
         raise DataError("There is no data set to train on: name one in DATASETS.TRAIN, or give DATASETS.TRAIN_JSON.")
     for other in datasets[1:]:
         compare_categories(datasets[0], other)
-    used = [dataset.drop_empty() if filter_empty else dataset for dataset in datasets]
-    if subset_ratio != 1:
-        used = random_subset(used, ratio=subset_ratio, seed=seed)
+    used = _trained_on(datasets, filter_empty=filter_empty, subset_ratio=subset_ratio, seed=seed)
     if masks:
         _check_masks(used)
     sizes = np.concatenate([dataset.sizes.numpy() for dataset in used])
@@ -91,6 +89,20 @@ def train_loader(
         pin_memory=pin_memory,
         skipped=skipped,
     )
+
+
+def _trained_on(
+    datasets: Sequence[CocoDataset], *, filter_empty: bool, subset_ratio: float, seed: int
+) -> list[CocoDataset]:
+    used = [dataset.drop_empty() if filter_empty else dataset for dataset in datasets]
+    return used if subset_ratio == 1 else random_subset(used, ratio=subset_ratio, seed=seed)
+
+
+def images_trained_on(cfg: CfgNode, datasets: Sequence[CocoDataset], *, seed: int) -> list[CocoDataset]:
+    """The images that `build_train_loader` draws from, whose indices count through these sets one after another."""
+    ratio = sampling(cfg).get("subset_ratio", 1.0)
+    filter_empty = cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS
+    return _trained_on(datasets, filter_empty=filter_empty, subset_ratio=ratio, seed=seed)
 
 
 def test_loader(

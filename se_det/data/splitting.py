@@ -27,11 +27,13 @@ logger = logging.getLogger(__name__)
 class Split:
     """The two COCO files of a split, and what there is to say of it."""
 
+    source: Path  # what was split
     train: Path
     val: Path
     train_images: int
     val_images: int
     grouped: int  # images that are a near-duplicate of an earlier one
+    alike: tuple[tuple[str, ...], ...] = ()  # the files of each group of near-duplicates
     warning: str = ""
 
 
@@ -75,11 +77,13 @@ def make_split(json_path: Path, images_folder: Path, folder: Path, *, share: flo
     for name, chosen in (("val", held_out), ("train", ~held_out)):
         _write(folder / f"{name}.json", tree, [image for image, kept in zip(images, chosen) if kept])
     return Split(
+        source=Path(json_path),
         train=folder / "train.json",
         val=folder / "val.json",
         train_images=int((~held_out).sum()),
         val_images=int(held_out.sum()),
         grouped=int((groups != np.arange(count)).sum()),
+        alike=_groups_of_several(groups, dataset.file_names),
         warning=warning,
     )
 
@@ -128,6 +132,11 @@ def choose_held_out(groups: np.ndarray, counts: np.ndarray, names: Sequence[str]
             held = (table[side == 1, -1]).sum()
             place(group, int(lacks[1] > lacks[0] and not alone and held + size <= capacity))
     return side[member] == 1
+
+
+def _groups_of_several(groups: np.ndarray, names: Sequence[str]) -> tuple[tuple[str, ...], ...]:
+    first, sizes = np.unique(groups, return_counts=True)
+    return tuple(tuple(names[at] for at in np.flatnonzero(groups == group)) for group in first[sizes > 1])
 
 
 def _counts(dataset: CocoDataset) -> np.ndarray:

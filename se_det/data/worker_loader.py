@@ -71,6 +71,19 @@ class Loader:
         finally:
             del loader  # its workers end now, not when an error's traceback is let go of
 
+    def keys(self) -> Iterator[Sequence[Any]]:
+        """The keys of each list, of which nothing is loaded."""
+        return self._batches()
+
+    def load(self, keys: Sequence[Any]) -> Any:
+        """What these keys give, loaded in this process.
+
+        Raises:
+            DataError: as while iterating.
+        """
+        samples = _ErrorsAsValues(self._samples)
+        return self._received(_Collate(self._collate)([samples[key] for key in keys]))
+
     def _received(self, batch: _Loaded | _Failure) -> Any:
         if isinstance(batch, _Failure):
             raise DataError(batch.sentence)

@@ -95,12 +95,17 @@ def check_folder(folder: str | os.PathLike, *, resume: bool = False, overwrite: 
             )
         return
     if not overwrite:
-        found = next(_run_files(folder), None)
+        found = find_run(folder)
         if found is not None:
             raise CheckpointError(
                 f"OUTPUT_DIR {folder} holds another run ({found.name}): continue it with --resume, replace it with "
                 "--overwrite, or name another folder."
             )
+
+
+def find_run(folder: Path) -> Path | None:
+    """A file that a run wrote into `folder`, or None where it holds none."""
+    return next(_run_files(folder), None)
 
 
 def make_folder(folder: Path) -> None:

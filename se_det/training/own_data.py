@@ -15,7 +15,7 @@ from ..config.loading import find_config, load_config, merge_overrides
 from ..config.resolution import Decision, Resolution
 from ..data.coco import read_coco
 from ..data.formats import OpenedData, OpenedSplit, open_data
-from ..data.splitting import make_split
+from ..data.splitting import Split, make_split
 from ..device import select_device
 from ..errors import ConfigError, DataError, suggestion
 from ..weights import config_of_checkpoint
@@ -33,10 +33,17 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class OwnData:
-    """The two COCO files of a training on somebody's own data, each with its folder of images."""
+    """The two COCO files of a training on somebody's own data, each with its folder of images.
+
+    Attributes:
+        opened: all that was read.
+        made: the split that was made, where there was none.
+    """
 
     train: tuple[Path, Path]
     val: tuple[Path, Path]
+    opened: OpenedData
+    made: Split | None = None
 
     def overrides(self) -> list[str]:
         """As `[key, value, ...]`."""
@@ -66,7 +73,7 @@ def open_own_data(source: str | Path, output: str | Path) -> OwnData:
         )
     val = validation_split(data)
     if val is not None:
-        return OwnData((train.json_path, train.images_folder), (val.json_path, val.images_folder))
+        return OwnData((train.json_path, train.images_folder), (val.json_path, val.images_folder), data)
     split = make_split(train.json_path, train.images_folder, Path(output) / SPLIT)
     logger.info(
         "%s has no validation split, so %d of its %d images are held out (%d are near-duplicates of another, and on "
@@ -74,7 +81,7 @@ def open_own_data(source: str | Path, output: str | Path) -> OwnData:
     )  # fmt: skip
     if split.warning:
         logger.warning("%s: %s. Give a validation split to measure that.", source, split.warning)
-    return OwnData((split.train, train.images_folder), (split.val, train.images_folder))
+    return OwnData((split.train, train.images_folder), (split.val, train.images_folder), data, split)
 
 
 def validation_split(data: OpenedData) -> OpenedSplit | None:
@@ -92,6 +99,7 @@ def recipe_config(
     minutes: float | None = None,
     epochs: float | None = None,
     device: str | None = None,
+    own: OwnData | None = None,
 ) -> CfgNode:
     """The config of a training on `source`, decided by the facts of data, machine and goal.
 
@@ -103,6 +111,7 @@ def recipe_config(
         task: one of `TASKS`; None: masks if more than half of the objects have one, else boxes.
         minutes, epochs: how long; at most one of them.
         device: as MODEL.DEVICE; None takes a GPU where there is one.
+        own: `source` as `open_own_data` opened it; None opens it.
 
     Raises:
         SeDetError: data, model or goal cannot be used.
@@ -110,7 +119,7 @@ def recipe_config(
     _check_goal(task, minutes, epochs)
     chosen = select_device(device or "cuda")
     name, of_model = _model(model, chosen.type)
-    own = open_own_data(source, output)
+    own = own or open_own_data(source, output)
     train, val = read_coco(*own.train), read_coco(*own.val)
     cfg = load_config(name, [*of_model, *own.overrides(), "OUTPUT_DIR", str(output), *overrides])
     data = measure_data(train, val)

@@ -28,6 +28,7 @@ from .image_entries import odd_ids
 from .image_files import largest_deep_value
 from .masks import polygon_rows
 from .report import Report
+from .sources import with_sources
 
 ANNOTATIONS, IMAGES, CHANGES = "annotations.json", "images", "changes.json"
 
@@ -47,18 +48,17 @@ BACK = {
 Change = dict[str, Any]
 
 
-def check_output(out: Path, json_path: Path, images_folder: Path) -> None:
-    """Refuse a folder for the copy that is, holds or lies in the input, or has something in it.
+def check_output(out: Path, *inputs: Path) -> None:
+    """Refuse a folder for the copy that is, holds or lies in one of the input's files and folders, or has something in
+    it.
 
     Raises:
         DataError: naming both.
     """
     target = os.path.realpath(out)
-    folder, file = os.path.realpath(images_folder), os.path.realpath(json_path)
-    if is_within(target, folder) or is_within(folder, target) or is_within(file, target):
-        raise DataError(
-            f"--fix {out} and the input ({json_path}, {images_folder}) lie in one another: give a folder apart from it."
-        )
+    if any(is_within(target, path) or is_within(path, target) for path in map(os.path.realpath, inputs)):
+        listed = ", ".join(map(str, inputs))
+        raise DataError(f"--fix {out} and the input ({listed}) lie in one another: give a folder apart from it.")
     if os.path.lexists(target) and not (os.path.isdir(target) and not os.listdir(target)):
         raise DataError(f"--fix {out} is not an empty folder: nothing is written over. Give a new one.")
 
@@ -123,7 +123,7 @@ def write_cleaned(report: Report, out: Path, *, uncrowd: bool = False) -> Cleane
         "categories": _categories(report, changes),
     }
     atomic_write(out / ANNOTATIONS, lambda file: _write(file, head, kept()))
-    write_json(out / CHANGES, changes, indent=1)
+    write_json(out / CHANGES, with_sources(changes, report), indent=1)
     totals = len(report.document.images), len(report.document.annotations)
     had_masks = sum(PACKED in a or bool(a.get("segmentation")) for a in report.document.annotations)
     return Cleaned((len(kept_images), totals[0]), (count, totals[1]), (masks, had_masks), changes)
@@ -132,16 +132,16 @@ def write_cleaned(report: Report, out: Path, *, uncrowd: bool = False) -> Cleane
 def _check_mendable(report: Report) -> None:
     document, findings = report.document, report.findings
     if not document.images or not document.categories:
-        raise DataError(f"{report.json_path} has no images or no categories: there is nothing that --fix could clean.")
+        raise DataError(f"{report.title} has no images or no categories: there is nothing that --fix could clean.")
     names = [document.categories[finding.at].get("name") for finding in findings.of_kinds("category-id-twice")]
     if names:
         raise DataError(
-            f"{report.json_path}: category ids stand for several categories (one of them {names[0]!a}), and which one "
+            f"{report.title}: category ids stand for several categories (one of them {names[0]!a}), and which one "
             "an annotation means cannot be known. Correct 'categories' by hand, then give --fix again."
         )
     if any(type(i) is not int or abs(i) >= 2**63 for i in (entry.get("id") for entry in document.categories)):
         raise DataError(
-            f"{report.json_path}: a category has no id that is a whole number below 2^63. Correct it by hand first."
+            f"{report.title}: a category has no id that is a whole number below 2^63. Correct it by hand first."
         )
 
 

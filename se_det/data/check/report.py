@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,9 @@ class Report:
     Attributes:
         pictures: what each image file turned out to be; empty when none was decoded.
         expected_area: float64 (n,) px^2 of each annotation's mask, or box; nan where unknown.
+        title: what sentences call the data set.
+        sources: where the annotations of each image stand in the files that the JSON was made of; none where it is
+            the user's own.
     """
 
     json_path: Path
@@ -41,6 +45,34 @@ class Report:
     conventions: Conventions
     expected_area: np.ndarray
     pictures: list[Picture | None] = field(default_factory=list)
+    title: str = ""
+    sources: Sequence[str] = ()
+
+    def source_of(self, finding: Finding) -> str | None:
+        """Where in the user's files a finding is; None where it is in the JSON, or of no image."""
+        at = self._image_of(finding)
+        return self.sources[at] if self.sources and at is not None else None
+
+    def sentence(self, finding: Finding) -> str:
+        """The place of a finding, and what is wrong there. A JSON that was made of other files is not spoken of."""
+        source = self.source_of(finding)
+        if source is None:
+            return finding.sentence()
+        name = self.images.names[self._image_of(finding)]
+        image = "" if name is None or source.endswith(name) else f" ({name!a})"
+        box = f"object at {self._box_of(finding.at)}: " if finding.part == "annotations" else ""
+        return f"{source}{image}: {box}{finding.detail}"
+
+    def _image_of(self, finding: Finding) -> int | None:
+        """The position of the image that a finding is of."""
+        if finding.part == "annotations" and finding.at >= 0:
+            owner = int(self.annotations.owner[finding.at])
+            return owner if owner >= 0 else None
+        return finding.at if finding.part == "images" and finding.at >= 0 else None
+
+    def _box_of(self, at: int) -> str:
+        x, y, width, height = self.annotations.xywh[at]
+        return f"[{x:.6g}, {y:.6g}, {x + width:.6g}, {y + height:.6g}]"
 
     @property
     def errors(self) -> int:
@@ -62,6 +94,7 @@ class Report:
         """The report for machines: every finding with its kind, severity, place and detail."""
         return {
             "json": str(self.json_path),
+            "title": self.title,
             "images_folder": str(self.images_folder),
             "images": len(self.images.ids),
             "images_decoded": sum(p is not None and p.fault is None for p in self.pictures),
@@ -69,7 +102,7 @@ class Report:
             "crowds": int(self.annotations.crowd.sum()),
             "categories": [{"name": name, "annotations": count} for name, count in self.classes],
             "counts": {severity: self.findings.counts(severity) for severity in SEVERITIES},
-            "findings": [_entry(finding) for finding in self.findings],
+            "findings": [self._entry(finding) for finding in self.findings],
         }
 
     def text(self) -> str:
@@ -77,7 +110,7 @@ class Report:
         decoded = f"{sum(p is not None for p in self.pictures)} files looked at" if self.pictures else "no file opened"
         sides = self.box_sides()
         lines = [
-            f"{self.json_path}: {len(self.images.ids)} images ({decoded}), {len(self.annotations.ids)} annotations "
+            f"{self.title}: {len(self.images.ids)} images ({decoded}), {len(self.annotations.ids)} annotations "
             f"({int(self.annotations.crowd.sum())} crowds), {len(self.document.categories)} categories.",
         ]
         if len(sides):
@@ -90,12 +123,24 @@ class Report:
             for kind, count in sorted(self.findings.counts(severity).items(), key=lambda pair: -pair[1]):
                 lines.append(f"{severity:>8}  {count:>7}  {kind}: {KINDS[kind].title}; {KINDS[kind].remedy}")
                 found = self.findings.of_kinds(kind)
-                lines += [f"{'':19}{finding.sentence()}" for finding in found[:EXAMPLES]]
+                lines += [f"{'':19}{self.sentence(finding)}" for finding in found[:EXAMPLES]]
                 if count > EXAMPLES:
                     lines.append(f"{'':19}... and {count - EXAMPLES} more")
         totals = [f"{sum(self.findings.counts(severity).values())} {severity}s" for severity in SEVERITIES]
         lines.append(", ".join(totals) + ".")
         return "\n".join(lines)
+
+    def _entry(self, finding: Finding) -> dict[str, Any]:
+        return {
+            "kind": finding.kind,
+            "severity": KINDS[finding.kind].severity,
+            "part": finding.part,
+            "entry": finding.at,
+            "id": finding.id,
+            "file_name": finding.file,
+            "source": self.source_of(finding),
+            "detail": finding.detail,
+        }
 
 
 def check_dataset(
@@ -104,7 +149,9 @@ def check_dataset(
     *,
     decode: bool = True,
     absolute_file_names: bool = False,
-    title: str = "images",
+    progress: str = "images",
+    title: str = "",
+    sources: Sequence[str] = (),
 ) -> Report:
     """Find everything that is wrong with a COCO data set.
 
@@ -113,7 +160,9 @@ def check_dataset(
         images_folder: the folder that its file names are relative to.
         decode: read every image file; False looks at the JSON alone.
         absolute_file_names: read also files whose name is absolute, or climbs out of the folder with "..".
-        title: of the progress bar.
+        progress: of the bar that shows it.
+        title: what sentences call the data set; default: its JSON.
+        sources: as in `Report`.
 
     Raises:
         DataError: the folder or the annotation file is not there.
@@ -134,7 +183,7 @@ def check_dataset(
     expected = check_areas(annotations, masks, conventions, findings)
     check_repeats(annotations, findings)
     find_near_misses(folder, images, findings)
-    pictures = decode_all(folder, images.names, title=title) if decode else []
+    pictures = decode_all(folder, images.names, title=progress) if decode else []
     check_pictures(images, pictures, findings)
     return Report(
         json_path=path,
@@ -147,16 +196,6 @@ def check_dataset(
         conventions=conventions,
         expected_area=expected,
         pictures=pictures,
+        title=title or str(path),
+        sources=sources,
     )
-
-
-def _entry(finding: Finding) -> dict[str, Any]:
-    return {
-        "kind": finding.kind,
-        "severity": KINDS[finding.kind].severity,
-        "part": finding.part,
-        "entry": finding.at,
-        "id": finding.id,
-        "file_name": finding.file,
-        "detail": finding.detail,
-    }

@@ -73,7 +73,7 @@ def summary_at_start(
     if len(names) > CHECKED_AT_ONCE:
         return None
     title = f"checking {Path(json_path).name}"
-    return cache_summary(check_dataset(json_path, folder, absolute_file_names=absolute_file_names, title=title))
+    return cache_summary(check_dataset(json_path, folder, absolute_file_names=absolute_file_names, progress=title))
 
 
 def log_summary(summary: CheckSummary | None, json_path: Path, folder: Path, *, tolerated: int = 0) -> None:

@@ -14,11 +14,11 @@ def compare_splits(report: Report, other: Report) -> None:
         if ours.get(category_id) == theirs.get(category_id):
             continue
         if category_id not in theirs:
-            what = f"{shorten(ours[category_id])} is not declared in {other.json_path}"
+            what = f"{shorten(ours[category_id])} is not declared in {other.title}"
         elif category_id not in ours:
-            what = f"{shorten(theirs[category_id])} is declared in {other.json_path} alone"
+            what = f"{shorten(theirs[category_id])} is declared in {other.title} alone"
         else:
-            what = f"is {shorten(ours[category_id])}, in {other.json_path} {shorten(theirs[category_id])}"
+            what = f"is {shorten(ours[category_id])}, in {other.title} {shorten(theirs[category_id])}"
         findings.add("split-category", what, part="categories", id=category_id)
 
     known = {}
@@ -26,7 +26,7 @@ def compare_splits(report: Report, other: Report) -> None:
         if picture is not None and picture.fault is None:
             known.setdefault((picture.digest, picture.size), at)
         elif picture is not None:
-            findings.add("split-unreadable", f"image {other.images.ids[at]!r} of {other.json_path}: {picture.detail}",
+            findings.add("split-unreadable", f"image {other.images.ids[at]!r} of {other.title}: {picture.detail}",
                          file=other.images.names[at])  # fmt: skip
     for at, picture in enumerate(report.pictures):
         twin = known.get((picture.digest, picture.size)) if picture is not None and picture.fault is None else None
@@ -34,7 +34,7 @@ def compare_splits(report: Report, other: Report) -> None:
             findings.add(
                 "split-duplicate",
                 f"has the pixels of image {other.images.ids[twin]!r} ({other.images.names[twin]!a}) of "
-                f"{other.json_path}",
+                f"{other.title}",
                 part="images", at=at, id=report.images.ids[at], file=report.images.names[at],
             )  # fmt: skip
 

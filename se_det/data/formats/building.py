@@ -6,7 +6,7 @@ import json
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import IO
@@ -26,12 +26,14 @@ DECIMALS = 6  # of a px
 @dataclass
 class BuiltSplit:
     """One split as COCO: `images` lists entries with the file's path in place of its name; `annotations` are JSON
-    texts without id and category, beside the class's key and the image's position."""
+    texts without id and category, beside the class's key and the image's position; `sources` say where the annotations
+    of each image stand."""
 
     images: list[dict]
     paths: list[Path]
     annotations: list[tuple[int, str | int, str]]
     crowds: int = 0
+    sources: list[str] = field(default_factory=list)
 
 
 def build_splits(reading: Reading, sizes: ImageSizes) -> tuple[dict[str, BuiltSplit], list[Category]]:
@@ -93,6 +95,7 @@ def _build(name: str, pictures: Iterable[Picture], sizes: ImageSizes, skipped: C
             at = len(split.images)
             split.images.append({"width": width, "height": height})
             split.paths.append(picture.path)
+            split.sources.append(picture.where)
             for shape in picture.shapes:
                 for entry in _entries(shape, size, turned, skipped):
                     split.crowds += shape.crowd

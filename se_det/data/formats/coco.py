@@ -95,6 +95,17 @@ def _is_coco(path: Path) -> bool:
     return False
 
 
+def image_bases(path: Path, split: str, tree: Tree) -> list[Path]:
+    """Where the images of a COCO file may start from: beside it, folders that carry its split's name, `images`."""
+    beside, above = path.parent, path.parent.parent
+    stem = re.sub(r"^(instances|person_keypoints|lvis_v\d+|annotations?)_", "", path.stem)
+    found = [beside]
+    for folder in (beside, above) if beside != tree.root else (beside,):
+        found += [folder / stem, folder / "images" / stem, folder / split, folder / "images" / split]
+        found += [folder / "images", folder]
+    return [base for base in dict.fromkeys(found) if base.is_dir()]
+
+
 def _merged(files: dict[str, _File]) -> tuple[list[Category], dict[str, dict[int, int]]]:
     """The classes of all files, and of each file the position of each id among them. Equal names are one class, but
     for a file that gives one name to several."""
@@ -195,14 +206,7 @@ class _File:
         return self._tree.root
 
     def _bases(self) -> list[Path]:
-        """Where images may start from: beside the file, folders that carry its split's name, `images`."""
-        beside, above = self.path.parent, self.path.parent.parent
-        stem = re.sub(r"^(instances|person_keypoints|lvis_v\d+|annotations?)_", "", self.path.stem)
-        found = [beside]
-        for folder in (beside, above) if beside != self._tree.root else (beside,):
-            found += [folder / stem, folder / "images" / stem, folder / self.split, folder / "images" / self.split]
-            found += [folder / "images", folder]
-        return [base for base in dict.fromkeys(found) if base.is_dir()]
+        return image_bases(self.path, self.split, self._tree)
 
     def _cvat_masks(self) -> bool:
         """Whether masks are written as CVAT does: brushed objects as RLE with iscrowd 1, beside `attributes`."""

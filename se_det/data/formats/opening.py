@@ -46,12 +46,18 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class OpenedSplit:
-    """A split as the rest of the program reads it: a COCO JSON, and the folder that its file names start from."""
+    """A split as the rest of the program reads it: a COCO JSON, and the folder that its file names start from.
+
+    Attributes:
+        sources: where the annotations of each image of the JSON stand, a file, with a line or an element; none where
+            the JSON is the source's own.
+    """
 
     json_path: Path
     images_folder: Path
     images: int
     annotations: int
+    sources: tuple[str, ...] = ()
 
     def read(self) -> CocoDataset:
         """Read it as `read_coco` does."""
@@ -112,7 +118,7 @@ def open_data(source: str | os.PathLike) -> OpenedData:
     for name, split in built.items():
         folder, names = place_images(split.paths, tree.root)
         path = _in_cache(split, categories, names)
-        splits[name] = OpenedSplit(path, folder, len(split.images), len(split.annotations))
+        splits[name] = OpenedSplit(path, folder, len(split.images), len(split.annotations), tuple(split.sources))
     return describe(source, found, reading, splits, categories)
 
 

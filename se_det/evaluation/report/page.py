@@ -54,12 +54,13 @@ def write_report(
     body.append(f"<details><summary>Config</summary><pre>{escape(config)}</pre></details>")
     body.append(f"<footer>se_det {escape(__version__)}, {time.strftime('%Y-%m-%d %H:%M')}</footer>")
     path = folder / FILE
-    write_text(path, _document(f"Report of {folder.absolute().name}", body))
+    write_text(path, document(f"Report of {folder.absolute().name}", body))
     logger.info("Wrote %s (%.1f s).", path, time.perf_counter() - start)
     return path
 
 
-def _document(title: str, body: Sequence[str]) -> str:
+def document(title: str, body: Sequence[str]) -> str:
+    """A whole page of these pieces of HTML."""
     # The policy makes a browser refuse whatever a mistake of ours might let in: scripts, and anything from a network.
     return "\n".join(
         (

@@ -50,7 +50,7 @@ class Pictures:
             _instances([(a["category_id"] - 1, None, a) for a in truth], size, scale),
             _instances([(numbers[r["category_id"]] - 1, r["score"], r) for r in found], size, scale),
         )
-        drawn = (_data_uri(draw_detections(shown, side, labels, score_threshold=0)) for side in sides)
+        drawn = (data_uri(draw_detections(shown, side, labels, score_threshold=0)) for side in sides)
         return (str(info.path.relative_to(outcome.dataset.images_folder.absolute())), *drawn)
 
 
@@ -69,6 +69,7 @@ def _instances(
     return instances
 
 
-def _data_uri(pixels: np.ndarray) -> str:
+def data_uri(pixels: np.ndarray) -> str:
+    """An image uint8 (H, W, 3), BGR, as what `src` takes."""
     data = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1]
     return "data:image/jpeg;base64," + base64.b64encode(data.tobytes()).decode("ascii")

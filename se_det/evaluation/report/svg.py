@@ -40,14 +40,14 @@ def line_chart(
         return f"{across:.1f},{down:.1f}"
 
     parts = [f"<figure><svg viewBox='0 0 {WIDTH} {HEIGHT}' role='img' aria-label='{escape(y)} over {escape(x)}'>"]
-    for tick in _ticks(low_y, high_y):
+    for tick in ticks(low_y, high_y):
         down = place((low_x, tick)).split(",")[1]
         parts.append(f"<line class='grid' x1='{LEFT}' x2='{WIDTH - RIGHT}' y1='{down}' y2='{down}'/>")
-        parts.append(f"<text x='{LEFT - 6}' y='{down}' dy='4' text-anchor='end'>{_number(tick)}</text>")
-    for tick in _ticks(low_x, high_x):
+        parts.append(f"<text x='{LEFT - 6}' y='{down}' dy='4' text-anchor='end'>{number_text(tick)}</text>")
+    for tick in ticks(low_x, high_x):
         across = place((tick, low_y)).split(",")[0]
         parts.append(f"<line class='grid' y1='{TOP}' y2='{HEIGHT - BOTTOM}' x1='{across}' x2='{across}'/>")
-        parts.append(f"<text x='{across}' y='{HEIGHT - BOTTOM + 16}' text-anchor='middle'>{_number(tick)}</text>")
+        parts.append(f"<text x='{across}' y='{HEIGHT - BOTTOM + 16}' text-anchor='middle'>{number_text(tick)}</text>")
     middle = (HEIGHT - BOTTOM + TOP) / 2
     parts.append(f"<text x='{(WIDTH + LEFT) / 2}' y='{HEIGHT - 6}' text-anchor='middle'>{escape(x)}</text>")
     parts.append(f"<text transform='translate(13,{middle}) rotate(-90)' text-anchor='middle'>{escape(y)}</text>")
@@ -78,14 +78,15 @@ def _span(values: list[float]) -> tuple[float, float]:
     return (0.0 if 0 <= low < high / 2 else low - margin), high + margin
 
 
-def _ticks(low: float, high: float) -> list[float]:
+def ticks(low: float, high: float) -> list[float]:
+    """About five round numbers from `low` to `high`."""
     rough = (high - low) / 5
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(power * factor for factor in (1, 2, 2.5, 5, 10) if power * factor >= rough * 0.999)
     return [step * k for k in range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)]
 
 
-def _number(value: float) -> str:
+def number_text(value: float) -> str:
     """About six characters, which is what there is room for: 0.75, 7.5e-4, 2e5."""
     if value == 0 or 0.01 <= abs(value) < 1e5:
         return f"{value:.5g}"

@@ -21,8 +21,13 @@ def best_possible_recall(
         strides: px between the anchors of each level: a box's centre is a quarter of it from the nearest one's in both
             directions, on average.
     """
-    if not len(boxes):
-        return 1.0
+    return float((best_overlaps(boxes, sizes, ratios, strides) >= IOU).mean()) if len(boxes) else 1.0
+
+
+def best_overlaps(
+    boxes: np.ndarray, sizes: Sequence[Sequence[float]], ratios: Sequence[float], strides: Sequence[int]
+) -> np.ndarray:
+    """float64 (n,): the IoU of each box with the anchor that overlaps it most, as in `best_possible_recall`."""
     best = np.zeros(len(boxes))
     for level, stride in zip(sizes, strides):
         for size in level:
@@ -30,7 +35,7 @@ def best_possible_recall(
                 width, height = size / np.sqrt(ratio), size * np.sqrt(ratio)
                 overlap = _overlap(boxes[:, 0], width, stride / 4) * _overlap(boxes[:, 1], height, stride / 4)
                 best = np.maximum(best, overlap / (boxes.prod(1) + width * height - overlap))
-    return float((best >= IOU).mean())
+    return best
 
 
 def _overlap(one: np.ndarray, other: float, offset: float) -> np.ndarray:
