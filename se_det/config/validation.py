@@ -26,6 +26,7 @@ RANGES: dict[str, tuple[float, float | None]] = {
     "MODEL.ROI_BOX_HEAD.BBOX_REG_LOSS_WEIGHT": (0, None),
     "MODEL.ROI_BOX_HEAD.CONV_DIM": (1, None),
     "MODEL.ROI_BOX_HEAD.FC_DIM": (1, None),
+    "MODEL.ROI_BOX_HEAD.FED_LOSS_FREQ_WEIGHT_POWER": (0, None),
     "MODEL.ROI_BOX_HEAD.NUM_CONV": (0, None),
     "MODEL.ROI_BOX_HEAD.NUM_FC": (0, None),
     "MODEL.ROI_BOX_HEAD.POOLER_RESOLUTION": (1, None),
@@ -58,8 +59,10 @@ RANGES: dict[str, tuple[float, float | None]] = {
     "SOLVER.WEIGHT_DECAY": (0, None),
     "SOLVER.WEIGHT_DECAY_BIAS": (0, None),
     "SOLVER.WEIGHT_DECAY_NORM": (0, None),
+    "TEST.AUG.MAX_SIZE": (1, None),
     "TEST.DETECTIONS_PER_IMAGE": (1, None),
     "TEST.IMS_PER_BATCH": (1, None),
+    "TEST.PRECISE_BN.NUM_ITER": (1, None),
 }
 POSITIVE = ("MODEL.PIXEL_STD", "MODEL.RPN.BBOX_REG_WEIGHTS", "MODEL.ROI_BOX_HEAD.BBOX_REG_WEIGHTS")
 NUMBERS = {

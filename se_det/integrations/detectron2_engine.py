@@ -58,6 +58,7 @@ ENGINE = "detectron2"
 BUILTIN_ONLY = (
     ("DATALOADER.SKIP_BAD_IMAGES", 0, "its loader ends at the first image that cannot be read"),
     ("INPUT.RESIZE", "pil", "its loader resizes with PIL"),
+    ("MODEL.ROI_HEADS.NMS_TYPE", "hard", "its detectors drop all but the best box"),
     ("INPUT.AUGMENTATIONS", [], "its loader resizes, flips and crops as Detectron2's keys say"),
     ("TEST.EVALUATORS", ["coco"], "it evaluates with Detectron2's evaluators"),
     ("WRITERS", ["json", "tensorboard"], "its trainer writes both"),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import logging
+from collections.abc import Iterable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,7 @@ from ..evaluation.best_f1 import as_metadata
 from ..evaluation.coco_eval import EvaluationResult
 from ..evaluation.evaluator import build_evaluators, evaluate
 from ..evaluation.report import write_report
+from ..evaluation.test_time_augmentation import build_augmented_inference, check_test_augmentation
 from ..evaluation.validation_loss import ValidationLoss
 from ..files import check_writable
 from ..weights import load_weights, resize_gates
@@ -100,6 +103,7 @@ def _build_run(
             gate_init=cfg.MODEL.GATE.INIT,
             class_names=facts.train[0].category_names,
         )
+    build.fill_class_weights(cfg, model, facts.train)
     model.to(facts.device, memory_format=torch.channels_last)
     skipped = SkippedImages(cfg.DATALOADER.SKIP_BAD_IMAGES, saved.state.get("skipped") if saved else None)
     loader = build_train_loader(
@@ -126,9 +130,12 @@ def _build_run(
     if saved:
         state.restore(saved.state, saved.path)
     evaluate = evaluation and (lambda: evaluation(model, state.ema))
+    finish = None
+    if evaluation and cfg.TEST.AUG.ENABLED:
+        finish = lambda: evaluation.augmented(model, state.ema)  # noqa: E731
     runner = Runner(
         cfg, state, network=model, loader=loader, rate=rate, evaluate=evaluate, stop=stop, saved=saved,
-        findings=evaluation and evaluation.findings,
+        findings=evaluation and evaluation.findings, finish=finish,
     )  # fmt: skip
     return runner, state
 
@@ -152,6 +159,8 @@ def run_evaluation(cfg: CfgNode) -> Metrics:
             check_writable(cfg.OUTPUT_DIR)
         evaluation = Evaluation(cfg, facts.test, stop)
         metrics = evaluation(model.to(facts.device))
+        if cfg.TEST.AUG.ENABLED:
+            metrics = {**metrics, **evaluation.augmented(model)}
         if comm.is_main_process():
             _log_thresholds(evaluation.findings())
             write_report(cfg.OUTPUT_DIR, evaluation.outcomes, config=cfg.dump())
@@ -167,6 +176,7 @@ class Evaluation:
 
     def __init__(self, cfg: CfgNode, test_datasets: dict[str, CocoDataset], stop: StopRequest | None = None) -> None:
         check_precision(cfg.TEST.PRECISION)
+        check_test_augmentation(cfg)
         if cfg.TEST.COMPILE:
             check_compiler(select_device(cfg.MODEL.DEVICE))
         folder = Path(cfg.OUTPUT_DIR)
@@ -211,22 +221,47 @@ class Evaluation:
         with ema.applied():
             return self._evaluate(model)
 
+    def augmented(self, model: nn.Module, ema: EMA | None = None) -> Metrics:
+        """As the call, under TEST.AUG: tasks have `_TTA` after their names. The results go to `TTA/`.
+
+        Raises:
+            EvaluationStopped: the run was asked to end.
+        """
+        with nullcontext() if ema is None else ema.applied():
+            model = self._prepared(model)
+            results: Metrics = {}
+            for name, (dataset, _) in self._parts.items():
+                folder = Path(self._cfg.OUTPUT_DIR, "TTA", *([name] if len(self._parts) > 1 else []))
+                evaluator = build_evaluators(self._cfg, dataset, folder)
+                infer = build_augmented_inference(self._cfg, model)
+                for task, values in evaluate(model, self._loader(dataset), evaluator, infer=infer).items():
+                    results[f"{self._key(name, task)}_TTA"] = values
+        return results
+
     def _evaluate(self, model: nn.Module) -> Metrics:
-        broadcast_statistics(model)
         losses = {name: self._validation_loss(name, model) for name in self._losses}
+        model = self._prepared(model)
+        results: Metrics = {}
+        for name, (dataset, evaluator) in self._parts.items():
+            for task, values in evaluate(model, self._loader(dataset), evaluator, infer=model.detect).items():
+                results[self._key(name, task)] = values
+            if losses.get(name):
+                results[self._key(name, "validation")] = losses[name]
+        return results
+
+    def _prepared(self, model: nn.Module) -> nn.Module:
+        broadcast_statistics(model)
         model = prepare_for_inference(copy.deepcopy(model), precision=self._cfg.TEST.PRECISION)
         if self._cfg.TEST.COMPILE:
             compile_backbone(model)
-        results: Metrics = {}
-        for name, (dataset, evaluator) in self._parts.items():
-            loader = build_test_loader(self._cfg, dataset, rank=comm.get_rank(), world_size=comm.get_world_size())
-            if self._stop is not None:
-                loader = self._stop.stoppable(loader)
-            for task, values in evaluate(model, loader, evaluator, infer=model.detect).items():
-                results[task if len(self._parts) == 1 else f"{name}/{task}"] = values
-            if losses.get(name):
-                results["validation" if len(self._parts) == 1 else f"{name}/validation"] = losses[name]
-        return results
+        return model
+
+    def _loader(self, dataset: CocoDataset) -> Iterable[list[dict]]:
+        loader = build_test_loader(self._cfg, dataset, rank=comm.get_rank(), world_size=comm.get_world_size())
+        return loader if self._stop is None else self._stop.stoppable(loader)
+
+    def _key(self, name: str, task: str) -> str:
+        return task if len(self._parts) == 1 else f"{name}/{task}"
 
     def _validation_loss(self, name: str, model: nn.Module) -> dict[str, float]:
         """The losses on a data set, with their sum, on the first process."""
