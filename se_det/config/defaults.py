@@ -83,6 +83,11 @@ def add_se_det_config(cfg: CfgNode) -> None:
     # gate's averages. "exact": as if it did not exist (builtin engine), so results do not depend on batch mates.
     cfg.MODEL.GATE.PADDING = "keep"
     cfg.MODEL.RESNETS.STEM_POOL = "pad1"  # "pad1": 3x3 stride 2 padding 1; "ceil": padding 0, ceil mode (Caffe)
+    # Stochastic depth: how often, in training, the last block of the ResNet leaves out its branch; the blocks before it
+    # less often, down to the first one's never.
+    cfg.MODEL.RESNETS.STOCHASTIC_DEPTH = 0.0
+    # Compute each block of the trunk twice in place of keeping what it computed: less memory, about a third more time.
+    cfg.MODEL.CHECKPOINT_ACTIVATIONS = False
     cfg.MODEL.RESNETS.BRANCH_RELU = False  # a ReLU before the gate of a basic block: timm's legacy_seresnet18 and -34
 
     # How detections of one object become one. "hard": all but the best are dropped; soft-NMS lowers their scores:
@@ -116,6 +121,11 @@ def add_se_det_config(cfg: CfgNode) -> None:
     cfg.SOLVER.ACCUMULATE = 1  # parts that one optimiser step of IMS_PER_BATCH images is computed in
     # BASE_LR is given for this many images per step and scaled linearly to IMS_PER_BATCH; 0 leaves it as it is.
     cfg.SOLVER.REFERENCE_BATCH = 16
+    # Of the learning rate for the trunk below the pyramid; and for each of its layers (stem and blocks) once more for
+    # each layer above it: 0.7 to 0.8 for modern weights. 1: no other rate.
+    cfg.SOLVER.BACKBONE_LR_FACTOR = 1.0
+    cfg.SOLVER.LAYER_DECAY = 1.0
+    cfg.SOLVER.FP16_COMPRESSION = False  # processes exchange gradients in half precision
     cfg.SOLVER.AMP.DTYPE = "float16"  # float16 (with loss scaling, as in Detectron2) or bfloat16
     cfg.SOLVER.EMA = section()
     # Keep an exponential average of the weights and evaluate it: 0.999, say, reached from 0.1 over the first steps.

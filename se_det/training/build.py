@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -98,8 +98,15 @@ def fill_class_weights(cfg: CfgNode, model: nn.Module, train: Sequence[CocoDatas
     model.roi_heads.box_predictor.fed_loss_cls_weights.copy_(weights)
 
 
-def optimizer(cfg: CfgNode, model: nn.Module, *, base_lr: float, scaled: bool) -> torch.optim.Optimizer:
-    """The optimiser of what `model` trains; `scaled` says whether its loss is."""
+def optimizer(
+    cfg: CfgNode,
+    model: nn.Module,
+    *,
+    base_lr: float,
+    scaled: bool,
+    lr_factors: Mapping[nn.Parameter, float] | None = None,
+) -> torch.optim.Optimizer:
+    """The optimiser of what `model` trains; `scaled` says whether its loss is, `lr_factors` what has other rates."""
     solver = cfg.SOLVER
     return build_optimizer(
         model,
@@ -111,6 +118,7 @@ def optimizer(cfg: CfgNode, model: nn.Module, *, base_lr: float, scaled: bool) -
         weight_decay_norm=solver.WEIGHT_DECAY_NORM,
         weight_decay_bias=solver.WEIGHT_DECAY_BIAS,
         bias_lr_factor=solver.BIAS_LR_FACTOR,
+        lr_factors=lr_factors,
         fused=not scaled,
     )
 

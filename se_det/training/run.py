@@ -6,6 +6,7 @@ import copy
 import logging
 from collections.abc import Iterable
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from fvcore.common.config import CfgNode
 from torch import nn
 
 from .. import __version__, comm
+from ..backbones.activation_checkpointing import checkpoint_activations
 from ..config.paths import expand_path
 from ..config.resolution import dump_config
 from ..data.coco import CocoDataset
@@ -38,11 +40,13 @@ from .distributed import broadcast_statistics
 from .ema import EMA
 from .loss_reader import is_loss
 from .output_folder import OutputFolder
+from .precise_bn import PreciseBN
 from .preemption import StopRequest, stop_on_signals
 from .resolve import RunFacts, resolve_evaluation, resolve_training
 from .run_log import run_log
 from .runner import Metrics, Runner
 from .state import RunState, restore_frozen
+from .trunk_rates import trunk_factors
 
 logger = logging.getLogger(__name__)
 
@@ -104,21 +108,21 @@ def _build_run(
             class_names=facts.train[0].category_names,
         )
     build.fill_class_weights(cfg, model, facts.train)
+    if cfg.MODEL.CHECKPOINT_ACTIVATIONS:
+        checkpoint_activations(model)
     model.to(facts.device, memory_format=torch.channels_last)
     skipped = SkippedImages(cfg.DATALOADER.SKIP_BAD_IMAGES, saved.state.get("skipped") if saved else None)
-    loader = build_train_loader(
-        cfg,
-        facts.train,
-        seed=cfg.SEED,
-        start=int(saved.state["iteration"]) if saved else 0,
-        rank=comm.get_rank(),
-        world_size=comm.get_world_size(),
+    batches = partial(
+        build_train_loader, cfg, facts.train, seed=cfg.SEED, rank=comm.get_rank(), world_size=comm.get_world_size(),
         skipped=skipped,
-    )
+    )  # fmt: skip
+    loader = batches(start=int(saved.state["iteration"]) if saved else 0)
     precision = build.precision(cfg, facts.device)
     state = RunState(
         model=model,
-        optimizer=build.optimizer(cfg, model, base_lr=rate.base_lr, scaled=precision.scaled),
+        optimizer=build.optimizer(
+            cfg, model, base_lr=rate.base_lr, scaled=precision.scaled, lr_factors=trunk_factors(cfg, model)
+        ),
         precision=precision,
         ema=build.build_ema(cfg, model),
         seed=cfg.SEED,
@@ -130,12 +134,17 @@ def _build_run(
     if saved:
         state.restore(saved.state, saved.path)
     evaluate = evaluation and (lambda: evaluation(model, state.ema))
-    finish = None
+    refine = finish = None
+    if cfg.TEST.PRECISE_BN.ENABLED:
+        refine = PreciseBN(
+            model, batches=lambda step: batches(start=step), num_iter=cfg.TEST.PRECISE_BN.NUM_ITER, seed=cfg.SEED,
+            ema=state.ema,
+        )  # fmt: skip
     if evaluation and cfg.TEST.AUG.ENABLED:
         finish = lambda: evaluation.augmented(model, state.ema)  # noqa: E731
     runner = Runner(
         cfg, state, network=model, loader=loader, rate=rate, evaluate=evaluate, stop=stop, saved=saved,
-        findings=evaluation and evaluation.findings, finish=finish,
+        findings=evaluation and evaluation.findings, refine=refine, finish=finish,
     )  # fmt: skip
     return runner, state
 

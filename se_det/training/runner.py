@@ -41,6 +41,7 @@ class Runner:
         loader: the batches from the step on at which the run starts.
         rate: the schedule.
         evaluate: returns the metrics on the first process; None never evaluates.
+        refine: see `PeriodicActions`.
         finish: measures once more, on the first process, what the training has come to when it is over.
         findings: what the last evaluation found that a checkpoint of the same weights keeps.
         saved: the run that is resumed, its state restored.
@@ -63,6 +64,7 @@ class Runner:
         evaluate: Callable[[], Metrics] | None,
         stop: StopRequest,
         findings: Callable[[], dict[str, Any]] | None = None,
+        refine: Callable[[int], None] | None = None,
         finish: Callable[[], Metrics] | None = None,
         saved: SavedRun | None = None,
         keep: int | None = None,
@@ -78,6 +80,7 @@ class Runner:
             snapshot=state.snapshot,
             weights=state.weights,
             findings=findings,
+            refine=refine,
             max_iter=cfg.SOLVER.MAX_ITER,
             checkpoint_period=cfg.SOLVER.CHECKPOINT_PERIOD,
             evaluate=evaluate,
@@ -113,7 +116,7 @@ class Runner:
             if not actions.evaluate_if_due(start) and start < max_iter:
                 with self._stop.deferred():
                     train(
-                        wrap_distributed(self._network),
+                        wrap_distributed(self._network, fp16_compression=cfg.SOLVER.FP16_COMPRESSION),
                         iter(self._loader),
                         self._state.optimizer,
                         self._rate,
