@@ -6,10 +6,11 @@ import pytest
 import torch
 
 from se_det.backbones.catalog import create_backbone
-from se_det.detection.build import build_detector
+from se_det.config import load_config
+from se_det.detection.bottom_up import build_bottom_up
 from se_det.errors import ConfigError
 
-from ..detection.conftest import small_config
+CONFIG = "configs/mask_rcnn_se_r18_fpn.yaml"
 
 
 @pytest.mark.parametrize("name", ["se_resnet18", "cbam_resnet50"])
@@ -30,15 +31,14 @@ def test_an_image_goes_by_the_shortcut_alone_or_by_a_branch_that_counts_more(nam
 
 
 def test_rates_rise_to_the_last_block_and_frozen_blocks_have_none():
-    overrides = ("MODEL.RESNETS.STOCHASTIC_DEPTH", 0.7)
-    rates = [b.drop_rate for b in build_detector(small_config(overrides=overrides)).backbone.bottom_up.blocks()]
+    keys = ["MODEL.RESNETS.STOCHASTIC_DEPTH", 0.7, "MODEL.BACKBONE.FREEZE_AT"]
+    rates = [block.drop_rate for block in build_bottom_up(load_config(CONFIG, [*keys, 0])).blocks()]
     assert rates == pytest.approx([0.7 * i / 7 for i in range(8)])
-    overrides += ("MODEL.BACKBONE.FREEZE_AT", 3)
-    rates = [b.drop_rate for b in build_detector(small_config(overrides=overrides)).backbone.bottom_up.blocks()]
+    rates = [block.drop_rate for block in build_bottom_up(load_config(CONFIG, [*keys, 3])).blocks()]
     assert rates == pytest.approx([0, 0, 0, 0, *(0.7 * i / 7 for i in range(4, 8))])
 
 
 def test_a_network_without_it_is_refused():
-    overrides = ("MODEL.BACKBONE.NAME", "se_bn_inception", "MODEL.RESNETS.STOCHASTIC_DEPTH", 0.1)
+    keys = ["MODEL.BACKBONE.NAME", "se_bn_inception", "MODEL.RESNETS.STOCHASTIC_DEPTH", 0.1]
     with pytest.raises(ConfigError, match=r"se_bn_inception does not read MODEL\.RESNETS\.STOCHASTIC_DEPTH"):
-        build_detector(small_config(overrides=overrides))
+        build_bottom_up(load_config(CONFIG, keys))

@@ -12,7 +12,7 @@ from se_det.backbones.activation_checkpointing import checkpoint_activations
 from se_det.detection.build import build_detector
 from se_det.errors import ConfigError
 
-from ..detection.conftest import make_sample, small_config
+from .conftest import make_sample, small_config
 
 
 @pytest.mark.parametrize("gate", ["se", "rg_se"])
