@@ -56,10 +56,8 @@ def test_a_run_with_all_of_them(data: list[Any], tmp_path: Path) -> None:
             assert torch.equal(other[part][name], value), name
 
     # What is evaluated has the norms' exact statistics, which the checkpoint has too.
-    found = run_evaluation(
-        config(tmp_path / "again", *data, *OPTIONS, "MODEL.WEIGHTS", str(straight / "model_final.pth"))
-    )
-    assert found == metrics
+    weights = ["MODEL.WEIGHTS", str(straight / "model_final.pth")]
+    assert run_evaluation(config(tmp_path / "again", *data, *OPTIONS, *weights)) == metrics
 
 
 def test_precise_statistics_are_in_the_checkpoint(data: list[Any], tmp_path: Path) -> None:
