@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torchvision.ops import stochastic_depth
 
 from ..errors import ConfigError
 from ..layers.conv import Conv2d
@@ -65,13 +66,16 @@ class ResidualBlock(GatedBlock):
         placement: where the gate sits: "standard", on the branch's output U before the addition; "pre", on the
             branch's input; "post", on the block's output, after the addition and its ReLU; "identity", on the
             shortcut (after its convolution, if it has one), parallel to the branch.
+        drop_rate: stochastic depth (Huang et al., arXiv 1603.09382): how often, in training, an image goes by the
+            shortcut alone; where it does not, the branch counts 1 / (1 - drop_rate) times.
     """
 
     def __init__(
         self, in_channels: int, out_channels: int, *, stride: int, norm: str, projection_kernel: int = 1,
-        gate: GateMaker | None = None, placement: str = "standard",
+        gate: GateMaker | None = None, placement: str = "standard", drop_rate: float = 0.0,
     ) -> None:  # fmt: skip
         super().__init__()
+        self.drop_rate = drop_rate
         self.shortcut = None
         if in_channels != out_channels or stride != 1:
             kernel = projection_kernel if stride != 1 else 1
@@ -97,7 +101,13 @@ class ResidualBlock(GatedBlock):
 
     def end(self, y: torch.Tensor, shortcut: torch.Tensor, area: ValidArea | None) -> torch.Tensor:
         """From the last convolution's input to the block's output, relu(gate(U) + shortcut)."""
+        if self.drop_rate and self.training:
+            return F.relu_(stochastic_depth(self._branch(y, area), self.drop_rate, "row") + shortcut)
         return gated_sum(self.last, self.gate if self.placement == "standard" else None, y, shortcut, area)
+
+    def _branch(self, y: torch.Tensor, area: ValidArea | None) -> torch.Tensor:
+        """gate(U)."""
+        return self._gated("standard", self.last(y, area), area)
 
     def _gated(self, place: str, x: torch.Tensor, area: ValidArea | None) -> torch.Tensor:
         return x if self.gate is None or self.placement != place else self.gate(x, area)
@@ -132,10 +142,14 @@ class BasicBlock(ResidualBlock):
         return self.conv2
 
     def end(self, y: torch.Tensor, shortcut: torch.Tensor, area: ValidArea | None) -> torch.Tensor:
-        if not self.branch_relu:
+        if not self.branch_relu or (self.drop_rate and self.training):
             return super().end(y, shortcut, area)
-        u = self._gated("standard", self.conv2.forward_relu(y, area), area)
-        return F.relu_(u.add_(shortcut))
+        return F.relu_(self._branch(y, area).add_(shortcut))
+
+    def _branch(self, y: torch.Tensor, area: ValidArea | None) -> torch.Tensor:
+        if not self.branch_relu:
+            return super()._branch(y, area)
+        return self._gated("standard", self.conv2.forward_relu(y, area), area)
 
 
 class Bottleneck(ResidualBlock):

@@ -5,6 +5,8 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
+import torch
+
 from ..errors import ConfigError
 from .blocks import PLACEMENTS, BasicBlock, Bottleneck, Stage
 from .stem import BasicStem, DeepStem
@@ -36,6 +38,7 @@ class ResNet(Trunk):
         reduce_factor: each bottleneck's first 1 x 1 has the channels of its 3 x 3 divided by this.
         projection_kernel: kernel of the shortcuts of stride 2.
         branch_relu: see `BasicBlock`; bottlenecks have none.
+        stochastic_depth: the `drop_rate` of the last block, below which the others' rise in equal steps from 0.
         common: see `Trunk`.
 
     Raises:
@@ -60,6 +63,7 @@ class ResNet(Trunk):
         reduce_factor: int = 1,
         projection_kernel: int = 1,
         branch_relu: bool = False,
+        stochastic_depth: float = 0.0,
         gate_placement: str = "standard",
         **common: Any,
     ) -> None:
@@ -79,6 +83,7 @@ class ResNet(Trunk):
 
         self.stem = STEMS[stem](out_channels=stem_channels, norm=norm, pool=stem_pool)
         in_channels, total_stride = stem_channels, 4
+        rates = iter(torch.linspace(0, stochastic_depth, sum(DEPTHS[depth])).tolist())
         for index, (stage, blocks) in enumerate(zip(STAGES, DEPTHS[depth])):
             dilation = res5_dilation if stage == "res5" else 1
             stride = 1 if stage == "res2" or dilation > 1 else 2
@@ -98,8 +103,8 @@ class ResNet(Trunk):
             self.add_stage(
                 stage,
                 Stage(
-                    make_block(in_channels, out_channels, stride=stride),
-                    *(make_block(out_channels, out_channels) for _ in range(blocks - 1)),
+                    make_block(in_channels, out_channels, stride=stride, drop_rate=next(rates)),
+                    *(make_block(out_channels, out_channels, drop_rate=next(rates)) for _ in range(blocks - 1)),
                 ),
                 channels=out_channels,
                 stride=total_stride,

@@ -130,6 +130,19 @@ class TimmTrunk(nn.Module):
         """The residual branches that have a gate."""
         return gated_branches(self)
 
+    def layers(self) -> list[list[nn.Parameter]]:
+        """The parameters of each layer, first to last, as timm divides its networks.
+
+        Raises:
+            ConfigError: timm does not say how it divides this one.
+        """
+        if not hasattr(self.net, "group_matcher"):
+            raise ConfigError(f"timm does not tell the layers of {PREFIX}{self.name}: set SOLVER.LAYER_DECAY to 1.")
+        from timm.models import group_parameters
+
+        names = group_parameters(self.net, self.net.group_matcher(coarse=False))
+        return [[self.net.get_parameter(name) for name in names[i]] for i in sorted(names)]
+
     def freeze(self, freeze_at: int) -> None:
         """Fix the stem (1), what leads to `res2` too (2), `res3` (3), and so on; 0 fixes nothing.
 

@@ -13,7 +13,7 @@ from ..layers.conv import Conv2d
 from ..layers.gates import make_gate
 from ..layers.norms import freeze_norms
 from ..layers.valid_area import ValidArea
-from .blocks import PLACEMENTS, GatedBlock, GateMaker
+from .blocks import PLACEMENTS, GatedBlock, GateMaker, ResidualBlock
 
 STAGES = ("res2", "res3", "res4", "res5")
 PADDINGS = ("keep", "squeeze", "exact")
@@ -118,6 +118,14 @@ class Trunk(nn.Module):
                 part = getattr(self, name)
                 part.requires_grad_(False)
                 freeze_norms(part)
+                for block in part.modules():
+                    if isinstance(block, ResidualBlock):
+                        block.drop_rate = 0.0  # what is fixed is one function
+
+    def layers(self) -> list[list[nn.Parameter]]:
+        """The parameters of the stem and of each block, first to last."""
+        blocks = [block for name in STAGES for block in getattr(self, name).children()]
+        return [list(part.parameters()) for part in (self.stem, *blocks)]
 
     def features(
         self, x: torch.Tensor, area: ValidArea | None = None

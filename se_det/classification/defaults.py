@@ -101,6 +101,7 @@ def get_pretrain_cfg() -> CfgNode:
     s.EMA = CN({"DECAY": 0.0})  # keep an average of the weights and evaluate it; 0: off
     s.LOSS = "CE"  # cross-entropy, or BCE: binary cross-entropy of every class, averaged
     s.LABEL_SMOOTHING = 0.0
+    s.FP16_COMPRESSION = False  # processes exchange gradients in half precision
     s.CHECKPOINT_PERIOD = 0  # steps; 0: an epoch
 
     c.TEST = CN()

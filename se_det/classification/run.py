@@ -11,6 +11,7 @@ from fvcore.common.config import CfgNode
 from torch import nn
 
 from .. import __version__, comm
+from ..backbones.activation_checkpointing import checkpoint_activations
 from ..config.paths import expand_path
 from ..config.resolution import dump_config
 from ..data.skipping import SkippedImages
@@ -27,7 +28,6 @@ from ..training.preemption import StopRequest, stop_on_signals
 from ..training.run_log import run_log
 from ..training.runner import Metrics, Runner
 from ..weights import load_weights
-from .activation_checkpointing import checkpoint_activations
 from .build import build_classifier, build_objective, build_train_pipeline, epochs_to_steps
 from .data.dataset import ClassificationDataset
 from .data.loader import test_loader, train_loader

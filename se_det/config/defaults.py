@@ -86,7 +86,17 @@ def add_se_det_config(cfg: CfgNode) -> None:
     # proposals. "pytorch": PyTorch's and torchvision's operators do.
     cfg.MODEL.KERNELS = "pytorch"
     cfg.MODEL.RESNETS.STEM_POOL = "pad1"  # "pad1": 3x3 stride 2 padding 1; "ceil": padding 0, ceil mode (Caffe)
+    # Stochastic depth: how often, in training, the last block of the ResNet leaves out its branch; the blocks before it
+    # less often, down to the first one's never.
+    cfg.MODEL.RESNETS.STOCHASTIC_DEPTH = 0.0
+    # Compute each block of the trunk twice in place of keeping what it computed: less memory, about a third more time.
+    cfg.MODEL.CHECKPOINT_ACTIVATIONS = False
     cfg.MODEL.RESNETS.BRANCH_RELU = False  # a ReLU before the gate of a basic block: timm's legacy_seresnet18 and -34
+
+    # How detections of one object become one. "hard": all but the best are dropped; soft-NMS lowers their scores:
+    # "linear" where they overlap by MODEL.ROI_HEADS.NMS_THRESH_TEST, "gaussian" the more they overlap.
+    cfg.MODEL.ROI_HEADS.NMS_TYPE = "hard"
+    cfg.MODEL.ROI_HEADS.SOFT_NMS_SIGMA = 0.5  # of "gaussian": the score is multiplied with exp(-IoU^2 / sigma)
 
     # --- data ----------------------------------------------------------------------------------------------------
     # One's own data: a COCO JSON and the folder its file names are relative to. They take the place of
@@ -114,6 +124,11 @@ def add_se_det_config(cfg: CfgNode) -> None:
     cfg.SOLVER.ACCUMULATE = 1  # parts that one optimiser step of IMS_PER_BATCH images is computed in
     # BASE_LR is given for this many images per step and scaled linearly to IMS_PER_BATCH; 0 leaves it as it is.
     cfg.SOLVER.REFERENCE_BATCH = 16
+    # Of the learning rate for the trunk below the pyramid; and for each of its layers (stem and blocks) once more for
+    # each layer above it: 0.7 to 0.8 for modern weights. 1: no other rate.
+    cfg.SOLVER.BACKBONE_LR_FACTOR = 1.0
+    cfg.SOLVER.LAYER_DECAY = 1.0
+    cfg.SOLVER.FP16_COMPRESSION = False  # processes exchange gradients in half precision
     cfg.SOLVER.AMP.DTYPE = "float16"  # float16 (with loss scaling, as in Detectron2) or bfloat16
     cfg.SOLVER.EMA = section()
     # Keep an exponential average of the weights and evaluate it: 0.999, say, reached from 0.1 over the first steps.
@@ -197,7 +212,7 @@ def _detectron2_keys() -> CfgNode:
     c.MODEL.RPN.IOU_LABELS = [0, -1, 1]
     c.MODEL.RPN.BATCH_SIZE_PER_IMAGE = 256
     c.MODEL.RPN.POSITIVE_FRACTION = 0.5
-    c.MODEL.RPN.BBOX_REG_LOSS_TYPE = "smooth_l1"
+    c.MODEL.RPN.BBOX_REG_LOSS_TYPE = "smooth_l1"  # smooth_l1, giou, diou, ciou
     c.MODEL.RPN.BBOX_REG_LOSS_WEIGHT = 1.0
     c.MODEL.RPN.BBOX_REG_WEIGHTS = (1.0, 1.0, 1.0, 1.0)
     c.MODEL.RPN.SMOOTH_L1_BETA = 0.0
@@ -222,7 +237,7 @@ def _detectron2_keys() -> CfgNode:
     c.MODEL.ROI_HEADS.PROPOSAL_APPEND_GT = True
     c.MODEL.ROI_BOX_HEAD = CN()
     c.MODEL.ROI_BOX_HEAD.NAME = ""
-    c.MODEL.ROI_BOX_HEAD.BBOX_REG_LOSS_TYPE = "smooth_l1"
+    c.MODEL.ROI_BOX_HEAD.BBOX_REG_LOSS_TYPE = "smooth_l1"  # smooth_l1, giou, diou, ciou
     c.MODEL.ROI_BOX_HEAD.BBOX_REG_LOSS_WEIGHT = 1.0
     c.MODEL.ROI_BOX_HEAD.BBOX_REG_WEIGHTS = (10.0, 10.0, 5.0, 5.0)
     c.MODEL.ROI_BOX_HEAD.SMOOTH_L1_BETA = 0.0
@@ -235,6 +250,12 @@ def _detectron2_keys() -> CfgNode:
     c.MODEL.ROI_BOX_HEAD.CONV_DIM = 256
     c.MODEL.ROI_BOX_HEAD.NORM = ""
     c.MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG = False
+    c.MODEL.ROI_BOX_HEAD.USE_SIGMOID_CE = False  # a sigmoid for each class, in place of a softmax over all
+    # With it: the loss of a step is over the classes in it, filled up to FED_LOSS_NUM_CLASSES with others, drawn by the
+    # number of training images that have each to the power of FED_LOSS_FREQ_WEIGHT_POWER.
+    c.MODEL.ROI_BOX_HEAD.USE_FED_LOSS = False
+    c.MODEL.ROI_BOX_HEAD.FED_LOSS_FREQ_WEIGHT_POWER = 0.5
+    c.MODEL.ROI_BOX_HEAD.FED_LOSS_NUM_CLASSES = 50
     c.MODEL.ROI_MASK_HEAD = CN()
     c.MODEL.ROI_MASK_HEAD.NAME = "MaskRCNNConvUpsampleHead"
     c.MODEL.ROI_MASK_HEAD.POOLER_RESOLUTION = 14
@@ -303,6 +324,18 @@ def _detectron2_keys() -> CfgNode:
     c.TEST = CN()
     c.TEST.EVAL_PERIOD = 0  # evaluate every so many steps; 0: only at the end
     c.TEST.DETECTIONS_PER_IMAGE = 100
+    # After the last evaluation, and with --eval-only, once more with each image detected in several sizes and mirrored:
+    # as tasks bbox_TTA, segm_TTA. That takes as many times as long as there are views.
+    c.TEST.AUG = CN()
+    c.TEST.AUG.ENABLED = False
+    c.TEST.AUG.MIN_SIZES = (400, 500, 600, 700, 800, 900, 1000, 1100, 1200)
+    c.TEST.AUG.MAX_SIZE = 4000
+    c.TEST.AUG.FLIP = True
+    # Before each evaluation and the checkpoint with it, the batch norms that train get the exact statistics of NUM_ITER
+    # training batches, in place of averages over the last steps, whose weights were others.
+    c.TEST.PRECISE_BN = CN()
+    c.TEST.PRECISE_BN.ENABLED = False
+    c.TEST.PRECISE_BN.NUM_ITER = 200
     return c
 
 
@@ -323,19 +356,13 @@ DETECTRON2_ONLY = (
     "MODEL.RESNETS.DEFORM_ON_PER_STAGE",
     "MODEL.RETINANET",
     "MODEL.ROI_BOX_CASCADE_HEAD",
-    "MODEL.ROI_BOX_HEAD.FED_LOSS_FREQ_WEIGHT_POWER",
-    "MODEL.ROI_BOX_HEAD.FED_LOSS_NUM_CLASSES",
     "MODEL.ROI_BOX_HEAD.TRAIN_ON_PRED_BOXES",
-    "MODEL.ROI_BOX_HEAD.USE_FED_LOSS",
-    "MODEL.ROI_BOX_HEAD.USE_SIGMOID_CE",
     "MODEL.ROI_KEYPOINT_HEAD",
     "MODEL.SEM_SEG_HEAD",
     "SOLVER.NUM_DECAYS",
     "SOLVER.REFERENCE_WORLD_SIZE",
     "SOLVER.RESCALE_INTERVAL",
-    "TEST.AUG",
     "TEST.EXPECTED_RESULTS",
     "TEST.KEYPOINT_OKS_SIGMAS",
-    "TEST.PRECISE_BN",
     "VIS_PERIOD",
 )

@@ -22,11 +22,13 @@ DETECTRON2_BUILDERS = ("build_se_resnet_backbone", "build_se_resnet_retinanet_fp
 # Keys that a catalog name decides, so that another value would be ignored.
 FIXED_BY_NAME = ("DEPTH", "NUM_GROUPS", "WIDTH_PER_GROUP", "RES2_OUT_CHANNELS", "STEM_OUT_CHANNELS")
 # Keys that only the ResNets among the catalog's names read, and the arguments that they are.
+ONLY_RESNETS = ("STEM_POOL", "RES5_DILATION", "BRANCH_RELU", "STOCHASTIC_DEPTH")
 RESNET_OPTIONS = {
     "STRIDE_IN_1X1": "stride_in_1x1",
     "STEM_POOL": "stem_pool",
     "RES5_DILATION": "res5_dilation",
     "BRANCH_RELU": "branch_relu",
+    "STOCHASTIC_DEPTH": "stochastic_depth",
 }
 
 
@@ -89,7 +91,7 @@ def check_backbone(cfg: CfgNode) -> None:
         )
     resnets, defaults = cfg.MODEL.RESNETS, get_cfg().MODEL.RESNETS
     # Hosts without bottlenecks take either STRIDE_IN_1X1: it says something of bottlenecks only.
-    unread = () if not of_timm and _is_resnet(name) else ("STEM_POOL", "RES5_DILATION", "BRANCH_RELU")
+    unread = () if not of_timm and _is_resnet(name) else ONLY_RESNETS
     for key in (*FIXED_BY_NAME, *unread):
         if resnets[key] != defaults[key]:
             raise ConfigError(
@@ -137,6 +139,7 @@ def _from_keys(cfg: CfgNode) -> ResNet:
         res2_channels=resnets.RES2_OUT_CHANNELS,
         res5_dilation=resnets.RES5_DILATION,
         branch_relu=resnets.BRANCH_RELU,
+        stochastic_depth=resnets.STOCHASTIC_DEPTH,
         gate=cfg.MODEL.GATE.NAME,
         **_common_options(cfg),
     )

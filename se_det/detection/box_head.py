@@ -12,7 +12,9 @@ from ..errors import WeightsError
 from ..layers.conv import Conv2d
 from ..layers.tracing import is_traced
 from . import boxes as box_ops
-from .operators import batched_nms
+from .box_loss import box_loss
+from .nms import suppress
+from .sigmoid_loss import federated_classes, sigmoid_cross_entropy
 
 
 class BoxHead(nn.Sequential):
@@ -65,9 +67,12 @@ class BoxPredictor(nn.Module):
         num_classes: K.
         class_agnostic: one set of deltas for all classes.
         box_weights: factors of the deltas.
-        smooth_l1_beta: 0 is L1.
+        box_loss_type, smooth_l1_beta: see `box_loss.box_loss`.
         box_loss_weight: factor of the box loss.
-        score_threshold, nms_threshold, max_detections: what is kept in inference.
+        sigmoid: each class has a score of its own (see `sigmoid_loss`), in place of one softmax.
+        federated: how many classes that loss is computed on, drawn by the buffer `fed_loss_cls_weights`, which a
+            training fills from its data; 0: all of them.
+        score_threshold, nms_threshold, nms_type, nms_sigma, max_detections: what is kept in inference, see `nms`.
     """
 
     def __init__(
@@ -77,20 +82,30 @@ class BoxPredictor(nn.Module):
         num_classes: int,
         class_agnostic: bool = False,
         box_weights: Sequence[float] = (10.0, 10.0, 5.0, 5.0),
+        box_loss_type: str = "smooth_l1",
         smooth_l1_beta: float = 0.0,
         box_loss_weight: float = 1.0,
+        sigmoid: bool = False,
+        federated: int = 0,
         score_threshold: float = 0.05,
         nms_threshold: float = 0.5,
+        nms_type: str = "hard",
+        nms_sigma: float = 0.5,
         max_detections: int = 100,
     ) -> None:
         super().__init__()
         self.num_classes = num_classes
         self.class_agnostic = class_agnostic
         self.box_weights = tuple(box_weights)
+        self.box_loss_type = box_loss_type
         self.smooth_l1_beta = smooth_l1_beta
         self.box_loss_weight = box_loss_weight
+        self.sigmoid = sigmoid
+        self.federated = federated
         self.score_threshold = score_threshold
         self.nms_threshold = nms_threshold
+        self.nms_type = nms_type
+        self.nms_sigma = nms_sigma
         self.max_detections = max_detections
         self.cls_score = nn.Linear(in_features, num_classes + 1)
         self.bbox_pred = nn.Linear(in_features, 4 if class_agnostic else 4 * num_classes)
@@ -98,6 +113,8 @@ class BoxPredictor(nn.Module):
         nn.init.normal_(self.bbox_pred.weight, std=0.001)
         for layer in (self.cls_score, self.bbox_pred):
             nn.init.zeros_(layer.bias)
+        if federated:
+            self.register_buffer("fed_loss_cls_weights", torch.ones(num_classes))
 
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """(n, in_features) to scores (n, K + 1) and deltas (n, 4 K or 4)."""
@@ -111,7 +128,7 @@ class BoxPredictor(nn.Module):
         classes: torch.Tensor,
         truth: torch.Tensor,
     ) -> dict[str, torch.Tensor]:
-        """Cross-entropy averaged over all boxes, and (smooth) L1 of the positive ones over the number of all boxes.
+        """Cross-entropy averaged over all boxes, and the box loss of the positive ones over the number of all boxes.
 
         Args:
             proposals: (n, 4).
@@ -124,16 +141,28 @@ class BoxPredictor(nn.Module):
         scores = scores.to(torch.promote_types(scores.dtype, torch.float32))
         positive = classes < self.num_classes
         targets = torch.where(positive[:, None], truth, proposals)
-        targets = box_ops.encode(proposals, targets, self.box_weights)
         if not self.class_agnostic:
             index = classes.clamp(max=self.num_classes - 1)[:, None, None].expand(-1, 1, 4)
             deltas = deltas.unflatten(1, (-1, 4)).gather(1, index)[:, 0]
-        distance = box_ops.smooth_l1(deltas.to(targets.dtype), targets, self.smooth_l1_beta)
+        distance = box_loss(
+            deltas, proposals, targets, weights=self.box_weights, kind=self.box_loss_type, beta=self.smooth_l1_beta
+        )
         distance = torch.where(positive[:, None], distance, 0.0).sum() / len(classes)
         return {
-            "loss_cls": F.cross_entropy(scores, classes),
+            "loss_cls": self._class_loss(scores, classes),
             "loss_box_reg": distance * self.box_loss_weight,
         }
+
+    def _class_loss(self, scores: torch.Tensor, classes: torch.Tensor) -> torch.Tensor:
+        if not self.sigmoid:
+            return F.cross_entropy(scores, classes)
+        kept = federated_classes(classes, self.fed_loss_cls_weights, self.federated) if self.federated else None
+        return sigmoid_cross_entropy(scores, classes, kept)
+
+    def probabilities(self, scores: torch.Tensor) -> torch.Tensor:
+        """(n, K + 1) logits to probabilities, in float32 at least."""
+        scores = scores.to(torch.promote_types(scores.dtype, torch.float32))
+        return scores.sigmoid() if self.sigmoid else F.softmax(scores, -1)
 
     def detect(
         self,
@@ -144,8 +173,7 @@ class BoxPredictor(nn.Module):
     ) -> list[dict[str, torch.Tensor]]:
         """Detections of each image: {"pred_boxes" (m, 4), "scores" (m,), "pred_classes" (m,)}, best first."""
         counts = [len(p) for p in proposals]
-        scores = scores.to(torch.promote_types(scores.dtype, torch.float32))
-        probabilities = F.softmax(scores, -1).split(counts)
+        probabilities = self.probabilities(scores).split(counts)
         boxes = box_ops.decode(deltas, torch.cat(list(proposals)), self.box_weights).split(counts)
         return [self._detect_one(b, p, size) for b, p, size in zip(boxes, probabilities, image_sizes)]
 
@@ -165,5 +193,12 @@ class BoxPredictor(nn.Module):
         score = probabilities[row, label]
         boxes = boxes.unflatten(1, (-1, 4))
         boxes = box_ops.clip(boxes[row, 0 if self.class_agnostic else label], *size)
-        keep = batched_nms(boxes, score, label, self.nms_threshold)[: self.max_detections]
-        return {"pred_boxes": boxes[keep], "scores": score[keep], "pred_classes": label[keep]}
+        return self.select(boxes, score, label)
+
+    def select(self, boxes: torch.Tensor, scores: torch.Tensor, classes: torch.Tensor) -> dict[str, torch.Tensor]:
+        """What non-maximum suppression leaves of an image's candidates (n, 4), (n,), (n,), as `detect` gives it."""
+        keep, scores = suppress(
+            boxes, scores, classes,
+            threshold=self.nms_threshold, most=self.max_detections, kind=self.nms_type, sigma=self.nms_sigma,
+        )  # fmt: skip
+        return {"pred_boxes": boxes[keep], "scores": scores, "pred_classes": classes[keep]}

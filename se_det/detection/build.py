@@ -10,6 +10,7 @@ from fvcore.common.config import CfgNode
 from torch import nn
 
 from ..backbones.fpn import FPN
+from ..backbones.trunk import check_choice
 from ..config import validate_config
 from ..config.loading import get_key
 from ..device import select_device
@@ -18,7 +19,9 @@ from ..layers.kernels import check_kernels, use_triton
 from .anchors import AnchorGenerator
 from .bottom_up import build_bottom_up, check_backbone
 from .box_head import BoxHead, BoxPredictor
+from .box_loss import BOX_LOSSES
 from .mask_head import MaskHead
+from .nms import NMS_TYPES
 from .pooler import ROIPooler
 from .rcnn import GeneralizedRCNN
 from .registry import ANCHOR_GENERATORS, BOX_HEADS, MASK_HEADS, META_ARCHITECTURES, PROPOSAL_GENERATORS, ROI_HEADS
@@ -30,10 +33,14 @@ from .rpn_head import RPNHead
 SUPPORTED = {
     "MODEL.RPN.HEAD_NAME": "StandardRPNHead",
     "MODEL.RPN.BOUNDARY_THRESH": -1,
-    "MODEL.RPN.BBOX_REG_LOSS_TYPE": "smooth_l1",
     "MODEL.ROI_BOX_HEAD.POOLER_TYPE": "ROIAlignV2",
-    "MODEL.ROI_BOX_HEAD.BBOX_REG_LOSS_TYPE": "smooth_l1",
     "MODEL.ROI_MASK_HEAD.POOLER_TYPE": "ROIAlignV2",
+}
+# Those of which the parts here have all.
+CHOICES = {
+    "MODEL.RPN.BBOX_REG_LOSS_TYPE": BOX_LOSSES,
+    "MODEL.ROI_BOX_HEAD.BBOX_REG_LOSS_TYPE": BOX_LOSSES,
+    "MODEL.ROI_HEADS.NMS_TYPE": NMS_TYPES,
 }
 # The parts of a GeneralizedRCNN.
 PARTS = {
@@ -68,6 +75,13 @@ def _check_rcnn(cfg: CfgNode) -> None:
                 f"{key} is '{given}', and the builtin engine has only '{value}'. If it is one of Detectron2's, run "
                 "with --engine detectron2."
             )
+    for key, known in CHOICES.items():
+        check_choice(key, get_key(cfg, key), known)
+    if cfg.MODEL.ROI_BOX_HEAD.USE_FED_LOSS and not cfg.MODEL.ROI_BOX_HEAD.USE_SIGMOID_CE:
+        raise ConfigError(
+            "MODEL.ROI_BOX_HEAD.USE_FED_LOSS True needs a score of its own for each class: set "
+            "MODEL.ROI_BOX_HEAD.USE_SIGMOID_CE True."
+        )
     if cfg.MODEL.ROI_BOX_HEAD.NUM_FC < 1 and cfg.MODEL.ROI_BOX_HEAD.NAME == "FastRCNNConvFCHead":
         raise ConfigError(f"MODEL.ROI_BOX_HEAD.NUM_FC must be at least 1, got {cfg.MODEL.ROI_BOX_HEAD.NUM_FC}.")
 
@@ -159,6 +173,7 @@ def rpn(cfg: CfgNode, backbone: FPN, features: list[str]) -> RPN:
         iou_thresholds=rpn.IOU_THRESHOLDS,
         iou_labels=rpn.IOU_LABELS,
         box_weights=rpn.BBOX_REG_WEIGHTS,
+        box_loss_type=rpn.BBOX_REG_LOSS_TYPE,
         smooth_l1_beta=rpn.SMOOTH_L1_BETA,
         loss_weight=rpn.LOSS_WEIGHT,
         box_loss_weight=rpn.BBOX_REG_LOSS_WEIGHT,
@@ -207,10 +222,15 @@ def standard_roi_heads(cfg: CfgNode, backbone: FPN, features: list[str]) -> Stan
         num_classes=roi.NUM_CLASSES,
         class_agnostic=box.CLS_AGNOSTIC_BBOX_REG,
         box_weights=box.BBOX_REG_WEIGHTS,
+        box_loss_type=box.BBOX_REG_LOSS_TYPE,
         smooth_l1_beta=box.SMOOTH_L1_BETA,
         box_loss_weight=box.BBOX_REG_LOSS_WEIGHT,
+        sigmoid=box.USE_SIGMOID_CE,
+        federated=_federated(cfg),
         score_threshold=roi.SCORE_THRESH_TEST,
         nms_threshold=roi.NMS_THRESH_TEST,
+        nms_type=roi.NMS_TYPE,
+        nms_sigma=roi.SOFT_NMS_SIGMA,
         max_detections=cfg.TEST.DETECTIONS_PER_IMAGE,
     )
     with_masks = {}
@@ -235,3 +255,16 @@ def standard_roi_heads(cfg: CfgNode, backbone: FPN, features: list[str]) -> Stan
         append_truth=roi.PROPOSAL_APPEND_GT,
         **with_masks,
     )
+
+
+def _federated(cfg: CfgNode) -> int:
+    """How many classes a step's loss is over; 0 for all. Asked when the number of classes has been decided."""
+    box, classes = cfg.MODEL.ROI_BOX_HEAD, cfg.MODEL.ROI_HEADS.NUM_CLASSES
+    if not box.USE_FED_LOSS:
+        return 0
+    if not 1 <= box.FED_LOSS_NUM_CLASSES <= classes:
+        raise ConfigError(
+            f"MODEL.ROI_BOX_HEAD.FED_LOSS_NUM_CLASSES is {box.FED_LOSS_NUM_CLASSES} and there are {classes} classes: "
+            f"give a number from 1 to {classes}, or set MODEL.ROI_BOX_HEAD.USE_FED_LOSS False."
+        )
+    return box.FED_LOSS_NUM_CLASSES

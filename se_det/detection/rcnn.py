@@ -112,7 +112,7 @@ class GeneralizedRCNN(Detector):
         """
         if not self.training:
             return [{"instances": paste_detections(found["instances"])} for found in self.detect(samples)]
-        rpn_maps, rpn_areas, roi_maps, sizes = self._maps(samples)
+        rpn_maps, rpn_areas, roi_maps, sizes = self.maps(samples)
         truth = [self._to_device(s["instances"]) for s in samples]
         proposals, losses = self.proposal_generator(rpn_maps, rpn_areas, sizes, [t["gt_boxes"] for t in truth])
         losses.update(self.roi_heads.losses(roi_maps, [boxes for boxes, _ in proposals], truth))
@@ -126,7 +126,7 @@ class GeneralizedRCNN(Detector):
             a dict for each image, {"instances": {`pred_boxes`, `scores`, `pred_classes`, with masks `box_masks`
             (m, M, M) probabilities within the boxes, and `image_size` (height, width) that the boxes are in}}.
         """
-        rpn_maps, rpn_areas, roi_maps, sizes = self._maps(samples)
+        rpn_maps, rpn_areas, roi_maps, sizes = self.maps(samples)
         proposals, _ = self.proposal_generator(rpn_maps, rpn_areas, sizes)
         detections = self.roi_heads.detect(roi_maps, [boxes for boxes, _ in proposals], sizes)
         return [
@@ -134,7 +134,7 @@ class GeneralizedRCNN(Detector):
             for d, size, s in zip(detections, sizes, samples)
         ]
 
-    def _maps(self, samples: Sequence[Mapping[str, Any]]) -> tuple[list, list, list, list[tuple[int, int]]]:
+    def maps(self, samples: Sequence[Mapping[str, Any]]) -> tuple[list, list, list, list[tuple[int, int]]]:
         """The maps and areas that the proposals are made of, the maps that boxes are pooled from, the images' sizes."""
         x, sizes = self.batch([s["image"] for s in samples])
         maps, areas = self.backbone.features(x, image_area(self.backbone.padding, sizes))

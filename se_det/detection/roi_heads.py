@@ -185,19 +185,27 @@ class StandardROIHeads(nn.Module):
         maps: Sequence[torch.Tensor],
         proposals: Sequence[torch.Tensor],
         image_sizes: Sequence[tuple[int, int]],
+        *,
+        masks: bool = True,
     ) -> list[dict[str, torch.Tensor]]:
-        """Detections of each image: `pred_boxes` (m, 4), `scores` (m,), `pred_classes` (m,) and, with a mask head,
-        `box_masks` (m, M, M) probabilities within the boxes."""
+        """Detections of each image: `pred_boxes` (m, 4), `scores` (m,), `pred_classes` (m,) and, with a mask head and
+        where `masks` are wanted, `box_masks` (m, M, M) probabilities within the boxes."""
         scores, deltas = self._predict(maps, proposals)
         detections = self.box_predictor.detect(scores, deltas, proposals, image_sizes)
-        if self.mask_head is not None:
-            boxes = [d["pred_boxes"] for d in detections]
-            logits = self.mask_head(_in_type_of(self.mask_head, self.mask_pooler(maps, boxes)))
-            logits = self.mask_head.select_class(logits, torch.cat([d["pred_classes"] for d in detections]))
-            masks = logits.to(torch.promote_types(logits.dtype, torch.float32)).sigmoid()
-            for d, part in zip(detections, masks.split([len(b) for b in boxes])):
+        if self.mask_head is not None and masks:
+            parts = self.box_masks(maps, [d["pred_boxes"] for d in detections], [d["pred_classes"] for d in detections])
+            for d, part in zip(detections, parts):
                 d["box_masks"] = part
         return detections
+
+    def box_masks(
+        self, maps: Sequence[torch.Tensor], boxes: Sequence[torch.Tensor], classes: Sequence[torch.Tensor]
+    ) -> Sequence[torch.Tensor]:
+        """Of each image's boxes (m, 4) of these classes (m,) the masks (m, M, M): probabilities within the boxes."""
+        logits = self.mask_head(_in_type_of(self.mask_head, self.mask_pooler(maps, boxes)))
+        logits = self.mask_head.select_class(logits, torch.cat(list(classes)))
+        masks = logits.to(torch.promote_types(logits.dtype, torch.float32)).sigmoid()
+        return masks.split([len(b) for b in boxes])
 
 
 def _in_type_of(head: nn.Module, x: torch.Tensor) -> torch.Tensor:

@@ -16,6 +16,7 @@ from ..layers.tracing import is_traced
 from ..layers.valid_area import ValidArea
 from . import boxes as box_ops
 from .anchors import AnchorGenerator
+from .box_loss import box_loss
 from .matching import match, sample, true_indices_first
 from .operators import batched_nms
 from .rpn_head import RPNHead
@@ -29,12 +30,14 @@ class SampledAnchors:
         at: positions among the anchors of all levels one after another.
         filled: whether a place holds an anchor at all.
         labels: 1 where the anchor is on an object, 0 on background.
-        targets: (N, k, 4) deltas; finite, and without meaning, where the label is not 1.
+        boxes: (N, k, 4) the anchors.
+        targets: (N, k, 4) the boxes of their objects; the anchors themselves where the label is not 1.
     """
 
     at: torch.Tensor
     filled: torch.Tensor
     labels: torch.Tensor
+    boxes: torch.Tensor
     targets: torch.Tensor
 
 
@@ -47,7 +50,7 @@ class RPN(nn.Module):
         batch_size_per_image, positive_fraction: how many anchors the loss samples, and how many may be positive.
         iou_thresholds, iou_labels: see `matching.match`.
         box_weights: factors of the deltas.
-        smooth_l1_beta: 0 is L1.
+        box_loss_type, smooth_l1_beta: see `box_loss.box_loss`.
         loss_weight, box_loss_weight: factors of both losses, and of the box loss besides.
         pre_nms_topk, post_nms_topk: (training, test): proposals of a level that enter NMS, of an image that leave it.
         nms_threshold: IoU.
@@ -69,6 +72,7 @@ class RPN(nn.Module):
         iou_thresholds: Sequence[float] = (0.3, 0.7),
         iou_labels: Sequence[int] = (0, -1, 1),
         box_weights: Sequence[float] = (1.0, 1.0, 1.0, 1.0),
+        box_loss_type: str = "smooth_l1",
         smooth_l1_beta: float = 0.0,
         loss_weight: float = 1.0,
         box_loss_weight: float = 1.0,
@@ -85,6 +89,7 @@ class RPN(nn.Module):
         self.iou_thresholds = tuple(iou_thresholds)
         self.iou_labels = tuple(iou_labels)
         self.box_weights = tuple(box_weights)
+        self.box_loss_type = box_loss_type
         self.smooth_l1_beta = smooth_l1_beta
         self.loss_weight = loss_weight
         self.box_loss_weight = box_loss_weight
@@ -155,10 +160,10 @@ class RPN(nn.Module):
         ]
         positive = filled & (labels == 1)
         targets = torch.where(positive[..., None], torch.stack(matched), chosen)
-        return SampledAnchors(at, filled, labels, box_ops.encode(chosen, targets, self.box_weights))
+        return SampledAnchors(at, filled, labels, chosen, targets)
 
     def losses(self, sampled: SampledAnchors, logits: torch.Tensor, deltas: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Binary cross-entropy and (smooth) L1 over sampled anchors, both divided by N x `batch_size_per_image`.
+        """Binary cross-entropy and the boxes' loss over sampled anchors, both divided by N x `batch_size_per_image`.
 
         Args:
             logits, deltas: (N, k) and (N, k, 4), of the sampled anchors.
@@ -167,7 +172,9 @@ class RPN(nn.Module):
         objectness = F.binary_cross_entropy_with_logits(
             logits.to(targets.dtype), sampled.labels.to(targets.dtype), reduction="none"
         )
-        distance = box_ops.smooth_l1(deltas.to(targets.dtype), targets, self.smooth_l1_beta)
+        distance = box_loss(
+            deltas, sampled.boxes, targets, weights=self.box_weights, kind=self.box_loss_type, beta=self.smooth_l1_beta
+        )
         normaliser = self.batch_size_per_image * len(filled)
         objectness = torch.where(filled, objectness, 0.0).sum() / normaliser
         positive = filled & (sampled.labels == 1)

@@ -31,10 +31,15 @@ def detector(model: GeneralizedRCNN, size: tuple[int, int]) -> Exportable:
     TEST.DETECTIONS_PER_IMAGE; missing detections have score 0 and class -1.
 
     Raises:
-        ExportError: a side is not positive.
+        ExportError: a side is not positive, or the detector has soft-NMS.
     """
     if min(size) < 1:
         raise ExportError(f"A detector is exported for images of one size, and {size[0]} x {size[1]} is none.")
+    if model.roi_heads.box_predictor.nms_type != "hard":
+        raise ExportError(
+            f"MODEL.ROI_HEADS.NMS_TYPE is {model.roi_heads.box_predictor.nms_type}, and an exported detector has only "
+            "hard: set MODEL.ROI_HEADS.NMS_TYPE hard."
+        )
     outputs = ("boxes", "scores", "classes", *(("masks",) if model.roi_heads.mask_head is not None else ()))
     module = prepare_for_export(Detector(model, size))
     metadata = {**normalisation(model), "normalised": True, "size": list(size)}
@@ -114,7 +119,7 @@ class Detector(nn.Module):
         heads = self.model.roi_heads
         predictor = heads.box_predictor
         scores, deltas = predictor(heads.box_head(pool(heads.box_pooler, maps, proposals)))
-        probabilities = F.softmax(scores.float(), -1)
+        probabilities = predictor.probabilities(scores)
         boxes = box_ops.decode(deltas, proposals, predictor.box_weights)
         finite = torch.isfinite(boxes).all(1) & torch.isfinite(probabilities).all(1) & box_ops.nonempty(proposals)
         boxes = box_ops.clip(boxes.unflatten(1, (-1, 4)), *self.size)

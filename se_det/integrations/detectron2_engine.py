@@ -58,6 +58,12 @@ ENGINE = "detectron2"
 BUILTIN_ONLY = (
     ("DATALOADER.SKIP_BAD_IMAGES", 0, "its loader ends at the first image that cannot be read"),
     ("INPUT.RESIZE", "pil", "its loader resizes with PIL"),
+    ("MODEL.ROI_HEADS.NMS_TYPE", "hard", "its detectors drop all but the best box"),
+    ("MODEL.RESNETS.STOCHASTIC_DEPTH", 0.0, "its ResNets have no stochastic depth"),
+    ("MODEL.CHECKPOINT_ACTIVATIONS", False, "its trainer keeps what each block computed"),
+    ("SOLVER.BACKBONE_LR_FACTOR", 1.0, "its optimizer has one rate for all layers"),
+    ("SOLVER.LAYER_DECAY", 1.0, "its optimizer has one rate for all layers"),
+    ("SOLVER.FP16_COMPRESSION", False, "its processes exchange gradients as they are"),
     ("INPUT.AUGMENTATIONS", [], "its loader resizes, flips and crops as Detectron2's keys say"),
     ("TEST.EVALUATORS", ["coco"], "it evaluates with Detectron2's evaluators"),
     ("WRITERS", ["json", "tensorboard"], "its trainer writes both"),

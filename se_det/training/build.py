@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -13,8 +13,10 @@ from torch import nn
 
 from .. import comm
 from ..config.resolution import Decision
+from ..data.coco_dataset import CocoDataset
 from ..device import select_device
 from ..errors import ConfigError
+from .datasets import class_image_counts
 from .ema import EMA
 from .optimizer import build_optimizer, clip_gradients
 from .precision import Precision
@@ -94,8 +96,25 @@ def learning_rate(cfg: CfgNode) -> LearningRate:
     return rate
 
 
-def optimizer(cfg: CfgNode, model: nn.Module, *, base_lr: float, scaled: bool) -> torch.optim.Optimizer:
-    """The optimiser of what `model` trains; `scaled` says whether its loss is."""
+def fill_class_weights(cfg: CfgNode, model: nn.Module, train: Sequence[CocoDataset]) -> None:
+    """With MODEL.ROI_BOX_HEAD.USE_FED_LOSS: give a fresh detector the weights by which classes are drawn for its loss.
+    A class that no image has counts as if one had."""
+    if not cfg.MODEL.ROI_BOX_HEAD.USE_FED_LOSS:
+        return
+    counts = torch.from_numpy(class_image_counts(train)).clamp(min=1).float()
+    weights = counts**cfg.MODEL.ROI_BOX_HEAD.FED_LOSS_FREQ_WEIGHT_POWER
+    model.roi_heads.box_predictor.fed_loss_cls_weights.copy_(weights)
+
+
+def optimizer(
+    cfg: CfgNode,
+    model: nn.Module,
+    *,
+    base_lr: float,
+    scaled: bool,
+    lr_factors: Mapping[nn.Parameter, float] | None = None,
+) -> torch.optim.Optimizer:
+    """The optimiser of what `model` trains; `scaled` says whether its loss is, `lr_factors` what has other rates."""
     solver = cfg.SOLVER
     return build_optimizer(
         model,
@@ -107,6 +126,7 @@ def optimizer(cfg: CfgNode, model: nn.Module, *, base_lr: float, scaled: bool) -
         weight_decay_norm=solver.WEIGHT_DECAY_NORM,
         weight_decay_bias=solver.WEIGHT_DECAY_BIAS,
         bias_lr_factor=solver.BIAS_LR_FACTOR,
+        lr_factors=lr_factors,
         fused=not scaled,
     )
 

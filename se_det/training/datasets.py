@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 from fvcore.common.config import CfgNode
 
 from .. import comm
@@ -93,6 +94,12 @@ def decide_num_classes(dataset: CocoDataset) -> list[Decision]:
     """MODEL.ROI_HEADS.NUM_CLASSES is what the annotation file declares."""
     count, source = len(dataset.category_ids), str(dataset.json_path)
     return [Decision("MODEL.ROI_HEADS.NUM_CLASSES", count, source, "the categories that it declares")]
+
+
+def class_image_counts(sets: Sequence[CocoDataset]) -> np.ndarray:
+    """int64 (K,): how many images of all sets together have each class, crowds too (`image_count` in LVIS's files)."""
+    classes = np.concatenate([dataset.classes_of_images()[1] for dataset in sets])
+    return np.bincount(classes, minlength=len(sets[0].category_ids))
 
 
 def categories(dataset: CocoDataset) -> list[dict[str, Any]]:

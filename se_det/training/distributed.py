@@ -6,6 +6,7 @@ import inspect
 
 import torch.distributed as dist
 from torch import nn
+from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import fp16_compress_hook
 from torch.nn.parallel import DistributedDataParallel
 
 from .. import comm
@@ -16,15 +17,19 @@ _KEYS = inspect.signature(DistributedDataParallel.__init__).parameters
 _NO_SYNC_OF_BUFFERS = {"forward_sync_buffers" if "forward_sync_buffers" in _KEYS else "broadcast_buffers": False}
 
 
-def wrap_distributed(model: nn.Module) -> nn.Module:
+def wrap_distributed(model: nn.Module, *, fp16_compression: bool = False) -> nn.Module:
     """`model` as all processes train it together, from the first one's weights; alone, `model` itself.
 
+    With `fp16_compression` gradients are exchanged in half precision: half as much to send, and rounded.
     Batch statistics are each process's own while training, as in Detectron2: see `broadcast_statistics`.
     """
     if comm.get_world_size() == 1:
         return model
     # Without device_ids samples are handed over as they are.
-    return DistributedDataParallel(model, gradient_as_bucket_view=True, **_NO_SYNC_OF_BUFFERS)
+    wrapped = DistributedDataParallel(model, gradient_as_bucket_view=True, **_NO_SYNC_OF_BUFFERS)
+    if fp16_compression:
+        wrapped.register_comm_hook(state=None, hook=fp16_compress_hook)
+    return wrapped
 
 
 def broadcast_statistics(model: nn.Module) -> None:

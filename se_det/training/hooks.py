@@ -28,6 +28,8 @@ class PeriodicActions:
         weights: `weights(step)` is what model_best.pth holds besides `best`.
         findings: what the evaluation found that a checkpoint of the weights evaluated keeps beside them; asked on the
             first process after each evaluation. A checkpoint that was written before has none.
+        refine: `refine(step)` brings the model after `step` steps into the state in which it is evaluated, before each
+            evaluation (at its steps too where there is none) and the checkpoint with it.
         max_iter: steps of the whole run; model_final.pth is written at the end, early or not.
         checkpoint_period: steps between checkpoints.
         evaluate: returns the metrics on the first process, `{}` elsewhere; None never evaluates.
@@ -47,6 +49,7 @@ class PeriodicActions:
         snapshot: Callable[[int], dict[str, Any]],
         weights: Callable[[int], dict[str, Any]],
         findings: Callable[[], dict[str, Any]] | None = None,
+        refine: Callable[[int], None] | None = None,
         max_iter: int,
         checkpoint_period: int,
         evaluate: Callable[[], Metrics] | None = None,
@@ -61,6 +64,7 @@ class PeriodicActions:
         self._evaluate, self._eval_period = evaluate, eval_period
         self._best_metric, self._early_stop = best_metric, early_stop
         self._findings = findings
+        self._refine, self._refined = refine, -1
         self._found: tuple[int, dict[str, Any]] = (-1, {})  # after which step, and what
         self._on_metrics = on_metrics
         self._told = False  # of a metric that is not finite
@@ -73,11 +77,13 @@ class PeriodicActions:
 
     def due(self, step: int) -> bool:
         """Whether anything is to be done after `step` steps."""
-        return self._checkpoint_pending(step) or self.evaluation_pending(step)
+        refining = self._refine is not None and self._evaluation_due(step)
+        return self._checkpoint_pending(step) or self.evaluation_pending(step) or refining
 
     def __call__(self, step: int) -> bool:
         """What is due after `step` steps is done; True when the run is over."""
         final = step >= self._max_iter
+        self._refine_if_due(step)
         if self._checkpoint_pending(step):
             self._save(FINAL if final else step_name(step), step)
         return self.evaluate_if_due(step) or final
@@ -92,8 +98,16 @@ class PeriodicActions:
 
     def evaluation_pending(self, step: int) -> bool:
         """Whether the evaluation due after `step` steps has not been done."""
-        due = step == self._max_iter or (self._eval_period > 0 and step % self._eval_period == 0)
-        return self._evaluate is not None and step > 0 and due and self.best["evaluated"] < step
+        due = step > 0 and self._evaluation_due(step)
+        return self._evaluate is not None and due and self.best["evaluated"] < step
+
+    def _evaluation_due(self, step: int) -> bool:
+        return step == self._max_iter or (self._eval_period > 0 and step % self._eval_period == 0)
+
+    def _refine_if_due(self, step: int) -> None:
+        if self._refine is not None and self._evaluation_due(step) and self._refined != step:
+            self._refined = step
+            self._refine(step)
 
     def check_unfinished(self, step: int, path: Any) -> None:
         """Refuse to resume a run that has nothing left to do after `step` steps.
@@ -117,6 +131,7 @@ class PeriodicActions:
         """Evaluate when that is due and not done; True when the run ends by it."""
         if not self.evaluation_pending(step):
             return False
+        self._refine_if_due(step)  # of a run resumed here, which had to leave before
         metrics = self._evaluate()
         if comm.is_main_process():
             self.last_metrics = {task: dict(values) for task, values in metrics.items()}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -31,12 +31,13 @@ def parameter_groups(
     weight_decay_norm: float | None = None,
     weight_decay_bias: float | None = None,
     bias_lr_factor: float = 1.0,
+    lr_factors: Mapping[nn.Parameter, float] | None = None,
 ) -> list[dict[str, Any]]:
     """The trainable parameters of `model` by equal hyper-parameters.
 
     As in Detectron2 a parameter of a norm has `weight_decay_norm`, and then every parameter called `bias`, those of
     norms too, has `weight_decay_bias` and `bias_lr_factor`. None follows `weight_decay` (for the bias of a norm:
-    `weight_decay_norm`).
+    `weight_decay_norm`). Those in `lr_factors` have these besides.
 
     Returns:
         Dicts of `params`, `weight_decay` and `lr_factor`, in the order in which the model first needs each.
@@ -54,6 +55,7 @@ def parameter_groups(
             if name == "bias":
                 decay = decay if weight_decay_bias is None else weight_decay_bias
                 factor = bias_lr_factor
+            factor *= (lr_factors or {}).get(parameter, 1.0)
             groups.setdefault((decay, factor), []).append(parameter)
     return [{"params": p, "weight_decay": decay, "lr_factor": factor} for (decay, factor), p in groups.items()]
 
@@ -69,6 +71,7 @@ def build_optimizer(
     weight_decay_norm: float | None = None,
     weight_decay_bias: float | None = None,
     bias_lr_factor: float = 1.0,
+    lr_factors: Mapping[nn.Parameter, float] | None = None,
     fused: bool = True,
 ) -> torch.optim.Optimizer:
     """SGD or AdamW over what `model` trains; `momentum` and `nesterov` are SGD's.
@@ -89,6 +92,7 @@ def build_optimizer(
         weight_decay_norm=weight_decay_norm,
         weight_decay_bias=weight_decay_bias,
         bias_lr_factor=bias_lr_factor,
+        lr_factors=lr_factors,
     )
     if not groups:
         raise ConfigError("Nothing of the model trains: lower MODEL.BACKBONE.FREEZE_AT.")

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import copy
 import logging
+from collections.abc import Iterable
+from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +15,7 @@ from fvcore.common.config import CfgNode
 from torch import nn
 
 from .. import __version__, comm
+from ..backbones.activation_checkpointing import checkpoint_activations
 from ..config.paths import expand_path
 from ..config.resolution import dump_config
 from ..data.coco import CocoDataset
@@ -26,6 +30,7 @@ from ..evaluation.best_f1 import as_metadata
 from ..evaluation.coco_eval import EvaluationResult
 from ..evaluation.evaluator import build_evaluators, evaluate
 from ..evaluation.report import write_report
+from ..evaluation.test_time_augmentation import build_augmented_inference, check_test_augmentation
 from ..evaluation.validation_loss import ValidationLoss
 from ..files import check_writable
 from ..weights import load_weights, resize_gates
@@ -35,11 +40,13 @@ from .distributed import broadcast_statistics
 from .ema import EMA
 from .loss_reader import is_loss
 from .output_folder import OutputFolder
+from .precise_bn import PreciseBN
 from .preemption import StopRequest, stop_on_signals
 from .resolve import RunFacts, resolve_evaluation, resolve_training
 from .run_log import run_log
 from .runner import Metrics, Runner
 from .state import RunState, restore_frozen
+from .trunk_rates import trunk_factors
 
 logger = logging.getLogger(__name__)
 
@@ -100,22 +107,23 @@ def _build_run(
             gate_init=cfg.MODEL.GATE.INIT,
             class_names=facts.train[0].category_names,
         )
+    build.fill_class_weights(cfg, model, facts.train)
+    if cfg.MODEL.CHECKPOINT_ACTIVATIONS:
+        checkpoint_activations(model)
     model.to(facts.device, memory_format=torch.channels_last)
     skipped = SkippedImages(cfg.DATALOADER.SKIP_BAD_IMAGES, saved.state.get("skipped") if saved else None)
-    loader = build_train_loader(
-        cfg,
-        facts.train,
-        seed=cfg.SEED,
-        start=int(saved.state["iteration"]) if saved else 0,
-        rank=comm.get_rank(),
-        world_size=comm.get_world_size(),
+    batches = partial(
+        build_train_loader, cfg, facts.train, seed=cfg.SEED, rank=comm.get_rank(), world_size=comm.get_world_size(),
         pin_memory=reads_pinned_memory(facts.device),
         skipped=skipped,
-    )
+    )  # fmt: skip
+    loader = batches(start=int(saved.state["iteration"]) if saved else 0)
     precision = build.precision(cfg, facts.device)
     state = RunState(
         model=model,
-        optimizer=build.optimizer(cfg, model, base_lr=rate.base_lr, scaled=precision.scaled),
+        optimizer=build.optimizer(
+            cfg, model, base_lr=rate.base_lr, scaled=precision.scaled, lr_factors=trunk_factors(cfg, model)
+        ),
         precision=precision,
         ema=build.build_ema(cfg, model),
         seed=cfg.SEED,
@@ -127,9 +135,17 @@ def _build_run(
     if saved:
         state.restore(saved.state, saved.path)
     evaluate = evaluation and (lambda: evaluation(model, state.ema))
+    refine = finish = None
+    if cfg.TEST.PRECISE_BN.ENABLED:
+        refine = PreciseBN(
+            model, batches=lambda step: batches(start=step), num_iter=cfg.TEST.PRECISE_BN.NUM_ITER, seed=cfg.SEED,
+            ema=state.ema,
+        )  # fmt: skip
+    if evaluation and cfg.TEST.AUG.ENABLED:
+        finish = lambda: evaluation.augmented(model, state.ema)  # noqa: E731
     runner = Runner(
         cfg, state, network=model, loader=loader, rate=rate, evaluate=evaluate, stop=stop, saved=saved,
-        findings=evaluation and evaluation.findings,
+        findings=evaluation and evaluation.findings, refine=refine, finish=finish,
     )  # fmt: skip
     return runner, state
 
@@ -153,6 +169,8 @@ def run_evaluation(cfg: CfgNode) -> Metrics:
             check_writable(cfg.OUTPUT_DIR)
         evaluation = Evaluation(cfg, facts.test, stop)
         metrics = evaluation(model.to(facts.device))
+        if cfg.TEST.AUG.ENABLED:
+            metrics = {**metrics, **evaluation.augmented(model)}
         if comm.is_main_process():
             _log_thresholds(evaluation.findings())
             write_report(cfg.OUTPUT_DIR, evaluation.outcomes, config=cfg.dump())
@@ -168,6 +186,7 @@ class Evaluation:
 
     def __init__(self, cfg: CfgNode, test_datasets: dict[str, CocoDataset], stop: StopRequest | None = None) -> None:
         check_precision(cfg.TEST.PRECISION)
+        check_test_augmentation(cfg)
         if cfg.TEST.COMPILE:
             check_compiler(select_device(cfg.MODEL.DEVICE))
         folder = Path(cfg.OUTPUT_DIR)
@@ -212,25 +231,57 @@ class Evaluation:
         with ema.applied():
             return self._evaluate(model)
 
+    def augmented(self, model: nn.Module, ema: EMA | None = None) -> Metrics:
+        """As the call, under TEST.AUG: tasks have `_TTA` after their names. The results go to `TTA/`.
+
+        Raises:
+            EvaluationStopped: the run was asked to end.
+        """
+        with nullcontext() if ema is None else ema.applied():
+            model = self._prepared(model)
+            results: Metrics = {}
+            for name, (dataset, _) in self._parts.items():
+                folder = Path(self._cfg.OUTPUT_DIR, "TTA", *([name] if len(self._parts) > 1 else []))
+                evaluator = build_evaluators(self._cfg, dataset, folder)
+                infer = build_augmented_inference(self._cfg, model)
+                for task, values in evaluate(
+                    model, self._loader(dataset, model.device), evaluator, infer=infer
+                ).items():
+                    results[f"{self._key(name, task)}_TTA"] = values
+        return results
+
     def _evaluate(self, model: nn.Module) -> Metrics:
-        broadcast_statistics(model)
         losses = {name: self._validation_loss(name, model) for name in self._losses}
+        model = self._prepared(model)
+        results: Metrics = {}
+        for name, (dataset, evaluator) in self._parts.items():
+            for task, values in evaluate(
+                model, self._loader(dataset, model.device), evaluator, infer=model.detect
+            ).items():
+                results[self._key(name, task)] = values
+            if losses.get(name):
+                results[self._key(name, "validation")] = losses[name]
+        return results
+
+    def _prepared(self, model: nn.Module) -> nn.Module:
+        broadcast_statistics(model)
         model = prepare_for_inference(copy.deepcopy(model), precision=self._cfg.TEST.PRECISION)
         if self._cfg.TEST.COMPILE:
             compile_backbone(model)
-        results: Metrics = {}
-        for name, (dataset, evaluator) in self._parts.items():
-            loader = build_test_loader(
-                self._cfg, dataset, rank=comm.get_rank(), world_size=comm.get_world_size(),
-                pin_memory=reads_pinned_memory(model.device),
-            )  # fmt: skip
-            if self._stop is not None:
-                loader = self._stop.stoppable(loader)
-            for task, values in evaluate(model, loader, evaluator, infer=model.detect).items():
-                results[task if len(self._parts) == 1 else f"{name}/{task}"] = values
-            if losses.get(name):
-                results["validation" if len(self._parts) == 1 else f"{name}/validation"] = losses[name]
-        return results
+        return model
+
+    def _loader(self, dataset: CocoDataset, device: torch.device) -> Iterable[list[dict]]:
+        loader = build_test_loader(
+            self._cfg,
+            dataset,
+            rank=comm.get_rank(),
+            world_size=comm.get_world_size(),
+            pin_memory=reads_pinned_memory(device),
+        )
+        return loader if self._stop is None else self._stop.stoppable(loader)
+
+    def _key(self, name: str, task: str) -> str:
+        return task if len(self._parts) == 1 else f"{name}/{task}"
 
     def _validation_loss(self, name: str, model: nn.Module) -> dict[str, float]:
         """The losses on a data set, with their sum, on the first process."""

@@ -13,12 +13,12 @@ from torch import nn
 from .. import comm
 from ..files import write_text
 from . import build
-from .checkpoint import Checkpointer
+from .checkpoint import FINAL, Checkpointer
 from .distributed import wrap_distributed
 from .hooks import PeriodicActions
 from .loop import train
 from .output_folder import OutputFolder
-from .preemption import StopRequest
+from .preemption import EvaluationStopped, StopRequest
 from .progress import Progress
 from .resolve import SavedRun
 from .run_log import RunLog
@@ -41,6 +41,8 @@ class Runner:
         loader: the batches from the step on at which the run starts.
         rate: the schedule.
         evaluate: returns the metrics on the first process; None never evaluates.
+        refine: see `PeriodicActions`.
+        finish: measures once more, on the first process, what the training has come to when it is over.
         findings: what the last evaluation found that a checkpoint of the same weights keeps.
         saved: the run that is resumed, its state restored.
         keep: how many numbered checkpoints stay; None is all.
@@ -62,12 +64,15 @@ class Runner:
         evaluate: Callable[[], Metrics] | None,
         stop: StopRequest,
         findings: Callable[[], dict[str, Any]] | None = None,
+        refine: Callable[[int], None] | None = None,
+        finish: Callable[[], Metrics] | None = None,
         saved: SavedRun | None = None,
         keep: int | None = None,
         images: int = 0,
     ) -> None:
         self._cfg, self._state, self._network, self._loader = cfg, state, network, loader
         self._rate, self._stop, self._images = rate, stop, images
+        self._finish = finish
         self._start = int(saved.state["iteration"]) if saved else 0
         self._writer: Writers | None = None
         self._actions = PeriodicActions(
@@ -75,6 +80,7 @@ class Runner:
             snapshot=state.snapshot,
             weights=state.weights,
             findings=findings,
+            refine=refine,
             max_iter=cfg.SOLVER.MAX_ITER,
             checkpoint_period=cfg.SOLVER.CHECKPOINT_PERIOD,
             evaluate=evaluate,
@@ -110,7 +116,7 @@ class Runner:
             if not actions.evaluate_if_due(start) and start < max_iter:
                 with self._stop.deferred():
                     train(
-                        wrap_distributed(self._network),
+                        wrap_distributed(self._network, fp16_compression=cfg.SOLVER.FP16_COMPRESSION),
                         iter(self._loader),
                         self._state.optimizer,
                         self._rate,
@@ -127,7 +133,23 @@ class Runner:
                         stop=self._stop,
                         skipped=self._state.skipped,
                     )
+            if self._finish is not None:
+                actions.last_metrics.update(self._finished(actions.best["evaluated"]))
         finally:
             if self._writer is not None:
                 self._writer.close()
         return actions.last_metrics
+
+    def _finished(self, step: int) -> Metrics:
+        try:
+            with self._stop.deferred():
+                metrics = self._finish()
+        except EvaluationStopped:
+            raise self._stop.error(
+                "in the last evaluation, after all steps. The training is saved: --eval-only with MODEL.WEIGHTS "
+                f"{Path(self._cfg.OUTPUT_DIR) / FINAL}.pth evaluates it."
+            ) from None
+        if self._writer is not None:
+            flat = {f"{task}/{name}": value for task, values in metrics.items() for name, value in values.items()}
+            self._writer.write(step, flat)
+        return metrics

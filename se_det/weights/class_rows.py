@@ -12,6 +12,7 @@ from .load_report import shorten
 PREDICTORS = (
     "roi_heads.box_predictor.cls_score.",
     "roi_heads.box_predictor.bbox_pred.",
+    "roi_heads.box_predictor.fed_loss_cls_weights",
     "roi_heads.mask_head.predictor.",
     "linear.",
 )

@@ -9,8 +9,8 @@ import pytest
 import torch
 from tiny_pretraining import recipe, tiny_pretraining
 
+from se_det.backbones.activation_checkpointing import checkpoint_activations
 from se_det.backbones.catalog import create_model
-from se_det.classification.activation_checkpointing import checkpoint_activations
 from se_det.classification.optimizer import build_pretraining_optimizer
 from se_det.errors import CheckpointError, DataError, TrainingError
 from se_det.training.checkpoint import load_checkpoint
