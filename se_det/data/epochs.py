@@ -25,7 +25,7 @@ class Epoch(Protocol):
         ...
 
 
-class EveryImage:
+class UniformEpoch:
     """Each image once (Detectron2's TrainingSampler)."""
 
     def __init__(self, count: int) -> None:
@@ -35,7 +35,7 @@ class EveryImage:
         return random.permutation(self._count)
 
 
-class RepeatedImages:
+class RepeatFactorEpoch:
     """Each image as often as its factor says: the whole part of it, and once more with the rest as probability
     (Detectron2's RepeatFactorTrainingSampler).
 

@@ -15,7 +15,7 @@ from PIL import Image, UnidentifiedImageError
 
 from ..errors import DataError
 from ..files import open_regular_file
-from .deep_images import DARK, PNG_DEPTH_AT, PNG_SIGNATURE, warn_dark
+from .sixteen_bit import DARK, PNG_DEPTH_AT, PNG_SIGNATURE, warn_dark
 
 FORMATS = ("BGR", "RGB")
 START_OF_JPEG, END_OF_JPEG = b"\xff\xd8\xff", b"\xff\xd9"

@@ -12,7 +12,7 @@ from ..errors import ConfigError, DataError
 from .augmentations import Augmentation, build_augmentations
 from .coco import compare_categories
 from .coco_dataset import CocoDataset
-from .epochs import RepeatedImages, random_subset, repeat_factors, sampling
+from .epochs import RepeatFactorEpoch, random_subset, repeat_factors, sampling
 from .images import FORMATS
 from .samplers import TrainBatchSampler, aspect_groups, contiguous_shard
 from .samples import TestDataset, TrainDataset
@@ -77,7 +77,9 @@ def train_loader(
         _check_masks(used)
     sizes = np.concatenate([dataset.sizes.numpy() for dataset in used])
     groups = aspect_groups(sizes) if grouping else np.zeros(len(sizes), np.int64)
-    epoch = RepeatedImages(repeat_factors(used, repeat_threshold, sqrt=repeat_sqrt)) if repeat_threshold > 0 else None
+    epoch = (
+        RepeatFactorEpoch(repeat_factors(used, repeat_threshold, sqrt=repeat_sqrt)) if repeat_threshold > 0 else None
+    )
     batches = TrainBatchSampler(groups, ims_per_batch=ims_per_batch, seed=seed, start=start, epoch=epoch)
     samples = TrainDataset(used, augmentations=augmentations, seed=seed, format=format, masks=masks)
     skipped = skipped or SkippedImages()

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from ..errors import ConfigError, DataError
-from .epochs import Epoch, EveryImage
+from .epochs import Epoch, UniformEpoch
 
 Item = tuple[int, int]  # (number of the sample in the run, index of its image)
 
@@ -42,7 +42,7 @@ class TrainBatchSampler:
                 "keeps images without annotations."
             )
         self.ims_per_batch, self.seed, self.start = ims_per_batch, seed, start
-        self.epoch = epoch or EveryImage(len(self.groups))
+        self.epoch = epoch or UniformEpoch(len(self.groups))
 
     def __iter__(self) -> Iterator[list[Item]]:
         """Batches from `start` on, each a list of (number of the sample, index)."""

@@ -24,7 +24,7 @@ from ..errors import ConfigError, SeDetError, TrainingError
 from ..internals.group_store import is_first
 from ..plugins import load_plugins, plugin_files
 from .preemption import ENDED, ERRORS, forward_signals, stop_error
-from .torchrun import UNSET, TorchrunEnvironment, torchrun_environment, waiting_is_told
+from .torchrun import UNSET, TorchrunEnvironment, log_while_waiting, torchrun_environment
 
 # The others wait this long while the first process evaluates.
 TIMEOUT = datetime.timedelta(hours=1)
@@ -193,7 +193,7 @@ def _child_main(
         os.environ["LOCAL_WORLD_SIZE"] = str(here)
         keep_freed_memory()
         load_plugins(plugins)
-        with waiting_is_told(first + local_rank, world, url):
+        with log_while_waiting(first + local_rank, world, url):
             _init_process_group(device, local_rank, init_method=url, rank=first + local_rank, world_size=world)
         function(*args)
     except SeDetError as error:
@@ -213,7 +213,7 @@ def _run_under_torchrun(function: Callable, args: Sequence[Any], device: str, en
             f"torchrun started {os.environ.get('LOCAL_WORLD_SIZE', 'more')} processes here, and there are {present} "
             f"GPUs: give --nproc-per-node {present}, or MODEL.DEVICE cpu."
         )
-    with waiting_is_told(environment.rank, environment.world_size, environment.address, UNSET):
+    with log_while_waiting(environment.rank, environment.world_size, environment.address, UNSET):
         _init_process_group(device, local_rank)
     try:
         function(*args)

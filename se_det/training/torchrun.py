@@ -62,7 +62,7 @@ def _number(name: str, low: int, high: int | None) -> int:
 
 
 @contextmanager
-def waiting_is_told(rank: int, world_size: int, address: str, hint: str = "") -> Iterator[None]:
+def log_while_waiting(rank: int, world_size: int, address: str, hint: str = "") -> Iterator[None]:
     """While the block lasts longer than some seconds, log what it waits for.
 
     Args:

@@ -11,7 +11,7 @@ from coco_files import CONTENT, changed, small_set
 
 from se_det.config import get_cfg, merge_overrides
 from se_det.data import CocoDataset, TrainBatchSampler, build_train_loader
-from se_det.data.epochs import RepeatedImages, random_subset, repeat_factors
+from se_det.data.epochs import RepeatFactorEpoch, random_subset, repeat_factors
 from se_det.errors import ConfigError
 
 
@@ -32,7 +32,7 @@ def test_an_image_is_repeated_as_its_rarest_class_needs(tmp_path: Path) -> None:
 
 
 def test_fractions_are_probabilities() -> None:
-    epoch = RepeatedImages(np.array([1, 2.25, 3], np.float32))
+    epoch = RepeatFactorEpoch(np.array([1, 2.25, 3], np.float32))
     counts = np.array([np.bincount(epoch(np.random.default_rng(n)), minlength=3) for n in range(4000)])
     assert (counts[:, [0, 2]] == [1, 3]).all() and set(counts[:, 1]) == {2, 3}
     assert abs(counts[:, 1].mean() - 2.25) < 0.02
@@ -43,7 +43,7 @@ def test_fractions_are_probabilities() -> None:
 @pytest.mark.parametrize("start", [1, 7, 40])
 def test_repeated_images_go_on_where_they_stopped(start: int) -> None:
     factors = np.random.default_rng(0).uniform(1, 3, 30).astype(np.float32)
-    settings = {"ims_per_batch": 4, "seed": 3, "epoch": RepeatedImages(factors)}
+    settings = {"ims_per_batch": 4, "seed": 3, "epoch": RepeatFactorEpoch(factors)}
     groups = np.arange(30) % 2
     ours = list(islice(TrainBatchSampler(groups, **settings, start=start), 20))
     whole = list(islice(TrainBatchSampler(groups, **settings), start + 300))

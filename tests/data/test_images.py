@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from se_det.data import images, read_coco, read_image
-from se_det.data.deep_images import warn_dark
+from se_det.data.sixteen_bit import warn_dark
 from se_det.errors import DataError
 
 # Red, green / blue, white, and a yellow fifth and sixth: no turn of it looks like another.

@@ -129,7 +129,7 @@ def test_a_trial_that_does_not_fit_ends_in_more_parts(monkeypatch: pytest.Monkey
     def step(cfg):
         tried.append(cfg.SOLVER.ACCUMULATE)
         if cfg.SOLVER.IMS_PER_BATCH // cfg.SOLVER.ACCUMULATE > 2:
-            raise trial.OutOfMemory("the process was killed")
+            raise trial.TrialOutOfMemory("the process was killed")
         return 3.0
 
     monkeypatch.setattr(trial, "run_trial", step)
@@ -138,7 +138,7 @@ def test_a_trial_that_does_not_fit_ends_in_more_parts(monkeypatch: pytest.Monkey
     assert tried == [1, 2, 4] and seconds == 3.0 and cfg.SOLVER.ACCUMULATE == 1
     assert [(d.key, d.value) for d in decisions] == [("SOLVER.ACCUMULATE", 4)]
     cfg.SOLVER.IMS_PER_BATCH = 2
-    monkeypatch.setattr(trial, "run_trial", lambda cfg: (_ for _ in ()).throw(trial.OutOfMemory("no memory")))
+    monkeypatch.setattr(trial, "run_trial", lambda cfg: (_ for _ in ()).throw(trial.TrialOutOfMemory("no memory")))
     with pytest.raises(TrainingError, match="Even 1 images at a time do not fit into memory"):
         trial.fit_batch(cfg)
 
@@ -168,7 +168,7 @@ def refused(cfg, threads, answer) -> None:
 
 @pytest.mark.parametrize(
     ("child", "error", "told"),
-    [(killed, trial.OutOfMemory, "was killed"), (allocating, trial.OutOfMemory, "memory"),
+    [(killed, trial.TrialOutOfMemory, "was killed"), (allocating, trial.TrialOutOfMemory, "memory"),
      (refused, DataError, "x.json is not there")],
 )  # fmt: skip
 def test_how_a_trial_ends(monkeypatch: pytest.MonkeyPatch, child, error, told) -> None:

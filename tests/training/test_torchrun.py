@@ -63,14 +63,14 @@ def test_what_is_wrong_is_one_sentence(environment, case):
         launch.launch(print, device="cpu")
 
 
-def test_waiting_is_told(caplog, monkeypatch):
+def test_log_while_waiting(caplog, monkeypatch):
     monkeypatch.setattr(torchrun, "FIRST_NOTE", 0.05)
-    with torchrun.waiting_is_told(0, 2, "host:1", torchrun.UNSET):
+    with torchrun.log_while_waiting(0, 2, "host:1", torchrun.UNSET):
         time.sleep(0.3)
     (record,) = caplog.records
     assert "Process 0 of 2 waits at host:1 until all 2 have joined. If no torchrun" in record.getMessage()
     caplog.clear()
-    with torchrun.waiting_is_told(0, 2, "host:1"):
+    with torchrun.log_while_waiting(0, 2, "host:1"):
         pass
     time.sleep(0.1)
     assert not caplog.records

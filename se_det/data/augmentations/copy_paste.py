@@ -9,14 +9,14 @@ import cv2
 import numpy as np
 
 from .arguments import number
-from .chance import Occasional
 from .combining import joined, pixels_of, pixels_of_all, window_of
 from .crop import Crop
 from .protocol import AUGMENTATIONS, EMPTY, Masks, Sample, bitmap_extent
+from .random_apply import RandomApply
 
 
 @AUGMENTATIONS.register()
-class CopyPaste(Occasional):
+class CopyPaste(RandomApply):
     """Each object of another sample is pasted with a probability, where it is there: by its mask, or its box where it
     has none. In the list it stands after what moves objects, such as LargeScaleJitter and RandomFlip.
 

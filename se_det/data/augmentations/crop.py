@@ -11,9 +11,9 @@ from fvcore.common.config import CfgNode
 
 from ...errors import ConfigError
 from .arguments import one_of
-from .chance import Occasional
 from .polygon_clip import Window
 from .protocol import AUGMENTATIONS, Sample
+from .random_apply import RandomApply
 
 TYPES = ("relative_range", "relative", "absolute", "absolute_range")
 PAD_VALUE = 128.0  # grey, Detectron2's
@@ -75,7 +75,7 @@ class Crop:
 
 
 @AUGMENTATIONS.register()
-class RandomCrop(Occasional):
+class RandomCrop(RandomApply):
     """A window of the image anywhere in it. With masks a box becomes its mask's extent, as in Detectron2.
 
     Args:

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from .arguments import flag, number, size
-from .chance import Occasional
 from .crop import PAD_VALUE, Crop
 from .protocol import AUGMENTATIONS, Sample
+from .random_apply import RandomApply
 
 
 def draw_offset(old: tuple[int, int], new: tuple[int, int], random: np.random.Generator) -> tuple[int, int]:
@@ -19,7 +19,7 @@ def draw_offset(old: tuple[int, int], new: tuple[int, int], random: np.random.Ge
 
 
 @AUGMENTATIONS.register()
-class FixedSizeCrop(Occasional):
+class FixedSizeCrop(RandomApply):
     """A window somewhere in the image, filled on the right and below where the image ends.
 
     Args:

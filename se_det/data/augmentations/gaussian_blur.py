@@ -11,12 +11,12 @@ import numpy as np
 
 from ..transforms import channelwise
 from .arguments import span
-from .chance import Occasional
 from .protocol import AUGMENTATIONS, Sample
+from .random_apply import RandomApply
 
 
 @AUGMENTATIONS.register()
-class GaussianBlur(Occasional):
+class GaussianBlur(RandomApply):
     """A Gaussian filter of three standard deviations to each side.
 
     Args:

@@ -8,12 +8,12 @@ from dataclasses import replace
 import numpy as np
 
 from .arguments import span
-from .chance import Occasional
 from .protocol import AUGMENTATIONS, Sample
+from .random_apply import RandomApply
 
 
 @AUGMENTATIONS.register()
-class GaussianNoise(Occasional):
+class GaussianNoise(RandomApply):
     """Normally distributed noise, of each value its own.
 
     Args:

@@ -12,13 +12,13 @@ from fvcore.common.config import CfgNode
 
 from ..images import FORMATS
 from .arguments import one_of
-from .chance import Occasional
 from .colour import grey
 from .protocol import AUGMENTATIONS, Sample
+from .random_apply import RandomApply
 
 
 @AUGMENTATIONS.register()
-class RandomGrayscale(Occasional):
+class RandomGrayscale(RandomApply):
     """All channels become the image's grey.
 
     Args:

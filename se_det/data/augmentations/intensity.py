@@ -14,16 +14,16 @@ from fvcore.common.config import CfgNode
 
 from ..images import FORMATS
 from .arguments import number, one_of, span
-from .chance import Occasional
 from .colour import LUMA, scaled
 from .protocol import AUGMENTATIONS, Sample
+from .random_apply import RandomApply
 
 # The principal components of ImageNet's colours, RGB: their lengths, and a column each (Krizhevsky et al. 2012).
 LENGTHS = (0.2175, 0.0188, 0.0045)
 COMPONENTS = ((-0.5675, 0.7192, 0.4009), (-0.5808, -0.0045, -0.8140), (-0.5836, -0.6948, 0.4203))
 
 
-class _Intensity(Occasional):
+class _Intensity(RandomApply):
     """A weight drawn between two numbers: of the image, where 1 less the weight is of something else.
 
     Args:
@@ -81,7 +81,7 @@ class RandomSaturation(_Intensity):
 
 
 @AUGMENTATIONS.register()
-class RandomLighting(Occasional):
+class RandomLighting(RandomApply):
     """A shift of colour along the principal components of ImageNet's, drawn from normal distributions.
 
     Args:

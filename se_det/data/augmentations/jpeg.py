@@ -12,12 +12,12 @@ from fvcore.common.config import CfgNode
 
 from ..images import FORMATS
 from .arguments import one_of, span
-from .chance import Occasional
 from .protocol import AUGMENTATIONS, Sample
+from .random_apply import RandomApply
 
 
 @AUGMENTATIONS.register()
-class JPEG(Occasional):
+class JPEG(RandomApply):
     """The image as a JPEG of a drawn quality has it.
 
     Args:

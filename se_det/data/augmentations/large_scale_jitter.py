@@ -13,11 +13,11 @@ from PIL import Image
 from ..transforms import RESIZE_METHODS, channelwise
 from . import arguments
 from .arguments import flag, number, one_of, span
-from .chance import Occasional
 from .crop import PAD_VALUE, Crop
 from .fixed_size_crop import draw_offset
 from .polygon_clip import Window
 from .protocol import AUGMENTATIONS, Sample
+from .random_apply import RandomApply
 from .resize import Resize
 from .resize_scale import fitting_size
 
@@ -82,7 +82,7 @@ def nearest_pixels(old: int, new: int) -> np.ndarray:
 
 
 @AUGMENTATIONS.register()
-class LargeScaleJitter(Occasional):
+class LargeScaleJitter(RandomApply):
     """ResizeScale, then FixedSizeCrop, in one.
 
     Args:

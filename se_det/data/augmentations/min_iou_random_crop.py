@@ -8,15 +8,15 @@ import numpy as np
 
 from ...errors import ConfigError
 from .arguments import number, whole_number
-from .chance import Occasional
 from .crop import Crop
 from .protocol import AUGMENTATIONS, Sample
+from .random_apply import RandomApply
 
 ASPECTS = (0.5, 2.0)  # of a window: height / width
 
 
 @AUGMENTATIONS.register()
-class MinIoURandomCrop(Occasional):
+class MinIoURandomCrop(RandomApply):
     """A window whose IoU with each box is at least a number drawn from some, and which has the centre of one.
 
     Objects whose centre is outside of the window are left out. As often as any of the numbers the image stays as it

@@ -8,14 +8,14 @@ import cv2
 import numpy as np
 
 from .arguments import number
-from .chance import Occasional
 from .combining import Placed, joined
 from .crop import PAD_VALUE, Crop
 from .protocol import AUGMENTATIONS, Sample
+from .random_apply import RandomApply
 
 
 @AUGMENTATIONS.register()
-class MixUp(Occasional):
+class MixUp(RandomApply):
     """The image and another, corner on corner, with the objects of both. The result is as large as the larger.
 
     Args:

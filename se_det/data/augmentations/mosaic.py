@@ -11,10 +11,10 @@ from fvcore.common.config import CfgNode
 from ..transforms import RESIZE_METHODS
 from . import arguments
 from .arguments import number, one_of, span
-from .chance import Occasional
 from .combining import Placed, joined
 from .crop import PAD_VALUE, Crop
 from .protocol import AUGMENTATIONS, Sample
+from .random_apply import RandomApply
 from .resize import Resize
 from .resize_scale import fitting_size
 
@@ -22,7 +22,7 @@ CENTRE = (0.25, 0.75)  # where the four meet, as shares of height and width
 
 
 @AUGMENTATIONS.register()
-class Mosaic(Occasional):
+class Mosaic(RandomApply):
     """The image and three others, each resized and with one corner in a point near the middle where the four meet.
 
     Args:

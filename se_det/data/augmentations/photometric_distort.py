@@ -11,13 +11,13 @@ from fvcore.common.config import CfgNode
 
 from ..images import FORMATS
 from .arguments import flag, one_of, span
-from .chance import Occasional
 from .colour import grey, hue_shifted, saturated, scaled
 from .protocol import AUGMENTATIONS, Sample
+from .random_apply import RandomApply
 
 
 @AUGMENTATIONS.register()
-class PhotometricDistort(Occasional):
+class PhotometricDistort(RandomApply):
     """Each of the changes with a probability, contrast as often before the changes of colour as after them
     (torchvision's RandomPhotometricDistort).
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .chance import Occasional
 from .protocol import AUGMENTATIONS, Sample
+from .random_apply import RandomApply
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class QuarterTurn:
 
 
 @AUGMENTATIONS.register()
-class RandomQuarterTurn(Occasional):
+class RandomQuarterTurn(RandomApply):
     """One of the three turns by 90, 180 and 270 degrees.
 
     Args:

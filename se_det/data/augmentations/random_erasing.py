@@ -10,14 +10,14 @@ import numpy as np
 
 from ...errors import ConfigError
 from .arguments import number, span
-from .chance import Occasional
 from .protocol import AUGMENTATIONS, Sample
+from .random_apply import RandomApply
 
 ATTEMPTS = 10  # to find a rectangle that fits, as in torchvision
 
 
 @AUGMENTATIONS.register()
-class RandomErasing(Occasional):
+class RandomErasing(RandomApply):
     """A rectangle anywhere is filled. Objects behind it stay as they are, also in part; those all behind it do not.
 
     Args:

@@ -10,8 +10,8 @@ from fvcore.common.config import CfgNode
 
 from ..transforms import RESIZE_METHODS
 from .arguments import one_of, size, span
-from .chance import Occasional
 from .protocol import AUGMENTATIONS, Sample
+from .random_apply import RandomApply
 from .resize import Resize
 
 
@@ -26,7 +26,7 @@ def fitting_size(old: tuple[int, int], target: tuple[int, int], scale: float) ->
 
 
 @AUGMENTATIONS.register()
-class ResizeScale(Occasional):
+class ResizeScale(RandomApply):
     """Both sides times one number, so that the image fits into the target size times a number that is drawn.
 
     Args:

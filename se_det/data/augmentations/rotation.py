@@ -11,9 +11,9 @@ import cv2
 import numpy as np
 
 from .arguments import flag, number, span
-from .chance import Occasional
 from .polygon_clip import Window
 from .protocol import AUGMENTATIONS, Sample
+from .random_apply import RandomApply
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class Rotation:
 
 
 @AUGMENTATIONS.register()
-class RandomRotation(Occasional):
+class RandomRotation(RandomApply):
     """A turn by an angle drawn between two. The box of an object without a mask becomes that of its turned box, and so
     too large: small angles, or masks.
 

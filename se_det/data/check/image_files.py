@@ -17,9 +17,9 @@ from tqdm import tqdm
 
 from ...errors import DataError
 from ...system import usable_cpus
-from ..deep_images import DARK, full_scale, read_deep
 from ..image_paths import dangling
 from ..images import exif_orientation, open_image, read_image
+from ..sixteen_bit import DARK, full_scale, read_deep
 from .findings import Findings
 from .image_entries import ImageTable
 

@@ -20,8 +20,8 @@ from ...files import atomic_write, is_within, write_json
 from ..annotation_marks import is_set
 from ..coco_checks import leaves_folder
 from ..coco_json import PACKED, as_numpy
-from ..deep_images import full_scale, read_deep, to_8_bits
 from ..polygons import even_odd_area, polygon_area
+from ..sixteen_bit import full_scale, read_deep, to_8_bits
 from .findings import is_number
 from .geometry import as_boxes
 from .image_entries import odd_ids

@@ -25,7 +25,7 @@ SOURCE = "the recipe"
 logger = logging.getLogger(__name__)
 
 
-class OutOfMemory(Exception):
+class TrialOutOfMemory(Exception):
     """A trial did not fit."""
 
 
@@ -47,7 +47,7 @@ def fit_batch(cfg: CfgNode) -> tuple[float, list[Decision]]:
     while True:
         try:
             return run_trial(cfg), decisions
-        except OutOfMemory as error:
+        except TrialOutOfMemory as error:
             parts = cfg.SOLVER.ACCUMULATE * 2
             if cfg.SOLVER.IMS_PER_BATCH % parts:
                 raise TrainingError(
@@ -65,7 +65,7 @@ def run_trial(cfg: CfgNode) -> float:
     """Make some steps of `cfg` in a new process; the seconds of one.
 
     Raises:
-        OutOfMemory: the process was killed, or said that memory is used up.
+        TrialOutOfMemory: the process was killed, or said that memory is used up.
         SeDetError: what the step was refused with.
     """
     context = multiprocessing.get_context("spawn")
@@ -82,7 +82,7 @@ def run_trial(cfg: CfgNode) -> float:
     if kind == "seconds":
         return value
     if kind == "memory" or (kind == "died" and process.exitcode in (-9, 137)):
-        raise OutOfMemory(value or "the process was killed")
+        raise TrialOutOfMemory(value or "the process was killed")
     if kind == "refused":
         raise value
     raise TrainingError(f"A step was tried in a process that ended with exit code {process.exitcode}. See above.")

@@ -11,7 +11,7 @@ from .arguments import number
 from .protocol import Sample
 
 
-class Occasional(ABC):
+class RandomApply(ABC):
     """An augmentation that happens with a probability, and otherwise leaves the sample as it is.
 
     Args:
