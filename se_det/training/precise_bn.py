@@ -53,11 +53,12 @@ class PreciseBN:
 
     def _update(self, step: int) -> None:
         norms = get_bn_modules(self._model)
-        buffers = [(norm.running_mean, norm.running_var) for norm in norms]
+        buffers = [(norm.running_mean, norm.running_var, norm.num_batches_tracked.clone()) for norm in norms]
         update_bn_stats(self._model, self._seeded(step), self._num_iter)
-        for norm, (mean, variance) in zip(norms, buffers):
+        for norm, (mean, variance, count) in zip(norms, buffers):
             # fvcore puts new tensors in their places, and the average of the weights knows the old ones.
             norm.running_mean, norm.running_var = mean.copy_(norm.running_mean), variance.copy_(norm.running_var)
+            norm.num_batches_tracked.copy_(count)  # of the training's steps, however often this is done
 
     def _seeded(self, step: int) -> Iterator[Sequence[Any]]:
         for number, samples in enumerate(self._batches(step)):

@@ -39,6 +39,6 @@ def test_rates_rise_to_the_last_block_and_frozen_blocks_have_none():
 
 
 def test_a_network_without_it_is_refused():
-    keys = ["MODEL.BACKBONE.NAME", "se_bn_inception", "MODEL.RESNETS.STOCHASTIC_DEPTH", 0.1]
+    keys = ["MODEL.RESNETS.STOCHASTIC_DEPTH", 0.1]
     with pytest.raises(ConfigError, match=r"se_bn_inception does not read MODEL\.RESNETS\.STOCHASTIC_DEPTH"):
-        build_bottom_up(load_config(CONFIG, keys))
+        build_bottom_up(load_config("configs/mask_rcnn_se_bn_inception_fpn.yaml", keys))

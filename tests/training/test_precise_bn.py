@@ -56,7 +56,7 @@ def test_statistics_are_those_of_all_values_together():
         torch.testing.assert_close(model.norm.running_mean, mean, rtol=1e-5, atol=1e-6)
         torch.testing.assert_close(model.norm.running_var, variance, rtol=1e-4, atol=1e-6)
     assert buffers[0] is model.norm.running_mean and buffers[1] is model.norm.running_var
-    assert model.norm.momentum == 0.1 and model.norm.training
+    assert model.norm.momentum == 0.1 and model.norm.training and model.norm.num_batches_tracked == 0
     assert model.frozen.running_mean.eq(0).all()
 
 

@@ -25,7 +25,7 @@ OPTIONS = [
     "MODEL.RESNETS.STOCHASTIC_DEPTH", 0.3, "MODEL.CHECKPOINT_ACTIVATIONS", True, "SOLVER.LAYER_DECAY", 0.9,
     "SOLVER.OPTIMIZER", "AdamW", "SOLVER.BASE_LR", 0.001, "SOLVER.EMA.DECAY", 0.5, "SOLVER.MAX_ITER", 4,
     "TEST.EVAL_PERIOD", 2, "TEST.PRECISE_BN.ENABLED", True, "TEST.PRECISE_BN.NUM_ITER", 3,
-    "TEST.AUG.ENABLED", True, "TEST.AUG.MIN_SIZES", (48, 64),
+    "TEST.AUG.ENABLED", True, "TEST.AUG.MIN_SIZES", (56,),
 ]  # fmt: skip
 
 
@@ -49,7 +49,7 @@ def test_a_run_with_all_of_them(data: list[Any], tmp_path: Path) -> None:
     resumed.mkdir()
     (resumed / "model_0000002.pth").write_bytes((straight / "model_0000002.pth").read_bytes())
     (resumed / "last_checkpoint").write_text("model_0000002.pth")
-    run_training(config(resumed, *data, *OPTIONS), resume=True)
+    run_training(config(resumed, *data, *OPTIONS, "TEST.AUG.ENABLED", False), resume=True)
     one, other = (load_checkpoint(folder / "model_final.pth") for folder in (straight, resumed))
     for part in ("model", "ema"):
         for name, value in one[part].items():
@@ -69,7 +69,7 @@ def test_precise_statistics_are_in_the_checkpoint(data: list[Any], tmp_path: Pat
     differing = {name for name, value in states[0].items() if not torch.equal(states[1][name], value)}
     model = build_detector(config(tmp_path, *keys, "MODEL.ROI_HEADS.NUM_CLASSES", 2))
     norms = {name for name, module in model.named_modules() if isinstance(module, nn.BatchNorm2d)}
-    expected = {f"{name}.{part}" for name in norms for part in ("running_mean", "running_var", "num_batches_tracked")}
+    expected = {f"{name}.{part}" for name in norms for part in ("running_mean", "running_var")}
     assert differing == expected and norms
 
 

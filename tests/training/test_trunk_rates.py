@@ -18,8 +18,8 @@ from se_det.training.launch import free_port, spawn
 from se_det.training.trunk_rates import trunk_factors
 
 
-def config(*overrides):
-    return load_config("configs/faster_rcnn_se_r18_fpn.yaml", ["MODEL.BACKBONE.FREEZE_AT", 1, *overrides])
+def config(*overrides, name: str = "faster_rcnn_se_r18_fpn"):
+    return load_config(f"configs/{name}.yaml", ["MODEL.BACKBONE.FREEZE_AT", 1, *overrides])
 
 
 def rates(cfg) -> dict[str, float]:
@@ -53,8 +53,11 @@ def test_without_them_there_are_the_groups_of_before() -> None:
 
 def test_layers_of_timms_networks_are_timms() -> None:
     pytest.importorskip("timm")
-    found = rates(config("MODEL.BACKBONE.NAME", "timm/convnext_atto", "MODEL.GATE.NAME", "none",
-                         "MODEL.BACKBONE.FREEZE_AT", 0, "SOLVER.LAYER_DECAY", 0.7))  # fmt: skip
+    cfg = config(
+        "MODEL.BACKBONE.NAME", "timm/convnext_atto", "MODEL.BACKBONE.FREEZE_AT", 0, "SOLVER.LAYER_DECAY", 0.7,
+        name="faster_rcnn_r50_fpn",
+    )  # fmt: skip
+    found = rates(cfg)
     net = {name.removeprefix("backbone.bottom_up.net."): rate for name, rate in found.items() if ".net." in name}
     # A stem, 2 + 2 + 6 + 2 blocks, and between stages a layer that shares the depth of the block that follows it.
     steps = {round(torch.tensor(rate / 0.1).log().div(torch.tensor(0.7).log()).item(), 3) for rate in net.values()}
