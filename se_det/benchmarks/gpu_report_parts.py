@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import getpass
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -24,14 +26,11 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def find_data(given: Path | None, out: Path) -> Path:
-    """A folder with `annotations/instances_{train,val}2017.json` and `{train,val}2017/`: given, or of drawn shapes.
-
-    Raises:
-        CalledProcessError: they could not be drawn.
-    """
+    """A folder with `annotations/instances_{train,val}2017.json` and `{train,val}2017/`: given, or of drawn shapes,
+    which `datasets/make_shapes.py` makes once for a user."""
     if given is not None:
         return given
-    folder = Path(os.environ.get("TMPDIR", "/tmp")) / f"se_det_report_{os.getuid()}"
+    folder = Path(tempfile.gettempdir()) / f"se_det_report_{getpass.getuser()}"
     if not (folder / "annotations").exists():
         command = [sys.executable, str(ROOT / "datasets/make_shapes.py"), "--root", str(folder), "--train", "48",
                    "--val", "16"]  # fmt: skip
