@@ -24,6 +24,8 @@ MEDIUM = "faster_rcnn_se_r18_fpn.yaml"  # the one that starts from ImageNet weig
 LARGE = "faster_rcnn_se_r50_fpn.yaml"  # and on an accelerator
 LEAST_RECALL = 0.95  # of the anchors as they are; below, others are chosen
 ENOUGH = 8000  # images to be seen before more pixels of each bring more
+LARGE_OBJECTS = 32  # px
+FEW_OBJECTS = 10  # in an image
 SMALLEST = 11  # px: an object this size still overlaps a 16 px anchor by half
 SHORT_SIDES = {"scratch": (128, 168, 224, 288, 352, 448), "cpu": (256, 320, 400, 512, 640), "gpu": (400, 512, 640, 800)}
 IMBALANCE = 10  # commonest class over rarest, in images, from which images are repeated
@@ -59,7 +61,7 @@ class Choices:
         """Decide keys, whose dots are written as double underscores."""
         for name, value in values.items():
             key = name.replace("__", ".")
-            if key_source(self.cfg, key) is not None:
+            if key_source(self.asked, key) is not None:
                 continue
             *parents, last = key.split(".")
             node = self.cfg
@@ -115,6 +117,7 @@ def decide(
     sides = SHORT_SIDES[("cpu" if machine.device == "cpu" else "gpu") if pretrained else "scratch"]
     needed = next((side for side in sides if data.size(0.1) * side >= SMALLEST), sides[-1])
     _decide_size(choices, data, needed, pretrained)
+    _decide_network(choices, data, pretrained)
     _decide_anchors(choices, data)
     _decide_data(choices, data, machine)
     _decide_optimizer(choices, data, machine, pretrained)
@@ -168,12 +171,35 @@ def _enlarge(
     before = choices.get("INPUT.MIN_SIZE_TEST")
     images = goal.minutes * 60 / per_step * choices.get("SOLVER.IMS_PER_BATCH")
     affordable = [side for side in sides if images * (before / side) ** 2 >= ENOUGH and side <= data.short_side]
-    if not affordable or key_source(choices.cfg, "INPUT.MIN_SIZE_TEST") is not None:
+    if not affordable or key_source(choices.asked, "INPUT.MIN_SIZE_TEST") is not None:
         return 1.0
     _decide_size(choices, data, affordable[-1], pretrained, more="; the time allows for it")
     choices.forget("MODEL.ANCHOR_GENERATOR.SIZES", "MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS")
+    _decide_network(choices, data, pretrained)
     _decide_anchors(choices, data)
     return (affordable[-1] / before) ** 2
+
+
+def _decide_network(choices: Choices, data: DataFacts, pretrained: bool) -> None:
+    """What of a small network's pyramid and heads is worth its time."""
+    if pretrained or choices.get("MODEL.FPN.IN_FEATURES") != ["res2", "res3", "res4", "res5"]:
+        return
+    small = data.size(0.1) * choices.get("INPUT.MIN_SIZE_TEST")
+    if small >= LARGE_OBJECTS:
+        # 7 x 7 bins of such an object are a cell of p3 and more.
+        choices.set(
+            f"nine tenths of the objects have {small:.0f} px and more: p2 is finer than their boxes are cut into",
+            MODEL__RESNETS__OUT_FEATURES=["res3", "res4", "res5"],
+            MODEL__FPN__IN_FEATURES=["res3", "res4", "res5"],
+            MODEL__ROI_HEADS__IN_FEATURES=["p3", "p4", "p5"],
+        )
+    if data.objects <= FEW_OBJECTS:
+        choices.set(
+            f"an image has {data.objects} objects at most",
+            MODEL__RPN__PRE_NMS_TOPK_TRAIN=200,
+            MODEL__RPN__POST_NMS_TOPK_TRAIN=100,
+            MODEL__ROI_HEADS__BATCH_SIZE_PER_IMAGE=32,
+        )
 
 
 def _decide_anchors(choices: Choices, data: DataFacts) -> None:
