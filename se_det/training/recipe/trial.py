@@ -19,7 +19,8 @@ from ...errors import SeDetError, TrainingError
 from .. import build, datasets
 from ..loss_reader import is_loss
 
-STEPS = 4  # measured, after one that is not
+LEAST, MOST = 4, 24  # steps
+SECONDS = 4  # of steps between them are enough
 SOURCE = "the recipe"
 
 logger = logging.getLogger(__name__)
@@ -113,8 +114,8 @@ def _time_steps(cfg: CfgNode) -> float:
     precision = build.precision(cfg, device)
     optimizer = build.optimizer(cfg, model, base_lr=1e-6, scaled=precision.scaled)
     batches = iter(build_train_loader(cfg, train, seed=0, start=0, rank=0, world_size=1))
-    seconds = []
-    for _ in range(1 + STEPS):
+    seconds: list[float] = []
+    while len(seconds) < LEAST or (len(seconds) < MOST and sum(seconds) < SECONDS):
         begin = time.perf_counter()
         for _ in range(cfg.SOLVER.ACCUMULATE):
             with precision.autocast():
@@ -125,4 +126,5 @@ def _time_steps(cfg: CfgNode) -> float:
         if device.type == "cuda":
             torch.cuda.synchronize(device)
         seconds.append(time.perf_counter() - begin)
-    return statistics.median(seconds[1:])
+    # The first ones are slower: memory is asked for, kernels are chosen.
+    return statistics.median(seconds[len(seconds) // 2 :])
