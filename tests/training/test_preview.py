@@ -141,7 +141,8 @@ def test_recall_of_levels():
 
 def test_masks_are_drawn_where_they_are(odd):
     """Against pycocotools, on the image as it was."""
-    cfg, own = config(odd, "MODEL.MASK_ON", True, "INPUT.RANDOM_FLIP", "none")
+    larger = "INPUT.MIN_SIZE_TRAIN", "(400,)", "INPUT.MAX_SIZE_TRAIN", "1600"  # so that no pixel of an RLE is lost
+    cfg, own = config(odd, "MODEL.MASK_ON", True, "INPUT.RANDOM_FLIP", "none", *larger)
     dataset = own.opened.splits["train"].read()
     content = json.loads(dataset.json_path.read_text())
     for shown in draw_samples(cfg, [dataset], seed=1, count=3):

@@ -120,5 +120,5 @@ def drawn_masks(masks: dict[str, np.ndarray], count: int, size: tuple[int, int],
         (rle,) = coco_mask.frPyObjects([outline.reshape(-1).tolist()], size[1], size[0])  # as the loss draws them
         drawn[owner] |= coco_mask.decode(rle)
     for owner, bitmap in zip(masks["bitmap_owner"], masks["bitmaps"]):
-        drawn[owner] |= cv2.resize(bitmap, size, interpolation=cv2.INTER_NEAREST)
+        drawn[owner] |= cv2.resize(bitmap, size, interpolation=cv2.INTER_NEAREST_EXACT)
     return drawn
