@@ -61,7 +61,10 @@ def make_split(json_path: Path, images_folder: Path, folder: Path, *, share: flo
         groups = np.arange(count)
     else:
         groups = group_images(paths)
-    held_out = choose_held_out(groups, _counts(dataset), dataset.file_names, share=share)
+    counts = _counts(dataset)
+    held_out = choose_held_out(groups, counts, dataset.file_names, share=share)
+    if not counts[held_out].any():  # every class is in one image only: then at least objects are held out
+        held_out = choose_held_out(groups, counts.sum(1, keepdims=True), dataset.file_names, share=share)
     warning = ""
     if not 0.25 * share * count <= held_out.sum() <= count / 2:
         # Of one film there is no other: its last part is at least not what was trained on.

@@ -141,3 +141,17 @@ def test_one_image_is_refused(tmp_path: Path) -> None:
     cv2.imwrite(str(tmp_path / "a.png"), picture(0))
     with pytest.raises(DataError, match="has 1 image"):
         make_split(write_coco(tmp_path / "all.json", [tmp_path / "a.png"]), tmp_path, tmp_path / "split")
+
+
+def test_objects_are_held_out_though_each_class_is_in_one_image(tmp_path: Path) -> None:
+    paths = [tmp_path / f"{i}.png" for i in range(10)]
+    for i, path in enumerate(paths):
+        cv2.imwrite(str(path), picture(300 + i))
+    source = write_coco(tmp_path / "all.json", paths)
+    tree = json.loads(source.read_text())
+    tree["categories"] = [{"id": i, "name": f"class {i}"} for i in range(1, 11)]
+    for i, annotation in enumerate(tree["annotations"], 1):
+        annotation["category_id"] = i
+    source.write_text(json.dumps(tree))
+    split = make_split(source, tmp_path, tmp_path / "split")
+    assert len(json.loads(split.val.read_text())["annotations"]) == split.val_images == 2
