@@ -5,8 +5,6 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-import torch
-
 from ..errors import ConfigError
 from .blocks import PLACEMENTS, BasicBlock, Bottleneck, Stage
 from .stem import BasicStem, DeepStem
@@ -83,7 +81,8 @@ class ResNet(Trunk):
 
         self.stem = STEMS[stem](out_channels=stem_channels, norm=norm, pool=stem_pool)
         in_channels, total_stride = stem_channels, 4
-        rates = iter(torch.linspace(0, stochastic_depth, sum(DEPTHS[depth])).tolist())
+        total = sum(DEPTHS[depth])
+        rates = (stochastic_depth * block / (total - 1) for block in range(total))
         for index, (stage, blocks) in enumerate(zip(STAGES, DEPTHS[depth])):
             dilation = res5_dilation if stage == "res5" else 1
             stride = 1 if stage == "res2" or dilation > 1 else 2

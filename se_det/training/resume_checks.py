@@ -27,11 +27,13 @@ MUTABLE_KEYS = frozenset(
         "DATASETS.TRAIN_JSON",
         "DATASETS.VAL_IMAGES",
         "DATASETS.VAL_JSON",
+        "MODEL.CHECKPOINT_ACTIVATIONS",
         "MODEL.DEVICE",
         "MODEL.WEIGHTS",  # only a start needs them
         "OUTPUT_DIR",
         "SOLVER.CHECKPOINT_PERIOD",
         "SOLVER.MAX_ITER",
+        "TEST.AUG.ENABLED",  # an evaluation more
         "TEST.COMPILE",
         "TEST.EARLY_STOP",
         "TEST.EVAL_PERIOD",

@@ -125,7 +125,7 @@ def compare_training(ours: nn.Module, theirs: nn.Module, samples: Sequence[dict[
         else:
             found = model(inputs)
         sum(found.values()).backward()
-        losses.append({k: float(v) for k, v in found.items()})
+        losses.append({k: float(v.detach()) for k, v in found.items()})
         gradients.append({k: p.grad for k, p in model.named_parameters() if p.grad is not None})
         model.eval()
     one, other = gradients
