@@ -19,8 +19,10 @@ from ..data.coco_dataset import CocoDataset
 from ..data.samplers import contiguous_shard
 from ..data.samples import TrainDataset
 from ..data.worker_loader import Loader
+from ..layers.norms import BATCH_NORMS
 
 SEED = 20  # with an image's position it decides which proposals its losses are computed on
+DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout)
 
 logger = logging.getLogger(__name__)
 
@@ -131,6 +133,6 @@ def in_loss_mode(model: nn.Module) -> nn.Module:
     if isinstance(backbone, nn.Module):
         backbone.eval()
     for module in model.modules():
-        if isinstance(module, (nn.modules.batchnorm._BatchNorm, nn.modules.dropout._DropoutNd)):
+        if isinstance(module, (*BATCH_NORMS, *DROPOUTS)):
             module.eval()
     return model
