@@ -162,7 +162,7 @@ def test_classify_says_what_it_sees(run: Path, pictures: Path, tmp_path: Path) -
         ("--schedule 0", "--schedule must be above 0"),
         ("--evaluate", "No weights were given"),
         ("--evaluate --resume none.pth", "There is no checkpoint at 'none.pth'"),
-        ("--evaluate --overwrite", "does not go with --overwrite"),
+        ("--evaluate --overwrite", "so --overwrite cannot be used with it"),
         ("--export x.pth --resume none.pth", "There is no checkpoint at 'none.pth'"),
         ("--resume runs/a/model_final.pth --output runs/b", "leave --output out"),
         ("--num-gpus 9", "--num-gpus is 9"),

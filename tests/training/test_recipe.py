@@ -30,13 +30,13 @@ GPU = MachineFacts(device="cuda", memory=80 << 30, cores=16, bfloat16=True, weig
 # name: (base config, facts of the data, of the machine, goal, the keys that are decided)
 TABLE = {
     "photos on a CPU": (SMALL, PHOTOS, CPU, Goal(), {
-        "MODEL.DEVICE": "cpu", "MODEL.MASK_ON": False, "INPUT.MIN_SIZE_TEST": 128, "SOLVER.IMS_PER_BATCH": 4,
+        "MODEL.DEVICE": "cpu", "MODEL.MASK_ON": False, "INPUT.MIN_SIZE_TEST": 168, "SOLVER.IMS_PER_BATCH": 4,
         "SOLVER.MAX_ITER": 10000, "SOLVER.AMP.ENABLED": False, "DATALOADER.NUM_WORKERS": 0,
         "MODEL.FPN.IN_FEATURES": ["res3", "res4", "res5"], "MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE": 32,
         "MODEL.RPN.BATCH_SIZE_PER_IMAGE": 32, "SOLVER.EMA.DECAY": 0.998,
     }),
     "as long as it takes to boil an egg": (SMALL, PHOTOS, CPU, Goal(minutes=4), {
-        "SOLVER.MAX_ITER": 449, "SOLVER.WARMUP_ITERS": 22, "TEST.EVAL_PERIOD": 0, "INPUT.MIN_SIZE_TEST": 128,
+        "SOLVER.MAX_ITER": 449, "SOLVER.WARMUP_ITERS": 22, "TEST.EVAL_PERIOD": 0, "INPUT.MIN_SIZE_TEST": 168,
     }),
     "a CPU of bfloat16": (SMALL, PHOTOS, replace(CPU, bfloat16=True, cores=8), Goal(), {
         "SOLVER.AMP.ENABLED": True, "SOLVER.AMP.DTYPE": "bfloat16", "DATALOADER.NUM_WORKERS": 7,
@@ -45,7 +45,7 @@ TABLE = {
         "INPUT.MIN_SIZE_TEST": 288, "MODEL.FPN.IN_FEATURES": ["res2", "res3", "res4", "res5"],
     }),
     "time for larger images": (SMALL, PHOTOS, CPU, Goal(minutes=60), {
-        "INPUT.MIN_SIZE_TEST": 224, "SOLVER.MAX_ITER": 2336,
+        "INPUT.MIN_SIZE_TEST": 288, "SOLVER.MAX_ITER": 2435,
     }),
     "masks": (SMALL, replace(PHOTOS, masks=1.0), CPU, Goal(task="masks"), {"MODEL.MASK_ON": True}),
     "backgrounds": (SMALL, replace(PHOTOS, negatives=0.3), CPU, Goal(), {
