@@ -99,7 +99,7 @@ def make_report(
 def _run(name: str, command: Sequence[str], *, seconds: float, out: Path) -> Record:
     """One part in a process, which is ended with all that it started when its time is over."""
     start, path = time.monotonic(), out / LOG
-    with open(path, "a") as log:
+    with open(path, "a", encoding="utf-8") as log:
         log.write(f"=== {name}\n")
         log.flush()
         process = subprocess.Popen(
@@ -137,7 +137,7 @@ def run_part(name: str, part: Part, task: Task) -> int:
 
 def add_record(out: Path, record: Mapping[str, Any]) -> None:
     """One more line of the results, on the disk when this returns."""
-    with open(out / RESULTS, "a") as file:
+    with open(out / RESULTS, "a", encoding="utf-8") as file:
         file.write(json.dumps(record) + "\n")
         file.flush()
         os.fsync(file.fileno())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import urllib.error
 import urllib.request
 from dataclasses import dataclass
@@ -14,6 +13,8 @@ import torch
 
 from ...data.coco import CocoDataset
 from ...errors import SeDetError
+from ...internals import mkldnn
+from ...system import cpu_fields, usable_cpus
 from ...weights.download import cache_path
 from ...weights.source import SCHEME, get_entry
 
@@ -109,13 +110,8 @@ def measure_machine(device: torch.device, weights: str) -> MachineFacts:
         bfloat16 = torch.cuda.is_bf16_supported(including_emulation=False)
     else:
         memory = psutil.virtual_memory().available
-        bfloat16 = device.type == "cpu" and torch.ops.mkldnn._is_mkldnn_bf16_supported() and _has_bfloat16_units()
-    return MachineFacts(device.type, memory, usable_cores(), bfloat16, weights_at_hand(weights))
-
-
-def usable_cores() -> int:
-    """The cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        bfloat16 = device.type == "cpu" and mkldnn.supports_bfloat16() and _has_bfloat16_units()
+    return MachineFacts(device.type, memory, usable_cpus(), bfloat16, weights_at_hand(weights))
 
 
 def weights_at_hand(source: str) -> bool:
@@ -141,8 +137,6 @@ def weights_at_hand(source: str) -> bool:
 
 def _has_bfloat16_units() -> bool:
     """Whether the CPU multiplies in bfloat16: without, oneDNN converts and gains nothing."""
-    try:
-        flags = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return False
-    return any(flag in flags.split() for flag in ("avx512_bf16", "amx_bf16", "bf16"))
+    fields = cpu_fields()
+    flags = f"{fields.get('flags', '')} {fields.get('Features', '')}".split()  # x86's and ARM's name
+    return any(flag in flags for flag in ("avx512_bf16", "amx_bf16", "bf16"))
