@@ -118,7 +118,7 @@ def _run(name: str, command: Sequence[str], *, seconds: float, out: Path) -> Rec
     if code is None:
         return {"status": "ended", "seconds": taken, "why": "its time was over; what it had found is kept"}
     if code:
-        *_, last = (line for line in path.read_text(errors="replace").splitlines() if line.strip())
+        *_, last = (line for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip())
         return {"status": "failed", "seconds": taken, "why": f"code {code}: {last[:300]}"}
     return {"status": "done", "seconds": taken}
 
@@ -146,7 +146,7 @@ def add_record(out: Path, record: Mapping[str, Any]) -> None:
 def read_records(out: Path) -> list[Record]:
     """All lines that are whole."""
     records = []
-    for line in (out / RESULTS).read_text().splitlines():
+    for line in (out / RESULTS).read_text(encoding="utf-8").splitlines():
         try:
             records.append(json.loads(line))
         except ValueError:  # of a process that was ended while it wrote

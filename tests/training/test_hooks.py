@@ -102,7 +102,7 @@ def test_another_metric_may_choose_the_best(tmp_path: Path) -> None:
     parts.evaluate_if_due(2)
     parts.evaluate_if_due(4)
     assert parts.best["value"] == 1.0 and parts.best["step"] == 2
-    with pytest.raises(ConfigError, match=r"TEST.BEST_METRIC 'bbox/AP5' is none of .*bbox/AP50"):
+    with pytest.raises(ConfigError, match=r"TEST.BEST_METRIC 'bbox/AP5' is not a metric of .*bbox/AP50"):
         actions(tmp_path, [1.0], best_metric="bbox/AP5").evaluate_if_due(2)
 
 
