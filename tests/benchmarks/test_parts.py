@@ -96,6 +96,7 @@ def test_detectors_are_compared_with_detectron2s(in_process, tmp_path):
         assert compared.baseline == "detectron2"
 
 
+@pytest.mark.slow
 def test_pretraining_is_compared_with_timms_loader(tiny_host, pictures):
     pytest.importorskip("timm")
     loading, training = compare_pretraining(str(pictures), "se_tiny", **PRETRAINING)
@@ -114,6 +115,7 @@ def test_lists_are_loaded_without_timm(tiny_host, pictures, tmp_path):
     assert list(loading.seconds) == ["loader"] and loading.baseline == "loader"
 
 
+@pytest.mark.slow
 def test_loaders_and_evaluations_have_their_peers(tmp_path):
     json, images = draw(tmp_path, 2)
     (loading,) = compare_loaders(json, images, short_side=64, max_size=80, masks=True, count=2, repeat=1)

@@ -20,6 +20,7 @@ from tests.layers.test_gated_sum import make
 ROOT = Path(__file__).resolve().parents[2]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("file", ["layers/interpreted_kernels.py", "detection/interpreted_kernels.py"])
 def test_under_the_interpreter(file):
     """In a process of its own: Triton asks once, when it is imported, whether it interprets."""
