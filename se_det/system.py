@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 try:
@@ -25,6 +26,11 @@ def cpu_fields() -> dict[str, str]:
         return {}
     fields = (line.partition(":")[::2] for line in text.splitlines() if ":" in line)
     return {name.strip(): value.strip() for name, value in fields}
+
+
+def cpu_flags(fields: Mapping[str, str]) -> list[str]:
+    """The instruction sets among what `cpu_fields` gives, by x86's or ARM's name of the field."""
+    return (fields.get("flags") or fields.get("Features") or "").split()
 
 
 def peak_memory_mib() -> float:

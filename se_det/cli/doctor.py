@@ -11,7 +11,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from ..system import cpu_fields, usable_cpus
+from ..system import cpu_fields, cpu_flags, usable_cpus
 
 REQUIRED = {
     "torch": "everything", "torchvision": "NMS and RoIAlign", "numpy": "everything", "pillow": "reading images",
@@ -105,7 +105,7 @@ def _compiler(lines: list[tuple[str, str]], missing: list[str]) -> None:
 
 def cpu_instructions(fields: Mapping[str, str]) -> str:
     """Which of `CPU_FLAGS` a CPU has, by what the system tells of it."""
-    flags = (fields.get("flags") or fields.get("Features") or "").split()
+    flags = cpu_flags(fields)
     if not flags:
         return "this system does not tell the CPU's instructions"
     found = [name for flag, name in CPU_FLAGS.items() if flag in flags]

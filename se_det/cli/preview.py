@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from .train import add_config_arguments, check_no_goal, data_and_keys, output_of
+from .train import add_config_arguments, check_no_goal, config_by_recipe, data_and_keys, output_of
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -20,7 +20,7 @@ def run(args: argparse.Namespace) -> int:
     from ..config.paths import expand_path
     from ..errors import CheckpointError, ConfigError
     from ..training.output_folder import find_run
-    from ..training.own_data import open_own_data, recipe_config
+    from ..training.own_data import open_own_data
     from ..training.preview import write_preview
 
     data, overrides = data_and_keys(args)
@@ -46,17 +46,7 @@ def run(args: argparse.Namespace) -> int:
             )
         own = open_own_data(data, output)
     if cfg is None:
-        cfg = recipe_config(
-            data,
-            output=output,
-            overrides=overrides,
-            model=args.model,
-            task=args.task,
-            minutes=args.minutes,
-            epochs=args.epochs,
-            device=given.get("MODEL.DEVICE"),
-            own=own,
-        )
+        cfg = config_by_recipe(args, data, overrides, own)
     elif own is not None:
         merge_overrides(cfg, own.overrides())
     title = Path(data).resolve().name if data is not None else Path(args.config_file).stem

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from fvcore.common.config import CfgNode
 
+    from ..training.own_data import OwnData
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's arguments."""
@@ -114,9 +116,9 @@ def _config(args: argparse.Namespace, data: str | None, overrides: list[str]) ->
         return cfg
     if args.engine != "builtin":
         raise ConfigError("--engine detectron2 needs a config: give --config-file.")
-    from ..training.own_data import evaluation_config, recipe_config
-
     if args.eval_only:
+        from ..training.own_data import evaluation_config
+
         if "MODEL.WEIGHTS" not in given:
             raise ConfigError("--eval-only evaluates weights: give MODEL.WEIGHTS=<checkpoint>, or --config-file F.")
         return evaluation_config(data, given["MODEL.WEIGHTS"], overrides)
@@ -133,15 +135,24 @@ def _config(args: argparse.Namespace, data: str | None, overrides: list[str]) ->
     from ..training.output_folder import check_folder
 
     check_folder(output, overwrite=args.overwrite)  # before data are read
+    return config_by_recipe(args, data, overrides)
+
+
+def config_by_recipe(args: argparse.Namespace, data: str, overrides: list[str], own: OwnData | None = None) -> CfgNode:
+    """The config that the recipe makes for `data` as the options ask; `own` is the data where they are open already."""
+    from ..training.own_data import recipe_config
+
+    given = dict(zip(overrides[::2], overrides[1::2]))
     return recipe_config(
         data,
-        output=output,
+        output=output_of(data, given),
         overrides=overrides,
         model=args.model,
         task=args.task,
         minutes=args.minutes,
         epochs=args.epochs,
         device=given.get("MODEL.DEVICE"),
+        own=own,
     )
 
 

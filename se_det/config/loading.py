@@ -271,6 +271,14 @@ def get_key(cfg: CfgNode, key: str) -> Any:
     return cfg
 
 
+def set_key(cfg: CfgNode, key: str, value: Any) -> None:
+    """Give "A.B.C" a value as it is: neither checked nor recorded as anybody's."""
+    *parents, name = key.split(".")
+    for part in parents:
+        cfg = cfg[part]
+    cfg[name] = value
+
+
 def _find(cfg: CfgNode, key: str, source: str) -> tuple[CfgNode, str]:
     node, parts = cfg, key.split(".")
     for depth, part in enumerate(parts):

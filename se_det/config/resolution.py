@@ -11,7 +11,7 @@ from typing import Any
 from fvcore.common.config import CfgNode
 
 from . import provenance
-from .loading import get_key
+from .loading import get_key, set_key
 from .paths import expand_paths
 
 logger = logging.getLogger(__name__)
@@ -97,11 +97,7 @@ _DECISIONS = "__decisions__"
 
 
 def _assign(cfg: CfgNode, decision: Decision) -> None:
-    *parents, name = decision.key.split(".")
-    node = cfg
-    for part in parents:
-        node = node[part]
-    node[name] = decision.value
+    set_key(cfg, decision.key, decision.value)
     provenance.record(cfg, decision.key, decision.value, None)  # not the user's choice
     made = cfg.__dict__.setdefault(_DECISIONS, {})
     made.pop(decision.key, None)

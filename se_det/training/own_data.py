@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -118,7 +119,8 @@ def recipe_config(
     """
     _check_goal(task, minutes, epochs)
     chosen = select_device(device or "cuda")
-    name, of_model = _model(model, chosen.type)
+    at_hand = functools.cache(weights_at_hand)  # a server is asked once
+    name, of_model = _model(model, chosen.type, at_hand)
     own = own or open_own_data(source, output)
     train, val = read_coco(*own.train), read_coco(*own.val)
     cfg = load_config(name, [*of_model, *own.overrides(), "OUTPUT_DIR", str(output), *overrides])
@@ -127,7 +129,7 @@ def recipe_config(
         task = "masks" if data.masks > 0.5 else "boxes"
     if task == "masks" and not data.masks:
         raise ConfigError(f"--task masks: no object of {source} has a mask. Leave it out, or give --task boxes.")
-    machine = measure_machine(chosen, str(cfg.MODEL.WEIGHTS))
+    machine = measure_machine(chosen, weights=at_hand(str(cfg.MODEL.WEIGHTS)))
     in_parts: list[Decision] = []
 
     def seconds(tried: CfgNode) -> float:
@@ -193,10 +195,10 @@ def _check_goal(task: str | None, minutes: float | None, epochs: float | None) -
 SHORT = {"resnet": "r", "resnext": "x", "_32x4d": ""}
 
 
-def _model(model: str | None, device: str) -> tuple[str, list[str]]:
+def _model(model: str | None, device: str, at_hand: Callable[[str], bool]) -> tuple[str, list[str]]:
     """The shipped config of a model, and what else is to be set: a model without a config is a backbone's name."""
     if model is None:
-        return base_config(device, weights_at_hand), []
+        return base_config(device, at_hand), []
     if model.endswith((".yaml", ".yml")):
         return str(find_config(model)), []
     shipped = model

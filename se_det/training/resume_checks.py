@@ -11,6 +11,7 @@ from fvcore.common.config import CfgNode
 
 from ..config import get_cfg
 from ..config.loading import flatten
+from ..config.resolution import plain
 from ..errors import CheckpointError
 from ..weights.metadata import is_categories, is_config
 from .checkpoint import ENGINE
@@ -71,7 +72,7 @@ def changed_keys(saved: str, cfg: CfgNode, mutable_keys: Collection[str] = MUTAB
     for key in sorted(before.keys() | now.keys()):
         if key in mutable_keys or (key == "SEED" and now.get(key, -1) < 0):  # a negative one asks for no certain seed
             continue
-        if _plain(before.get(key)) != _plain(now.get(key)):
+        if plain(before.get(key)) != plain(now.get(key)):
             changed.append(f"{key} (was {before.get(key)!r}, now {now.get(key)!r})")
     return changed
 
@@ -102,11 +103,6 @@ def check_resumable(
             f"{_first_few(state['categories'])} then, {_first_few(categories)} now. Resume with the data it was "
             f"started with."
         )
-
-
-def _plain(value: Any) -> Any:
-    """Lists for tuples: YAML does not tell them apart."""
-    return [_plain(v) for v in value] if isinstance(value, (list, tuple)) else value
 
 
 def _first_few(categories: Sequence[Mapping[str, Any]]) -> str:

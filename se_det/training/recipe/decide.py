@@ -12,7 +12,7 @@ from typing import Any
 
 from fvcore.common.config import CfgNode
 
-from ...config.loading import get_key, load_config
+from ...config.loading import get_key, load_config, set_key
 from ...config.provenance import key_source
 from ...config.resolution import Decision
 from .anchors import fitting_anchors
@@ -63,22 +63,14 @@ class Choices:
             key = name.replace("__", ".")
             if key_source(self.asked, key) is not None:
                 continue
-            *parents, last = key.split(".")
-            node = self.cfg
-            for part in parents:
-                node = node[part]
-            node[last] = value
+            set_key(self.cfg, key, value)
             self.made = [d for d in self.made if d.key != key]
             self.made.append(Decision(key, value, SOURCE, reason))
 
     def forget(self, *keys: str) -> None:
         """Take decisions about keys back."""
         for key in keys:
-            *parents, last = key.split(".")
-            node, asked = self.cfg, self.asked
-            for part in parents:
-                node, asked = node[part], asked[part]
-            node[last] = asked[last]
+            set_key(self.cfg, key, get_key(self.asked, key))
         self.made = [d for d in self.made if d.key not in keys]
 
     def get(self, key: str) -> Any:

@@ -14,7 +14,7 @@ import torch
 from ...data.coco import CocoDataset
 from ...errors import SeDetError
 from ...internals import mkldnn
-from ...system import cpu_fields, usable_cpus
+from ...system import cpu_fields, cpu_flags, usable_cpus
 from ...weights.download import cache_path
 from ...weights.source import SCHEME, get_entry
 
@@ -99,11 +99,11 @@ def measure_data(train: CocoDataset, val: CocoDataset | None) -> DataFacts:
     )
 
 
-def measure_machine(device: torch.device, weights: str) -> MachineFacts:
+def measure_machine(device: torch.device, *, weights: bool) -> MachineFacts:
     """The facts of this machine.
 
     Args:
-        weights: what MODEL.WEIGHTS of the base config says.
+        weights: whether those of the base config can be had, see `weights_at_hand`.
     """
     if device.type == "cuda":
         memory = torch.cuda.mem_get_info(device)[0]
@@ -111,7 +111,7 @@ def measure_machine(device: torch.device, weights: str) -> MachineFacts:
     else:
         memory = psutil.virtual_memory().available
         bfloat16 = device.type == "cpu" and mkldnn.supports_bfloat16() and _has_bfloat16_units()
-    return MachineFacts(device.type, memory, usable_cpus(), bfloat16, weights_at_hand(weights))
+    return MachineFacts(device.type, memory, usable_cpus(), bfloat16, weights)
 
 
 def weights_at_hand(source: str) -> bool:
@@ -137,6 +137,4 @@ def weights_at_hand(source: str) -> bool:
 
 def _has_bfloat16_units() -> bool:
     """Whether the CPU multiplies in bfloat16: without, oneDNN converts and gains nothing."""
-    fields = cpu_fields()
-    flags = f"{fields.get('flags', '')} {fields.get('Features', '')}".split()  # x86's and ARM's name
-    return any(flag in flags for flag in ("avx512_bf16", "amx_bf16", "bf16"))
+    return not {"avx512_bf16", "amx_bf16", "bf16"}.isdisjoint(cpu_flags(cpu_fields()))

@@ -18,10 +18,10 @@ from ...device import select_device
 from ...errors import SeDetError, TrainingError
 from .. import build, datasets
 from ..loss_reader import is_loss
+from .decide import SOURCE
 
 LEAST, MOST = 4, 24  # steps
 SECONDS = 4  # of steps between them are enough
-SOURCE = "the recipe"
 
 logger = logging.getLogger(__name__)
 
