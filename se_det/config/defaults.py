@@ -12,6 +12,7 @@ from fvcore.common.config import CfgNode
 
 from ..errors import ConfigError
 from ..plugins import load_installed_plugins, loaded_plugins
+from .keypoint_keys import add_keypoint_keys
 
 CN = CfgNode
 
@@ -172,6 +173,7 @@ def _detectron2_keys() -> CfgNode:
     c.MODEL.DEVICE = "cuda"
     c.MODEL.WEIGHTS = ""  # a path, zoo://name (model_zoo/README.md) or a URL; "" starts from random weights
     c.MODEL.MASK_ON = False
+    c.MODEL.KEYPOINT_ON = False
     c.MODEL.PIXEL_MEAN = [103.530, 116.280, 123.675]  # in the order of INPUT.FORMAT, on the 0..255 scale
     c.MODEL.PIXEL_STD = [1.0, 1.0, 1.0]
 
@@ -273,6 +275,7 @@ def _detectron2_keys() -> CfgNode:
     c.MODEL.ROI_MASK_HEAD.CONV_DIM = 256
     c.MODEL.ROI_MASK_HEAD.NORM = ""
     c.MODEL.ROI_MASK_HEAD.CLS_AGNOSTIC_MASK = False
+    add_keypoint_keys(c)
 
     # --- data ----------------------------------------------------------------------------------------------------
     c.INPUT = CN()
@@ -332,6 +335,9 @@ def _detectron2_keys() -> CfgNode:
     c.TEST = CN()
     c.TEST.EVAL_PERIOD = 0  # evaluate every so many steps; 0: only at the end
     c.TEST.DETECTIONS_PER_IMAGE = 100
+    # Of each keypoint how far people place it from where it is, as a share of the object's size (OKS); empty: COCO's
+    # for its 17, and the data's own number of others gets their mean.
+    c.TEST.KEYPOINT_OKS_SIGMAS = []
     # After the last evaluation, and with --eval-only, once more with each image detected in several sizes and mirrored:
     # as tasks bbox_TTA, segm_TTA. That takes as many times as long as there are views.
     c.TEST.AUG = CN()
@@ -356,7 +362,6 @@ DETECTRON2_ONLY = (
     "DATASETS.PROPOSAL_FILES_TRAIN",
     "GLOBAL",
     "MODEL.ANCHOR_GENERATOR.ANGLES",
-    "MODEL.KEYPOINT_ON",
     "MODEL.LOAD_PROPOSALS",
     "MODEL.PANOPTIC_FPN",
     "MODEL.RESNETS.DEFORM_MODULATED",
@@ -364,12 +369,10 @@ DETECTRON2_ONLY = (
     "MODEL.RESNETS.DEFORM_ON_PER_STAGE",
     "MODEL.RETINANET",
     "MODEL.ROI_BOX_HEAD.TRAIN_ON_PRED_BOXES",
-    "MODEL.ROI_KEYPOINT_HEAD",
     "MODEL.SEM_SEG_HEAD",
     "SOLVER.NUM_DECAYS",
     "SOLVER.REFERENCE_WORLD_SIZE",
     "SOLVER.RESCALE_INTERVAL",
     "TEST.EXPECTED_RESULTS",
-    "TEST.KEYPOINT_OKS_SIGMAS",
     "VIS_PERIOD",
 )

@@ -37,6 +37,7 @@ def train_loader(
     repeat_threshold: float = 0.0,
     repeat_sqrt: bool = True,
     masks: bool = False,
+    min_keypoints: int | None = None,
     format: str = "BGR",
     num_workers: int = 0,
     rank: int = 0,
@@ -58,6 +59,8 @@ def train_loader(
         subset_ratio: the share of the remaining images that is trained on, see `epochs.random_subset`.
         repeat_threshold, repeat_sqrt: see `epochs.repeat_factors`; 0 repeats no image.
         masks: whether samples have `gt_masks`.
+        min_keypoints: samples have `gt_keypoints`, and images with fewer labelled ones are left out; None: they have
+            none.
         format: BGR or RGB.
         num_workers: processes that load; 0 loads in this one.
         pin_memory: whether images come in memory that a GPU reads by itself, while the host goes on.
@@ -72,7 +75,9 @@ def train_loader(
         raise DataError("There is no data set to train on: name one in DATASETS.TRAIN, or give DATASETS.TRAIN_JSON.")
     for other in datasets[1:]:
         compare_categories(datasets[0], other)
-    used = _trained_on(datasets, filter_empty=filter_empty, subset_ratio=subset_ratio, seed=seed)
+    used = _trained_on(
+        datasets, filter_empty=filter_empty, min_keypoints=min_keypoints, subset_ratio=subset_ratio, seed=seed
+    )
     if masks:
         _check_masks(used)
     sizes = np.concatenate([dataset.sizes.numpy() for dataset in used])
@@ -81,7 +86,9 @@ def train_loader(
         RepeatFactorEpoch(repeat_factors(used, repeat_threshold, sqrt=repeat_sqrt)) if repeat_threshold > 0 else None
     )
     batches = TrainBatchSampler(groups, ims_per_batch=ims_per_batch, seed=seed, start=start, epoch=epoch)
-    samples = TrainDataset(used, augmentations=augmentations, seed=seed, format=format, masks=masks)
+    samples = TrainDataset(
+        used, augmentations=augmentations, seed=seed, format=format, masks=masks, keypoints=min_keypoints is not None
+    )
     skipped = skipped or SkippedImages()
     return Loader(
         ReplaceBadImages(samples, groups=groups, seed=seed, budget=skipped.budget),
@@ -94,9 +101,17 @@ def train_loader(
 
 
 def _trained_on(
-    datasets: Sequence[CocoDataset], *, filter_empty: bool, subset_ratio: float, seed: int
+    datasets: Sequence[CocoDataset], *, filter_empty: bool, min_keypoints: int | None, subset_ratio: float, seed: int
 ) -> list[CocoDataset]:
     used = [dataset.drop_empty() if filter_empty else dataset for dataset in datasets]
+    if min_keypoints is not None:
+        _check_keypoints(used)
+        used = [dataset.drop_few_keypoints(min_keypoints) for dataset in used]
+        if not any(map(len, used)):
+            raise DataError(
+                f"{used[0].json_path}: no image has {min_keypoints} labelled keypoints (MODEL.ROI_KEYPOINT_HEAD."
+                "MIN_KEYPOINTS_PER_IMAGE), so there is nothing to train on. Lower it, or set MODEL.KEYPOINT_ON False."
+            )
     return used if subset_ratio == 1 else random_subset(used, ratio=subset_ratio, seed=seed)
 
 
@@ -104,7 +119,13 @@ def images_trained_on(cfg: CfgNode, datasets: Sequence[CocoDataset], *, seed: in
     """The images that `build_train_loader` draws from, whose indices count through these sets one after another."""
     ratio = sampling(cfg).get("subset_ratio", 1.0)
     filter_empty = cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS
-    return _trained_on(datasets, filter_empty=filter_empty, subset_ratio=ratio, seed=seed)
+    return _trained_on(
+        datasets, filter_empty=filter_empty, min_keypoints=_min_keypoints(cfg), subset_ratio=ratio, seed=seed
+    )
+
+
+def _min_keypoints(cfg: CfgNode) -> int | None:
+    return cfg.MODEL.ROI_KEYPOINT_HEAD.MIN_KEYPOINTS_PER_IMAGE if cfg.MODEL.KEYPOINT_ON else None
 
 
 def test_loader(
@@ -169,6 +190,7 @@ def build_train_loader(
         grouping=cfg.DATALOADER.ASPECT_RATIO_GROUPING,
         filter_empty=cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS,
         masks=cfg.MODEL.MASK_ON,
+        min_keypoints=_min_keypoints(cfg),
         format=cfg.INPUT.FORMAT,
         num_workers=cfg.DATALOADER.NUM_WORKERS,
         rank=rank,
@@ -217,6 +239,16 @@ def _check_input(cfg: CfgNode) -> None:
     ):
         if value < least:
             raise ConfigError(f"{key} must be at least {least}, got {value}.")
+
+
+def _check_keypoints(datasets: Sequence[CocoDataset]) -> None:
+    first = datasets[0].check_keypoints()
+    for dataset in datasets[1:]:
+        if dataset.check_keypoints().names != first.names:
+            raise DataError(
+                f"{datasets[0].json_path} and {dataset.json_path} have different keypoints: give both the same names "
+                "in the same order."
+            )
 
 
 def _check_masks(datasets: Sequence[CocoDataset]) -> None:

@@ -37,13 +37,16 @@ class TrainDataset:
 
     Args:
         augmentations: done one after another.
+        masks, keypoints: whether samples have them.
     """
 
     def __init__(
-        self, datasets: list[CocoDataset], *, augmentations: Sequence[Augmentation], seed: int, format: str, masks: bool
+        self, datasets: list[CocoDataset], *, augmentations: Sequence[Augmentation], seed: int, format: str,
+        masks: bool, keypoints: bool = False,
     ) -> None:  # fmt: skip
         self.datasets = datasets
         self.augmentations, self.seed, self.format, self.masks = tuple(augmentations), seed, format, masks
+        self.flip_pairs = np.array(datasets[0].check_keypoints().flip) if keypoints else None
         self._ends = np.cumsum([len(dataset) for dataset in datasets])
 
     def __len__(self) -> int:
@@ -94,7 +97,7 @@ class TrainDataset:
         dataset, at = self._locate(index)
         info = dataset.image(at)
         pixels = _read(dataset, info, self.format)
-        found = dataset.annotations(at, crowds=False, masks=self.masks)
+        found = dataset.annotations(at, crowds=False, masks=self.masks, keypoints=self.flip_pairs is not None)
         masks = None
         if self.masks:
             masks = Masks(
@@ -104,7 +107,14 @@ class TrainDataset:
                 bitmaps=_Bitmaps(found.runs, info.height, info.width),
                 bitmap_owner=found.runs_owner,
             )
-        return Sample(image=pixels, boxes=found.boxes.astype(np.float64), classes=found.classes, masks=masks)
+        return Sample(
+            image=pixels,
+            boxes=found.boxes.astype(np.float64),
+            classes=found.classes,
+            masks=masks,
+            keypoints=None if found.keypoints is None else found.keypoints.astype(np.float64),
+            flip_pairs=self.flip_pairs,
+        )
 
     def _locate(self, index: int) -> tuple[CocoDataset, int]:
         """The data set that an index is of, and the position in it."""
@@ -200,6 +210,11 @@ def _instances(sample: Sample) -> dict[str, Any]:
         # As in Detectron2 an instance whose mask has vanished, here by resizing, is none; one that never had a mask is.
         keep &= ~sample.masks.vanished(len(keep))
     instances: dict[str, Any] = {"gt_boxes": boxes[keep], "gt_classes": sample.classes[keep]}
+    if sample.keypoints is not None:
+        keypoints = sample.keypoints[keep]
+        inside = ((keypoints[..., :2] >= 0) & (keypoints[..., :2] <= [width, height])).all(axis=2)
+        labelled = inside & (keypoints[..., 2] > 0)
+        instances["gt_keypoints"] = np.where(labelled[..., None], keypoints, 0).astype(np.float32)
     if sample.masks is not None:
         masks = sample.masks.select(keep)
         instances["gt_masks"] = {

@@ -21,11 +21,20 @@ from .bottom_up import build_bottom_up, check_backbone
 from .box_head import BoxHead, BoxPredictor
 from .box_loss import BOX_LOSSES
 from .cascade import CascadeROIHeads
+from .keypoint_head import KeypointHead
 from .mask_head import MaskHead
 from .nms import NMS_TYPES
 from .pooler import ROIPooler
 from .rcnn import GeneralizedRCNN
-from .registry import ANCHOR_GENERATORS, BOX_HEADS, MASK_HEADS, META_ARCHITECTURES, PROPOSAL_GENERATORS, ROI_HEADS
+from .registry import (
+    ANCHOR_GENERATORS,
+    BOX_HEADS,
+    KEYPOINT_HEADS,
+    MASK_HEADS,
+    META_ARCHITECTURES,
+    PROPOSAL_GENERATORS,
+    ROI_HEADS,
+)
 from .roi_heads import StandardROIHeads
 from .rpn import RPN
 from .rpn_head import RPNHead
@@ -36,6 +45,7 @@ SUPPORTED = {
     "MODEL.RPN.BOUNDARY_THRESH": -1,
     "MODEL.ROI_BOX_HEAD.POOLER_TYPE": "ROIAlignV2",
     "MODEL.ROI_MASK_HEAD.POOLER_TYPE": "ROIAlignV2",
+    "MODEL.ROI_KEYPOINT_HEAD.POOLER_TYPE": "ROIAlignV2",
 }
 # Those of which the parts here have all.
 CHOICES = {
@@ -50,6 +60,7 @@ PARTS = {
     "MODEL.ROI_HEADS.NAME": ROI_HEADS,
     "MODEL.ROI_BOX_HEAD.NAME": BOX_HEADS,
     "MODEL.ROI_MASK_HEAD.NAME": MASK_HEADS,
+    "MODEL.ROI_KEYPOINT_HEAD.NAME": KEYPOINT_HEADS,
 }
 
 
@@ -211,9 +222,23 @@ def mask_head(cfg: CfgNode, in_channels: int) -> MaskHead:
     )
 
 
+@KEYPOINT_HEADS.register(name="KRCNNConvDeconvUpsampleHead")
+def keypoint_head(cfg: CfgNode, in_channels: int) -> KeypointHead:
+    """Convolutions, a deconvolution and upsampling."""
+    head, roi = cfg.MODEL.ROI_KEYPOINT_HEAD, cfg.MODEL.ROI_HEADS
+    most = head.NUM_KEYPOINTS * roi.BATCH_SIZE_PER_IMAGE * roi.POSITIVE_FRACTION
+    return KeypointHead(
+        in_channels=in_channels,
+        num_keypoints=head.NUM_KEYPOINTS,
+        conv_dims=head.CONV_DIMS,
+        loss_weight=head.LOSS_WEIGHT,
+        loss_normaliser=None if head.NORMALIZE_LOSS_BY_VISIBLE_KEYPOINTS else most,
+    )
+
+
 @ROI_HEADS.register(name="StandardROIHeads")
 def standard_roi_heads(cfg: CfgNode, backbone: FPN, features: list[str]) -> StandardROIHeads:
-    """Box head and, with MODEL.MASK_ON, mask head on these maps."""
+    """Box head and, with MODEL.MASK_ON and MODEL.KEYPOINT_ON, mask and keypoint heads on these maps."""
     box_head = _part(cfg, "MODEL.ROI_BOX_HEAD.NAME")(cfg, backbone.channels[features[0]])
     return StandardROIHeads(
         box_head=box_head,
@@ -226,7 +251,7 @@ def standard_roi_heads(cfg: CfgNode, backbone: FPN, features: list[str]) -> Stan
 
 @ROI_HEADS.register(name="CascadeROIHeads")
 def cascade_roi_heads(cfg: CfgNode, backbone: FPN, features: list[str]) -> CascadeROIHeads:
-    """A box head for each of MODEL.ROI_BOX_CASCADE_HEAD's stages and, with MODEL.MASK_ON, mask head on these maps."""
+    """A box head for each of MODEL.ROI_BOX_CASCADE_HEAD's stages, and the other heads of `standard_roi_heads`."""
     weights, ious = _cascade_stages(cfg)
     channels = backbone.channels[features[0]]
     heads = [_part(cfg, "MODEL.ROI_BOX_HEAD.NAME")(cfg, channels) for _ in ious]
@@ -300,6 +325,12 @@ def _shared_roi_parts(cfg: CfgNode, backbone: FPN, features: list[str]) -> dict[
             output_size=mask.POOLER_RESOLUTION, strides=strides, sampling_ratio=mask.POOLER_SAMPLING_RATIO
         )
         parts["mask_head"] = _part(cfg, "MODEL.ROI_MASK_HEAD.NAME")(cfg, backbone.channels[features[0]])
+    if cfg.MODEL.KEYPOINT_ON:
+        keypoint = cfg.MODEL.ROI_KEYPOINT_HEAD
+        parts["keypoint_pooler"] = ROIPooler(
+            output_size=keypoint.POOLER_RESOLUTION, strides=strides, sampling_ratio=keypoint.POOLER_SAMPLING_RATIO
+        )
+        parts["keypoint_head"] = _part(cfg, "MODEL.ROI_KEYPOINT_HEAD.NAME")(cfg, backbone.channels[features[0]])
     return parts
 
 

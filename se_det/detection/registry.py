@@ -37,3 +37,6 @@ BOX_HEADS = Registry("box head")
 
 # MODEL.ROI_MASK_HEAD.NAME: build(cfg, in_channels) -> see `MaskHead`.
 MASK_HEADS = Registry("mask head", detectron2=("PointRendMaskHead", "CoarseMaskHead"))
+
+# MODEL.ROI_KEYPOINT_HEAD.NAME: build(cfg, in_channels) -> see `KeypointHead`.
+KEYPOINT_HEADS = Registry("keypoint head")

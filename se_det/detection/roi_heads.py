@@ -10,6 +10,8 @@ import torch
 from torch import nn
 
 from .box_head import BoxHead, BoxPredictor
+from .keypoint_head import KeypointHead
+from .keypoints import heatmap_cells, heatmaps_to_keypoints, labelled_inside
 from .mask_head import MaskHead
 from .masks import crop_masks, instances_with_mask
 from .matching import match, sample, true_indices_first
@@ -17,7 +19,7 @@ from .pooler import Levels, ROIPooler
 
 
 class StandardROIHeads(nn.Module):
-    """Box head and, optionally, mask head (Detectron2's StandardROIHeads).
+    """Box head and, optionally, mask and keypoint heads (Detectron2's StandardROIHeads).
 
     Args:
         num_classes: K; class K is background.
@@ -25,6 +27,7 @@ class StandardROIHeads(nn.Module):
         iou_thresholds, iou_labels: see `matching.match`.
         append_truth: add the ground truth to the proposals.
         mask_pooler, mask_head: both or neither.
+        keypoint_pooler, keypoint_head: both or neither.
     """
 
     def __init__(
@@ -41,6 +44,8 @@ class StandardROIHeads(nn.Module):
         append_truth: bool = True,
         mask_pooler: ROIPooler | None = None,
         mask_head: MaskHead | None = None,
+        keypoint_pooler: ROIPooler | None = None,
+        keypoint_head: KeypointHead | None = None,
     ) -> None:
         super().__init__()
         self.num_classes = num_classes
@@ -54,6 +59,8 @@ class StandardROIHeads(nn.Module):
         self.box_predictor = box_predictor
         self.mask_pooler = mask_pooler
         self.mask_head = mask_head
+        self.keypoint_pooler = keypoint_pooler
+        self.keypoint_head = keypoint_head
 
     @property
     def box_stages(self) -> list[tuple[BoxHead, BoxPredictor]]:
@@ -62,8 +69,8 @@ class StandardROIHeads(nn.Module):
 
     def inference_parts(self) -> list[nn.Module]:
         """What is fused for inference and computed in TEST.PRECISION: all but the layers of scores and boxes."""
-        heads = [head for head, _ in self.box_stages]
-        return heads if self.mask_head is None else [*heads, self.mask_head]
+        heads = [*(head for head, _ in self.box_stages), self.mask_head, self.keypoint_head]
+        return [head for head in heads if head is not None]
 
     @torch.no_grad()
     def sample_proposals(
@@ -96,7 +103,8 @@ class StandardROIHeads(nn.Module):
         # One look at the device for all images, and for all that is asked of them later.
         known = {name: torch.cat([r[name] for r in results]) for name in ("instances", "levels")}
         numbers = torch.cat([torch.stack(counts), *known.values()]).cpu()
-        host_boxes = torch.cat([r["boxes"] for r in results]).cpu() if self.mask_head is not None else None
+        asked = self.mask_head is not None or self.keypoint_head is not None
+        host_boxes = torch.cat([r["boxes"] for r in results]).cpu() if asked else None
         drawn = [len(r["boxes"]) for r in results]
         numbers, instances, levels = numbers.split([len(counts), sum(drawn), sum(drawn)])
         host = {"instances": instances.split(drawn), "levels": levels.split(drawn)}
@@ -136,13 +144,15 @@ class StandardROIHeads(nn.Module):
         Args:
             maps: (N, C, H, W) of each level.
             proposals: (p, 4) of each image.
-            truth: `gt_boxes`, `gt_classes`, `image_size` (height, width) and, with a mask head, `gt_masks`, of each
-                image.
+            truth: `gt_boxes`, `gt_classes`, `image_size` (height, width) and, with a mask head, `gt_masks`, with a
+                keypoint head `gt_keypoints` (g, K, 3), of each image.
         """
         sampled = self.sample_proposals(proposals, truth)
         losses = self._box_losses(maps, sampled, truth)
         if self.mask_head is not None:
             losses.update(self._mask_loss(maps, sampled, truth))
+        if self.keypoint_head is not None:
+            losses.update(self._keypoint_loss(maps, sampled, truth))
         return losses
 
     def _box_losses(
@@ -209,6 +219,33 @@ class StandardROIHeads(nn.Module):
         ]
         return self.mask_head.loss(pooled, torch.cat(classes), torch.cat(targets))
 
+    def _keypoint_loss(
+        self,
+        maps: Sequence[torch.Tensor],
+        sampled: Sequence[Mapping[str, Any]],
+        truth: Sequence[Mapping[str, torch.Tensor]],
+    ) -> dict[str, torch.Tensor]:
+        """Of the positive boxes with a labelled keypoint inside. All that decides which is known to the host."""
+        boxes, chosen, cells, labelled = [], [], [], []
+        side = self.keypoint_head.scale * self.keypoint_pooler.output_size
+        for s, instances in zip(sampled, truth):
+            host = {name: values[: s["positives"]] for name, values in s["host"].items()}
+            keypoints = instances["gt_keypoints"].cpu()[host["instances"]].to(host["boxes"].dtype)
+            there = labelled_inside(keypoints, host["boxes"]).any(1).nonzero()[:, 0]
+            at = there.to(s["boxes"].device, non_blocking=True)
+            boxes.append(s["boxes"][at])
+            chosen.append((at, there))
+            of_image = heatmap_cells(keypoints[there], host["boxes"][there], side)
+            cells.append(of_image[0])
+            labelled.append(of_image[1])
+        pooled = self.keypoint_pooler(maps, boxes, self._known_levels(maps, sampled, chosen))
+        labelled = torch.cat(labelled).flatten().nonzero()[:, 0]
+        cells = torch.cat(cells).flatten()[labelled]
+        device = pooled.device
+        return self.keypoint_head.loss(
+            pooled, cells.to(device, non_blocking=True), labelled.to(device, non_blocking=True), len(truth)
+        )
+
     def detect(
         self,
         maps: Sequence[torch.Tensor],
@@ -217,9 +254,16 @@ class StandardROIHeads(nn.Module):
         *,
         masks: bool = True,
     ) -> list[dict[str, torch.Tensor]]:
-        """Detections of each image: `pred_boxes` (m, 4), `scores` (m,), `pred_classes` (m,) and, with a mask head and
-        where `masks` are wanted, `box_masks` (m, M, M) probabilities within the boxes."""
+        """Detections of each image: `pred_boxes` (m, 4), `scores` (m,), `pred_classes` (m,); with a mask head and
+        where `masks` are wanted, `box_masks` (m, M, M) probabilities within the boxes; with a keypoint head
+        `pred_keypoints` (m, K, 3): x, y px and score."""
         detections = self._detect_boxes(maps, proposals, image_sizes)
+        if self.keypoint_head is not None:
+            boxes = [d["pred_boxes"] for d in detections]
+            pooled = self.keypoint_pooler(maps, boxes)
+            found = heatmaps_to_keypoints(self.keypoint_head(in_type_of(self.keypoint_head, pooled)), torch.cat(boxes))
+            for d, part in zip(detections, found.split([len(b) for b in boxes])):
+                d["pred_keypoints"] = part
         if self.mask_head is not None and masks:
             parts = self.box_masks(maps, [d["pred_boxes"] for d in detections], [d["pred_classes"] for d in detections])
             for d, part in zip(detections, parts):

@@ -38,7 +38,8 @@ def detector(model: GeneralizedRCNN, size: tuple[int, int]) -> Exportable:
         raise ExportError(f"A detector is exported for images of one size, and {size[0]} x {size[1]} is none.")
     if type(model.roi_heads) is not StandardROIHeads:
         raise ExportError(
-            f"A detector with {type(model.roi_heads).__name__} is not exported: MODEL.ROI_HEADS.NAME StandardROIHeads is."
+            f"A detector with {type(model.roi_heads).__name__} is not exported; one with MODEL.ROI_HEADS.NAME "
+            "StandardROIHeads is."
         )
     if model.roi_heads.box_predictor.nms_type != "hard":
         raise ExportError(

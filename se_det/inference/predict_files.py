@@ -84,6 +84,7 @@ def predict_files(
                 image_id=image_id,
                 category_ids=predictor.category_ids,
                 masks="box_masks" in instances,
+                keypoints="pred_keypoints" in instances,
             )
             frame = {} if picture.frame is None else {"frame": picture.frame}
             where = {"file_name": str(picture.source.path), **frame}
@@ -94,6 +95,7 @@ def predict_files(
                 predictor.class_names,
                 score_threshold=float("-inf"),
                 enlarge_below=ENLARGE_BELOW if picture.frame is None else 0,
+                skeleton=predictor.skeleton,
             )
             picture.write(drawn)
             bar.update()

@@ -45,6 +45,7 @@ class Predictor:
         cfg: the config as it is used.
         class_names, category_ids: of each class.
         thresholds: the score of best F1 of each class, as the checkpoint keeps it; None where there is none.
+        keypoint_names, skeleton: of a detector with keypoints, and which of them are joined by a line.
 
     Raises:
         ConfigError: no weights were given, or alone those of a checkpoint that carries no config; or the config
@@ -94,6 +95,7 @@ class Predictor:
             compile_backbone(self.model)
         count = cfg.MODEL.ROI_HEADS.NUM_CLASSES
         self.category_ids: list[int] = [int(c["id"]) for c in categories] or list(range(count))
+        self.keypoint_names, self.skeleton = _keypoints(cfg, categories)
         self.class_names: list[str] = (
             class_names or [str(c["name"]) for c in categories] or list(map(str, range(count)))
         )
@@ -112,7 +114,8 @@ class Predictor:
 
         Returns:
             `boxes` float32 (n, 4) XYXY px, `scores` (n,) best first, `classes` int64 (n,) and, with a mask head,
-            `masks` bool (n, height, width), all in the image's own size, as a `Result`. Of a list, a list of these.
+            `masks` bool (n, height, width), with a keypoint head `keypoints` (n, K, 3): x, y px and score, all in the
+            image's own size, as a `Result`. Of a list, a list of these.
 
         Raises:
             DataError: a file cannot be read as an image, or something else was given.
@@ -137,6 +140,7 @@ class Predictor:
                         class_names=self.class_names,
                         category_ids=self.category_ids,
                         thresholds=self.thresholds,
+                        skeleton=self.skeleton,
                     )
                 )
         return found
@@ -193,3 +197,13 @@ class Predictor:
     def detect(self, samples: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         """Detections of each of `samples` as `GeneralizedRCNN.detect` gives them, in one forward pass."""
         return [found["instances"] for found in self.model.detect(samples)]
+
+
+def _keypoints(cfg: CfgNode, categories: Sequence[Mapping[str, Any]]) -> tuple[list[str], tuple[tuple[int, int], ...]]:
+    """The keypoints' names, and the pairs between which lines are drawn, as a checkpoint's categories say."""
+    if not cfg.MODEL.KEYPOINT_ON:
+        return [], ()
+    count = cfg.MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS
+    known = next((c for c in categories if len(c.get("keypoints") or ()) == count), {})
+    bones = [bone for bone in known.get("skeleton") or () if all(1 <= at <= count for at in bone)]
+    return list(known.get("keypoints") or map(str, range(count))), tuple((a - 1, b - 1) for a, b in bones)

@@ -96,15 +96,31 @@ def decide_num_classes(dataset: CocoDataset) -> list[Decision]:
     return [Decision("MODEL.ROI_HEADS.NUM_CLASSES", count, source, "the categories that it declares")]
 
 
+def decide_keypoints(cfg: CfgNode, dataset: CocoDataset) -> list[Decision]:
+    """With MODEL.KEYPOINT_ON the number of keypoints is what the annotation file declares.
+
+    Raises:
+        DataError: it declares none, or they cannot be used.
+    """
+    if not cfg.MODEL.KEYPOINT_ON:
+        return []
+    count, source = len(dataset.check_keypoints()), str(dataset.json_path)
+    return [Decision("MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS", count, source, "the keypoints that it declares")]
+
+
 def class_image_counts(sets: Sequence[CocoDataset]) -> np.ndarray:
     """int64 (K,): how many images of all sets together have each class, crowds too (`image_count` in LVIS's files)."""
     classes = np.concatenate([dataset.classes_of_images()[1] for dataset in sets])
     return np.bincount(classes, minlength=len(sets[0].category_ids))
 
 
-def categories(dataset: CocoDataset) -> list[dict[str, Any]]:
-    """`[{"id": ..., "name": ...}, ...]` in the order of the classes, as a checkpoint keeps them."""
-    return [{"id": int(i), "name": str(n)} for i, n in zip(dataset.category_ids, dataset.category_names)]
+def categories(dataset: CocoDataset, *, keypoints: bool = False) -> list[dict[str, Any]]:
+    """`[{"id": ..., "name": ...}, ...]` in the order of the classes, as a checkpoint keeps them; with `keypoints`
+    those, too, as in COCO's categories."""
+    layout, points = dataset.keypoints, {}
+    if keypoints and layout is not None:
+        points = {"keypoints": list(layout.names), "skeleton": [[a + 1, b + 1] for a, b in layout.skeleton]}
+    return [{"id": int(i), "name": str(n), **points} for i, n in zip(dataset.category_ids, dataset.category_names)]
 
 
 def _check_images(cfg: CfgNode, dataset: CocoDataset, *, tolerated: int = 0) -> None:

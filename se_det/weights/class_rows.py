@@ -25,6 +25,11 @@ def is_predictor(name: str) -> bool:
     return re.sub(r"\.\d+\.", ".", name).startswith(PREDICTORS)
 
 
+def is_keypoint_predictor(name: str) -> bool:
+    """Whether the shape of a parameter of this name follows the number of keypoints."""
+    return name.startswith("roi_heads.keypoint_head.score_lowres.")
+
+
 @dataclass(frozen=True)
 class ClassRows:
     """For each class of the network, the class of the file that has its name; -1 where none has.

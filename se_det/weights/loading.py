@@ -13,7 +13,7 @@ from ..backbones.gate_insertion import gated_branches
 from ..backbones.timm_trunk import TimmTrunk
 from ..errors import WeightsError
 from ..layers.norms import FrozenBatchNorm2d
-from .class_rows import ClassRows, is_predictor
+from .class_rows import ClassRows, is_keypoint_predictor, is_predictor
 from .compatibility import check_network, resize_gates
 from .identify import identify
 from .load_report import LoadReport, shorten
@@ -116,7 +116,7 @@ def load_tensors(
             fitting[name] = tensor.reshape(target.shape)
             report.loaded.append(name)
             report.reshaped.append(name)
-        elif is_predictor(name) and not strict:
+        elif (is_predictor(name) or is_keypoint_predictor(name)) and not strict:
             report.missing.append(name)
             report.resized.append(name)
         else:

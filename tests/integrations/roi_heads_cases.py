@@ -34,6 +34,7 @@ class Case(NamedTuple):
         return [*SLIM, "TEST.DETECTIONS_PER_IMAGE", DETECTIONS, *self.keys, *more]
 
 
+KEYPOINTS = ["MODEL.ROI_KEYPOINT_HEAD.CONV_DIMS", (32, 32), "MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS", 4]
 CASES = {
     "cascade": Case("configs/cascade_mask_rcnn_se_r50_fpn.yaml"),
     "cascade_sigmoid": Case(
@@ -42,7 +43,29 @@ CASES = {
          "giou", "MODEL.ROI_BOX_CASCADE_HEAD.IOUS", (0.5, 0.65),
          "MODEL.ROI_BOX_CASCADE_HEAD.BBOX_REG_WEIGHTS", ((10.0, 10.0, 5.0, 5.0), (16.0, 16.0, 8.0, 8.0))],
     ),
+    "keypoint": Case("configs/keypoint_rcnn_se_r50_fpn.yaml", KEYPOINTS),
+    "keypoint_by_all": Case(
+        "configs/keypoint_rcnn_se_r50_fpn.yaml",
+        [*KEYPOINTS, "MODEL.ROI_KEYPOINT_HEAD.NORMALIZE_LOSS_BY_VISIBLE_KEYPOINTS", False,
+         "MODEL.ROI_KEYPOINT_HEAD.LOSS_WEIGHT", 4.0, "MODEL.ROI_HEADS.NAME", "CascadeROIHeads",
+         "MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG", True],
+    ),
 }  # fmt: skip
+
+
+def inputs() -> list[dict[str, Any]]:
+    """`samples` with keypoints, of which some are hidden, not labelled, or outside their box."""
+    found, random = samples(), np.random.RandomState(9)
+    for sample in found:
+        boxes = sample["instances"]["gt_boxes"].numpy()
+        xy = boxes[:, None, :2] + random.uniform(-0.1, 1.1, (len(boxes), 4, 2)) * (
+            boxes[:, None, 2:] - boxes[:, None, :2]
+        )
+        seen = random.randint(0, 3, (len(boxes), 4, 1))
+        keypoints = np.concatenate([xy * (seen > 0), seen], 2)
+        keypoints[0, 0] = [*boxes[0, 2:], 2]  # on the far corner
+        sample["instances"]["gt_keypoints"] = torch.from_numpy(keypoints).float()
+    return found
 
 
 def our_detector(case: Case, *more: Any) -> nn.Module:
@@ -61,10 +84,10 @@ def our_numbers(case: Case) -> dict[str, np.ndarray]:
     """Detections, losses, and the norm of each parameter's gradient."""
     found = {}
     with torch.no_grad():
-        for i, image in enumerate(our_detector(case)(samples())):
+        for i, image in enumerate(our_detector(case)(inputs())):
             found |= _detections(i, image["instances"])
     model = our_detector(case, *SAMPLE_ALL).train()
-    return found | _gradients(model, model(samples()))
+    return found | _gradients(model, model(inputs()))
 
 
 def their_numbers(case: Case) -> dict[str, np.ndarray]:
@@ -73,14 +96,14 @@ def their_numbers(case: Case) -> dict[str, np.ndarray]:
 
     from se_det.integrations.detectron2_peer import to_detectron2
 
-    inputs, found = [to_detectron2(sample) for sample in samples()], {}
+    given, found = [to_detectron2(sample) for sample in inputs()], {}
     with torch.no_grad():
-        for i, image in enumerate(their_detector(case)(inputs)):
+        for i, image in enumerate(their_detector(case)(given)):
             fields = image["instances"].get_fields()
             found |= _detections(i, {**fields, "pred_boxes": fields["pred_boxes"].tensor})
     model = their_detector(case, *SAMPLE_ALL).train()
     with EventStorage():
-        losses = model(inputs)
+        losses = model(given)
     return found | _gradients(model, losses)
 
 
@@ -113,6 +136,10 @@ def check(ours: dict[str, np.ndarray], theirs: dict[str, np.ndarray]) -> None:
             assert len(other) and (value == other).all(), name
         elif kind == "pred_masks":
             assert other.sum() > 1000 and (value != other).sum() <= 1e-3 * other.sum(), name
+        elif kind == "pred_keypoints":
+            assert len(other), name
+            np.testing.assert_allclose(value[..., :2], other[..., :2], rtol=0, atol=1e-2, err_msg=name)
+            np.testing.assert_allclose(value[..., 2], other[..., 2], rtol=0, atol=1e-4, err_msg=name)
         else:
             np.testing.assert_allclose(value, other, rtol=0, atol=1e-4 if kind == "scores" else 1e-2, err_msg=name)
 

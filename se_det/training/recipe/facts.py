@@ -36,6 +36,7 @@ class DataFacts:
         short_side: median of the images' shorter sides, px.
         objects: the most objects that an image has.
         masks: share of the objects with a segmentation.
+        keypoints: share of the objects with a labelled keypoint.
     """
 
     images: int
@@ -47,6 +48,7 @@ class DataFacts:
     short_side: int
     objects: int
     masks: float
+    keypoints: float = 0.0
 
     def size(self, quantile: float) -> float:
         """Square root of an object's area at a quantile, in parts of the image's shorter side; 0 without objects."""
@@ -76,9 +78,11 @@ def measure_data(train: CocoDataset, val: CocoDataset | None) -> DataFacts:
     """The facts of a data set; no image is opened."""
     sizes = train.sizes.numpy()
     short = sizes.min(1)
-    boxes, empty, per_class = [], 0, np.zeros(len(train.category_ids), dtype=int)
+    boxes, empty, with_points, per_class = [], 0, 0, np.zeros(len(train.category_ids), dtype=int)
     for i in range(len(train)):
-        found = train.annotations(i, crowds=False, masks=False)
+        found = train.annotations(i, crowds=False, masks=False, keypoints=train.keypoints is not None)
+        if found.keypoints is not None:
+            with_points += int((found.keypoints[..., 2] > 0).any(1).sum())
         empty += not len(found.boxes)
         per_class[np.unique(found.classes)] += 1
         boxes.append((found.boxes[:, 2:] - found.boxes[:, :2]) / short[i])
@@ -96,6 +100,7 @@ def measure_data(train: CocoDataset, val: CocoDataset | None) -> DataFacts:
         short_side=int(np.median(short)),
         objects=train.max_objects_per_image(),
         masks=1 - train.num_annotations_without_mask() / objects if objects else 0.0,
+        keypoints=with_points / objects if objects else 0.0,
     )
 
 
