@@ -13,6 +13,7 @@ from fvcore.common.config import CfgNode
 from ..errors import ConfigError
 from ..plugins import load_installed_plugins, loaded_plugins
 from .keypoint_keys import add_keypoint_keys
+from .point_rend_keys import add_point_rend_keys
 
 CN = CfgNode
 
@@ -252,6 +253,7 @@ def _detectron2_keys() -> CfgNode:
     c.MODEL.ROI_BOX_HEAD.CONV_DIM = 256
     c.MODEL.ROI_BOX_HEAD.NORM = ""
     c.MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG = False
+    c.MODEL.ROI_BOX_HEAD.TRAIN_ON_PRED_BOXES = False  # the other heads learn from boxes as the box head moves them
     c.MODEL.ROI_BOX_HEAD.USE_SIGMOID_CE = False  # a sigmoid for each class, in place of a softmax over all
     # With it: the loss of a step is over the classes in it, filled up to FED_LOSS_NUM_CLASSES with others, drawn by the
     # number of training images that have each to the power of FED_LOSS_FREQ_WEIGHT_POWER.
@@ -270,12 +272,13 @@ def _detectron2_keys() -> CfgNode:
     c.MODEL.ROI_MASK_HEAD.NAME = "MaskRCNNConvUpsampleHead"
     c.MODEL.ROI_MASK_HEAD.POOLER_RESOLUTION = 14
     c.MODEL.ROI_MASK_HEAD.POOLER_SAMPLING_RATIO = 0
-    c.MODEL.ROI_MASK_HEAD.POOLER_TYPE = "ROIAlignV2"
+    c.MODEL.ROI_MASK_HEAD.POOLER_TYPE = "ROIAlignV2"  # "" with PointRendMaskHead, which reads the maps itself
     c.MODEL.ROI_MASK_HEAD.NUM_CONV = 0
     c.MODEL.ROI_MASK_HEAD.CONV_DIM = 256
     c.MODEL.ROI_MASK_HEAD.NORM = ""
     c.MODEL.ROI_MASK_HEAD.CLS_AGNOSTIC_MASK = False
     add_keypoint_keys(c)
+    add_point_rend_keys(c)
 
     # --- data ----------------------------------------------------------------------------------------------------
     c.INPUT = CN()
@@ -368,7 +371,6 @@ DETECTRON2_ONLY = (
     "MODEL.RESNETS.DEFORM_NUM_GROUPS",
     "MODEL.RESNETS.DEFORM_ON_PER_STAGE",
     "MODEL.RETINANET",
-    "MODEL.ROI_BOX_HEAD.TRAIN_ON_PRED_BOXES",
     "MODEL.SEM_SEG_HEAD",
     "SOLVER.NUM_DECAYS",
     "SOLVER.REFERENCE_WORLD_SIZE",

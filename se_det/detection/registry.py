@@ -35,8 +35,13 @@ ROI_HEADS = Registry("RoI heads", detectron2=("Res5ROIHeads", "RROIHeads"))
 # MODEL.ROI_BOX_HEAD.NAME: build(cfg, in_channels) -> pooled maps (n, C, R, R) to (n, `out_features`).
 BOX_HEADS = Registry("box head")
 
-# MODEL.ROI_MASK_HEAD.NAME: build(cfg, in_channels) -> see `MaskHead`.
-MASK_HEADS = Registry("mask head", detectron2=("PointRendMaskHead", "CoarseMaskHead"))
+# MODEL.ROI_MASK_HEAD.NAME: build(cfg, in_channels) -> see `MaskHead`; or, of those in `MAP_READING`, which have no
+# pooler, build(cfg, backbone, features) -> a module with `losses` and `probabilities`, see `PointRendMaskHead`.
+MASK_HEADS = Registry("mask head", detectron2=("ImplicitPointRendMaskHead",))
+MAP_READING = {"PointRendMaskHead", "CoarseMaskHead"}
+
+# MODEL.POINT_HEAD.NAME: build(cfg, in_channels) -> see `PointHead`.
+POINT_HEADS = Registry("point head", detectron2=("ImplicitPointHead",))
 
 # MODEL.ROI_KEYPOINT_HEAD.NAME: build(cfg, in_channels) -> see `KeypointHead`.
 KEYPOINT_HEADS = Registry("keypoint head")

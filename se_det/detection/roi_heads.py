@@ -15,6 +15,7 @@ from .keypoints import heatmap_cells, heatmaps_to_keypoints, labelled_inside
 from .mask_head import MaskHead
 from .masks import crop_masks, instances_with_mask
 from .matching import match, sample, true_indices_first
+from .point_rend import PointRendMaskHead
 from .pooler import Levels, ROIPooler
 
 
@@ -26,7 +27,8 @@ class StandardROIHeads(nn.Module):
         batch_size_per_image, positive_fraction: how many proposals training samples, how many may be positive.
         iou_thresholds, iou_labels: see `matching.match`.
         append_truth: add the ground truth to the proposals.
-        mask_pooler, mask_head: both or neither.
+        train_on_predicted_boxes: the other heads learn from the boxes as the box head moves them.
+        mask_pooler, mask_head: both or neither; or a head alone that reads the maps itself, see `PointRendMaskHead`.
         keypoint_pooler, keypoint_head: both or neither.
     """
 
@@ -42,8 +44,9 @@ class StandardROIHeads(nn.Module):
         iou_thresholds: Sequence[float] = (0.5,),
         iou_labels: Sequence[int] = (0, 1),
         append_truth: bool = True,
+        train_on_predicted_boxes: bool = False,
         mask_pooler: ROIPooler | None = None,
-        mask_head: MaskHead | None = None,
+        mask_head: MaskHead | PointRendMaskHead | None = None,
         keypoint_pooler: ROIPooler | None = None,
         keypoint_head: KeypointHead | None = None,
     ) -> None:
@@ -54,6 +57,7 @@ class StandardROIHeads(nn.Module):
         self.iou_thresholds = tuple(iou_thresholds)
         self.iou_labels = tuple(iou_labels)
         self.append_truth = append_truth
+        self.train_on_predicted_boxes = train_on_predicted_boxes
         self.box_pooler = box_pooler
         self.box_head = box_head
         self.box_predictor = box_predictor
@@ -164,13 +168,21 @@ class StandardROIHeads(nn.Module):
         """Losses of classes and boxes, on what `sample_proposals` drew."""
         boxes = [s["boxes"] for s in sampled]
         scores, deltas = self._predict(maps, boxes, self._known_levels(maps, sampled))
-        return self.box_predictor.losses(
-            scores,
-            deltas,
-            torch.cat(boxes),
-            torch.cat([s["classes"] for s in sampled]),
-            torch.cat([s["truth"] for s in sampled]),
+        classes = torch.cat([s["classes"] for s in sampled])
+        losses = self.box_predictor.losses(
+            scores, deltas, torch.cat(boxes), classes, torch.cat([s["truth"] for s in sampled])
         )
+        if self.train_on_predicted_boxes:
+            self._replace_boxes(sampled, self.box_predictor.boxes_of_classes(deltas, torch.cat(boxes), classes))
+        return losses
+
+    def _replace_boxes(self, sampled: Sequence[dict[str, Any]], boxes: torch.Tensor) -> None:
+        """Put other boxes, those of all images one after another, in the place of what `sample_proposals` drew."""
+        counts = [len(s["boxes"]) for s in sampled]
+        levels = self.box_pooler.levels(boxes)
+        parts = (values.split(counts) for values in (boxes, levels, boxes.cpu(), levels.cpu()))
+        for s, own, of_map, host_own, host_map in zip(sampled, *parts):
+            s.update(boxes=own, levels=of_map, host={**s["host"], "boxes": host_own, "levels": host_map})
 
     def _known_levels(
         self, maps: Sequence[torch.Tensor], sampled: Sequence[Mapping[str, Any]], chosen: Sequence[Any] | None = None
@@ -208,6 +220,9 @@ class StandardROIHeads(nn.Module):
         boxes, classes, instances = (
             [s[key][at] for s, (at, _) in zip(sampled, chosen)] for key in ("boxes", "classes", "instances")
         )
+        if self.mask_pooler is None:
+            host = [s["host"]["instances"][there] for s, (_, there) in zip(sampled, chosen)]
+            return self.mask_head.losses(maps, boxes, torch.cat(classes), list(zip(truth, host)))
         # Queued before polygons are drawn, so that a device has work meanwhile.
         pooled = self.mask_pooler(maps, boxes, self._known_levels(maps, sampled, chosen))
         side = 2 * self.mask_pooler.output_size
@@ -288,6 +303,9 @@ class StandardROIHeads(nn.Module):
         self, maps: Sequence[torch.Tensor], boxes: Sequence[torch.Tensor], classes: Sequence[torch.Tensor]
     ) -> Sequence[torch.Tensor]:
         """Of each image's boxes (m, 4) of these classes (m,) the masks (m, M, M): probabilities within the boxes."""
+        if self.mask_pooler is None:
+            masks = self.mask_head.probabilities(maps, boxes, torch.cat(list(classes)))
+            return masks.split([len(b) for b in boxes])
         logits = self.mask_head(in_type_of(self.mask_head, self.mask_pooler(maps, boxes)))
         logits = self.mask_head.select_class(logits, torch.cat(list(classes)))
         masks = logits.to(torch.promote_types(logits.dtype, torch.float32)).sigmoid()

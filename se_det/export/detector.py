@@ -36,6 +36,12 @@ def detector(model: GeneralizedRCNN, size: tuple[int, int]) -> Exportable:
     """
     if min(size) < 1:
         raise ExportError(f"A detector is exported for images of one size, and {size[0]} x {size[1]} is none.")
+    heads = model.roi_heads
+    if heads.keypoint_head is not None or (heads.mask_head is not None and heads.mask_pooler is None):
+        raise ExportError(
+            "A detector with a keypoint head or PointRend's mask head is not exported: set MODEL.KEYPOINT_ON or "
+            "MODEL.MASK_ON False to export the rest."
+        )
     if type(model.roi_heads) is not StandardROIHeads:
         raise ExportError(
             f"A detector with {type(model.roi_heads).__name__} is not exported; one with MODEL.ROI_HEADS.NAME "

@@ -96,16 +96,21 @@ def decide_num_classes(dataset: CocoDataset) -> list[Decision]:
     return [Decision("MODEL.ROI_HEADS.NUM_CLASSES", count, source, "the categories that it declares")]
 
 
-def decide_keypoints(cfg: CfgNode, dataset: CocoDataset) -> list[Decision]:
-    """With MODEL.KEYPOINT_ON the number of keypoints is what the annotation file declares.
+def decide_heads(cfg: CfgNode, dataset: CocoDataset) -> list[Decision]:
+    """What other heads need to know of the data: with MODEL.KEYPOINT_ON the number of keypoints is what the annotation
+    file declares, with a point head its classes.
 
     Raises:
         DataError: it declares none, or they cannot be used.
     """
-    if not cfg.MODEL.KEYPOINT_ON:
-        return []
-    count, source = len(dataset.check_keypoints()), str(dataset.json_path)
-    return [Decision("MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS", count, source, "the keypoints that it declares")]
+    found, source = [], str(dataset.json_path)
+    if cfg.MODEL.KEYPOINT_ON:
+        count = len(dataset.check_keypoints())
+        found.append(Decision("MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS", count, source, "the keypoints that it declares"))
+    if cfg.MODEL.ROI_MASK_HEAD.POINT_HEAD_ON:
+        count = len(dataset.category_ids)
+        found.append(Decision("MODEL.POINT_HEAD.NUM_CLASSES", count, source, "the categories that it declares"))
+    return found
 
 
 def class_image_counts(sets: Sequence[CocoDataset]) -> np.ndarray:

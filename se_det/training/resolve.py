@@ -73,7 +73,7 @@ def resolve_training(asked: CfgNode, *, resume: bool = False) -> tuple[CfgNode, 
     train, test = datasets.train_datasets(stage.cfg), datasets.test_datasets(stage.cfg)
     datasets.check_categories(train, test)
     stage.decide(datasets.decide_num_classes(train[0]))
-    stage.decide(datasets.decide_keypoints(stage.cfg, train[0]))
+    stage.decide(datasets.decide_heads(stage.cfg, train[0]))
     saved = _read_saved(stage) if resume else None
     stage.decide(build.decide_seed(stage.cfg, saved and saved.seed, saved and saved.path))
     cfg = stage.finish(check_model)
@@ -108,7 +108,7 @@ def resolve_evaluation(asked: CfgNode) -> tuple[CfgNode, RunFacts]:
     for other in others:
         compare_categories(first, other)
     stage.decide(datasets.decide_num_classes(first))
-    stage.decide(datasets.decide_keypoints(stage.cfg, first))
+    stage.decide(datasets.decide_heads(stage.cfg, first))
     return stage.finish(check_model), RunFacts(device, test, weights=weights)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -16,6 +17,8 @@ PREDICTORS = (
     "roi_heads.box_predictor.bbox_pred.",
     "roi_heads.box_predictor.fed_loss_cls_weights",
     "roi_heads.mask_head.predictor.",
+    "roi_heads.mask_head.point_head.",  # which reads the coarse masks of all classes, too
+    "roi_heads.mask_head.coarse_head.prediction.",
     "linear.",
 )
 
@@ -88,6 +91,18 @@ class ClassRows:
             result[-1] = tensor[-1]
         return result
 
+    def take_columns(self, tensor: torch.Tensor, fresh: torch.Tensor) -> torch.Tensor:
+        """A weight whose last input channels are the classes (see `reads_classes`), with those of the network's."""
+        shared = tensor.shape[1] - len(self.file_names)
+        result = fresh.new_zeros(len(tensor), *fresh.shape[1:])
+        result[:, :shared] = tensor[:, :shared]
+        for at, source in enumerate(self.sources):
+            if source >= 0:
+                result[:, shared + at] = tensor[:, shared + source]
+            elif len(fresh) == len(result):
+                result[:, shared + at] = fresh[:, shared + at]
+        return result
+
     def note(self) -> str:
         """What became of the classes, for the account of a load."""
         sources = self.sources
@@ -112,11 +127,26 @@ def _plain(name: str) -> str:
     return " ".join(name.replace("_", " ").split()).casefold()
 
 
+def reads_classes(name: str, tensors: Mapping[str, torch.Tensor], classes: int) -> bool:
+    """Whether the last input channels of a file's weight are the coarse masks of so many classes: of PointRend's point
+    head the first layer's, and the others' where each layer reads them."""
+    layer = re.fullmatch(r"(roi_heads\.mask_head\.point_head\.)(fc(\d+)|predictor)\.weight", name)
+    if layer is None:
+        return False
+    before = int(layer[3] or sum(f"{layer[1]}fc{number}.bias" in tensors for number in range(1, 100)) + 1) - 1
+    width = tensors.get(f"{layer[1]}fc{before}.bias")
+    return before == 0 or (width is not None and tensors[name].shape[1] == len(width) + classes)
+
+
 def _layout(key: str, rows: int, classes: int) -> tuple[int, bool]:
     """Rows of a predictor for each class, 0 for one that does not follow the classes; and whether there is one more,
     the background's."""
     if ".cls_score." in key:
         return int(rows == classes + 1), True
+    if ".point_head.fc" in key:
+        return 0, False
     per_class = 4 if ".bbox_pred." in key else 1
+    if ".coarse_head.prediction." in key and rows % classes == 0:
+        per_class = rows // classes  # the cells of a mask
     # Of a single class, a class-agnostic head's rows are those of that class.
     return (per_class if rows == per_class * classes else 0), False

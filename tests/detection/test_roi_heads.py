@@ -11,12 +11,13 @@ from se_det.config import load_config
 from se_det.detection import build_detector
 from se_det.detection.fuse import prepare_for_inference
 from se_det.errors import ConfigError
+from se_det.evaluation.test_time_augmentation import check_test_augmentation
 from se_det.weights import load_weights
 
 from ..integrations import roi_heads_cases as cases
 from ..integrations.known_weights import image
 
-NAMES = ["cascade", "keypoint"]
+NAMES = ["cascade", "keypoint", "point_rend"]
 
 
 def instances(model: torch.nn.Module, *inputs: dict) -> list[dict]:
@@ -134,3 +135,48 @@ def test_other_keypoints_start_fresh_and_the_rest_is_kept(tmp_path):
     keys = "MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS", 6
     report = load_weights(cases.our_detector(case, *keys), tmp_path / "old.pth")
     assert {name.rpartition(".")[0] for name in report.resized} == {"roi_heads.keypoint_head.score_lowres"}
+
+
+def point_rend(*keys) -> torch.nn.Module:
+    torch.manual_seed(1)
+    return build_detector(load_config(cases.CASES["point_rend"].config, cases.CASES["point_rend"].overrides(*keys)))
+
+
+@pytest.mark.parametrize("each_layer", [True, False])
+def test_a_point_head_goes_on_with_classes_in_another_order(tmp_path, each_layer):
+    """Its layers read the coarse masks of all classes: rows and columns of the weights move."""
+    old = point_rend("MODEL.POINT_HEAD.COARSE_PRED_EACH_LAYER", each_layer)
+    names = [{"id": i + 1, "name": name} for i, name in enumerate("abcde")]
+    torch.save({"engine": "builtin", "model": old.state_dict(), "categories": names}, tmp_path / "old.pth")
+    model = build_detector(load_config(
+        cases.CASES["point_rend"].config,
+        cases.CASES["point_rend"].overrides("MODEL.POINT_HEAD.COARSE_PRED_EACH_LAYER", each_layer),
+    ))  # fmt: skip
+    load_weights(model, tmp_path / "old.pth", class_names=list("edcba"), strict=True)
+    maps, boxes = [torch.randn(1, 32, 40, 40)] * 4, [torch.tensor([[8.0, 8.0, 90.0, 70.0], [20.0, 5.0, 60.0, 120.0]])]
+    one, other = (
+        m.roi_heads.mask_head.probabilities(maps, boxes, classes)
+        for m, classes in ((old, torch.tensor([1, 4])), (model, torch.tensor([3, 0])))
+    )
+    torch.testing.assert_close(other, one, atol=1e-5, rtol=0)
+    assert one.std() > 0
+    three = point_rend("MODEL.ROI_HEADS.NUM_CLASSES", 3, "MODEL.POINT_HEAD.COARSE_PRED_EACH_LAYER", each_layer)
+    load_weights(three, tmp_path / "old.pth", class_names=["b", "new", "d"])
+    weights = (m.roi_heads.mask_head.point_head.fc1.weight for m in (old, three))
+    before, after = (weight[:, 32:, 0] for weight in weights)
+    assert torch.equal(after[:, [0, 2]], before[:, [1, 3]]) and not torch.equal(after[:, 1], before[:, 2])
+
+
+def test_coarse_masks_alone_and_another_name_for_them():
+    model = point_rend("MODEL.ROI_MASK_HEAD.POINT_HEAD_ON", False, "MODEL.ROI_MASK_HEAD.NAME", "CoarseMaskHead")
+    assert set(model.train()(cases.inputs())) >= {"loss_mask"} and model.roi_heads.mask_head.point_head is None
+    with pytest.raises(ConfigError, match=r"POINT_HEAD.IN_FEATURES \['p6'\] must name some of"):
+        point_rend("MODEL.POINT_HEAD.IN_FEATURES", ["p6"])
+    with pytest.raises(ConfigError, match="POOLER_TYPE"):
+        point_rend("MODEL.ROI_MASK_HEAD.POOLER_TYPE", "ROIAlignV2")
+
+
+def test_test_time_augmentation_of_keypoints_is_refused():
+    cfg = load_config(cases.CASES["keypoint"].config, ["TEST.AUG.ENABLED", True])
+    with pytest.raises(ConfigError, match="keypoints are not augmented"):
+        check_test_augmentation(cfg)

@@ -37,7 +37,7 @@ def test_every_gate(name: str, gate: str):
     assert found["gradients"] < 1e-3
 
 
-@pytest.mark.parametrize("name", ["cascade"])
+@pytest.mark.parametrize("name", ["cascade", "point_rend"])
 def test_test_time_augmentation_is_the_same(name: str):
     config, keys = cases.CASES[name]
     options_cases.check_augmented(

@@ -110,7 +110,7 @@ def _time_steps(cfg: CfgNode) -> float:
     device = select_device(cfg.MODEL.DEVICE)
     train = datasets.train_datasets(cfg)
     cfg.MODEL.ROI_HEADS.NUM_CLASSES = len(train[0].category_ids)
-    for decision in datasets.decide_keypoints(cfg, train[0]):
+    for decision in datasets.decide_heads(cfg, train[0]):
         set_key(cfg, decision.key, decision.value)
     torch.manual_seed(0)
     model = build_detector(cfg).to(device, memory_format=torch.channels_last)
