@@ -7,6 +7,7 @@ from fvcore.common.config import CfgNode
 from torch import nn
 
 from ..detection import build_detector
+from ..errors import ConfigError
 from .cost import Cost, measure
 
 
@@ -48,6 +49,18 @@ def measure_detector(cfg: CfgNode, size: tuple[int, int]) -> list[tuple[str, Cos
         measure(boxes, (proposals, channels, side, side),
                 forward=lambda x: [stage(x.flatten(0, 1)) for stage in boxes]),
     ))  # fmt: skip
+    if heads.keypoint_head is not None:
+        detections, side = cfg.TEST.DETECTIONS_PER_IMAGE, cfg.MODEL.ROI_KEYPOINT_HEAD.POOLER_RESOLUTION
+        parts.append((
+            f"roi_heads.keypoint_head ({detections} detections)",
+            measure(heads.keypoint_head, (detections, channels, side, side),
+                    forward=lambda x: heads.keypoint_head(x.flatten(0, 1))),
+        ))  # fmt: skip
+    if cfg.MODEL.MASK_ON and heads.mask_pooler is None:
+        raise ConfigError(
+            f"The cost of {cfg.MODEL.ROI_MASK_HEAD.NAME} is not measured: it depends on what it sees. Set MODEL.MASK_ON "
+            "False for that of the rest."
+        )
     if cfg.MODEL.MASK_ON:
         detections, side = cfg.TEST.DETECTIONS_PER_IMAGE, cfg.MODEL.ROI_MASK_HEAD.POOLER_RESOLUTION
         parts.append((

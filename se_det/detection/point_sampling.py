@@ -72,8 +72,8 @@ def most_uncertain(logits: torch.Tensor, count: int) -> torch.Tensor:
 
 
 def uncertain_points(logits: torch.Tensor, count: int, *, oversample: float, importance: float) -> torch.Tensor:
-    """Points (R, count, 2) to train on: for a share of `importance` the most uncertain of `oversample` times as many that
-    are drawn evenly, and others drawn anew (the paper's section 3.1).
+    """Points (R, count, 2) to train on (the paper's section 3.1): for a share of `importance` the most uncertain ones
+    of `oversample` times as many that are drawn evenly, and others drawn anew.
 
     Args:
         logits: (R, M, M), read between the cells.
