@@ -58,8 +58,8 @@ def measure_detector(cfg: CfgNode, size: tuple[int, int]) -> list[tuple[str, Cos
         ))  # fmt: skip
     if cfg.MODEL.MASK_ON and heads.mask_pooler is None:
         raise ConfigError(
-            f"The cost of {cfg.MODEL.ROI_MASK_HEAD.NAME} is not measured: it depends on what it sees. Set MODEL.MASK_ON "
-            "False for that of the rest."
+            f"The cost of {cfg.MODEL.ROI_MASK_HEAD.NAME} is not measured: it depends on what it sees. Set "
+            "MODEL.MASK_ON False for that of the rest."
         )
     if cfg.MODEL.MASK_ON:
         detections, side = cfg.TEST.DETECTIONS_PER_IMAGE, cfg.MODEL.ROI_MASK_HEAD.POOLER_RESOLUTION
