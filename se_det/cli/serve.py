@@ -6,6 +6,7 @@ import argparse
 import logging
 import math
 import warnings
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -75,7 +76,7 @@ def run(args: argparse.Namespace) -> int:
                 "Serving %s at %s: POST an image to %s/predict, or open %s/ in a browser.", args.model, at, at, at
             )
 
-        Server(create_app(service, args.model), listening, on_start=tell).serve_until_stopped()
+        Server(create_app(service, Path(args.model).name), listening, on_start=tell).serve_until_stopped()
     logger.info("Ended; %d requests were answered.", sum(service.metrics.responses.values()))
     return 0
 

@@ -36,6 +36,9 @@ def read_picture(body: bytes, max_pixels: int) -> np.ndarray:
     except Refusal:
         raise
     except Image.DecompressionBombError as error:
-        raise Refusal(413, f"The image is too large: {error}") from error
+        limit = min(max_pixels, 2 * Image.MAX_IMAGE_PIXELS)
+        raise Refusal(
+            413, f"The image has more than the {limit / MEGAPIXEL:g} million px that are taken: send a smaller one."
+        ) from error
     except Exception as error:  # Pillow's decoders raise of many kinds, see `read_image`
         raise Refusal(400, f"The image cannot be read: {decode_error(error, empty=False)}.") from error
