@@ -31,13 +31,15 @@ class ValidationLoss:
     """The mean over the images of a data set of each loss, every image by itself, so that the numbers depend neither on
     the batch nor on the number of processes.
 
-    Images are resized as for detection and not augmented. Those without annotations are left out where training leaves
-    them out (DATALOADER.FILTER_EMPTY_ANNOTATIONS).
+    Images are resized as for detection and not augmented. Those without annotations, or with few
+    keypoints, are left out where training leaves them out (DATALOADER.FILTER_EMPTY_ANNOTATIONS).
     """
 
     def __init__(self, cfg: CfgNode, dataset: CocoDataset) -> None:
         self._cfg = cfg
         self._dataset = dataset.drop_empty() if cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS else dataset
+        if cfg.MODEL.KEYPOINT_ON:
+            self._dataset = self._dataset.drop_few_keypoints(cfg.MODEL.ROI_KEYPOINT_HEAD.MIN_KEYPOINTS_PER_IMAGE)
         if 0 < len(self._dataset) < len(dataset):
             logger.info("They are left out of the validation's losses (TEST.EVAL_LOSS) alone, as training has none.")
         if not len(self._dataset):
@@ -50,7 +52,12 @@ class ValidationLoss:
             short_sides=cfg.INPUT.MIN_SIZE_TEST, max_size=cfg.INPUT.MAX_SIZE_TEST, method=cfg.INPUT.RESIZE
         )
         samples = TrainDataset(
-            [self._dataset], augmentations=[resize], seed=SEED, format=cfg.INPUT.FORMAT, masks=cfg.MODEL.MASK_ON
+            [self._dataset],
+            augmentations=[resize],
+            seed=SEED,
+            format=cfg.INPUT.FORMAT,
+            masks=cfg.MODEL.MASK_ON,
+            keypoints=cfg.MODEL.KEYPOINT_ON,
         )
         return Loader(
             samples,

@@ -107,7 +107,7 @@ def decide_heads(cfg: CfgNode, dataset: CocoDataset) -> list[Decision]:
     if cfg.MODEL.KEYPOINT_ON:
         count = len(dataset.check_keypoints())
         found.append(Decision("MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS", count, source, "the keypoints that it declares"))
-    if cfg.MODEL.ROI_MASK_HEAD.POINT_HEAD_ON:
+    if cfg.MODEL.ROI_MASK_HEAD.get("POINT_HEAD_ON"):  # a key of Detectron2's project
         count = len(dataset.category_ids)
         found.append(Decision("MODEL.POINT_HEAD.NUM_CLASSES", count, source, "the categories that it declares"))
     return found

@@ -26,7 +26,7 @@ def scene(folder: Path, points: int, seed: int) -> tuple[Path, list[dict]]:
     images = [{"id": 10 * i, "file_name": f"{i}.jpg", "width": 640, "height": 480} for i in range(1, 13)]
     for image in images:
         for _ in range(random.randint(0, 30)):
-            side = random.choice([15, 50, 90, 200])
+            side = int(random.choice([15, 50, 90, 200]))
             x, y = random.uniform(0, 400), random.uniform(0, 250)
             seen = random.randint(0, 3, points) * (random.rand() > 0.2)
             xy = np.stack([x + side * random.rand(points), y + side * random.rand(points)], 1).round(1)
