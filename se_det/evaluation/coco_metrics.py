@@ -93,9 +93,8 @@ def coco_scores(
     cells = [(a["category_id"] - 1) * images + a["image_id"] - 1 for a in annotations]
     # The size class of a detection is that of its mask for masks and of its box for boxes.
     shapes = shapes_of(found, task, truth.sigmas)
-    boxes = shapes_of(found, "bbox")
-    area = mask_areas(shapes) if task == "segm" else boxes[:, 2] * boxes[:, 3]
     points = task == "keypoints"
+    area = mask_areas(shapes) if task == "segm" else (shapes.boxes if points else shapes)[:, 2:].prod(1)
     accumulated = accumulate(
         Entries(
             np.array(cells, np.int64),
