@@ -15,11 +15,13 @@ from torch import nn
 
 from ..allocator import keep_freed_memory
 from ..config import load_config
+from ..config.loading import get_key
 from ..config.resolution import Decision, Resolution
 from ..data.coco import CocoDataset
 from ..data.loader import build_test_loader, build_train_loader
 from ..detection import build_detector
 from ..detection.fuse import prepare_for_inference
+from ..detection.registry import model_facts
 from ..errors import ConfigError
 from ..training import build, datasets
 from ..weights import load_weights, open_configured_weights
@@ -89,22 +91,28 @@ def measured_config(config_file: str, overrides: Sequence[Any]) -> tuple[CfgNode
     if not sets:
         raise ConfigError("Images to measure on are missing: give --val-json and --val-images.")
     dataset = next(iter(sets.values()))
-    stage.decide(datasets.decide_num_classes(dataset))
+    stage.decide(datasets.decide_num_classes(stage.cfg, dataset))
     return stage.cfg, dataset
+
+
+def decided_keys(cfg: CfgNode) -> list[Any]:
+    """`[key, value, ...]`: what the machine and the data decided."""
+    return [x for key in ("MODEL.DEVICE", *model_facts(cfg).class_keys) for x in (key, get_key(cfg, key))]
 
 
 def _save_state(config_file: str, overrides: Sequence[Any], path: str) -> CfgNode:
     cfg, _ = measured_config(config_file, overrides)
     torch.manual_seed(0)
     stage = Resolution(cfg)
-    file, decisions = open_configured_weights(cfg, trained=bool(cfg.MODEL.WEIGHTS))
+    class_keys = model_facts(cfg).class_keys
+    file, decisions = open_configured_weights(cfg, trained=bool(cfg.MODEL.WEIGHTS), class_keys=class_keys)
     stage.decide(decisions)
     cfg = stage.cfg
     model = build_detector(cfg)
     if file is not None:
         load_weights(model, file, strict=True)
     else:
-        scale_score_layers(model.proposal_generator.rpn_head.objectness_logits, model.roi_heads.box_predictor.cls_score)
+        scale_score_layers(*model.score_layers())
     torch.save(model.state_dict(), path)
     return cfg
 
@@ -156,8 +164,7 @@ def _their_inference(
     if keeping:
         keep_freed_memory()
     cfg, dataset = measured_config(config_file, overrides)
-    more = ["MODEL.DEVICE", cfg.MODEL.DEVICE, "MODEL.ROI_HEADS.NUM_CLASSES", cfg.MODEL.ROI_HEADS.NUM_CLASSES]
-    model = build_peer(config_file, [*overrides, *more], torch.load(state, weights_only=True)).eval()
+    model = build_peer(config_file, [*overrides, *decided_keys(cfg)], torch.load(state, weights_only=True)).eval()
     samples = [to_detectron2(sample) for sample in first_samples(cfg, dataset, images)]
 
     def run() -> int:
@@ -182,8 +189,7 @@ def _their_training(config_file: str, overrides: Sequence[Any], state: str, keep
     if keeping:
         keep_freed_memory()
     cfg, _ = measured_config(config_file, overrides)
-    more = [*overrides, "MODEL.DEVICE", cfg.MODEL.DEVICE, "MODEL.ROI_HEADS.NUM_CLASSES",
-            cfg.MODEL.ROI_HEADS.NUM_CLASSES, "SOLVER.BASE_LR", LEARNING_RATE]  # fmt: skip
+    more = [*overrides, *decided_keys(cfg), "SOLVER.BASE_LR", LEARNING_RATE]
     model = build_peer(config_file, more, torch.load(state, weights_only=True)).train()
     optimizer = peer_optimizer(config_file, more, model)
     batch = [to_detectron2(sample) for sample in training_batch(cfg)]

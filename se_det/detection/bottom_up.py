@@ -16,9 +16,10 @@ from ..plugins import load_installed_plugins
 from .registry import BACKBONES
 
 # Detectron2's builder names: a ResNet of which MODEL.RESNETS and MODEL.GATE say everything.
-RESNET_BUILDERS = ("build_se_resnet_fpn_backbone", "build_resnet_fpn_backbone")
-# The same without the pyramid that the builtin detector needs, or with another on top.
-DETECTRON2_BUILDERS = ("build_se_resnet_backbone", "build_se_resnet_retinanet_fpn_backbone")
+RETINANET_BUILDERS = ("build_se_resnet_retinanet_fpn_backbone", "build_retinanet_resnet_fpn_backbone")
+RESNET_BUILDERS = ("build_se_resnet_fpn_backbone", "build_resnet_fpn_backbone", *RETINANET_BUILDERS)
+# The same without the pyramid that the builtin detector needs.
+DETECTRON2_BUILDERS = ("build_se_resnet_backbone",)
 # Keys that a catalog name decides, so that another value would be ignored.
 FIXED_BY_NAME = ("DEPTH", "NUM_GROUPS", "WIDTH_PER_GROUP", "RES2_OUT_CHANNELS", "STEM_OUT_CHANNELS")
 # Keys that only the ResNets among the catalog's names read, and the arguments that they are.

@@ -17,14 +17,24 @@ from ..device import select_device
 from ..errors import ConfigError
 from ..layers.kernels import check_kernels, use_triton
 from .anchors import AnchorGenerator
-from .bottom_up import build_bottom_up, check_backbone
+from .bottom_up import RETINANET_BUILDERS, build_bottom_up, check_backbone
 from .box_head import BoxHead, BoxPredictor
 from .box_loss import BOX_LOSSES
 from .mask_head import MaskHead
 from .nms import NMS_TYPES
 from .pooler import ROIPooler
 from .rcnn import GeneralizedRCNN
-from .registry import ANCHOR_GENERATORS, BOX_HEADS, MASK_HEADS, META_ARCHITECTURES, PROPOSAL_GENERATORS, ROI_HEADS
+from .registry import (
+    ANCHOR_GENERATORS,
+    BOX_HEADS,
+    MASK_HEADS,
+    META_ARCHITECTURES,
+    MODEL_FACTS,
+    PROPOSAL_GENERATORS,
+    ROI_HEADS,
+    ModelFacts,
+    model_facts,
+)
 from .roi_heads import StandardROIHeads
 from .rpn import RPN
 from .rpn_head import RPNHead
@@ -59,9 +69,8 @@ def check_model(cfg: CfgNode) -> None:
         ConfigError: naming the key and the value.
     """
     validate_config(cfg)
-    build = META_ARCHITECTURES.get(cfg.MODEL.META_ARCHITECTURE, "MODEL.META_ARCHITECTURE")
-    if build is generalized_rcnn:  # others read what they read
-        _check_rcnn(cfg)
+    META_ARCHITECTURES.get(cfg.MODEL.META_ARCHITECTURE, "MODEL.META_ARCHITECTURE")
+    model_facts(cfg).check(cfg)
     check_backbone(cfg)
 
 
@@ -86,11 +95,18 @@ def _check_rcnn(cfg: CfgNode) -> None:
         raise ConfigError(f"MODEL.ROI_BOX_HEAD.NUM_FC must be at least 1, got {cfg.MODEL.ROI_BOX_HEAD.NUM_FC}.")
 
 
+MODEL_FACTS.register(ModelFacts(two_stage=True, test_augmentation=True, check=_check_rcnn), name="GeneralizedRCNN")
+
+
 def build_backbone(cfg: CfgNode) -> FPN:
     """The pyramid on its trunk."""
     trunk = build_bottom_up(cfg)
     fpn = cfg.MODEL.FPN
-    return FPN(trunk, in_features=fpn.IN_FEATURES, out_channels=fpn.OUT_CHANNELS, norm=fpn.NORM, fuse=fpn.FUSE_TYPE)
+    usual = "p6p7_res5" if cfg.MODEL.BACKBONE.NAME in RETINANET_BUILDERS else "max_pool"
+    return FPN(
+        trunk, in_features=fpn.IN_FEATURES, out_channels=fpn.OUT_CHANNELS, norm=fpn.NORM, fuse=fpn.FUSE_TYPE,
+        top_block=fpn.TOP_BLOCK or usual,
+    )  # fmt: skip
 
 
 def build_detector(cfg: CfgNode) -> nn.Module:
@@ -108,8 +124,8 @@ def generalized_rcnn(cfg: CfgNode) -> GeneralizedRCNN:
     """A Faster or Mask R-CNN."""
     check_kernels(cfg.MODEL.KERNELS, select_device(cfg.MODEL.DEVICE))
     backbone = build_backbone(cfg)
-    rpn_features = _check_present(cfg, "RPN", backbone)
-    roi_features = _check_present(cfg, "ROI_HEADS", backbone)
+    rpn_features = check_features(cfg, "RPN", backbone)
+    roi_features = check_features(cfg, "ROI_HEADS", backbone)
     model = GeneralizedRCNN(
         backbone=backbone,
         proposal_generator=_part(cfg, "MODEL.PROPOSAL_GENERATOR.NAME")(cfg, backbone, rpn_features),
@@ -129,7 +145,12 @@ def _part(cfg: CfgNode, key: str) -> Callable[..., Any]:
     return PARTS[key].get(get_key(cfg, key), key)
 
 
-def _check_present(cfg: CfgNode, section: str, backbone: FPN) -> list[str]:
+def check_features(cfg: CfgNode, section: str, backbone: FPN) -> list[str]:
+    """MODEL.<section>.IN_FEATURES.
+
+    Raises:
+        ConfigError: the backbone has no such maps.
+    """
     names = list(cfg.MODEL[section].IN_FEATURES)
     if not names or any(name not in list(backbone.strides) for name in names):
         raise ConfigError(
@@ -146,6 +167,24 @@ def _check_present(cfg: CfgNode, section: str, backbone: FPN) -> list[str]:
     return names
 
 
+def check_no_masks(cfg: CfgNode) -> None:
+    """Refuse MODEL.MASK_ON with a detector of boxes alone.
+
+    Raises:
+        ConfigError: it is True.
+    """
+    if cfg.MODEL.MASK_ON:
+        raise ConfigError(
+            f"MODEL.MASK_ON is True, and MODEL.META_ARCHITECTURE {cfg.MODEL.META_ARCHITECTURE} makes no masks: set "
+            "MODEL.MASK_ON False, or use GeneralizedRCNN."
+        )
+
+
+def build_anchor_generator(cfg: CfgNode, strides: Sequence[int]) -> Any:
+    """What MODEL.ANCHOR_GENERATOR.NAME names, on maps of these strides."""
+    return _part(cfg, "MODEL.ANCHOR_GENERATOR.NAME")(cfg, strides)
+
+
 @ANCHOR_GENERATORS.register(name="DefaultAnchorGenerator")
 def default_anchor_generator(cfg: CfgNode, strides: Sequence[int]) -> AnchorGenerator:
     """Anchors of MODEL.ANCHOR_GENERATOR's sizes and shapes on maps of these strides."""
@@ -160,7 +199,7 @@ def rpn(cfg: CfgNode, backbone: FPN, features: list[str]) -> RPN:
     """The region proposal network on these maps."""
     rpn = cfg.MODEL.RPN
     strides = [backbone.strides[name] for name in features]
-    anchors = _part(cfg, "MODEL.ANCHOR_GENERATOR.NAME")(cfg, strides)
+    anchors = build_anchor_generator(cfg, strides)
     return RPN(
         head=RPNHead(
             in_channels=backbone.channels[features[0]],

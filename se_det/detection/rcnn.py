@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -15,6 +15,22 @@ from . import boxes as box_ops
 from .masks import paste_masks
 from .roi_heads import StandardROIHeads
 from .rpn import RPN
+
+
+class MeasuredPart(NamedTuple):
+    """A part of a detector whose cost is measured.
+
+    Attributes:
+        name: of its parameters.
+        module: it.
+        shapes: (N, ...) of the tensors that it reads.
+        run: calls it with these tensors.
+    """
+
+    name: str
+    module: nn.Module
+    shapes: list[tuple[int, ...]]
+    run: Callable[[list[torch.Tensor]], object]
 
 
 class Detector(nn.Module):
@@ -38,6 +54,23 @@ class Detector(nn.Module):
 
     def inference_parts(self) -> list[nn.Module]:
         """The modules that are fused for inference and computed in TEST.PRECISION."""
+        return []
+
+    def large_map_convolutions(self) -> list[nn.Module]:
+        """The modules whose own 3 x 3 convolutions, those right below them, may be computed by Winograd's method on a
+        CPU: they read maps of many cells."""
+        return []
+
+    def score_layers(self) -> list[nn.Module]:
+        """The layers that give scores: with random weights nothing is found unless theirs are spread out."""
+        return []
+
+    def head_costs(self, maps: Mapping[str, torch.Tensor]) -> list[MeasuredPart]:
+        """What is computed after the backbone, to be measured.
+
+        Args:
+            maps: of one image, by name.
+        """
         return []
 
     def batch(self, images: Sequence[torch.Tensor]) -> tuple[torch.Tensor, list[tuple[int, int]]]:
@@ -96,6 +129,32 @@ class GeneralizedRCNN(Detector):
         heads = self.roi_heads
         parts = (self.backbone, self.proposal_generator.rpn_head, heads.box_head, heads.mask_head)
         return [part for part in parts if part is not None]
+
+    def large_map_convolutions(self) -> list[nn.Module]:
+        return [self.backbone, self.proposal_generator.rpn_head]
+
+    def score_layers(self) -> list[nn.Module]:
+        return [self.proposal_generator.rpn_head.objectness_logits, self.roi_heads.box_predictor.cls_score]
+
+    def head_costs(self, maps: Mapping[str, torch.Tensor]) -> list[MeasuredPart]:
+        """The box head gets as many proposals, and the mask head as many detections, as there can be at most."""
+        rpn, heads = self.proposal_generator, self.roi_heads
+        shapes = [tuple(maps[name].shape) for name in self.rpn_features]
+        channels, proposals = maps[self.roi_features[0]].shape[1], rpn.post_nms_topk[1]
+        detections = heads.box_predictor.max_detections
+        boxes = nn.Sequential(heads.box_head, heads.box_predictor)
+        pooled = [(proposals, channels, *(heads.box_pooler.output_size,) * 2)]
+        parts = [
+            MeasuredPart(
+                "proposal_generator.rpn_head", rpn.rpn_head, shapes, lambda x: rpn.rpn_head(x, [None] * len(x))
+            ),
+            MeasuredPart(f"roi_heads.box_* ({proposals} proposals)", boxes, pooled, lambda x: boxes(*x)),
+        ]
+        if heads.mask_head is not None:
+            pooled = [(detections, channels, *(heads.mask_pooler.output_size,) * 2)]
+            name = f"roi_heads.mask_head ({detections} detections)"
+            parts.append(MeasuredPart(name, heads.mask_head, pooled, lambda x: heads.mask_head(*x)))
+        return parts
 
     def forward(self, samples: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor] | list[dict[str, Any]]:
         """Losses in training mode, detections otherwise.

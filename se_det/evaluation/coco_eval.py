@@ -13,6 +13,7 @@ import numpy as np
 from fvcore.common.config import CfgNode
 
 from .. import comm
+from ..detection.registry import model_facts
 from ..errors import ConfigError, DataError
 from ..files import write_json
 from ..inference.coco_results import to_coco_results
@@ -192,8 +193,8 @@ def metric_names(dataset: CocoDataset, tasks: Sequence[str], max_dets_per_image:
 
 @EVALUATORS.register(name="coco")
 def coco(cfg: CfgNode, dataset: CocoDataset, folder: str | Path | None) -> CocoEvaluator:
-    """Boxes and, with MODEL.MASK_ON, masks."""
-    tasks = ("bbox", "segm") if cfg.MODEL.MASK_ON else ("bbox",)
+    """What of boxes and masks the detector gives."""
+    tasks = tuple(task for task in model_facts(cfg).tasks(cfg) if task in TASKS)
     limit = cfg.TEST.MAX_DETS_PER_IMAGE
     for sentence in detection_limit_warnings(dataset, cfg.TEST.DETECTIONS_PER_IMAGE, limit):
         logger.warning(sentence)

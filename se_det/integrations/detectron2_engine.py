@@ -36,6 +36,7 @@ from torch import nn
 from .. import __version__, comm
 from ..config.loading import get_key
 from ..config.resolution import Decision, Resolution, dump_config
+from ..detection.registry import model_facts
 from ..errors import CheckpointError, ConfigError, DataError, SeDetError, TrainingError, suggestion
 from ..files import check_writable, write_text
 from ..training import build
@@ -59,6 +60,7 @@ BUILTIN_ONLY = (
     ("DATALOADER.SKIP_BAD_IMAGES", 0, "its loader ends at the first image that cannot be read"),
     ("INPUT.RESIZE", "pil", "its loader resizes with PIL"),
     ("MODEL.ROI_HEADS.NMS_TYPE", "hard", "its detectors drop all but the best box"),
+    ("MODEL.FPN.TOP_BLOCK", "", "the builder in MODEL.BACKBONE.NAME says what is above P5"),
     ("MODEL.RESNETS.STOCHASTIC_DEPTH", 0.0, "its ResNets have no stochastic depth"),
     ("MODEL.CHECKPOINT_ACTIVATIONS", False, "its trainer keeps what each block computed"),
     ("SOLVER.BACKBONE_LR_FACTOR", 1.0, "its optimizer has one rate for all layers"),
@@ -161,7 +163,8 @@ def run_evaluation(cfg: CfgNode) -> Metrics:
         build.set_backend_flags(stage.cfg)
         if not stage.cfg.MODEL.WEIGHTS:
             raise ConfigError("MODEL.WEIGHTS is empty: no weights were given to evaluate. Set MODEL.WEIGHTS <path>.")
-        weights, decisions = open_configured_weights(stage.cfg, trained=True)
+        class_keys = model_facts(stage.cfg).class_keys
+        weights, decisions = open_configured_weights(stage.cfg, trained=True, class_keys=class_keys)
         stage.decide(decisions)
         categories, test_datasets, decisions = open_datasets(stage.cfg, training=False)
         stage.decide(decisions)

@@ -11,6 +11,7 @@ from multiprocessing.connection import Connection
 import torch
 from fvcore.common.config import CfgNode
 
+from ...config.loading import set_key
 from ...config.resolution import Decision
 from ...data.loader import build_train_loader
 from ...detection.build import build_detector
@@ -108,7 +109,8 @@ def _trial(cfg: CfgNode, threads: int, answer: Connection) -> None:
 def _time_steps(cfg: CfgNode) -> float:
     device = select_device(cfg.MODEL.DEVICE)
     train = datasets.train_datasets(cfg)
-    cfg.MODEL.ROI_HEADS.NUM_CLASSES = len(train[0].category_ids)
+    for decision in datasets.decide_num_classes(cfg, train[0]):
+        set_key(cfg, decision.key, decision.value)
     torch.manual_seed(0)
     model = build_detector(cfg).to(device, memory_format=torch.channels_last)
     precision = build.precision(cfg, device)
