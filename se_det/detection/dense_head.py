@@ -26,7 +26,7 @@ class LevelNorm(nn.ModuleList):
 
     def forward(self, x: torch.Tensor, level: int) -> torch.Tensor:
         """(N, C, H, W) of a level to the same shape."""
-        return torch.addcmul(self.bias[:, None, None], self[level](x), self.weight[:, None, None])
+        return self[level](x) * self.weight[:, None, None] + self.bias[:, None, None]
 
 
 class DenseHead(nn.Module):

@@ -54,8 +54,13 @@ def main() -> int:
             gaps = compare(FAMILIES[name], case)
             wrong = excess(FAMILIES[name], gaps)
             bad += bool(wrong)
-            told = ", ".join(f"{key} {value:.1e}" if key != "objects" else f"{value} objects" for key, value in gaps.items())
-            print(f"{name}: {told}{' DIFFERENT: ' + ', '.join(wrong) if wrong else ''}\n    {' '.join(map(str, case))}", flush=True)
+            told = ", ".join(
+                f"{key} {value:.1e}" if key != "objects" else f"{value} objects" for key, value in gaps.items()
+            )
+            print(
+                f"{name}: {told}{' DIFFERENT: ' + ', '.join(wrong) if wrong else ''}\n    {' '.join(map(str, case))}",
+                flush=True,
+            )
     return 1 if bad else 0
 
 

@@ -13,7 +13,7 @@ FAMILY = Family(
         [["MODEL.RETINANET.NORM", norm] for norm in ("", "GN", "BN")],
         [["MODEL.RETINANET.BBOX_REG_LOSS_TYPE", kind, "MODEL.RETINANET.SMOOTH_L1_LOSS_BETA", beta]
          for kind, beta in (("smooth_l1", 0.0), ("smooth_l1", 0.1), ("giou", 0.1), ("diou", 0.1), ("ciou", 0.1))],
-        [["MODEL.RESNETS.NORM", norm] for norm in ("FrozenBN", "BN", "GN")],
+        [["MODEL.RESNETS.NORM", norm] for norm in ("FrozenBN", "BN")],
         [["MODEL.RETINANET.NUM_CONVS", count] for count in (1, 2, 4)],
         [["MODEL.RETINANET.TOPK_CANDIDATES_TEST", count] for count in (30, 1000)],
         [["MODEL.RETINANET.SCORE_THRESH_TEST", score] for score in (0.05, 0.2)],
