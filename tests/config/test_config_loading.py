@@ -107,7 +107,7 @@ def test_bases_are_laid_under(tmp_path):
         ("- 1", "must hold a mapping"),
         ("a: [", "is not valid YAML"),
         ("SEED: !!python/object/apply:os.system ['touch {marker}']", "Only plain values are read"),
-        ("MODEL: {RETINANET: {NUM_CLASSES: 3}}", "MODEL.RETINANET.NUM_CLASSES is a key of Detectron2's"),
+        ("VIS_PERIOD: 20", "VIS_PERIOD is a key of Detectron2's"),
         ("MODEL: {KEYPOINT_ON: True}", "MODEL.KEYPOINT_ON is a key of Detectron2's"),
     ],
 )

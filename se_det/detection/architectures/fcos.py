@@ -37,7 +37,7 @@ OBJECTS_AT_ONCE = 1 << 22  # pairs of objects and cells that are compared at a t
 
 class FCOS(DenseDetector):
     """A one-stage detector without anchors: a cell on an object predicts how far its four sides are. What stands for a
-    cell is a box of the side of its stride ("anchor").
+    cell ("anchor") is itself, a square box of its stride.
 
     Args:
         radius: cells nearer than this many strides to an object's centre are positive.
@@ -175,7 +175,9 @@ def fcos(cfg: CfgNode) -> FCOS:
         backbone=backbone,
         head=head,
         features=features,
-        anchor_generator=AnchorGenerator(sizes=[[side] for side in strides], aspect_ratios=[[1.0]], strides=strides),
+        anchor_generator=AnchorGenerator(
+            sizes=[[side] for side in strides], aspect_ratios=[[1.0]], strides=strides, offset=0.5
+        ),
         num_classes=keys.NUM_CLASSES,
         radius=keys.POS_RADIUS,
         focal_alpha=keys.LOSS_ALPHA,

@@ -15,6 +15,7 @@ from fvcore.common.config import CfgNode
 from ...config.loading import get_key, load_config, set_key
 from ...config.provenance import key_source
 from ...config.resolution import Decision
+from ...detection.registry import model_facts
 from .anchors import fitting_anchors
 from .facts import DataFacts, MachineFacts
 
@@ -30,7 +31,7 @@ SMALLEST = 11  # px: an object this size still overlaps a 16 px anchor by half
 SHORT_SIDES = {"scratch": (168, 224, 288, 352, 448), "cpu": (256, 320, 400, 512, 640), "gpu": (400, 512, 640, 800)}
 IMBALANCE = 10  # commonest class over rarest, in images, from which images are repeated
 SECONDS_TO_START = 12  # importing, reading and checking; a trial of a step
-STRIDES = {"p2": 4, "p3": 8, "p4": 16, "p5": 32, "p6": 64}
+STRIDES = {"p2": 4, "p3": 8, "p4": 16, "p5": 32, "p6": 64, "p7": 128}
 
 
 @dataclass(frozen=True)
@@ -174,7 +175,9 @@ def _enlarge(
 
 def _decide_network(choices: Choices, data: DataFacts, pretrained: bool) -> None:
     """What of a small network's pyramid and heads is worth its time."""
-    if pretrained or choices.get("MODEL.FPN.IN_FEATURES") != ["res2", "res3", "res4", "res5"]:
+    if not model_facts(choices.cfg).two_stage or pretrained or (
+        choices.get("MODEL.FPN.IN_FEATURES") != ["res2", "res3", "res4", "res5"]
+    ):  # fmt: skip
         return
     small = data.size(0.1) * choices.get("INPUT.MIN_SIZE_TEST")
     if small >= LARGE_OBJECTS:
@@ -199,10 +202,11 @@ def _decide_anchors(choices: Choices, data: DataFacts) -> None:
         choices.get("MODEL.ANCHOR_GENERATOR.SIZES"),
         choices.get("MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS"),
     )
-    strides = [STRIDES.get(name, 0) for name in choices.get("MODEL.RPN.IN_FEATURES")]
+    maps = model_facts(choices.cfg).anchor_maps
+    strides = [STRIDES.get(name, 0) for name in choices.get(maps)] if maps else []
     if len(sizes) == 1:
         sizes = list(sizes) * len(strides)
-    if not all(strides) or len(sizes) != len(strides):
+    if not strides or not all(strides) or len(sizes) != len(strides):
         return  # a network that is not ours to know
     boxes = data.boxes * choices.get("INPUT.MIN_SIZE_TEST")
     fitting, shapes, recall = fitting_anchors(boxes, sizes, ratios, strides, LEAST_RECALL)
@@ -235,7 +239,7 @@ def _decide_optimizer(choices: Choices, data: DataFacts, machine: MachineFacts, 
     reason = "in the same time, more steps of fewer images learn more" if batch == 4 else f"for {data.images} images"
     choices.set(reason, SOLVER__IMS_PER_BATCH=batch)
     batch = choices.get("SOLVER.IMS_PER_BATCH")
-    if not pretrained:
+    if not pretrained and model_facts(choices.cfg).two_stage:
         # Of 256 anchors a few are on objects, and the loss is divided by all: proposals would be learned slowly.
         choices.set("so that objects count in the proposals' losses", MODEL__RPN__BATCH_SIZE_PER_IMAGE=32)
     common = {"SOLVER__OPTIMIZER": "AdamW", "SOLVER__LR_SCHEDULER_NAME": "WarmupCosineLR", "SOLVER__WEIGHT_DECAY": 0.05,
