@@ -8,7 +8,7 @@ import torch
 from fvcore.common.config import CfgNode
 
 from ..detection import build_detector
-from ..detection.rcnn import MeasuredPart
+from ..detection.measured_part import MeasuredPart
 from .cost import Cost, measure
 
 

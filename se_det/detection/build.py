@@ -74,18 +74,17 @@ def check_model(cfg: CfgNode) -> None:
     check_backbone(cfg)
 
 
+def check_proposals(cfg: CfgNode) -> None:
+    """Refuse what the parts of a proposal network here do not have.
+
+    Raises:
+        ConfigError: naming the key and the value.
+    """
+    _check_parts(cfg, "MODEL.PROPOSAL_GENERATOR.", "MODEL.ANCHOR_GENERATOR.", "MODEL.RPN.")
+
+
 def _check_rcnn(cfg: CfgNode) -> None:
-    for key, registry in PARTS.items():
-        registry.get(get_key(cfg, key), key)
-    for key, value in SUPPORTED.items():
-        given = get_key(cfg, key)
-        if given != value:
-            raise ConfigError(
-                f"{key} is '{given}', and the builtin engine has only '{value}'. If it is one of Detectron2's, run "
-                "with --engine detectron2."
-            )
-    for key, known in CHOICES.items():
-        check_choice(key, get_key(cfg, key), known)
+    _check_parts(cfg, "MODEL.")
     if cfg.MODEL.ROI_BOX_HEAD.USE_FED_LOSS and not cfg.MODEL.ROI_BOX_HEAD.USE_SIGMOID_CE:
         raise ConfigError(
             "MODEL.ROI_BOX_HEAD.USE_FED_LOSS True needs a score of its own for each class: set "
@@ -93,6 +92,22 @@ def _check_rcnn(cfg: CfgNode) -> None:
         )
     if cfg.MODEL.ROI_BOX_HEAD.NUM_FC < 1 and cfg.MODEL.ROI_BOX_HEAD.NAME == "FastRCNNConvFCHead":
         raise ConfigError(f"MODEL.ROI_BOX_HEAD.NUM_FC must be at least 1, got {cfg.MODEL.ROI_BOX_HEAD.NUM_FC}.")
+
+
+def _check_parts(cfg: CfgNode, *sections: str) -> None:
+    for key, registry in PARTS.items():
+        if key.startswith(sections):
+            registry.get(get_key(cfg, key), key)
+    for key, value in SUPPORTED.items():
+        given = get_key(cfg, key)
+        if given != value and key.startswith(sections):
+            raise ConfigError(
+                f"{key} is '{given}', and the builtin engine has only '{value}'. If it is one of Detectron2's, run "
+                "with --engine detectron2."
+            )
+    for key, known in CHOICES.items():
+        if key.startswith(sections):
+            check_choice(key, get_key(cfg, key), known)
 
 
 MODEL_FACTS.register(ModelFacts(two_stage=True, test_augmentation=True, check=_check_rcnn), name="GeneralizedRCNN")
@@ -128,7 +143,7 @@ def generalized_rcnn(cfg: CfgNode) -> GeneralizedRCNN:
     roi_features = check_features(cfg, "ROI_HEADS", backbone)
     model = GeneralizedRCNN(
         backbone=backbone,
-        proposal_generator=_part(cfg, "MODEL.PROPOSAL_GENERATOR.NAME")(cfg, backbone, rpn_features),
+        proposal_generator=build_proposal_generator(cfg, backbone, rpn_features),
         roi_heads=_part(cfg, "MODEL.ROI_HEADS.NAME")(cfg, backbone, roi_features),
         rpn_features=rpn_features,
         roi_features=roi_features,
@@ -178,6 +193,11 @@ def check_no_masks(cfg: CfgNode) -> None:
             f"MODEL.MASK_ON is True, and MODEL.META_ARCHITECTURE {cfg.MODEL.META_ARCHITECTURE} makes no masks: set "
             "MODEL.MASK_ON False, or use GeneralizedRCNN."
         )
+
+
+def build_proposal_generator(cfg: CfgNode, backbone: FPN, features: list[str]) -> Any:
+    """What MODEL.PROPOSAL_GENERATOR.NAME names, on these maps."""
+    return _part(cfg, "MODEL.PROPOSAL_GENERATOR.NAME")(cfg, backbone, features)
 
 
 def build_anchor_generator(cfg: CfgNode, strides: Sequence[int]) -> Any:

@@ -16,8 +16,9 @@ from ..layers.tracing import is_traced
 from ..layers.valid_area import ValidArea
 from .anchors import AnchorGenerator
 from .dense_head import DenseHead
+from .measured_part import MeasuredPart
 from .nms import suppress
-from .rcnn import Detector, MeasuredPart, resize_detections
+from .rcnn import Detector, resize_detections
 
 # Candidates are found among logits, and one whose score is the threshold up to rounding is asked again.
 MARGIN = 1e-3

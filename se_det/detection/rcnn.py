@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import nn
@@ -13,24 +13,9 @@ from ..backbones.trunk import image_area
 from ..layers.valid_area import ValidArea
 from . import boxes as box_ops
 from .masks import paste_masks
+from .measured_part import MeasuredPart
 from .roi_heads import StandardROIHeads
 from .rpn import RPN
-
-
-class MeasuredPart(NamedTuple):
-    """A part of a detector whose cost is measured.
-
-    Attributes:
-        name: of its parameters.
-        module: it.
-        shapes: (N, ...) of the tensors that it reads.
-        run: calls it with these tensors.
-    """
-
-    name: str
-    module: nn.Module
-    shapes: list[tuple[int, ...]]
-    run: Callable[[list[torch.Tensor]], object]
 
 
 class Detector(nn.Module):
@@ -145,9 +130,7 @@ class GeneralizedRCNN(Detector):
         boxes = nn.Sequential(heads.box_head, heads.box_predictor)
         pooled = [(proposals, channels, *(heads.box_pooler.output_size,) * 2)]
         parts = [
-            MeasuredPart(
-                "proposal_generator.rpn_head", rpn.rpn_head, shapes, lambda x: rpn.rpn_head(x, [None] * len(x))
-            ),
+            rpn.cost(shapes),
             MeasuredPart(f"roi_heads.box_* ({proposals} proposals)", boxes, pooled, lambda x: boxes(*x)),
         ]
         if heads.mask_head is not None:

@@ -95,7 +95,9 @@ class Predictor:
         self.model = prepare_for_inference(model.to(device), precision=cfg.TEST.PRECISION)
         if cfg.TEST.COMPILE:
             compile_backbone(self.model)
-        count = get_key(cfg, class_keys[0]) if class_keys else max(len(categories), 1)
+        if not class_keys:  # proposals: boxes of objects of any class
+            categories = [{"id": 0, "name": "object"}]
+        count = get_key(cfg, class_keys[0]) if class_keys else 1
         self.category_ids: list[int] = [int(c["id"]) for c in categories] or list(range(count))
         self.class_names: list[str] = (
             class_names or [str(c["name"]) for c in categories] or list(map(str, range(count)))
@@ -194,5 +196,15 @@ class Predictor:
 
     @torch.no_grad()
     def detect(self, samples: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-        """Detections of each of `samples` as `GeneralizedRCNN.detect` gives them, in one forward pass."""
-        return [found["instances"] for found in self.model.detect(samples)]
+        """Detections of each of `samples` as `GeneralizedRCNN.detect` gives them, in one forward pass; of a
+        ProposalNetwork its proposals, whose scores are the probabilities of an object."""
+        return [
+            found["instances"] if "instances" in found else _as_instances(found["proposals"])
+            for found in self.model.detect(samples)
+        ]
+
+
+def _as_instances(proposals: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    boxes, logits = proposals["proposal_boxes"], proposals["objectness_logits"]
+    classes = torch.zeros(len(boxes), dtype=torch.int64, device=boxes.device)
+    return {"pred_boxes": boxes, "scores": logits.sigmoid(), "pred_classes": classes}
