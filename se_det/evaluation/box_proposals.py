@@ -94,8 +94,8 @@ class BoxProposalEvaluator:
 
 
 def covered(boxes: torch.Tensor, proposals: torch.Tensor) -> torch.Tensor:
-    """The IoU of each object (n, 4) with a proposal (p, 4) of its own, 0 where none is left: again and again the pair of
-    the highest is taken. (n,), falling."""
+    """The IoU of each object (n, 4) with a proposal (p, 4) of its own, 0 where none is left: again and again the pair
+    of the highest is taken. (n,), falling."""
     found = torch.zeros(len(boxes))
     if not len(proposals):
         return found

@@ -81,3 +81,15 @@ def test_a_preview_says_what_it_has_of_anchors(name: str, data: list[Any], tmp_p
     page = (tmp_path / "preview.html").read_text()
     assert ("FCOS has no anchors" in page) == (name == "fcos_se_r50_fpn")
     assert ("512, 645.08, 812.749" in page) == (name == "retinanet_se_r50_fpn")
+
+
+def test_a_run_of_proposals_alone(data: list[Any], tmp_path: Path):
+    torch.set_num_threads(1)
+    keys = [*KEYS, *data, "OUTPUT_DIR", str(tmp_path), "SOLVER.MAX_ITER", 2]
+    metrics = run_training(load_config("configs/rpn_se_r50_fpn.yaml", keys))
+    assert 0 < metrics["box_proposals"]["AR@1000"] < 100
+    assert json.loads((tmp_path / "inference" / "metrics.json").read_text())["box_proposals"].keys() >= {"ARs@100"}
+    predictor = Predictor(tmp_path / "model_final.pth")
+    found = predictor(next(Path(data[3]).iterdir()))
+    assert predictor.class_names == ["object"] and len(found["scores"]) > 20
+    assert (found["scores"][:-1] >= found["scores"][1:]).all() and found["scores"][0] <= 1
