@@ -111,33 +111,20 @@ class GeneralizedRCNN(Detector):
 
     def inference_parts(self) -> list[nn.Module]:
         """What is fused for inference and computed in TEST.PRECISION: all but the layers of scores, boxes and masks."""
-        heads = self.roi_heads
-        parts = (self.backbone, self.proposal_generator.rpn_head, heads.box_head, heads.mask_head)
-        return [part for part in parts if part is not None]
+        return [self.backbone, self.proposal_generator.rpn_head, *self.roi_heads.inference_parts()]
 
     def large_map_convolutions(self) -> list[nn.Module]:
         return [self.backbone, self.proposal_generator.rpn_head]
 
     def score_layers(self) -> list[nn.Module]:
-        return [self.proposal_generator.rpn_head.objectness_logits, self.roi_heads.box_predictor.cls_score]
+        scores = (predictor.cls_score for _, predictor in self.roi_heads.box_stages)
+        return [self.proposal_generator.rpn_head.objectness_logits, *scores]
 
     def head_costs(self, maps: Mapping[str, torch.Tensor]) -> list[MeasuredPart]:
-        """The box head gets as many proposals, and the mask head as many detections, as there can be at most."""
-        rpn, heads = self.proposal_generator, self.roi_heads
+        rpn = self.proposal_generator
         shapes = [tuple(maps[name].shape) for name in self.rpn_features]
-        channels, proposals = maps[self.roi_features[0]].shape[1], rpn.post_nms_topk[1]
-        detections = heads.box_predictor.max_detections
-        boxes = nn.Sequential(heads.box_head, heads.box_predictor)
-        pooled = [(proposals, channels, *(heads.box_pooler.output_size,) * 2)]
-        parts = [
-            rpn.cost(shapes),
-            MeasuredPart(f"roi_heads.box_* ({proposals} proposals)", boxes, pooled, lambda x: boxes(*x)),
-        ]
-        if heads.mask_head is not None:
-            pooled = [(detections, channels, *(heads.mask_pooler.output_size,) * 2)]
-            name = f"roi_heads.mask_head ({detections} detections)"
-            parts.append(MeasuredPart(name, heads.mask_head, pooled, lambda x: heads.mask_head(*x)))
-        return parts
+        channels = maps[self.roi_features[0]].shape[1]
+        return [rpn.cost(shapes), *self.roi_heads.costs(channels, rpn.post_nms_topk[1])]
 
     def forward(self, samples: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor] | list[dict[str, Any]]:
         """Losses in training mode, detections otherwise.
@@ -155,7 +142,7 @@ class GeneralizedRCNN(Detector):
         if not self.training:
             return [{"instances": paste_detections(found["instances"])} for found in self.detect(samples)]
         rpn_maps, rpn_areas, roi_maps, sizes = self.maps(samples)
-        truth = [self._to_device(s["instances"]) for s in samples]
+        truth = [{**self._to_device(s["instances"]), "image_size": size} for s, size in zip(samples, sizes)]
         proposals, losses = self.proposal_generator(rpn_maps, rpn_areas, sizes, [t["gt_boxes"] for t in truth])
         losses.update(self.roi_heads.losses(roi_maps, [boxes for boxes, _ in proposals], truth))
         return losses
