@@ -29,9 +29,12 @@ def measure_detector(cfg: CfgNode, size: tuple[int, int]) -> list[tuple[str, Cos
     backbone = detector.backbone
     stride = max(backbone.size_divisibility, 1)
     image = (3, *(-(-side // stride) * stride for side in size))
-    trunk = measure(backbone.bottom_up, image, forward=lambda x: backbone.bottom_up.features(x)[0])
     both = measure(backbone, image, forward=lambda x: backbone.features(x)[0])
-    parts = [("backbone.bottom_up", trunk), ("backbone (pyramid)", _less(both, trunk))]
+    parts = [("backbone", both)]
+    bottom_up = getattr(backbone, "bottom_up", None)  # none where a trunk stands alone
+    if bottom_up is not None:
+        trunk = measure(bottom_up, image, forward=lambda x: bottom_up.features(x)[0])
+        parts = [("backbone.bottom_up", trunk), ("backbone (pyramid)", _less(both, trunk))]
     with torch.no_grad():
         maps = backbone.features(torch.empty(1, *image, device="meta"))[0]
     for part in detector.head_costs(maps):

