@@ -36,6 +36,7 @@ from torch import nn
 from .. import __version__, comm
 from ..config.loading import get_key
 from ..config.resolution import Decision, Resolution, dump_config
+from ..detection.bottom_up import gate_name
 from ..detection.registry import model_facts
 from ..errors import CheckpointError, ConfigError, DataError, SeDetError, TrainingError, suggestion
 from ..files import check_writable, write_text
@@ -368,6 +369,11 @@ def _check(cfg: CfgNode) -> None:
                 f"{key} is {given!r}, and with --engine detectron2 it must be {value!r}, as {why}: use the builtin "
                 "engine for it."
             )
+    if cfg.MODEL.ROI_HEADS.NAME == "Res5ROIHeads" and gate_name(cfg) != "none" and "res5" in cfg.MODEL.GATE.STAGES:
+        raise ConfigError(
+            f"MODEL.ROI_HEADS.NAME is Res5ROIHeads, whose res5 has no gates in Detectron2, and the network's gate is "
+            f"{gate_name(cfg)}: take res5 out of MODEL.GATE.STAGES, or use the builtin engine, whose res5 has them."
+        )
     amp = cfg.SOLVER.AMP
     if amp.ENABLED and cfg.MODEL.DEVICE == "cpu":
         raise ConfigError("SOLVER.AMP.ENABLED is True, which Detectron2 has for GPUs only: use the builtin engine.")
