@@ -27,7 +27,7 @@ from ..training import build, datasets
 from ..weights import load_weights, open_configured_weights
 from .steps import LEARNING_RATE, TrainingSteps
 from .timing import Comparison, time_processes_alternately
-from .torchvision_peer import AsOurs, build_torchvision, to_torchvision
+from .torchvision_peer import AsOurs, build_torchvision, has_counterpart, score_layers, to_torchvision
 
 OURS, BFLOAT16 = "se_det", "se_det, bfloat16"
 THEIRS, THEIRS_KEEPING = "detectron2", "detectron2, memory kept"
@@ -61,7 +61,8 @@ def compare_detectors(
         ways = {way: (_their_inference, (*given, state, images, way == THEIRS_KEEPING)) for way in theirs}
         ways[OURS] = (_our_inference, (*given, state, images, "float32"))
         ways[BFLOAT16] = (_our_inference, (*given, state, images, "bfloat16"))
-        ways[others] = (_torchvision_inference, (*given, images))
+        if has_counterpart(cfg):
+            ways[others] = (_torchvision_inference, (*given, images))
         seconds, peaks, found = time_processes_alternately(ways, repeat=repeat, device=cfg.MODEL.DEVICE)
         if theirs and abs(found[OURS] - found[THEIRS]) > 0.01 * found[THEIRS]:
             raise ConfigError(f"{OURS} finds {found[OURS]} objects and {THEIRS} {found[THEIRS]}.")
@@ -70,7 +71,8 @@ def compare_detectors(
     if "training" in parts:
         ways = {way: (_their_training, (*given, state, way == THEIRS_KEEPING)) for way in theirs}
         ways[OURS] = (_our_training, (*given, state))
-        ways[others] = (_torchvision_training, given)
+        if has_counterpart(cfg):
+            ways[others] = (_torchvision_training, given)
         seconds, peaks, _ = time_processes_alternately(ways, repeat=repeat, device=cfg.MODEL.DEVICE)
         batch = cfg.SOLVER.IMS_PER_BATCH
         yield Comparison(f"{config_file}, training step", seconds, baseline, peaks, amount=batch)
@@ -151,9 +153,15 @@ def _our_inference(
 
     def run() -> int:
         with torch.no_grad():
-            return sum(len(model([sample])[0]["instances"]["scores"]) for sample in samples)
+            return sum(_count(model([sample])[0]) for sample in samples)
 
     return run
+
+
+def _count(output: dict[str, Any]) -> int:
+    """How many objects were found."""
+    found = output["instances"]["scores"] if "instances" in output else output["proposals"]["objectness_logits"]
+    return len(found)
 
 
 def _their_inference(
@@ -169,7 +177,7 @@ def _their_inference(
 
     def run() -> int:
         with torch.no_grad():
-            return sum(len(model([sample])[0]["instances"]) for sample in samples)
+            return sum(len(next(iter(model([sample])[0].values()))) for sample in samples)
 
     return run
 
@@ -218,5 +226,5 @@ def random_torchvision(cfg: CfgNode, *, training: bool) -> nn.Module:
     """See `build_torchvision`; random weights that find some boxes."""
     torch.manual_seed(0)
     model = build_torchvision(cfg, training=training)
-    scale_score_layers(model.rpn.head.cls_logits, model.roi_heads.box_predictor.cls_score)
+    scale_score_layers(*score_layers(model))
     return model

@@ -25,7 +25,7 @@ from detectron2.evaluation import (
     LVISEvaluator,
     SemSegEvaluator,
 )
-from detectron2.modeling import BACKBONE_REGISTRY, GeneralizedRCNNWithTTA, build_model
+from detectron2.modeling import BACKBONE_REGISTRY, META_ARCH_REGISTRY, GeneralizedRCNNWithTTA, build_model
 from detectron2.solver.build import get_default_optimizer_params, maybe_add_gradient_clipping
 from detectron2.utils import comm as detectron2_comm
 from detectron2.utils.env import seed_all_rng
@@ -52,6 +52,7 @@ from ..training.schedule import SCHEDULES
 from ..weights import load_weights, open_configured_weights, resize_gates, saved_decisions
 from .detectron2 import add_se_det_config, follow_image_sizes, register_backbone
 from .detectron2_data import open_datasets
+from .detectron2_fcos import FCOS as _FCOS  # noqa: F401  (registers it)
 from .detectron2_results import Metrics, best_metric, check_evaluation, write_results
 from .detectron2_version import check_detectron2
 
@@ -61,7 +62,6 @@ BUILTIN_ONLY = (
     ("DATALOADER.SKIP_BAD_IMAGES", 0, "its loader ends at the first image that cannot be read"),
     ("INPUT.RESIZE", "pil", "its loader resizes with PIL"),
     ("MODEL.ROI_HEADS.NMS_TYPE", "hard", "its detectors drop all but the best box"),
-    ("MODEL.FPN.TOP_BLOCK", "", "the builder in MODEL.BACKBONE.NAME says what is above P5"),
     ("MODEL.RESNETS.STOCHASTIC_DEPTH", 0.0, "its ResNets have no stochastic depth"),
     ("MODEL.CHECKPOINT_ACTIVATIONS", False, "its trainer keeps what each block computed"),
     ("SOLVER.BACKBONE_LR_FACTOR", 1.0, "its optimizer has one rate for all layers"),
@@ -369,6 +369,17 @@ def _check(cfg: CfgNode) -> None:
                 f"{key} is {given!r}, and with --engine detectron2 it must be {value!r}, as {why}: use the builtin "
                 "engine for it."
             )
+    if cfg.MODEL.FPN.TOP_BLOCK and BACKBONE_REGISTRY.get(name).__module__ != register_backbone.__module__:
+        raise ConfigError(
+            f"MODEL.FPN.TOP_BLOCK is {cfg.MODEL.FPN.TOP_BLOCK}, and MODEL.BACKBONE.NAME {name} is Detectron2's, which "
+            "does not read it: use build_se_resnet_fpn_backbone."
+        )
+    if cfg.MODEL.META_ARCHITECTURE not in META_ARCH_REGISTRY:
+        known = [known for known, _ in META_ARCH_REGISTRY]
+        raise ConfigError(
+            f"MODEL.META_ARCHITECTURE '{cfg.MODEL.META_ARCHITECTURE}' is none of Detectron2's."
+            f"{suggestion(cfg.MODEL.META_ARCHITECTURE, known)}"
+        )
     if cfg.MODEL.ROI_HEADS.NAME == "Res5ROIHeads" and gate_name(cfg) != "none" and "res5" in cfg.MODEL.GATE.STAGES:
         raise ConfigError(
             f"MODEL.ROI_HEADS.NAME is Res5ROIHeads, whose res5 has no gates in Detectron2, and the network's gate is "

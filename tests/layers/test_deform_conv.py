@@ -22,7 +22,7 @@ SLIM = {"depth": 50, "width_per_group": 8, "res2_channels": 32, "stem_channels":
 
 def by_hand(x, weight, offset, factor):
     """Each point of each cell read by bilinear sampling, zeros outside; one group, stride 1, padding 1."""
-    count, channels, height, width = x.shape
+    height, width = x.shape[-2:]
     columns = []
     padded = F.pad(x, (1, 1, 1, 1))  # one more cell on each side: what is further out is clipped to zeros
     ys, xs = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")

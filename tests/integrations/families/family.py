@@ -51,6 +51,7 @@ class Family:
         keys: what all its small models have.
         axes: what varies: one of each is drawn.
         golden: cases whose numbers are kept, by name.
+        own_resnet: whether without a gate Detectron2's model has its own ResNet.
         theirs: builds Detectron2's model from config, keys and weights.
         samples: images with their truth.
         adjust: changes known weights, so that something is found.
@@ -61,6 +62,7 @@ class Family:
     keys: Keys
     axes: Sequence[Sequence[Keys]] = ()
     golden: Mapping[str, Keys] = field(default_factory=dict)
+    own_resnet: bool = True
     theirs: Callable[[str, Keys, Mapping[str, torch.Tensor]], nn.Module] = build_theirs
     samples: Callable[[], list[dict[str, Any]]] = samples
     adjust: Callable[[nn.Module], object] = lambda model: None
@@ -78,6 +80,6 @@ class Family:
         """(ours, theirs), with the same weights, in evaluation mode. Without a gate their ResNet is their own."""
         ours, keys = self.build_ours(case), [*self.keys, *case]
         cfg = load_config(self.config, keys)
-        if cfg.MODEL.GATE.NAME == "none" and cfg.MODEL.BACKBONE.NAME in OWN_RESNET:
+        if self.own_resnet and cfg.MODEL.GATE.NAME == "none" and cfg.MODEL.BACKBONE.NAME in OWN_RESNET:
             keys += ["MODEL.BACKBONE.NAME", OWN_RESNET[cfg.MODEL.BACKBONE.NAME]]
         return ours, self.theirs(self.config, keys, ours.state_dict()).eval()
