@@ -24,12 +24,12 @@ def detector(config: str = "faster_rcnn_se_r50_c4", *overrides: object):
         "MODEL.RESNETS.RES2_OUT_CHANNELS", 64, "MODEL.RESNETS.NORM", "BN", "MODEL.BACKBONE.FREEZE_AT", 0,
         "MODEL.ROI_MASK_HEAD.CONV_DIM", 16, "MODEL.ROI_HEADS.NUM_CLASSES", 3, "MODEL.RPN.PRE_NMS_TOPK_TEST", 60,
         "MODEL.RPN.POST_NMS_TOPK_TEST", 30, "MODEL.RPN.PRE_NMS_TOPK_TRAIN", 60, "MODEL.RPN.POST_NMS_TOPK_TRAIN", 30,
-        "MODEL.ROI_BOX_HEAD.FC_DIM", 32, "MODEL.ROI_HEADS.SCORE_THRESH_TEST", 0.2, *overrides,
+        "MODEL.ROI_BOX_HEAD.FC_DIM", 32, "MODEL.ROI_HEADS.SCORE_THRESH_TEST", 0.05, *overrides,
     ]  # fmt: skip
     model = build_detector(load_config(f"configs/{config}.yaml", keys))
     with torch.no_grad():
         model.proposal_generator.rpn_head.objectness_logits.weight.mul_(30)
-        model.roi_heads.box_predictor.cls_score.weight.mul_(10)
+        model.roi_heads.box_predictor.cls_score.weight.mul_(100 if config.endswith("c4") else 10)
     return model
 
 
