@@ -29,7 +29,8 @@ def detector(config: str = "faster_rcnn_se_r50_c4", *overrides: object):
     model = build_detector(load_config(f"configs/{config}.yaml", keys))
     with torch.no_grad():
         model.proposal_generator.rpn_head.objectness_logits.weight.mul_(30)
-        model.roi_heads.box_predictor.cls_score.weight.mul_(100 if config.endswith("c4") else 10)
+        model.roi_heads.box_predictor.cls_score.weight.mul_(3)
+        model.roi_heads.box_predictor.cls_score.weight[-1].zero_()  # the background's
     return model
 
 
