@@ -51,6 +51,12 @@ setup(
         "test": ["pytest>=9", "pytest-xdist", "ruff==0.17.5", "hypothesis", *TIMM, *EXPORT],
         "timm": TIMM,
         "export": EXPORT,
+        "cloud": ["fsspec[http,s3,gs]", "pyarrow"],
+        "wandb": ["wandb"],
+        "mlflow": ["mlflow"],
+        "hub": ["huggingface_hub>=0.30"],
+        "supervision": ["supervision"],
+        "fiftyone": ["fiftyone"],
     },
     classifiers=[
         "Programming Language :: Python :: 3",

@@ -139,7 +139,7 @@ class ListFile:
             yield Unit(self, first, images)
 
     def entries(self, place: int, count: int) -> Iterator[Entry]:
-        offset, line = self._marks[place // MARK]
+        offset, line = self._marks[place // MARK] if self._marks else (0, 0)
         with self._open() as file:
             file.seek(offset)
             for at, (_, text) in enumerate(self._reader.lines(file), line):
