@@ -91,11 +91,13 @@ def _run(
     from ..data.class_names import find_classes
     from ..errors import DataError
     from ..files import check_writable
-    from ..inference.predict_files import RESULTS, predict_files
+    from ..inference.predict_files import predict_files
+    from ..inference.result_files import FORMATS
     from ..inference.sources import find_sources
 
     output = Path(args.output)
-    sources, failures = find_sources(inputs, output, reserved=(RESULTS,))
+    written = FORMATS[args.format or "coco"].names
+    sources, failures = find_sources(inputs, output, reserved=written)
     if not sources:
         raise DataError(" ".join(failures))
     predictor = predictor_with()
@@ -104,12 +106,13 @@ def _run(
     if args.score_threshold is None:
         logger.info(_drawn_from(predictor, classes))
     summary = predict_files(
-        predictor, sources, output, score_threshold=args.score_threshold, classes=classes, limit=args.limit
-    )
+        predictor, sources, output, score_threshold=args.score_threshold, classes=classes, limit=args.limit,
+        format=args.format or "coco",
+    )  # fmt: skip
     failures += summary.failures
     logger.info(
         "%d detections in %d images and frames: %s, and what was drawn beside it.",
-        summary.detections, summary.images, output / RESULTS,
+        summary.detections, summary.images, output / written[0],
     )  # fmt: skip
     for source in sources:
         if source.target.stem != source.path.stem:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from ..inference import Predictor
 
-FILES = ("coco",)  # one file of results, and pictures
+FILES = ("coco", "label-studio", "cvat")  # one file of results, and pictures
 PARTED = ("jsonl", "parquet")
 
 logger = logging.getLogger(__name__)
@@ -22,8 +22,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--format",
         choices=(*FILES, *PARTED),
-        help="coco: one detections.json and drawn images, the default for images, folders and videos; jsonl, parquet: "
-        "parts with a row an image, for collections, jsonl being the default for lists, shards and URLs",
+        help="coco: one detections.json and drawn images, the default for images, folders and videos; label-studio, "
+        "cvat: pre-annotations for these tools in its place; jsonl, parquet: parts with a row an image, for "
+        "collections, jsonl being the default for lists, shards and URLs",
     )
     parser.add_argument(
         "--shard", metavar="N/M", help="of a collection do the N-th of M shares (1/64 to 64/64); under torchrun its "

@@ -19,11 +19,16 @@ ENVIRONMENT = {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "WANDB_MODE": "o
 
 TRAIN = """
 import sys
+from pathlib import Path
 sys.path.insert(0, {here!r})
-from small_detector import train_and_evaluate
+from small_detector import draw, train_and_evaluate
+data = Path(sys.argv[1]).parent / "data"
+json_file, images = draw(data, 5) if not data.exists() else (data / "data.json", data / "images")
 run = dict(overwrite=True) if sys.argv[2] == "new" else dict(resume=True)
 train_and_evaluate(sys.argv[1], "WRITERS", ["json", *sys.argv[4:]], "SOLVER.MAX_ITER", int(sys.argv[3]),
-                   "TEST.EVAL_PERIOD", 2, "SOLVER.CHECKPOINT_PERIOD", 2, **run)
+                   "TEST.EVAL_PERIOD", 2, "SOLVER.CHECKPOINT_PERIOD", 2,
+                   "DATASETS.TRAIN_JSON", str(json_file), "DATASETS.TRAIN_IMAGES", str(images),
+                   "DATASETS.VAL_JSON", str(json_file), "DATASETS.VAL_IMAGES", str(images), **run)
 print(sorted({{"wandb", "mlflow", "huggingface_hub", "fiftyone", "supervision", "pyarrow"}} & sys.modules.keys()))
 """
 READ = """
