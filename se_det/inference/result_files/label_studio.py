@@ -81,11 +81,8 @@ class LabelStudioFile:
 def address(path: Path) -> str:
     """What Label Studio fetches the image by: relative to the folder of the call, or to / for what is elsewhere."""
     absolute = os.path.abspath(path)
-    relative = (
-        os.path.relpath(absolute) if os.path.splitdrive(absolute)[0] == os.path.splitdrive(os.getcwd())[0] else ""
-    )
-    below = relative and not relative.startswith("..")
-    return LOCAL + quote(Path(relative if below else absolute.lstrip("/")).as_posix())
+    place = os.path.relpath(absolute) if is_within(absolute, os.getcwd()) else absolute
+    return LOCAL + quote(Path(place).as_posix().lstrip("/"))
 
 
 def interface(labels: Sequence[str], *, masks: bool) -> str:
