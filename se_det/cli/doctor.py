@@ -26,6 +26,7 @@ OPTIONAL = {
     "fsspec": "predict: URLs of collections", "pyarrow": "predict --format parquet",
     "huggingface_hub": "hf:// weights and push", "wandb": "the writer wandb", "mlflow": "the writer mlflow",
     "supervision": "to_supervision()", "fiftyone": "to_fiftyone()",
+    "fastapi": "se-det serve", "uvicorn": "se-det serve", "python-multipart": "se-det serve",
 }  # fmt: skip
 OPENCVS = ("opencv-python-headless", "opencv-python", "opencv-contrib-python", "opencv-contrib-python-headless")
 # Linux's names of what makes CPUs compute in bfloat16, and of the vectors below it.

@@ -82,7 +82,7 @@ def run(args: argparse.Namespace) -> int:
         said = "early: what was drawn until then is kept, its detections are not."
         do = _run
     with stop_on_signals(said):
-        return do(args, inputs, wanted, partial(_predictor, args.config_file, args.weights, overrides))
+        return do(args, inputs, wanted, partial(open_predictor, args.config_file, args.weights, overrides))
 
 
 def _run(
@@ -124,7 +124,7 @@ def _run(
     return 0
 
 
-def _predictor(
+def open_predictor(
     config_file: str | None, weights: str | None, overrides: Sequence[str], process: int | None = None
 ) -> Predictor:
     """The detector, on a GPU that is `process`'s own of this machine's processes where these share the GPUs."""

@@ -15,6 +15,7 @@ from ...data.images import decode, decode_error
 from ...errors import DataError
 from ..coco_results import to_coco_results
 from ..predictor import Predictor
+from ..selection import select
 from .containers import Entry, Unit
 from .parts import PartFolder, UnitParts
 from .storage import StorageError
@@ -200,8 +201,7 @@ def _row(
     predictor: Predictor, picture: _Picture, instances: dict[str, Any], kept: torch.Tensor | None
 ) -> dict[str, Any]:
     if kept is not None:
-        at = torch.isin(instances["pred_classes"].cpu(), kept).nonzero()[:, 0]
-        instances = {name: value.cpu()[at] if torch.is_tensor(value) else value for name, value in instances.items()}
+        instances = select(instances, torch.isin(instances["pred_classes"].cpu(), kept))
     found, _ = to_coco_results(
         instances, image_id=0, category_ids=predictor.category_ids, masks="box_masks" in instances
     )
