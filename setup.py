@@ -52,6 +52,12 @@ setup(
         "test": ["pytest>=9", "pytest-xdist", "ruff==0.17.5", "hypothesis", *TIMM, *EXPORT, *SERVE],
         "timm": TIMM,
         "export": EXPORT,
+        "cloud": ["fsspec[http,s3,gs]", "pyarrow"],
+        "wandb": ["wandb"],
+        "mlflow": ["mlflow"],
+        "hub": ["huggingface_hub>=0.30"],
+        "supervision": ["supervision"],
+        "fiftyone": ["fiftyone"],
         "serve": SERVE,
     },
     classifiers=[

@@ -31,6 +31,7 @@ COMMANDS = {
     ),
     "convert-weights": ("convert_weights", "convert weight files from and to the formats of other programs"),
     "export": ("export", "export a network to ONNX or torch.export"),
+    "push": ("push", "put a trained network on the Hugging Face Hub, with a model card"),
     "benchmark": ("benchmark", "measure time and memory"),
     "doctor": ("doctor", "print versions and devices, and what is missing and for what"),
 }

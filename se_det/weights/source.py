@@ -9,6 +9,7 @@ from ..config.paths import expand_path
 from ..errors import WeightsError
 from .download import fetch, hash_in_name, verify
 from .families import WeightConventions
+from .hub import hub_file
 from .identify import identify, read_foreign
 from .reading import WeightFile
 from .transport import PermanentFailure, local_path
@@ -16,7 +17,7 @@ from .zoo import SCHEME, Entry, entry_of_file, get_entry, list_weights
 
 
 def resolve_weights(source: str | Path) -> tuple[Path, Entry | None]:
-    """The file of `zoo://name`, of an http(s) or file URL, or at a path; and its entry in the zoo, if it is one.
+    """The file of `zoo://name`, `hf://org/name`, an http(s) or file URL, or at a path; and its entry in the zoo.
 
     A file that was brought by hand is known by its name when the name has the hash in it, and that hash is checked.
 
@@ -40,6 +41,8 @@ def resolve_weights(source: str | Path) -> tuple[Path, Entry | None]:
         except PermanentFailure as error:
             raise WeightsError(f"MODEL.WEIGHTS {text} {error}.") from error
         expected = hash_in_name(path.name)
+    elif scheme == "hf":
+        return hub_file(text), None
     elif scheme:
         raise WeightsError(f"MODEL.WEIGHTS {text}: {_other_scheme(text)}")
     else:
@@ -89,7 +92,7 @@ def missing_weights_hint(entry: Entry) -> str:
 
 
 def _other_scheme(text: str) -> str:
-    known = "use a path, zoo://name, or an http, https or file URL."
+    known = "use a path, zoo://name, hf://org/name, or an http, https or file URL."
     tail = text.split("://", 1)[1]
     for name in list_weights():
         url = get_entry(name).url
