@@ -21,7 +21,7 @@ from ..device import select_device
 from ..errors import ConfigError, DataError, suggestion
 from ..weights import config_of_checkpoint
 from .recipe import Goal, decide, measure_data, measure_machine
-from .recipe.decide import base_config
+from .recipe.decide import SCRATCH, base_config
 from .recipe.facts import weights_at_hand
 from .recipe.trial import fit_batch
 
@@ -210,7 +210,7 @@ def _model(model: str | None, device: str, at_hand: Callable[[str], bool]) -> tu
         except ConfigError:
             continue
     if model in list_models():
-        return base_config("cpu", lambda weights: False), ["MODEL.BACKBONE.NAME", model, "MODEL.GATE.NAME", "none"]
+        return SCRATCH, ["MODEL.BACKBONE.NAME", model, "MODEL.GATE.NAME", "none"]
     raise ConfigError(
         f"--model '{model}' is neither a shipped config nor a known model.{suggestion(model, list_models())} "
         "se_det.list_models() lists the models."
