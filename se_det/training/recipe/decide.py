@@ -12,7 +12,7 @@ from typing import Any
 
 from fvcore.common.config import CfgNode
 
-from ...config.loading import get_key, load_config, set_key
+from ...config.loading import get_key, load_config, set_key, shipped_config
 from ...config.provenance import key_source
 from ...config.resolution import Decision
 from ...weights.shipped import SHIPPED
@@ -96,7 +96,7 @@ def base_config(device: str, at_hand: Callable[[str], bool]) -> str:
         at_hand: whether the weights that a config names can be had.
     """
     name = MEDIUM if device == "cpu" else LARGE
-    return name if at_hand(str(load_config(name).MODEL.WEIGHTS)) else SMALL
+    return name if at_hand(str(load_config(shipped_config(name)).MODEL.WEIGHTS)) else SMALL
 
 
 def decide(
