@@ -111,6 +111,11 @@ def find_config(path: str | Path) -> Path:
 MAX_VALUES = 100_000  # of a YAML text; a config has some hundreds
 
 
+def shipped_config(name: str) -> Path:
+    """The shipped config of this name, also where the working folder has a file called so."""
+    return _shipped_folder() / name
+
+
 def _shipped_folder() -> Path:
     wheel = Path(__file__).resolve().parents[1] / "configs"
     return wheel if wheel.is_dir() else Path(__file__).resolve().parents[2] / "configs"  # a checkout
