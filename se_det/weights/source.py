@@ -18,7 +18,7 @@ from .zoo import SCHEME, Entry, entry_of_file, get_entry, list_weights
 
 
 def resolve_weights(source: str | Path) -> tuple[Path, Entry | None]:
-    """The file of `zoo://name`, `shipped://name`, `hf://org/name`, an http(s) or file URL, or a path; and its zoo entry.
+    """The file of `zoo://name`, `shipped://name`, `hf://org/name`, a URL, or at a path; and its zoo entry, if any.
 
     A file that was brought by hand is known by its name when the name has the hash in it, and that hash is checked.
 

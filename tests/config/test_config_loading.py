@@ -178,7 +178,8 @@ def test_our_sections_are_of_the_class_of_the_config_they_are_put_into():
     class Other(CfgNode):
         pass
 
-    cfg = Other({"MODEL": Other({"RESNETS": Other(), "ROI_HEADS": Other(), "FPN": Other()}), "SOLVER": Other({"AMP": Other()})})
+    model = Other({"RESNETS": Other(), "ROI_HEADS": Other(), "FPN": Other()})
+    cfg = Other({"MODEL": model, "SOLVER": Other({"AMP": Other()})})
     for name in ("DATASETS", "DATALOADER", "INPUT", "TEST"):
         cfg[name] = Other()
     add_se_det_config(cfg)
