@@ -131,7 +131,7 @@ def read_study(path: str | Path, overrides: Sequence[Any] = ()) -> Study:
     )
     if study.metric.count("/") < 1:
         raise ConfigError(f"{file}: metric '{study.metric}' must be task/name, such as {METRICS[kind]}.")
-    _check_same_start(study, file)
+    _check_rows(study, file)
     return study
 
 
@@ -199,11 +199,15 @@ def _flag(value: Any, file: Path) -> bool:
     return value
 
 
-def _check_same_start(study: Study, file: Path) -> None:
-    """Refuse runs whose own weights the common start would replace."""
+def _check_rows(study: Study, file: Path) -> None:
+    """Refuse keys that are none, and weights that the common start would replace."""
     for row in study.rows:
         run = next(run for run in study.runs() if run.row == row)
-        cfg = study.load_config(run, ".")
+        try:
+            cfg = study.load_config(run, ".")
+        except ConfigError as error:
+            told = str(error).removeprefix("the command line: ")
+            raise ConfigError(f"{file}, row '{row}': {told}") from None
         if study.same_start and get_key(cfg, "MODEL.WEIGHTS"):
             raise ConfigError(
                 f"{file}: the row '{row}' starts from MODEL.WEIGHTS {cfg.MODEL.WEIGHTS}, and same_start gives all rows "
