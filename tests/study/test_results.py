@@ -11,7 +11,10 @@ from se_det.study import read_study
 from se_det.study.report import write_study_report
 from se_det.study.results import RESULT, T, confidence_interval, read_results
 
-TEXT = "kind: pretrain\nconfig: modern\nrows:\n  plain: {MODEL.NAME: resnet18}\n  se: {MODEL.NAME: se_resnet18}\nseeds: [1, 2, 3]\n"
+TEXT = (
+    "kind: pretrain\nconfig: modern\nrows:\n  plain: {MODEL.NAME: resnet18}\n  se: {MODEL.NAME: se_resnet18}\n"
+    "seeds: [1, 2, 3]\n"
+)
 
 
 @pytest.fixture
