@@ -26,7 +26,7 @@ setup(
     # The shipped configs and weight entries live at the top of the repository and install inside the package.
     package_dir={"se_det.configs": "configs", "se_det.model_zoo": "model_zoo"},
     package_data={
-        "se_det": ["py.typed", "serving/page.html"],
+        "se_det": ["py.typed", "serving/page.html", "export/runner/template/*"],
         "se_det.configs": ["*.yaml", "pretrain/*.yaml"],
         "se_det.model_zoo": ["*.yaml", "*.md"],
     },
@@ -49,7 +49,7 @@ setup(
         "psutil",
     ],
     extras_require={
-        "test": ["pytest>=9", "pytest-xdist", "ruff==0.17.5", "hypothesis", *TIMM, *EXPORT, *SERVE],
+        "test": ["pytest>=9", "pytest-xdist", "ruff==0.17.5", "hypothesis", *TIMM, *EXPORT, *SERVE, "tritonclient[grpc]"],
         "timm": TIMM,
         "export": EXPORT,
         "serve": SERVE,
