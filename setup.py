@@ -49,7 +49,7 @@ setup(
         "psutil",
     ],
     extras_require={
-        "test": ["pytest>=9", "pytest-xdist", "ruff==0.17.5", "hypothesis", *TIMM, *EXPORT, *SERVE, "tritonclient[grpc]"],
+        "test": ["pytest>=9", "pytest-xdist", "ruff==0.17.5", "hypothesis", *TIMM, *EXPORT, *SERVE],
         "timm": TIMM,
         "export": EXPORT,
         "serve": SERVE,
