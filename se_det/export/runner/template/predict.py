@@ -21,6 +21,7 @@ RESULTS = "detections.json"
 PROVIDERS = ("CUDAExecutionProvider", "CPUExecutionProvider")  # the first that is there
 DEFAULT_THRESHOLD = 0.5  # of a class for which the model keeps none
 MASK_OPACITY = 0.4
+LEAST_KEYPOINT = 0.05  # a keypoint of a lower score is not drawn
 
 
 class Detector:
@@ -118,7 +119,7 @@ def to_coco(found, classes, height, width):
         if "masks" in found:
             result["segmentation"] = encode_mask(paste_mask(found["masks"][i], box, height, width))
         if "keypoints" in found:  # COCO's coordinates are of pixels, not of the points between them
-            result["keypoints"] = (found["keypoints"][i] - [0.5, 0.5, 0]).flatten().tolist()
+            result["keypoints"] = (found["keypoints"][i] - np.float32([0.5, 0.5, 0])).flatten().tolist()
         results.append(result)
     return results
 
@@ -141,8 +142,9 @@ def draw(pixels, found, classes, threshold=None):
         x0, y0, x1, y1 = np.rint(np.clip(found["boxes"][i], 0, [*last, *last])).astype(int).tolist()
         cv2.rectangle(canvas, (x0, y0), (x1, y1), color, line)
         if "keypoints" in found:
-            for x, y, _ in found["keypoints"][i]:
-                cv2.circle(canvas, (int(x), int(y)), 2 * line, color, -1)
+            for x, y, sure in found["keypoints"][i]:
+                if sure >= LEAST_KEYPOINT:
+                    cv2.circle(canvas, (int(x), int(y)), 2 * line, color, -1)
         name = classes[index]["name"]
         label = f"{name if name.isascii() else f'class {index}'} {score:.0%}"
         (wide, tall), below = cv2.getTextSize(label, cv2.FONT_HERSHEY_SIMPLEX, scale, line)
