@@ -133,7 +133,7 @@ class Predictor:
             for one in image
         )
         for batch in self.batches(samples):
-            for instances in self.detect(batch):
+            for sample, instances in zip(batch, self.detect(batch)):
                 # Few numbers leave the device: whole masks are many times as large.
                 pasted = paste_detections({k: v.cpu() if torch.is_tensor(v) else v for k, v in instances.items()})
                 found.append(
@@ -142,6 +142,7 @@ class Predictor:
                         class_names=self.class_names,
                         category_ids=self.category_ids,
                         thresholds=self.thresholds,
+                        image_size=(sample["height"], sample["width"]),
                     )
                 )
         return found

@@ -25,6 +25,8 @@ logger = logging.getLogger(__name__)
 # A trunk is recognised by its first convolution, in the network and in the file.
 TRUNK_MARKER = "stem.conv1.weight"
 HEAD_STAGE = "roi_heads.res5."
+# Layers with a row for each anchor of a cell: with other anchors they start fresh.
+ANCHOR_LAYERS = ("proposal_generator.rpn_head.objectness_logits.", "proposal_generator.rpn_head.anchor_deltas.")
 TRUNK_PARTS = ("stem.", "res2.", "res3.", "res4.", "res5.")
 
 
@@ -117,7 +119,7 @@ def load_tensors(
             fitting[name] = tensor.reshape(target.shape)
             report.loaded.append(name)
             report.reshaped.append(name)
-        elif class_layout(name) and not strict:
+        elif (class_layout(name) or name.startswith(ANCHOR_LAYERS)) and not strict:
             report.missing.append(name)
             report.resized.append(name)
         else:
