@@ -17,6 +17,7 @@ from .images import FORMATS
 from .samplers import TrainBatchSampler, aspect_groups, contiguous_shard
 from .samples import TestDataset, TrainDataset
 from .skipping import ReplaceBadImages, SkippedImages
+from .tile_samples import TiledTestDataset, WindowSampler
 from .transforms import RESIZE_METHODS
 from .worker_loader import Loader
 
@@ -179,15 +180,58 @@ def build_train_loader(
     )
 
 
-def build_test_loader(
-    cfg: CfgNode, dataset: CocoDataset, *, rank: int = 0, world_size: int = 1, pin_memory: bool = False
+def tiled_test_loader(
+    dataset: CocoDataset,
+    sampler: WindowSampler,
+    *,
+    batch_size: int = 1,
+    format: str = "BGR",
+    num_workers: int = 0,
+    rank: int = 0,
+    world_size: int = 1,
+    pin_memory: bool = False,
 ) -> Loader:
-    """The evaluation loader that `cfg` asks for, see `test_loader`.
+    """This process's share of the images as `test_loader` has them, window after window: see `TiledTestDataset`. No
+    list has windows of two images.
+
+    Raises:
+        DataError: as `test_loader`.
+    """
+    samples = TiledTestDataset(dataset, sampler, format=format)
+    share = contiguous_shard(len(dataset), rank, world_size)
+    keys = (samples.keys(index) for index in share)
+    batches = [one[first : first + batch_size] for one in keys for first in range(0, len(one), batch_size)]
+    return Loader(
+        samples,
+        lambda: iter(batches),
+        num_images=len(share),
+        num_workers=min(num_workers, len(batches)),
+        length=len(batches),
+        pin_memory=pin_memory,
+    )
+
+
+def build_test_loader(
+    cfg: CfgNode, dataset: CocoDataset, *, rank: int = 0, world_size: int = 1, pin_memory: bool = False,
+    sampler: WindowSampler | None = None,
+) -> Loader:  # fmt: skip
+    """The evaluation loader that `cfg` asks for, see `test_loader`; with `sampler` see `tiled_test_loader`.
 
     Raises:
         ConfigError: a key whose value cannot work.
     """
     _check_input(cfg)
+    if sampler is not None:
+        return tiled_test_loader(
+            dataset,
+            sampler,
+            batch_size=cfg.TEST.IMS_PER_BATCH,
+            format=cfg.INPUT.FORMAT,
+            num_workers=cfg.DATALOADER.NUM_WORKERS,
+            rank=rank,
+            world_size=world_size,
+            pin_memory=pin_memory,
+        )
     return test_loader(
         dataset,
         batch_size=cfg.TEST.IMS_PER_BATCH,

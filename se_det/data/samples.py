@@ -13,7 +13,7 @@ from torch.utils.data import get_worker_info
 from ..errors import DataError
 from .augmentations import Augmentation, Masks, Sample
 from .augmentations.protocol import EMPTY
-from .coco_dataset import CocoDataset, ImageInfo
+from .coco_dataset import CocoDataset, ImageInfo, check_size
 from .images import read_image
 from .rle import bitmap
 from .samplers import Item
@@ -173,17 +173,7 @@ def _image_record(info: ImageInfo) -> dict[str, Any]:
 
 def _read(dataset: CocoDataset, info: ImageInfo, format: str) -> np.ndarray:
     pixels = read_image(info.path, format)
-    height, width = pixels.shape[:2]
-    if (height, width) != (info.height, info.width):
-        turned = (
-            " The two are exchanged: the file has an EXIF orientation, which the JSON must take into account."
-            if (width, height) == (info.height, info.width)
-            else " (The file's size is meant after its EXIF rotation.)"
-        )
-        raise DataError(
-            f"The image {info.path} is {width} x {height} (width x height), but {dataset.json_path} says "
-            f"{info.width} x {info.height} for image {info.id!r}.{turned} Correct the JSON, or replace the file."
-        )
+    check_size(dataset, info, *pixels.shape[:2])
     return pixels
 
 

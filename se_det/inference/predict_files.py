@@ -25,6 +25,7 @@ from .json_list import JsonList
 from .predictor import Predictor
 from .result import score_limits
 from .sources import Source
+from .tiled import detect_tiled
 from .video import VideoReader, VideoWriter
 
 RESULTS = "detections.json"
@@ -83,14 +84,14 @@ def predict_files(
                 instances,
                 image_id=image_id,
                 category_ids=predictor.category_ids,
-                masks="box_masks" in instances,
+                masks=not {"box_masks", "crop_masks"}.isdisjoint(instances),
             )
             frame = {} if picture.frame is None else {"frame": picture.frame}
             where = {"file_name": str(picture.source.path), **frame}
             results.extend({**where, **entry} for entry in found)
             drawn = draw_detections(
                 picture.pixels,
-                _shown(instances, shown_from),
+                picture.shrink(_shown(instances, shown_from)),
                 predictor.class_names,
                 score_threshold=float("-inf"),
                 enlarge_below=ENLARGE_BELOW if picture.frame is None else 0,
@@ -106,7 +107,8 @@ def predict_files(
             for source in sources:
                 try:
                     write = partial(_write_image, source, output / source.target, summary.failures)
-                    yield source if source.video else picture(read_image(source.path), source, write)
+                    whole = not (source.video or predictor.window_sampler)
+                    yield picture(read_image(source.path), source, write) if whole else source
                 except DataError as error:
                     yield error
 
@@ -129,6 +131,16 @@ def predict_files(
                     summary.failures.append(str(source))
                 elif isinstance(source, Picture):
                     detect(batch)
+                elif not source.video:
+                    try:
+                        tiled = detect_tiled(predictor, source.path, overview=True)
+                    except DataError as error:
+                        summary.failures.append(str(error))
+                        continue
+                    write = partial(_write_image, source, output / source.target, summary.failures)
+                    summary.images += 1
+                    one = Picture(source, tiled.overview, write, None, {}, tiled.in_overview)
+                    later(one, tiled.instances, summary.images)
                 else:
                     try:
                         with (
@@ -155,13 +167,15 @@ Write = Callable[[np.ndarray], None]
 
 @dataclass(frozen=True)
 class Picture:
-    """An image, or a frame of a video, what takes it when it is drawn on, and what the detector takes."""
+    """An image, or a frame of a video, what takes it when it is drawn on, and what the detector takes. Of an image that
+    is too large to be drawn on, `pixels` are fewer, and `shrink` puts detections into them."""
 
     source: Source
     pixels: np.ndarray
     write: Write
     frame: int | None
     sample: dict[str, Any]
+    shrink: Callable[[dict[str, Any]], dict[str, Any]] = dict
 
 
 def _shape(item: Picture | Source | DataError) -> object:
@@ -172,7 +186,10 @@ def _shape(item: Picture | Source | DataError) -> object:
 def _select(instances: dict[str, Any], kept: torch.Tensor) -> dict[str, Any]:
     """Those of the detector's instances that bool (m,) `kept` says, on the CPU."""
     at = kept.nonzero()[:, 0]
-    return {name: value.cpu()[at] if torch.is_tensor(value) else value for name, value in instances.items()}
+    kept_ones = {name: value.cpu()[at] for name, value in instances.items() if torch.is_tensor(value)}
+    if "crop_masks" in instances:
+        kept_ones["crop_masks"] = [instances["crop_masks"][i] for i in at.tolist()]
+    return {**instances, **kept_ones}
 
 
 def _shown(instances: dict[str, Any], limits: torch.Tensor) -> dict[str, torch.Tensor]:
