@@ -176,7 +176,9 @@ class TileMerger:
             others = np.flatnonzero(found.classes == found.classes[at])
             others = others[usual[others] | (others > at)]
             apart = ~np.isin(found.window[others], list(members[at]))
-            others = others[apart & [single[o] or members[at].isdisjoint(members[o]) for o in others.tolist()]]
+            for place in np.flatnonzero(~single[others]).tolist():
+                apart[place] &= members[at].isdisjoint(members[int(others[place])])
+            others = others[apart]
             yield np.full(len(others), at), others
 
     def _neighbours(self) -> dict[int, np.ndarray]:

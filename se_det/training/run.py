@@ -133,6 +133,7 @@ def _build_run(
         categories=datasets.categories(facts.train[0]),
         images=loader.num_images,
         skipped=skipped,
+        unit="windows" if cfg.INPUT.TILE.SIZE else "images",
     )
     if saved:
         state.restore(saved.state, saved.path)
@@ -325,6 +326,6 @@ def _size(state: RunState) -> str:
     parameters = sum(p.numel() for p in state.model.parameters())
     trained = sum(p.numel() for p in state.model.parameters() if p.requires_grad)
     return (
-        f"{parameters / 1e6:.2f} M parameters, of which {trained / 1e6:.2f} M are trained; {state.images} images to "
-        "train on."
+        f"{parameters / 1e6:.2f} M parameters, of which {trained / 1e6:.2f} M are trained; {state.images} "
+        f"{state.unit} to train on."
     )
