@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -166,6 +167,24 @@ def reduced(image: Regions, factor: int) -> np.ndarray:
         strip = image.read((0, top, image.width, min(top + rows, image.height)))
         strips.append(channelwise(strip, lambda pixels: mean_of_squares(pixels, factor)))
     return np.concatenate(strips)
+
+
+def read_at_any_size(path: str | os.PathLike, format: str = "BGR") -> np.ndarray:
+    """As `read_image`; of an image that is too large for it, if it can be read in parts, a smaller one (`reduced`).
+
+    Raises:
+        DataError: as `open_regions`.
+    """
+    try:
+        return read_image(path, format)
+    except DataError as error:
+        if not isinstance(error.__cause__, Image.DecompressionBombError):
+            raise
+    image = open_regions(path, format)
+    try:
+        return reduced(image, math.ceil(math.sqrt(image.height * image.width / EXACT)))
+    finally:
+        image.close()
 
 
 def mean_of_squares(pixels: np.ndarray, factor: int) -> np.ndarray:
