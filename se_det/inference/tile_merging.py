@@ -44,11 +44,12 @@ class TileDetections:
 
 
 class TileMerger:
-    """The detections of an image from those of its windows, by three rules.
+    """The detections of an image from those of its windows, by three rules, one after another.
 
     1. What a window's border may have cut is left to a window that shows it farther from its own borders.
-    2. Detections each of which reaches where the other's window does not, and that agree in what both windows show, are
-       parts of one object: their boxes become one around them, their masks are united, the best score is theirs.
+    2. Two detections of a class that agree in what both windows show are of one object. If one of them reaches where
+       the other's window does not, it shows more, and the other goes. If each does, they are parts of the object: their
+       boxes become one around them, their masks are united. The best score is theirs.
     3. Of other detections of a class and of different windows that agree, one stays: one that no border cuts, else the
        best. It has the best score. Detections of one window are left to the detector, which told them apart.
 
@@ -104,14 +105,21 @@ class TileMerger:
         pairs = []
         by_window = _positions(found.window)
         regions = self.windows[found.window]
+        kept, scores = np.ones(len(found.scores), bool), found.scores.copy()
         for one, others in self._neighbours().items():
             for other in others[others > one].tolist():
                 a, b = _same_class(found, by_window.get(one), by_window.get(other))
-                each = self._reaches_beyond(found.boxes[a], self.windows[other], self.inner[other])
-                each &= self._reaches_beyond(found.boxes[b], self.windows[one], self.inner[one])
-                a, b = a[each], b[each]
                 agreement = self._agreement(found.boxes[a], regions[a], found.boxes[b], regions[b])
-                pairs += [t for t in zip(agreement.tolist(), a.tolist(), b.tolist()) if t[0] >= self.threshold]
+                agree = agreement >= self.threshold
+                a, b, agreement = a[agree], b[agree], agreement[agree]
+                a_beyond = self._reaches_beyond(found.boxes[a], self.windows[other], self.inner[other])
+                b_beyond = self._reaches_beyond(found.boxes[b], self.windows[one], self.inner[one])
+                for less, more, shows_less in ((a, b, b_beyond & ~a_beyond), (b, a, a_beyond & ~b_beyond)):
+                    kept[less[shows_less]] = False
+                    np.maximum.at(scores, more[shows_less], scores[less[shows_less]])
+                both = a_beyond & b_beyond
+                pairs += zip(agreement[both].tolist(), a[both].tolist(), b[both].tolist())
+        pairs = [(agreement, a, b) for agreement, a, b in pairs if kept[a] and kept[b]]
         group = {at: [at] for at in {at for _, a, b in pairs for at in (a, b)}}
         for _, a, b in sorted(pairs, key=lambda pair: (-pair[0], *pair[1:])):
             one, other = group[a], group[b]
@@ -120,12 +128,11 @@ class TileMerger:
                 one += other
                 group.update(dict.fromkeys(other, one))
         united_ones = {id(parts): sorted(parts) for parts in group.values() if len(parts) > 1}.values()
-        boxes, scores = found.boxes.copy(), found.scores.copy()
+        boxes = found.boxes.copy()
         masks = None if found.masks is None else list(found.masks)
         members = [frozenset([window]) for window in found.window.tolist()]
-        kept = np.ones(len(boxes), bool)
         for parts in united_ones:
-            best = parts[int(np.argmax(found.scores[parts]))]
+            best = parts[int(np.argmax(scores[parts]))]
             kept[parts] = False
             kept[best] = True
             boxes[best] = _around(found.boxes[parts])
@@ -195,7 +202,7 @@ class TileMerger:
     def _reaches_beyond(self, boxes: np.ndarray, window: np.ndarray, inner: np.ndarray) -> np.ndarray:
         """bool (n,): which boxes go on where a window ends."""
         past = np.concatenate([window[:2] - boxes[:, :2], boxes[:, 2:] - window[2:]], axis=1)
-        return (inner & (past > self.border)).any(axis=1)
+        return (inner & (past > 0)).any(axis=1)
 
     def _agreement(self, a: np.ndarray, regions_a: np.ndarray, b: np.ndarray, regions_b: np.ndarray) -> np.ndarray:
         """float64 (n,): how well boxes agree, pair by pair, in what both regions show.
