@@ -210,7 +210,8 @@ class Evaluation:
     def outcomes(self) -> dict[str, EvaluationResult]:
         """What the last evaluation found per data set, on the first process."""
         found = {name: evaluators.parts.get("coco") for name, (_, evaluators) in self._parts.items()}
-        return {name: coco.outcome for name, coco in found.items() if coco is not None and coco.outcome is not None}
+        outcomes = {name: getattr(coco, "outcome", None) for name, coco in found.items()}
+        return {name: outcome for name, outcome in outcomes.items() if outcome is not None}
 
     def findings(self) -> dict[str, Any]:
         """What a checkpoint of the weights evaluated keeps, on the first process: the score thresholds of best F1, of
