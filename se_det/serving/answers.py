@@ -19,6 +19,7 @@ from ..inference.result import score_limits
 from ..inference.selection import select, select_shown
 
 MAX_DRAWN = 2048  # px of a drawn image's long side: each mask is as large as the image while it is drawn
+MASKS = {"box_masks", "crop_masks"}  # of whole images, of windows
 ENDINGS = {"image/jpeg": ".jpg", "image/png": ".png"}
 
 
@@ -69,7 +70,7 @@ def as_json(instances: Mapping[str, Any], size: tuple[int, int], wish: Wish, pre
     """
     instances = chosen(instances, wish)
     results, _ = to_coco_results(
-        instances, image_id=wish.image_id, category_ids=predictor.category_ids, masks="box_masks" in instances
+        instances, image_id=wish.image_id, category_ids=predictor.category_ids, masks=not MASKS.isdisjoint(instances)
     )
     names = dict(zip(predictor.category_ids, predictor.class_names))
     entries = [{**result, "category": names[result["category_id"]]} for result in results]
@@ -81,6 +82,8 @@ def shrunk(instances: Mapping[str, Any], factor: int, size: tuple[int, int]) -> 
     result = {**instances, "pred_boxes": instances["pred_boxes"] / factor}
     if "image_size" in instances:
         result["image_size"] = size
+    if "crop_masks" in instances:
+        result["crop_masks"] = [mask.shrunk(factor) for mask in instances["crop_masks"]]
     return result
 
 
