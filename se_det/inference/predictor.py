@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from fvcore.common.config import CfgNode
 
+from ..config.loading import get_key
 from ..config.paths import expand_path
 from ..config.resolution import Decision, Resolution
 from ..data.class_names import distinct_names
@@ -21,10 +22,12 @@ from ..detection.build import check_model
 from ..detection.compilation import check_compiler, compile_backbone
 from ..detection.fuse import check_precision, prepare_for_inference
 from ..detection.rcnn import paste_detections
+from ..detection.registry import model_facts
 from ..device import select_device
 from ..errors import ConfigError, DataError
 from ..weights import config_of_checkpoint, load_weights, open_configured_weights
 from .result import Result
+from .tiled import build_window_sampler, detect_tiled, pasted_columns
 
 T = TypeVar("T")
 
@@ -46,6 +49,7 @@ class Predictor:
         class_names, category_ids: of each class.
         thresholds: the score of best F1 of each class, as the checkpoint keeps it; None where there is none.
         keypoint_names, skeleton: of a detector with keypoints, and which of them are joined by a line.
+        window_sampler: cuts images into windows, under TEST.TILE; None where they are looked at as a whole.
 
     Raises:
         ConfigError: no weights were given, or alone those of a checkpoint that carries no config; or the config
@@ -74,7 +78,8 @@ class Predictor:
         stage = Resolution(cfg)
         if weights:
             stage.decide([Decision("MODEL.WEIGHTS", expand_path(weights, "MODEL.WEIGHTS"), "the caller")])
-        file, decisions = open_configured_weights(stage.cfg, trained=True)
+        class_keys = model_facts(stage.cfg).class_keys
+        file, decisions = open_configured_weights(stage.cfg, trained=True, class_keys=class_keys)
         if file is None:
             raise ConfigError("No weights were given: pass a checkpoint, or set MODEL.WEIGHTS.")
         stage.decide(decisions)
@@ -84,6 +89,7 @@ class Predictor:
             raise ConfigError(f"INPUT.FORMAT '{cfg.INPUT.FORMAT}' is unknown: use {' or '.join(FORMATS)}.")
         self.cfg = cfg
         self.reverse_channels = cfg.INPUT.FORMAT == "RGB"
+        self.window_sampler = build_window_sampler(cfg)
         check_precision(cfg.TEST.PRECISION)
         device = select_device(cfg.MODEL.DEVICE)
         if cfg.TEST.COMPILE:
@@ -93,7 +99,9 @@ class Predictor:
         self.model = prepare_for_inference(model.to(device), precision=cfg.TEST.PRECISION)
         if cfg.TEST.COMPILE:
             compile_backbone(self.model)
-        count = cfg.MODEL.ROI_HEADS.NUM_CLASSES
+        if not class_keys:  # proposals: boxes of objects of any class
+            categories = [{"id": 0, "name": "object"}]
+        count = get_key(cfg, class_keys[0]) if class_keys else 1
         self.category_ids: list[int] = [int(c["id"]) for c in categories] or list(range(count))
         self.keypoint_names, self.skeleton = _keypoints(cfg, categories)
         self.class_names: list[str] = (
@@ -119,31 +127,42 @@ class Predictor:
 
         Raises:
             DataError: a file cannot be read as an image, or something else was given.
+
+        Under TEST.TILE each image is detected in window by window (see `tiled`).
         """
         if isinstance(image, (str, Path, np.ndarray)):
             return self([image])[0]
         # Of these, too, one could take the elements; none would be an image.
         if not isinstance(image, Iterable) or isinstance(image, (bytes, bytearray, Mapping, torch.Tensor)):
             check_pixels(image, "BGR")
+        if self.window_sampler is not None:
+            return [self._in_windows(one) for one in image]
         found: list[Result] = []
         samples = (
             self.sample(read_image(expand_path(one, "The image")) if isinstance(one, (str, Path)) else one)
             for one in image
         )
         for batch in self.batches(samples):
-            for instances in self.detect(batch):
+            for sample, instances in zip(batch, self.detect(batch)):
                 # Few numbers leave the device: whole masks are many times as large.
                 pasted = paste_detections({k: v.cpu() if torch.is_tensor(v) else v for k, v in instances.items()})
-                found.append(
-                    Result(
-                        {name.removeprefix("pred_"): value.numpy() for name, value in pasted.items()},
-                        class_names=self.class_names,
-                        category_ids=self.category_ids,
-                        thresholds=self.thresholds,
-                        skeleton=self.skeleton,
-                    )
-                )
+                columns = {name.removeprefix("pred_"): value.numpy() for name, value in pasted.items()}
+                found.append(self._result(columns, (sample["height"], sample["width"])))
         return found
+
+    def _in_windows(self, image: str | Path | np.ndarray) -> Result:
+        if isinstance(image, (str, Path)):
+            image = expand_path(image, "The image")
+        else:
+            check_pixels(image, "BGR")
+        found = detect_tiled(self, image)
+        return self._result(pasted_columns(found.instances), found.size)
+
+    def _result(self, columns: dict[str, np.ndarray], size: tuple[int, int]) -> Result:
+        return Result(
+            columns, class_names=self.class_names, category_ids=self.category_ids, thresholds=self.thresholds,
+            image_size=size, skeleton=self.skeleton,
+        )  # fmt: skip
 
     def sample(self, pixels: np.ndarray) -> dict[str, Any]:
         """An image as the detector takes it: resized, with its own size.
@@ -195,8 +214,18 @@ class Predictor:
 
     @torch.no_grad()
     def detect(self, samples: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-        """Detections of each of `samples` as `GeneralizedRCNN.detect` gives them, in one forward pass."""
-        return [found["instances"] for found in self.model.detect(samples)]
+        """Detections of each of `samples` as `GeneralizedRCNN.detect` gives them, in one forward pass; of a
+        ProposalNetwork its proposals, whose scores are the probabilities of an object."""
+        return [
+            found["instances"] if "instances" in found else _as_instances(found["proposals"])
+            for found in self.model.detect(samples)
+        ]
+
+
+def _as_instances(proposals: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    boxes, logits = proposals["proposal_boxes"], proposals["objectness_logits"]
+    classes = torch.zeros(len(boxes), dtype=torch.int64, device=boxes.device)
+    return {"pred_boxes": boxes, "scores": logits.sigmoid(), "pred_classes": classes}
 
 
 def _keypoints(cfg: CfgNode, categories: Sequence[Mapping[str, Any]]) -> tuple[list[str], tuple[tuple[int, int], ...]]:

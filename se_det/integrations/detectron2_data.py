@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
@@ -48,8 +47,7 @@ def open_datasets(
     decisions = [Decision(key, x, "the data", "as Detectron2's catalog calls it") for key, x in names.items()]
     if not ours:
         return [], test, decisions
-    for decision in datasets.decide_num_classes(ours[0]):
-        decisions += [decision, replace(decision, key="MODEL.RETINANET.NUM_CLASSES")]
+    decisions += datasets.decide_num_classes(cfg, ours[0])
     decisions += datasets.decide_heads(cfg, ours[0])
     if cfg.MODEL.KEYPOINT_ON and not cfg.TEST.KEYPOINT_OKS_SIGMAS:
         sigmas = list(default_sigmas(len(ours[0].check_keypoints())))
