@@ -12,8 +12,6 @@ from se_det.detection.keypoints import heatmap_cells, heatmaps_to_keypoints
 
 from . import options_cases
 from . import roi_heads_cases as cases
-from .detectron2_pair import compare_inference, compare_training
-from .known_weights import SAMPLE_ALL
 
 pytestmark = [pytest.mark.detectron2, pytest.mark.filterwarnings("ignore:torch.meshgrid")]  # Detectron2's anchors
 
@@ -24,17 +22,11 @@ def test_detections_losses_and_gradients_are_the_same(name: str):
 
 
 @pytest.mark.parametrize("gate", ["none", "sp_se", "rg_se", "cbam"])
-@pytest.mark.parametrize("name", ["cascade"])
+@pytest.mark.parametrize("name", ["cascade", "keypoint", "point_rend"])
 def test_every_gate(name: str, gate: str):
-    keys = "MODEL.GATE.NAME", gate, "TEST.DETECTIONS_PER_IMAGE", 100, *SAMPLE_ALL
-    ours, theirs = cases.our_detector(cases.CASES[name], *keys), cases.their_detector(cases.CASES[name], *keys)
-    found = compare_inference(ours, theirs, cases.inputs()) | compare_training(ours, theirs, cases.inputs())
-    assert found["detections"] > 100
-    assert found["boxes px"] < 1e-2
-    assert found["scores"] < 1e-4
-    assert found["masks 1-IoU"] < (5e-3 if gate == "none" else 1e-3)  # without gates one pixel of a small mask differs
-    assert found["losses"] < 1e-4
-    assert found["gradients"] < 1e-3
+    case = cases.CASES[name]
+    case = case._replace(keys=[*case.keys, "MODEL.GATE.NAME", gate])
+    cases.check(cases.our_numbers(case), cases.their_numbers(case))
 
 
 @pytest.mark.parametrize("name", ["cascade", "point_rend"])
