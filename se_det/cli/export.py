@@ -1,13 +1,14 @@
-"""`se-det export`: a network as ONNX or as a program of torch.export."""
+"""`se-det export`: a network as ONNX, for OpenVINO, or as a program of torch.export."""
 
 from __future__ import annotations
 
 import argparse
 import logging
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from ..export import Exportable
 
 logger = logging.getLogger(__name__)
@@ -15,16 +16,22 @@ logger = logging.getLogger(__name__)
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's arguments."""
-    parser.add_argument("--output", required=True, metavar="FILE", help="x.onnx, or x.pt2 for torch.export.load")
+    parser.add_argument(
+        "--output", required=True, metavar="FILE", help="x.onnx, x.xml for OpenVINO, or x.pt2 for torch.export.load"
+    )
     parser.add_argument("--weights", metavar="W", help="a checkpoint, a URL or an entry of the zoo")
     parser.add_argument("--model", metavar="NAME", help="export this classifier, such as se_resnet50; not needed for "
                         "a checkpoint of pretraining")  # fmt: skip
     parser.add_argument("--num-classes", type=int, default=1000, metavar="N", help="classes of --model; default: 1000")
-    parser.add_argument("--config-file", metavar="F", help="export a detector with this config")
-    parser.add_argument("--part", choices=("backbone", "detector"), default="backbone",
-                        help="export backbone and pyramid, or the whole detector; default: backbone")  # fmt: skip
-    parser.add_argument("--size", type=int, nargs=2, metavar=("H", "W"), default=(800, 1344),
-                        help="image size of --part detector in px; default: 800 1344")  # fmt: skip
+    parser.add_argument("--config-file", metavar="F", help="export a detector with this config; not needed for a "
+                        "checkpoint that carries its own")  # fmt: skip
+    parser.add_argument("--part", choices=("detector", "backbone"), default="detector",
+                        help="export the whole detector, or backbone and pyramid; default: detector")  # fmt: skip
+    parser.add_argument("--no-preprocessing", action="store_true",
+                        help="leave resizing, and the order of the channels, to the caller")  # fmt: skip
+    parser.add_argument("--compiled", action="store_true",
+                        help="compile a .pt2 with AOTInductor for processors like this one")  # fmt: skip
+    parser.add_argument("--size", type=int, nargs=2, metavar=("H", "W"), help=argparse.SUPPRESS)
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="config keys and their values")
 
 
@@ -32,21 +39,40 @@ def run(args: argparse.Namespace) -> int:
     """Export, and log the largest difference between the outputs of the file and of PyTorch."""
     from ..errors import ConfigError
     from ..export import write
-    from ..files import check_writable
 
+    if args.size is not None:
+        raise ConfigError(
+            "--size is no longer needed: an exported detector takes any number of images of any size, and resizes "
+            "them itself as INPUT.MIN_SIZE_TEST says. Leave it out."
+        )
     if args.config_file and args.model:
         raise ConfigError("Give --model for a classifier or --config-file for a detector, not both.")
-    if args.overrides and not args.config_file:
-        raise ConfigError(f"{' '.join(args.overrides)}: keys and values go with --config-file.")
     if not args.config_file and not args.weights:
         raise ConfigError("No weights were given, and random ones are of no use: give --weights.")
-    network = _detector(args) if args.config_file else _classifier(args)
-    check_writable(Path(args.output).parent)
-    difference = write(network, args.output)
+    network = _classifier(args) if _is_classifier(args) else _detector(args)
+    difference = write(network, args.output, compiled=args.compiled)
     compared = "not compared" if difference is None else f"largest difference to PyTorch {difference:.2g}"
     shapes = "1 shape" if len(network.shapes) == 1 else f"{len(network.shapes)} shapes"
     logger.info("Wrote %s: %s, at %s.", args.output, compared, shapes)
     return 0
+
+
+def _is_classifier(args: argparse.Namespace) -> bool:
+    """Whether the network is a classifier; if so, options that only a detector has are refused."""
+    from ..errors import ConfigError
+    from ..weights import read_weights, resolve_weights
+
+    if args.config_file:
+        return False
+    if not args.model:
+        extra = read_weights(resolve_weights(args.weights)[0]).extra
+        if "architecture" not in extra and extra.get("config"):
+            return False
+    if args.overrides:
+        raise ConfigError(f"{' '.join(args.overrides)}: keys and values go with a detector, --config-file.")
+    if args.no_preprocessing:
+        raise ConfigError("--no-preprocessing is for detectors: a classifier takes normalised images in any case.")
+    return True
 
 
 def _classifier(args: argparse.Namespace) -> Exportable:
@@ -76,16 +102,40 @@ def _detector(args: argparse.Namespace) -> Exportable:
 
     from ..config import load_config
     from ..config.overrides import parse_overrides
+    from ..errors import ConfigError
     from ..export import detector, pyramid
     from ..inference import Predictor
+    from ..layers.norms import fold_norms
+    from ..weights import config_of_checkpoint
 
-    predictor = Predictor(
-        load_config(
-            args.config_file, [*parse_overrides(args.overrides), "TEST.PRECISION", "float32", "TEST.COMPILE", False]
-        ),
-        args.weights,
+    class Unprepared(Predictor):
+        """The network without what makes PyTorch's own operators faster."""
+
+        def _prepare(self, model: nn.Module) -> nn.Module:
+            model.eval().requires_grad_(False)
+            fold_norms(model)
+            return model
+
+    overrides = [*parse_overrides(args.overrides), "TEST.PRECISION", "float32", "TEST.COMPILE", False]
+    if args.config_file:
+        cfg = load_config(args.config_file, overrides)
+    else:
+        cfg = config_of_checkpoint(args.weights, overrides, data=False)
+    found = Unprepared(cfg, args.weights)
+    if args.part == "backbone":
+        if args.no_preprocessing:
+            raise ConfigError(
+                "--no-preprocessing is for whole detectors: a pyramid takes normalised images in any case."
+            )
+        network = pyramid(found.model)
+        classes = [{"id": i, "name": n} for i, n in zip(found.category_ids, found.class_names)]
+        metadata = {**network.metadata, "input_format": found.cfg.INPUT.FORMAT, "categories": classes}
+        return replace(network, metadata=metadata)
+    return detector(
+        found.model,
+        found.cfg,
+        preprocessing=not args.no_preprocessing,
+        class_names=found.class_names,
+        category_ids=found.category_ids,
+        thresholds=found.thresholds,
     )
-    network = pyramid(predictor.model) if args.part == "backbone" else detector(predictor.model, tuple(args.size))
-    classes = [{"id": i, "name": n} for i, n in zip(predictor.category_ids, predictor.class_names)]
-    metadata = {**network.metadata, "input_format": predictor.cfg.INPUT.FORMAT, "categories": classes}
-    return replace(network, metadata=metadata)

@@ -21,7 +21,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--config-file", metavar="F", help="the config the weights were trained with; default: the one they carry"
     )
-    parser.add_argument("--weights", metavar="W", help="a checkpoint; default: MODEL.WEIGHTS of the config")
+    parser.add_argument("--weights", metavar="W", help="a checkpoint, or an exported detector "
+                        "(.onnx, .xml, .pt2, .engine); default: MODEL.WEIGHTS of the config")  # fmt: skip
     parser.add_argument("--output", required=True, metavar="DIR", help="where what is drawn and detections.json go")
     parser.add_argument(
         "--score-threshold",
@@ -111,6 +112,8 @@ def _predictor(config_file: str | None, weights: str | None, overrides: Sequence
     from ..config import load_config
     from ..errors import ConfigError
     from ..inference import Predictor
+    from ..inference.exported import config_of_exported
+    from ..inference.runtimes import is_exported
     from ..weights import config_of_checkpoint
 
     if config_file:
@@ -118,6 +121,8 @@ def _predictor(config_file: str | None, weights: str | None, overrides: Sequence
     weights = weights or dict(zip(overrides[::2], overrides[1::2])).get("MODEL.WEIGHTS")
     if not weights:
         raise ConfigError("No weights were given: give --weights W, a checkpoint of a training, or --config-file F.")
+    if is_exported(weights):
+        return Predictor(config_of_exported(weights, overrides), weights)
     return Predictor(config_of_checkpoint(weights, overrides, data=False), weights)
 
 

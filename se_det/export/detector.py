@@ -2,19 +2,86 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
+from fvcore.common.config import CfgNode
 from torch import nn
 
-from ..backbones.trunk import image_area
 from ..detection import boxes as box_ops
 from ..detection.rcnn import Detector
 from ..layers.valid_area import ValidArea
-from .architectures import GraphDetector
+from .architectures import EXPORTERS, GraphDetector
+from .metadata import detector_metadata
+from .networks import Exportable, prepare_for_export
 from .resizing import resize, short_side_sizes
 
 OUTPUTS = ("boxes", "scores", "classes", "counts")
+# Of the images that a file is checked with: batch, height, width.
+SHAPES = ((2, 96, 128), (1, 70, 90), (3, 101, 77))
+
+
+def detector(
+    model: Detector, cfg: CfgNode, *, preprocessing: bool = True, class_names: Sequence[str] | None = None,
+    category_ids: Sequence[int] | None = None, thresholds: Sequence[float | None] | None = None,
+) -> Exportable:  # fmt: skip
+    """A whole detector as a network to export: see `DetectorGraph`, or without `preprocessing` `PreparedDetectorGraph`.
+
+    Args:
+        model: as `build_detector(cfg)` made it, with its weights.
+        class_names, category_ids, thresholds: of each class, for the metadata; see `Predictor`.
+
+    Raises:
+        ConfigError: nothing is registered that exports MODEL.META_ARCHITECTURE.
+        ExportError: the model cannot be exported as it is configured; the sentence says why.
+    """
+    steps = EXPORTERS.get(cfg.MODEL.META_ARCHITECTURE, "MODEL.META_ARCHITECTURE")(prepare_for_export(model))
+    kind = DetectorGraph if preprocessing else PreparedDetectorGraph
+    graph = kind(
+        steps,
+        model,
+        short_side=cfg.INPUT.MIN_SIZE_TEST,
+        max_size=cfg.INPUT.MAX_SIZE_TEST,
+        reverse_channels=cfg.INPUT.FORMAT == "BGR",
+    )
+    count = cfg.MODEL.ROI_HEADS.NUM_CLASSES if class_names is None else len(class_names)
+    metadata = detector_metadata(
+        cfg,
+        model,
+        graph.outputs,
+        max_detections=steps.max_detections,
+        preprocessing=preprocessing,
+        class_names=class_names or [str(number) for number in range(count)],
+        category_ids=category_ids or list(range(count)),
+        thresholds=thresholds or [None] * count,
+    )
+    return Exportable(
+        graph.eval(), graph.outputs, SHAPES, inputs=graph.inputs, make_inputs=graph.make_inputs, free=graph.free,
+        metadata=metadata, difference=detections_difference,
+    )  # fmt: skip
+
+
+def detections_difference(ours: Sequence[torch.Tensor], theirs: Sequence[torch.Tensor]) -> float:
+    """The largest difference of a detection to the nearest one of its image and class among the others: boxes as a
+    share of 1000 px, scores and masks as they are. Infinite where there are more or fewer, but for one in a hundred:
+    rounding decides about a score at the threshold and an overlap at that of NMS."""
+    largest = 0.0
+    for n, (count, other) in enumerate(zip(ours[3].tolist(), theirs[3].tolist(), strict=True)):
+        rows = [
+            torch.cat([boxes[n, :k] / 1000, scores[n, :k, None], classes[n, :k, None] * 10.0,
+                       *(extra[n, :k].flatten(1) for extra in extras)], 1)
+            for (boxes, scores, classes, _, *extras), k in ((ours, count), (theirs, other))
+        ]  # fmt: skip
+        allowed = max(count, other) // 100
+        if abs(count - other) > allowed:
+            return math.inf
+        if min(count, other) == 0:
+            continue
+        apart = torch.cdist(*rows, p=math.inf)
+        worst = torch.cat([apart.min(1).values, apart.min(0).values]).sort().values
+        largest = max(largest, float(worst[: len(worst) - 2 * allowed].max()))
+    return largest
 
 
 class DetectorGraph(nn.Module):
@@ -28,6 +95,7 @@ class DetectorGraph(nn.Module):
     """
 
     inputs: tuple[str, ...] = ("images", "sizes")
+    free: tuple[tuple[int, ...], ...] = ((0, 1, 2), (0,))
 
     def __init__(
         self, steps: GraphDetector, model: Detector, *, short_side: int, max_size: int, reverse_channels: bool
@@ -40,6 +108,15 @@ class DetectorGraph(nn.Module):
         self.short_side, self.max_size, self.reverse_channels = short_side, max_size, reverse_channels
         self.register_buffer("mean", model.pixel_mean.clone())
         self.register_buffer("std", model.pixel_std.clone())
+
+    def make_inputs(self, shape: Sequence[int]) -> tuple[torch.Tensor, ...]:
+        """Images (batch, height, width) of smooth noise, each a few px smaller than the one before."""
+        batch, height, width = shape
+        random = torch.Generator().manual_seed(0)
+        coarse = torch.rand(batch, 3, 8, 8, generator=random) * 255
+        images = nn.functional.interpolate(coarse, (height, width), mode="bilinear").to(torch.uint8)
+        shrunk = 5 * torch.arange(batch)[:, None]
+        return images.permute(0, 2, 3, 1).contiguous(), torch.tensor([height, width]) - shrunk
 
     def forward(self, images: torch.Tensor, sizes: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Detect.
@@ -96,6 +173,13 @@ class PreparedDetectorGraph(DetectorGraph):
     """The same for images that were resized before."""
 
     inputs = ("images", "sizes", "scales")
+    free = ((0, 2, 3), (0,), (0,))
+
+    def make_inputs(self, shape: Sequence[int]) -> tuple[torch.Tensor, ...]:
+        """The same, as they would come to the network, resized by one and a half."""
+        images, sizes = super().make_inputs(shape)
+        scales = torch.full((shape[0], 2), 1 / 1.5)
+        return images.permute(0, 3, 1, 2).float().contiguous(), sizes, scales
 
     def forward(self, images: torch.Tensor, sizes: torch.Tensor, scales: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Detect.

@@ -1,11 +1,14 @@
-"""Non-maximum suppression within groups, as one operator: exporters put in what their format has.
+"""Non-maximum suppression within groups, by what a format has for it.
 
-ONNX's operator has groups of its own. torchvision's has not: there groups are moved apart, in float64, where that
-costs no precision.
+ONNX's operator has groups of its own, and looks at each alone. torchvision's has not: there groups are moved apart, in
+float64, where that costs no precision, and its time grows with the square of all their boxes.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import torch
@@ -14,7 +17,19 @@ from torchvision.ops import nms
 LOWEST = -3e38  # below every finite score
 
 
-@torch.library.custom_op("se_det::grouped_nms", mutates_args=())
+_as_operator: ContextVar[bool] = ContextVar("as_operator", default=False)
+
+
+@contextmanager
+def kept_as_operator() -> Iterator[None]:
+    """Leave `grouped_nms` in graphs that are traced here as one operator, for a format that has it."""
+    token = _as_operator.set(True)
+    try:
+        yield
+    finally:
+        _as_operator.reset(token)
+
+
 def grouped_nms(boxes: torch.Tensor, scores: torch.Tensor, threshold: float) -> torch.Tensor:
     """Which boxes stay: bool (G, B).
 
@@ -23,22 +38,34 @@ def grouped_nms(boxes: torch.Tensor, scores: torch.Tensor, threshold: float) -> 
         scores: float32 (G, B); -inf where there is no box.
         threshold: IoU above which the box of the lower score goes.
     """
-    return as_torchvision(boxes, scores, threshold)
-
-
-@grouped_nms.register_fake
-def _(boxes: torch.Tensor, scores: torch.Tensor, threshold: float) -> torch.Tensor:
-    return torch.empty_like(scores, dtype=torch.bool)
+    return (operator if _as_operator.get() else as_torchvision)(boxes, scores, threshold)
 
 
 def as_torchvision(boxes: torch.Tensor, scores: torch.Tensor, threshold: float) -> torch.Tensor:
     """`grouped_nms` by torchvision's operator."""
+    groups, count = scores.shape
     flat = scores.flatten()
     at = (flat > LOWEST).nonzero()[:, 0]
-    apart = (boxes.max() + 1).double() * (at // scores.shape[1])
-    own = boxes.flatten(0, 1).index_select(0, at).double() + apart[:, None]
-    keep = at.index_select(0, nms(own, flat.index_select(0, at).double(), threshold))
-    return torch.zeros_like(flat, dtype=torch.bool).index_fill(0, keep, True).view(scores.shape)
+    # Two more, in groups of their own: exporters take it for granted that several stay.
+    more = flat.shape[0] + torch.arange(2, device=at.device)
+    group = torch.cat([at // count, groups + torch.arange(2, device=at.device)])
+    own = torch.cat([boxes.flatten(0, 1).index_select(0, at), boxes.new_ones(2, 4)]).double()
+    own = own + ((boxes.max() + 2).double() * group)[:, None]
+    ranked = torch.cat([flat.index_select(0, at), flat.new_full((2,), LOWEST)]).double()
+    keep = torch.cat([at, more]).index_select(0, nms(own, ranked, threshold))
+    stays = torch.zeros(flat.shape[0] + 2, dtype=torch.bool, device=flat.device).index_fill(0, keep, True)
+    return stays[: flat.shape[0]].view(groups, count)
+
+
+@torch.library.custom_op("se_det::grouped_nms", mutates_args=())
+def operator(boxes: torch.Tensor, scores: torch.Tensor, threshold: float) -> torch.Tensor:
+    """`grouped_nms`, as exporters see it."""
+    return as_torchvision(boxes, scores, threshold)
+
+
+@operator.register_fake
+def _(boxes: torch.Tensor, scores: torch.Tensor, threshold: float) -> torch.Tensor:
+    return torch.empty_like(scores, dtype=torch.bool)
 
 
 def as_onnx(boxes: Any, scores: Any, threshold: float) -> Any:
@@ -63,3 +90,6 @@ def as_onnx(boxes: Any, scores: Any, threshold: float) -> Any:
     marked = op.ScatterElements(zeros, at, ones)
     marked = op.Slice(marked, op.Constant(value_ints=[0]), op.Reshape(everything, flat_shape))
     return op.Cast(op.Reshape(marked, op.Shape(scores)), to=9)
+
+
+OPERATOR = torch.ops.se_det.grouped_nms.default
