@@ -31,6 +31,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help="leave resizing, and the order of the channels, to the caller")  # fmt: skip
     parser.add_argument("--compiled", action="store_true",
                         help="compile a .pt2 with AOTInductor for processors like this one")  # fmt: skip
+    parser.add_argument("--int8", action="store_true",
+                        help="a detector of 8-bit whole numbers (.xml by NNCF, .onnx by ONNX Runtime), calibrated and "
+                        "evaluated on the validation data")  # fmt: skip
+    parser.add_argument("--val-json", metavar="J", help="of --int8: a COCO file; default: the checkpoint's own")
+    parser.add_argument("--val-images", metavar="D", help="of --int8: the folder of its images")
+    parser.add_argument("--calibration-images", type=int, default=100, metavar="N",
+                        help="of --int8: how many images calibrate; default: 100")  # fmt: skip
     parser.add_argument("--size", type=int, nargs=2, metavar=("H", "W"), help=argparse.SUPPRESS)
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="config keys and their values")
 
@@ -49,11 +56,33 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigError("Give --model for a classifier or --config-file for a detector, not both.")
     if not args.config_file and not args.weights:
         raise ConfigError("No weights were given, and random ones are of no use: give --weights.")
-    network = _classifier(args) if _is_classifier(args) else _detector(args)
+    classifier = _is_classifier(args)
+    if args.int8 and (classifier or args.part == "backbone" or args.compiled):
+        raise ConfigError("--int8 is for whole detectors, and not for --compiled.")
+    network = _classifier(args) if classifier else _detector(args)
+    if args.int8:
+        return _write_int8(args, network)
     difference = write(network, args.output, compiled=args.compiled)
     compared = "not compared" if difference is None else f"largest difference to PyTorch {difference:.2g}"
     shapes = "1 shape" if len(network.shapes) == 1 else f"{len(network.shapes)} shapes"
     logger.info("Wrote %s: %s, at %s.", args.output, compared, shapes)
+    return 0
+
+
+def _write_int8(args: argparse.Namespace, network: Exportable) -> int:
+    from ..errors import ConfigError
+    from ..export.int8.detectors import write_int8
+    from ..weights import config_of_checkpoint
+
+    val_json, val_images = args.val_json, args.val_images
+    if args.calibration_images < 1:
+        raise ConfigError(f"--calibration-images must be at least 1, got {args.calibration_images}.")
+    if not val_json and args.weights and not args.config_file:
+        data = config_of_checkpoint(args.weights).DATASETS
+        val_json, val_images = data.VAL_JSON, data.VAL_IMAGES
+    if not val_json or not val_images:
+        raise ConfigError("--int8 calibrates on validation images: give --val-json and --val-images.")
+    write_int8(network, args.output, val_json=val_json, val_images=val_images, images=args.calibration_images)
     return 0
 
 

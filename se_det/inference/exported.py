@@ -72,6 +72,12 @@ class ExportedDetector(nn.Module):
         Args:
             samples: `image` uint8 (3, H, W) as `input_decisions` say, optionally `height` and `width`.
         """
+        inputs, wanted = self.inputs(samples)
+        found = dict(zip(self.outputs, self.runtime.run(inputs)))
+        return [{"instances": self._instances(found, n, tuple(map(int, size)))} for n, size in enumerate(wanted)]
+
+    def inputs(self, samples: Sequence[Mapping[str, Any]]) -> tuple[list[np.ndarray], np.ndarray]:
+        """What the runtime is given for samples, and the sizes int64 (N, 2) that detections come back in."""
         images = [np.asarray(sample["image"]) for sample in samples]
         own = np.array([image.shape[1:] for image in images], np.int64)
         wanted = np.array([[s.get("height", h), s.get("width", w)] for s, (h, w) in zip(samples, own)], np.int64)
@@ -79,11 +85,8 @@ class ExportedDetector(nn.Module):
         for row, image, (height, width) in zip(batch, images, own):
             row[:, :height, :width] = image
         if self.prepared:
-            inputs = [batch.astype(np.float32), own, (wanted / own).astype(np.float32)]
-        else:
-            inputs = [np.ascontiguousarray(batch.transpose(0, 2, 3, 1)), own]
-        found = dict(zip(self.outputs, self.runtime.run(inputs)))
-        return [{"instances": self._instances(found, n, tuple(map(int, size)))} for n, size in enumerate(wanted)]
+            return [batch.astype(np.float32), own, (wanted / own).astype(np.float32)], wanted
+        return [np.ascontiguousarray(batch.transpose(0, 2, 3, 1)), own], wanted
 
     def _instances(self, found: Mapping[str, np.ndarray], number: int, size: tuple[int, int]) -> dict[str, Any]:
         count = int(found["counts"][number])
