@@ -36,6 +36,7 @@ def detector_metadata(
         },
         "outputs": list(outputs),
         "max_detections": max_detections,
+        "images_per_batch": cfg.TEST.IMS_PER_BATCH,
         "architecture": cfg.MODEL.META_ARCHITECTURE,
         "precision": "float32",
         "config_hash": config_hash(cfg),

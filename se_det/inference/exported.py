@@ -15,7 +15,7 @@ from fvcore.common.config import CfgNode
 from torch import nn
 
 from ..config import get_cfg, merge_overrides
-from ..config.provenance import user_keys
+from ..config.provenance import key_source, user_keys
 from ..config.resolution import Decision
 from ..detection.rcnn import paste_detections
 from ..errors import ConfigError, WeightsError
@@ -114,8 +114,9 @@ def open_exported(path: str | Path, device: str = "cpu") -> ExportedDetector:
     return model
 
 
-def input_decisions(path: str | Path, metadata: Mapping[str, Any]) -> list[Decision]:
-    """What an exported detector needs of a config: images as it takes them, its classes, its number of detections."""
+def input_decisions(cfg: CfgNode, metadata: Mapping[str, Any]) -> list[Decision]:
+    """What an exported detector needs of a config: images as it takes them, its classes, its number of detections; and
+    the batch that it was evaluated in, which under MODEL.GATE.PADDING keep has an influence, unless the user set one."""
     given = metadata["input"]
     values = {
         "INPUT.FORMAT": given["format"],
@@ -125,7 +126,9 @@ def input_decisions(path: str | Path, metadata: Mapping[str, Any]) -> list[Decis
         "MODEL.MASK_ON": "masks" in metadata["outputs"],
         "TEST.DETECTIONS_PER_IMAGE": metadata["max_detections"],
     }
-    return [Decision(key, value, str(path), "as it was exported") for key, value in values.items()]
+    if key_source(cfg, "TEST.IMS_PER_BATCH") is None and "images_per_batch" in metadata:
+        values["TEST.IMS_PER_BATCH"] = metadata["images_per_batch"]
+    return [Decision(key, value, cfg.MODEL.WEIGHTS, "as it was exported") for key, value in values.items()]
 
 
 def config_of_exported(path: str | Path, overrides: Sequence[Any] = ()) -> CfgNode:

@@ -119,7 +119,7 @@ class Predictor:
         path = stage.cfg.MODEL.WEIGHTS
         check_exported_keys(stage.cfg)
         self.model = open_exported(path, stage.cfg.MODEL.DEVICE)
-        stage.decide(input_decisions(path, self.model.metadata))
+        stage.decide(input_decisions(stage.cfg, self.model.metadata))
         self.cfg = stage.finish()
         self.reverse_channels = self.cfg.INPUT.FORMAT == "RGB"
         classes = self.model.metadata["classes"]

@@ -139,7 +139,7 @@ def _resolve_exported(
             f"{', '.join(first.category_names[:10])} ({len(first.category_names)}): evaluate on data with the "
             "categories that it was trained on, in their order."
         )
-    stage.decide(input_decisions(path, model.metadata))
+    stage.decide(input_decisions(stage.cfg, model.metadata))
     return stage.finish(), RunFacts(device, test, exported=model)
 
 
