@@ -42,6 +42,7 @@ MACHINES = "needs several machines"
 PROCESSES = "starts several processes, as tests/training/test_torchrun.py does"
 DOWNLOAD = "downloads weights"
 DETECTRON2 = "needs Detectron2; tests/integrations runs it where that is installed"
+EXPORTED = "needs an exported file; tests/export runs small ones"
 MINUTES = "takes minutes"
 TESTS = "is a part of the test run itself"
 INSTALLS = "installs packages"
@@ -69,8 +70,8 @@ NOT_RUN = {
     "tools/pretrain.py --recipe modern -a se_resnet18": "stands for a run whose data and other keys the text names",
     "python tools/export_model.py --model se_resnet50 --weights se_resnet50.cadene": DOWNLOAD,
     "se-det export --weights output/model_best.pth": "takes a minute; tests/export does it with a small detector",
-    "se-det predict --weights detector.onnx": "needs an exported file; tests/export runs small ones",
-    "se-det train data/ --eval-only MODEL.WEIGHTS=detector.onnx": "needs an exported file; tests/export runs small ones",
+    "se-det predict --weights detector.onnx": EXPORTED,
+    "se-det train data/ --eval-only MODEL.WEIGHTS=detector.onnx": EXPORTED,
     "python tools/benchmark.py runtimes": MINUTES,
     "python tools/train_net.py --config-file configs/mask_rcnn_r50_fpn.yaml MODEL.WEIGHTS zoo://": DOWNLOAD,
     "python tools/analyze_model.py '*' --format csv": MINUTES,

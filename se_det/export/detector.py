@@ -11,6 +11,7 @@ from torch import nn
 
 from ..detection import boxes as box_ops
 from ..detection.rcnn import Detector
+from ..internals.symbolic_size import as_size
 from ..layers.valid_area import ValidArea
 from .architectures import EXPORTERS, GraphDetector
 from .metadata import detector_metadata
@@ -131,7 +132,7 @@ class DetectorGraph(nn.Module):
         """
         resized = short_side_sizes(sizes, self.short_side, self.max_size)
         cells = (resized.amax(0) + self.stride - 1) // self.stride
-        height, width = (_size(side) * self.stride for side in cells.unbind())
+        height, width = (as_size(side) * self.stride for side in cells.unbind())
         x = resize(images, sizes, resized, height, width)
         if self.reverse_channels:
             x = x.flip(1)
@@ -195,12 +196,3 @@ class PreparedDetectorGraph(DetectorGraph):
         height, width = (-(-side // self.stride) * self.stride for side in images.shape[2:])
         x = nn.functional.pad(images, (0, width - images.shape[3], 0, height - images.shape[2]))
         return self._found(x, sizes, (sizes.double() * scales.double()).round().long())
-
-
-def _size(side: torch.Tensor) -> int:
-    """A number that only a run of the graph knows, as a size."""
-    value = side.item()
-    if not isinstance(value, int):
-        torch._check(value >= 1)
-        torch._check(value <= 2**16)
-    return value

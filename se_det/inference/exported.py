@@ -115,8 +115,10 @@ def open_exported(path: str | Path, device: str = "cpu") -> ExportedDetector:
 
 
 def input_decisions(cfg: CfgNode, metadata: Mapping[str, Any]) -> list[Decision]:
-    """What an exported detector needs of a config: images as it takes them, its classes, its number of detections; and
-    the batch that it was evaluated in, which under MODEL.GATE.PADDING keep has an influence, unless the user set one."""
+    """What an exported detector needs of a config: images as it takes them, its classes, its number of detections.
+
+    And the batch that it was evaluated in, which counts under MODEL.GATE.PADDING keep, unless the user set one.
+    """
     given = metadata["input"]
     values = {
         "INPUT.FORMAT": given["format"],

@@ -68,11 +68,9 @@ def write_int8(
 def calibration(file: Path, val_json: Path, val_images: Path, most: int) -> list[list[np.ndarray]]:
     """The inputs of an exported detector for images of a data set, evenly spaced in it, one at a time."""
     predictor = Predictor(file)
-    names = [image["file_name"] for image in read_coco(val_json)["images"]]
-    if not names:
+    dataset = read_coco(val_json, val_images)
+    count = min(most, len(dataset))
+    if not count:
         raise ExportError(f"{val_json} has no image to calibrate with.")
-    chosen = np.unique(np.linspace(0, len(names) - 1, min(most, len(names))).round().astype(int))
-    return [predictor.model.inputs([predictor.sample(read_image(val_images / names[at]))])[0] for at in chosen.tolist()]
-
-
-__all__ = ["calibration", "write_int8"]
+    chosen = np.linspace(0, len(dataset) - 1, count).round().astype(int).tolist()
+    return [predictor.model.inputs([predictor.sample(read_image(dataset.image(at).path))])[0] for at in chosen]
