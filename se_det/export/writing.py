@@ -83,7 +83,12 @@ def compare(network: Exportable, path: Path) -> float | None:
         inputs = network.make_inputs(shape)
         ours = (network.reference or network.module)(*inputs)
         ours = [ours] if isinstance(ours, torch.Tensor) else list(ours)
-        theirs = [torch.from_numpy(np.array(v)) for v in runtime.run([one.numpy() for one in inputs])]
+        try:
+            theirs = [torch.from_numpy(np.array(v)) for v in runtime.run([one.numpy() for one in inputs])]
+        except Exception as error:  # of many kinds, all the runtime's own
+            raise ExportError(
+                f"The exported network does not run in {runtime.description}: {first_line(error)} Please report it."
+            ) from error
         largest = max(largest, network.difference(ours, theirs))
     return largest
 

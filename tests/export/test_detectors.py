@@ -62,16 +62,24 @@ def batch(images: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     return whole, sizes
 
 
+def prepared(image: np.ndarray, cfg) -> np.ndarray:
+    """As the network takes it: resized, with its channels in order."""
+    pixels = image[:, :, ::-1] if cfg.INPUT.FORMAT == "BGR" else image
+    return np.ascontiguousarray(resize_image(pixels, *short_side_size(*image.shape[:2], SHORT, LONG)))
+
+
+def samples_of(images: list[np.ndarray], cfg) -> list[dict]:
+    """As for PyTorch's detector."""
+    return [
+        {"image": to_tensor(prepared(image, cfg)), "height": image.shape[0], "width": image.shape[1]}
+        for image in images
+    ]
+
+
 def reference(model: torch.nn.Module, cfg, images: list[np.ndarray]) -> list[dict[str, torch.Tensor]]:
     """What PyTorch's detector finds in the same batch, read and resized as for evaluation."""
-    samples = []
-    for image in images:
-        height, width = image.shape[:2]
-        pixels = image[:, :, ::-1] if cfg.INPUT.FORMAT == "BGR" else image
-        resized = resize_image(pixels, *short_side_size(height, width, SHORT, LONG))
-        samples.append({"image": to_tensor(resized), "height": height, "width": width})
     with torch.no_grad():
-        return [found["instances"] for found in model.detect(samples)]
+        return [found["instances"] for found in model.detect(samples_of(images, cfg))]
 
 
 def assert_same_detections(outputs: list[np.ndarray], known: list[dict[str, torch.Tensor]]) -> int:
@@ -158,17 +166,11 @@ def test_the_graph_before_any_export(kind: str, gate: str, padding: str) -> None
 
 def test_without_preprocessing() -> None:
     """The caller resizes: the same detections, in the original's px."""
-    model, cfg = small("mask")
+    model, cfg = small("mask", "se", "keep", "INPUT.FORMAT", "BGR")
     network = detector(model, cfg, preprocessing=False)
-    assert (
-        network.metadata["input"]["preprocessing"] is False
-        and network.metadata["input"]["format"] == "BGR" == cfg.INPUT.FORMAT
-    )
+    assert network.metadata["input"]["preprocessing"] is False and network.metadata["input"]["format"] == "BGR"
     images = photos(3, 7)
-    resized = [
-        resize_image(image[:, :, ::-1], *short_side_size(*image.shape[:2], SHORT, LONG)).copy() for image in images
-    ]
-    whole, sizes = batch(resized)
+    whole, sizes = batch([prepared(image, cfg) for image in images])
     original = np.array([image.shape[:2] for image in images])
     inputs = whole.transpose(0, 3, 1, 2).astype(np.float32), sizes, (original / sizes).astype(np.float32)
     with torch.no_grad():
@@ -271,17 +273,11 @@ def test_a_runtime_in_the_place_of_a_model(preprocessing: bool) -> None:
     model, cfg = small("mask")
     exported = ExportedDetector(GraphRuntime(detector(model, cfg, preprocessing=preprocessing)), "x.onnx")
     images = photos(3, 1)
-    samples = [{"image": to_tensor(image), "height": image.shape[0], "width": image.shape[1]} for image in images]
-    if not preprocessing:
-        for sample, image in zip(samples, images):
-            size = short_side_size(*image.shape[:2], SHORT, LONG)
-            sample["image"] = to_tensor(resize_image(image[:, :, ::-1], *size))
-    for ours, theirs in zip(exported(samples), model([
-        {**sample, "image": to_tensor(resize_image(image[:, :, ::-1], *short_side_size(*image.shape[:2], SHORT, LONG)))}
-        for sample, image in zip(samples, images)
-    ])):  # fmt: skip
+    known = model(samples_of(images, cfg))
+    samples = [{**s, "image": to_tensor(i)} for s, i in zip(samples_of(images, cfg), images)]
+    for ours, theirs in zip(exported(samples if preprocessing else samples_of(images, cfg)), known):
         ours, theirs = ours["instances"], theirs["instances"]
-        assert ours.keys() == theirs.keys()
+        assert ours.keys() == theirs.keys() and len(ours["scores"])
         torch.testing.assert_close(ours["pred_boxes"], theirs["pred_boxes"], rtol=0, atol=1e-2)
         torch.testing.assert_close(ours["scores"], theirs["scores"], rtol=0, atol=1e-4)
         assert (ours["pred_masks"] != theirs["pred_masks"]).float().mean() < 1e-3
