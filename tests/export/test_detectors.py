@@ -164,6 +164,23 @@ def test_the_graph_before_any_export(kind: str, gate: str, padding: str) -> None
     assert found > 20
 
 
+def test_a_cascade() -> None:
+    """Every stage pools the boxes that the one before has moved."""
+    model, cfg = small(
+        "faster",
+        "se",
+        "keep",
+        "MODEL.ROI_HEADS.NAME",
+        "CascadeROIHeads",
+        "MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG",
+        True,
+    )
+    images = photos(3, 5)
+    with torch.no_grad():
+        outputs = detector(model, cfg).module(*(torch.from_numpy(value) for value in batch(images)))
+    assert assert_same_detections([v.numpy() for v in outputs], reference(model, cfg, images)) > 5
+
+
 def test_without_preprocessing() -> None:
     """The caller resizes: the same detections, in the original's px."""
     model, cfg = small("mask", "se", "keep", "INPUT.FORMAT", "BGR")

@@ -1,4 +1,4 @@
-"""Faster and Mask R-CNN as a graph: the steps of `GeneralizedRCNN` for tensors of fixed numbers of boxes.
+"""Faster, Mask and Cascade R-CNN as a graph: the steps of `GeneralizedRCNN` for tensors of fixed numbers of boxes.
 
 Proposals and detections are filled up to their largest possible number, so that only what goes into a level's pooling
 and into the mask head has a number that the images decide.
@@ -10,7 +10,9 @@ import torch
 from torch import nn
 
 from ...detection import boxes as box_ops
+from ...detection.cascade import CascadeROIHeads
 from ...detection.rcnn import GeneralizedRCNN
+from ...detection.roi_heads import StandardROIHeads
 from ...errors import ExportError
 from ...layers.valid_area import ValidArea
 from ..nms import grouped_nms
@@ -24,7 +26,13 @@ class GraphRCNN(nn.Module):
 
     def __init__(self, model: GeneralizedRCNN) -> None:
         super().__init__()
-        predictor = model.roi_heads.box_predictor
+        heads = model.roi_heads
+        if type(heads) not in (StandardROIHeads, CascadeROIHeads):
+            raise ExportError(
+                f"A detector with {type(heads).__name__} is not exported: MODEL.ROI_HEADS.NAME StandardROIHeads and "
+                "CascadeROIHeads are. Another kind is added to se_det.export.EXPORTERS."
+            )
+        predictor = heads.box_stages[-1][1]
         if predictor.nms_type != "hard":
             raise ExportError(
                 f"MODEL.ROI_HEADS.NMS_TYPE is {predictor.nms_type}, which takes a round after the other over all boxes "
@@ -32,7 +40,7 @@ class GraphRCNN(nn.Module):
             )
         self.model = model
         self.max_detections = predictor.max_detections
-        self.extras = ("masks",) if model.roi_heads.mask_head is not None else ()
+        self.extras = ("masks",) if heads.mask_head is not None else ()
 
     def forward(self, x: torch.Tensor, area: ValidArea | None, sizes: torch.Tensor) -> Found:
         """See `GraphDetector`."""
@@ -50,12 +58,15 @@ class GraphRCNN(nn.Module):
         self, maps: list[torch.Tensor], proposals: torch.Tensor, there: torch.Tensor, sizes: torch.Tensor
     ) -> Found:
         heads = self.model.roi_heads
-        predictor = heads.box_predictor
-        pooled = pool(heads.box_pooler, maps, rois_of(proposals, there))
-        scores, deltas = predictor(heads.box_head(pooled))
-        shape = proposals.shape[:2]
-        probabilities = predictor.probabilities(scores).unflatten(0, shape)
-        boxes = box_ops.decode(deltas.unflatten(0, shape), proposals, predictor.box_weights)
+        shape, moved, probable = proposals.shape[:2], proposals, []
+        for head, predictor in heads.box_stages:
+            sources = moved
+            scores, deltas = predictor(head(pool(heads.box_pooler, maps, rois_of(sources, there))))
+            probable.append(predictor.probabilities(scores).unflatten(0, shape))
+            moved = box_ops.decode(deltas.unflatten(0, shape), sources, predictor.box_weights)
+            if len(probable) < len(heads.box_stages):
+                moved = clip_to(moved, sizes)
+        boxes, probabilities = moved, sum(probable) * (1.0 / len(probable))
         finite = torch.isfinite(boxes).all(2) & torch.isfinite(probabilities).all(2) & there
         boxes = torch.where(finite[..., None], boxes, 0.0)
         boxes = clip_to(boxes.unflatten(2, (-1, 4)), sizes).transpose(1, 2)
