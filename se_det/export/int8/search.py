@@ -68,6 +68,7 @@ def quantise(
     kept_groups: list[str] = []
     kept: list[str] = []
     quantiser.write(path, kept)
+    written = list(kept)
     after = evaluate(path)
     lost = loss(before, after)
     logger.info("All %d layers in int8: %s.", len(quantiser.layers), change(before, after))
@@ -77,14 +78,16 @@ def quantise(
         names = [name for name in quantiser.layers if any(mark in name for mark in marks) and name not in kept]
         if not names:
             continue
-        quantiser.write(path, [*kept, *names])
+        written = [*kept, *names]
+        quantiser.write(path, written)
         found = evaluate(path)
         logger.info("%s (%d layers) in float32: %s.", group.capitalize(), len(names), change(before, found))
         if loss(before, found) < lost:
             kept_groups.append(group)
             kept += names
             lost, after = loss(before, found), found
-    quantiser.write(path, kept)
+    if written != kept:
+        quantiser.write(path, kept)
     return Quantised(kept_groups, (len(quantiser.layers) - len(kept), len(quantiser.layers)), before, after)
 
 
