@@ -17,6 +17,7 @@ from .architectures import EXPORTERS, GraphDetector
 from .metadata import detector_metadata
 from .networks import Exportable, prepare_for_export
 from .resizing import resize, short_side_sizes
+from .tensor_boxes import ANYTHING, NOTHING
 
 OUTPUTS = ("boxes", "scores", "classes", "counts")
 # Of the images that a file is checked with: batch, height, width.
@@ -149,9 +150,9 @@ class DetectorGraph(nn.Module):
         limits = sizes.to(boxes.dtype).flip(1).repeat(1, 2)[:, None]
         boxes = boxes.clamp(min=0).minimum(limits)
         # What scaling back has made empty goes, and what is left moves up.
-        scores = torch.where(box_ops.nonempty(boxes), scores, -torch.inf)
+        scores = torch.where(box_ops.nonempty(boxes), scores, NOTHING)
         scores, order = scores.topk(scores.shape[1], 1)
-        there = scores > -torch.inf
+        there = scores > ANYTHING
         if "keypoints" in extras:
             points = extras["keypoints"]
             extras = {**extras, "keypoints": torch.cat([points[..., :2] * ratio[:, :, None], points[..., 2:]], -1)}

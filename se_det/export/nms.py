@@ -14,8 +14,7 @@ from typing import Any
 import torch
 from torchvision.ops import nms
 
-LOWEST = -3e38  # below every finite score
-
+from .tensor_boxes import ANYTHING
 
 _as_operator: ContextVar[bool] = ContextVar("as_operator", default=False)
 
@@ -35,7 +34,7 @@ def grouped_nms(boxes: torch.Tensor, scores: torch.Tensor, threshold: float) -> 
 
     Args:
         boxes: float32 (G, B, 4) XYXY, not negative; only those of one group suppress each other.
-        scores: float32 (G, B); -inf where there is no box.
+        scores: float32 (G, B); below `ANYTHING` where there is no box.
         threshold: IoU above which the box of the lower score goes.
     """
     return (operator if _as_operator.get() else as_torchvision)(boxes, scores, threshold)
@@ -45,13 +44,13 @@ def as_torchvision(boxes: torch.Tensor, scores: torch.Tensor, threshold: float) 
     """`grouped_nms` by torchvision's operator."""
     groups, count = scores.shape
     flat = scores.flatten()
-    at = (flat > LOWEST).nonzero()[:, 0]
+    at = (flat > ANYTHING).nonzero()[:, 0]
     # Two more, in groups of their own: exporters take it for granted that several stay.
     more = flat.shape[0] + torch.arange(2, device=at.device)
     group = torch.cat([at // count, groups + torch.arange(2, device=at.device)])
     own = torch.cat([boxes.flatten(0, 1).index_select(0, at), boxes.new_ones(2, 4)]).double()
     own = own + ((boxes.max() + 2).double() * group)[:, None]
-    ranked = torch.cat([flat.index_select(0, at), flat.new_full((2,), LOWEST)]).double()
+    ranked = torch.cat([flat.index_select(0, at), flat.new_full((2,), ANYTHING)]).double()
     keep = torch.cat([at, more]).index_select(0, nms(own, ranked, threshold))
     stays = torch.zeros(flat.shape[0] + 2, dtype=torch.bool, device=flat.device).index_fill(0, keep, True)
     return stays[: flat.shape[0]].view(groups, count)
@@ -76,7 +75,7 @@ def as_onnx(boxes: Any, scores: Any, threshold: float) -> Any:
     flat_shape = op.Constant(value_ints=[-1])
     count = op.Shape(scores, start=1, end=2)
     found = op.NonMaxSuppression(
-        boxes, op.Unsqueeze(scores, one), count, op.Constant(value_float=threshold), op.Constant(value_float=LOWEST)
+        boxes, op.Unsqueeze(scores, one), count, op.Constant(value_float=threshold), op.Constant(value_float=ANYTHING)
     )
     group = op.Gather(found, op.Constant(value_ints=[0]), axis=1)
     place = op.Gather(found, op.Constant(value_ints=[2]), axis=1)

@@ -6,6 +6,10 @@ import torch
 
 from ..detection.pooler import ROIPooler
 
+# The score of what is not there, and what all others are above. Not an infinity: compilers are told that there is none,
+# and make of `x > -inf` what is always true.
+NOTHING, ANYTHING = -1e30, -1e29
+
 
 def clip_to(boxes: torch.Tensor, sizes: torch.Tensor) -> torch.Tensor:
     """Boxes (N, ..., 4) with coordinates inside [0, width] and [0, height] of each image's `sizes` (N, 2)."""
@@ -20,12 +24,12 @@ def select(values: torch.Tensor, at: torch.Tensor) -> torch.Tensor:
 
 
 def best(scores: torch.Tensor, most: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """The `most` highest scores of each row (N, n) and where they are; filled up with -inf at 0."""
+    """The `most` highest scores of each row (N, n) and where they are; filled up with `NOTHING` at 0."""
     count = scores.shape[1]
     if not isinstance(count, int) or count < most:
-        scores = torch.cat([scores, scores.new_full((scores.shape[0], most), -torch.inf)], 1)
+        scores = torch.cat([scores, scores.new_full((scores.shape[0], most), NOTHING)], 1)
     highest, at = scores.topk(most, 1)
-    return highest, torch.where(highest > -torch.inf, at, 0)
+    return highest, torch.where(highest > ANYTHING, at, 0)
 
 
 def rois_of(boxes: torch.Tensor, there: torch.Tensor) -> torch.Tensor:

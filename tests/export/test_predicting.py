@@ -78,8 +78,10 @@ def test_evaluation_gives_the_checkpoints_numbers(pair, tmp_path: Path) -> None:
         found = checkpoint(image[:, :, ::-1])
         for (x0, y0, x1, y1), label in list(zip(found.boxes.tolist(), found.classes.tolist()))[::2]:
             box = [x0, y0, (x1 - x0) * 0.9, (y1 - y0) * 0.9]
-            content["annotations"].append({"id": len(content["annotations"]) + 1, "image_id": number + 1, "iscrowd": 0,
-                                           "category_id": 10 + label, "bbox": box, "area": box[2] * box[3]})  # fmt: skip
+            content["annotations"].append(
+                {"id": len(content["annotations"]) + 1, "image_id": number + 1, "iscrowd": 0, "category_id": 10 + label,
+                 "bbox": box, "area": box[2] * box[3]}
+            )  # fmt: skip
     (tmp_path / "v.json").write_text(json.dumps(content))
     data = ["DATASETS.VAL_JSON", str(tmp_path / "v.json"), "DATASETS.VAL_IMAGES", str(tmp_path)]
     data += ["MODEL.DEVICE", "cpu", "DATALOADER.NUM_WORKERS", 0]

@@ -16,7 +16,7 @@ from ...detection.roi_heads import StandardROIHeads
 from ...errors import ExportError
 from ...layers.valid_area import ValidArea
 from ..nms import grouped_nms
-from ..tensor_boxes import best, clip_to, pool, rois_of, select
+from ..tensor_boxes import ANYTHING, NOTHING, best, clip_to, pool, rois_of, select
 from .registry import EXPORTERS, Found
 
 
@@ -73,16 +73,16 @@ class GraphRCNN(nn.Module):
         boxes = boxes.expand(-1, heads.num_classes, -1, -1)  # (N, K, P, 4)
         scores = probabilities[..., :-1].transpose(1, 2)
         candidate = (scores > predictor.score_threshold) & finite[:, None]
-        scores = torch.where(candidate, scores, -torch.inf)
+        scores = torch.where(candidate, scores, NOTHING)
         kept = grouped_nms(boxes.flatten(0, 1), scores.flatten(0, 1), predictor.nms_threshold)
-        ranked = torch.where(kept.view(scores.shape), scores, -torch.inf).flatten(1)
+        ranked = torch.where(kept.view(scores.shape), scores, NOTHING).flatten(1)
         highest, at = best(ranked, self.max_detections)
         return Found(select(boxes.flatten(1, 2), at), highest, at // shape[1], {})
 
     def _masks(self, maps: list[torch.Tensor], found: Found) -> torch.Tensor:
         """(N, D, M, M), computed for the detections that there are, and for the first of all in any case."""
         heads = self.model.roi_heads
-        there = found.scores > -torch.inf
+        there = found.scores > ANYTHING
         rois = rois_of(found.boxes, there)
         first = torch.arange(rois.shape[0], device=rois.device) == 0
         at = (there.flatten() | first).nonzero()[:, 0]
@@ -101,16 +101,17 @@ def propose(rpn: nn.Module, maps: list, areas: list, sizes: torch.Tensor) -> tup
     for level, (x, area) in enumerate(zip(maps, areas)):
         own = logits[level].float()
         if area is not None and area.exact:
-            own = rpn._mask_outside(own, x, area)
+            inside = area.mask(x).flatten(1)[..., None].expand(-1, -1, rpn.anchor_generator.anchors_per_cell)
+            own = torch.where(inside.flatten(1), own, NOTHING)
         highest, at = best(own, rpn.pre_nms_topk[1])
         scores.append(highest)
         boxes.append(box_ops.decode(select(deltas[level], at), anchors[level][at], rpn.box_weights))
     scores, boxes = torch.stack(scores, 1), torch.stack(boxes, 1)  # (N, L, k), (N, L, k, 4)
-    finite = torch.isfinite(boxes).all(3) & torch.isfinite(scores)
+    finite = torch.isfinite(boxes).all(3) & torch.isfinite(scores) & (scores > ANYTHING)
     boxes = clip_to(torch.where(finite[..., None], boxes, 0.0), sizes)
     sound = finite & box_ops.nonempty(boxes, rpn.min_size)
-    scores = torch.where(sound, scores, -torch.inf)
+    scores = torch.where(sound, scores, NOTHING)
     kept = grouped_nms(boxes.flatten(0, 1), scores.flatten(0, 1), rpn.nms_threshold)
-    ranked = torch.where(kept.view(scores.shape), scores, -torch.inf).flatten(1)
+    ranked = torch.where(kept.view(scores.shape), scores, NOTHING).flatten(1)
     highest, at = best(ranked, rpn.post_nms_topk[1])
-    return select(boxes.flatten(1, 2), at), highest > -torch.inf
+    return select(boxes.flatten(1, 2), at), highest > ANYTHING

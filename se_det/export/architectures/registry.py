@@ -19,7 +19,7 @@ class Found(NamedTuple):
 
     Attributes:
         boxes: float32 (N, D, 4) XYXY.
-        scores: (N, D); -inf where there is none.
+        scores: (N, D); `tensor_boxes.NOTHING` where there is none. No infinities.
         classes: int64 (N, D).
         extras: (N, D, ...) by output name; of `keypoints`, x and y are in px of the batch, too.
     """
