@@ -12,6 +12,7 @@ from fvcore.common.config import CfgNode
 
 from ..errors import ConfigError
 from ..plugins import load_installed_plugins, loaded_plugins
+from .segmentation_keys import add_detectron2_segmentation_keys, add_own_segmentation_keys
 
 CN = CfgNode
 
@@ -151,6 +152,7 @@ def add_se_det_config(cfg: CfgNode) -> None:
     cfg.TEST.MAX_DETS_PER_IMAGE = 100
     cfg.TEST.EVALUATORS = ["coco"]  # what evaluates, one after another: coco, or those of plugins
     cfg.WRITERS = ["json", "tensorboard"]  # where a run's numbers go: metrics.json, TensorBoard's event files
+    add_own_segmentation_keys(cfg)
     cfg.PLUGINS = loaded_plugins()  # a record of the files given by --plugin; setting it loads nothing
     for add in _MORE_KEYS.values():
         add(cfg)
@@ -266,6 +268,8 @@ def _detectron2_keys() -> CfgNode:
     c.MODEL.ROI_MASK_HEAD.NORM = ""
     c.MODEL.ROI_MASK_HEAD.CLS_AGNOSTIC_MASK = False
 
+    add_detectron2_segmentation_keys(c)
+
     # --- data ----------------------------------------------------------------------------------------------------
     c.INPUT = CN()
     c.INPUT.MIN_SIZE_TRAIN = (800,)  # short sides to draw from
@@ -350,7 +354,6 @@ DETECTRON2_ONLY = (
     "MODEL.ANCHOR_GENERATOR.ANGLES",
     "MODEL.KEYPOINT_ON",
     "MODEL.LOAD_PROPOSALS",
-    "MODEL.PANOPTIC_FPN",
     "MODEL.RESNETS.DEFORM_MODULATED",
     "MODEL.RESNETS.DEFORM_NUM_GROUPS",
     "MODEL.RESNETS.DEFORM_ON_PER_STAGE",
@@ -358,7 +361,6 @@ DETECTRON2_ONLY = (
     "MODEL.ROI_BOX_CASCADE_HEAD",
     "MODEL.ROI_BOX_HEAD.TRAIN_ON_PRED_BOXES",
     "MODEL.ROI_KEYPOINT_HEAD",
-    "MODEL.SEM_SEG_HEAD",
     "SOLVER.NUM_DECAYS",
     "SOLVER.REFERENCE_WORLD_SIZE",
     "SOLVER.RESCALE_INTERVAL",

@@ -10,6 +10,7 @@ from fvcore.common.config import CfgNode
 
 from ..errors import ConfigError
 from .loading import flatten, get_key
+from .segmentation_keys import RANGES as SEGMENTATION_RANGES
 
 # key: (least, most), both included; None is no limit.
 RANGES: dict[str, tuple[float, float | None]] = {
@@ -67,6 +68,7 @@ RANGES: dict[str, tuple[float, float | None]] = {
     "TEST.DETECTIONS_PER_IMAGE": (1, None),
     "TEST.IMS_PER_BATCH": (1, None),
     "TEST.PRECISE_BN.NUM_ITER": (1, None),
+    **SEGMENTATION_RANGES,
 }
 POSITIVE = ("MODEL.PIXEL_STD", "MODEL.RPN.BBOX_REG_WEIGHTS", "MODEL.ROI_BOX_HEAD.BBOX_REG_WEIGHTS")
 NUMBERS = {

@@ -42,7 +42,8 @@ CHOICES = {
     "MODEL.ROI_BOX_HEAD.BBOX_REG_LOSS_TYPE": BOX_LOSSES,
     "MODEL.ROI_HEADS.NMS_TYPE": NMS_TYPES,
 }
-# The parts of a GeneralizedRCNN.
+# The meta-architectures that have these parts.
+OF_RCNN = ("GeneralizedRCNN", "PanopticFPN")
 PARTS = {
     "MODEL.PROPOSAL_GENERATOR.NAME": PROPOSAL_GENERATORS,
     "MODEL.ANCHOR_GENERATOR.NAME": ANCHOR_GENERATORS,
@@ -59,8 +60,8 @@ def check_model(cfg: CfgNode) -> None:
         ConfigError: naming the key and the value.
     """
     validate_config(cfg)
-    build = META_ARCHITECTURES.get(cfg.MODEL.META_ARCHITECTURE, "MODEL.META_ARCHITECTURE")
-    if build is generalized_rcnn:  # others read what they read
+    META_ARCHITECTURES.get(cfg.MODEL.META_ARCHITECTURE, "MODEL.META_ARCHITECTURE")
+    if cfg.MODEL.META_ARCHITECTURE in OF_RCNN:  # others read what they read
         _check_rcnn(cfg)
     check_backbone(cfg)
 
@@ -106,23 +107,31 @@ def build_detector(cfg: CfgNode) -> nn.Module:
 @META_ARCHITECTURES.register(name="GeneralizedRCNN")
 def generalized_rcnn(cfg: CfgNode) -> GeneralizedRCNN:
     """A Faster or Mask R-CNN."""
+    return GeneralizedRCNN(**rcnn_parts(cfg))
+
+
+def rcnn_parts(cfg: CfgNode) -> dict[str, Any]:
+    """What a `GeneralizedRCNN` is made of, by the names of its arguments."""
     check_kernels(cfg.MODEL.KERNELS, select_device(cfg.MODEL.DEVICE))
     backbone = build_backbone(cfg)
     rpn_features = _check_present(cfg, "RPN", backbone)
     roi_features = _check_present(cfg, "ROI_HEADS", backbone)
-    model = GeneralizedRCNN(
-        backbone=backbone,
-        proposal_generator=_part(cfg, "MODEL.PROPOSAL_GENERATOR.NAME")(cfg, backbone, rpn_features),
-        roi_heads=_part(cfg, "MODEL.ROI_HEADS.NAME")(cfg, backbone, roi_features),
-        rpn_features=rpn_features,
-        roi_features=roi_features,
-        pixel_mean=cfg.MODEL.PIXEL_MEAN,
-        pixel_std=cfg.MODEL.PIXEL_STD,
-    )
+    parts = {
+        "backbone": backbone,
+        "proposal_generator": _part(cfg, "MODEL.PROPOSAL_GENERATOR.NAME")(cfg, backbone, rpn_features),
+        "roi_heads": _part(cfg, "MODEL.ROI_HEADS.NAME")(cfg, backbone, roi_features),
+    }
     if cfg.MODEL.KERNELS == "triton":
-        use_triton(model)
-        model.proposal_generator.triton = True
-    return model
+        for part in parts.values():
+            use_triton(part)
+        parts["proposal_generator"].triton = True
+    return {
+        **parts,
+        "rpn_features": rpn_features,
+        "roi_features": roi_features,
+        "pixel_mean": cfg.MODEL.PIXEL_MEAN,
+        "pixel_std": cfg.MODEL.PIXEL_STD,
+    }
 
 
 def _part(cfg: CfgNode, key: str) -> Callable[..., Any]:
