@@ -51,6 +51,7 @@ setup(
         "test": ["pytest>=9", "pytest-xdist", "ruff==0.17.5", "hypothesis", *TIMM, *EXPORT],
         "timm": TIMM,
         "export": EXPORT,
+        "cityscapes": ["cityscapesscripts"],
     },
     classifiers=[
         "Programming Language :: Python :: 3",

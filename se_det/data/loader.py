@@ -20,6 +20,9 @@ from .skipping import ReplaceBadImages, SkippedImages
 from .transforms import RESIZE_METHODS
 from .worker_loader import Loader
 
+# The meta-architectures whose samples have `sem_seg`.
+LABEL_PIXELS = ("SemanticSegmentor", "PanopticFPN")
+
 logger = logging.getLogger(__name__)
 
 
@@ -37,6 +40,7 @@ def train_loader(
     repeat_threshold: float = 0.0,
     repeat_sqrt: bool = True,
     masks: bool = False,
+    ignore: int | None = None,
     format: str = "BGR",
     num_workers: int = 0,
     rank: int = 0,
@@ -58,6 +62,7 @@ def train_loader(
         subset_ratio: the share of the remaining images that is trained on, see `epochs.random_subset`.
         repeat_threshold, repeat_sqrt: see `epochs.repeat_factors`; 0 repeats no image.
         masks: whether samples have `gt_masks`.
+        ignore: give samples `sem_seg`, the class of each pixel, with this where there is none; None does not.
         format: BGR or RGB.
         num_workers: processes that load; 0 loads in this one.
         pin_memory: whether images come in memory that a GPU reads by itself, while the host goes on.
@@ -75,13 +80,15 @@ def train_loader(
     used = _trained_on(datasets, filter_empty=filter_empty, subset_ratio=subset_ratio, seed=seed)
     if masks:
         _check_masks(used)
+    if ignore is not None:
+        check_labels(used)
     sizes = np.concatenate([dataset.sizes.numpy() for dataset in used])
     groups = aspect_groups(sizes) if grouping else np.zeros(len(sizes), np.int64)
     epoch = (
         RepeatFactorEpoch(repeat_factors(used, repeat_threshold, sqrt=repeat_sqrt)) if repeat_threshold > 0 else None
     )
     batches = TrainBatchSampler(groups, ims_per_batch=ims_per_batch, seed=seed, start=start, epoch=epoch)
-    samples = TrainDataset(used, augmentations=augmentations, seed=seed, format=format, masks=masks)
+    samples = TrainDataset(used, augmentations=augmentations, seed=seed, format=format, masks=masks, ignore=ignore)
     skipped = skipped or SkippedImages()
     return Loader(
         ReplaceBadImages(samples, groups=groups, seed=seed, budget=skipped.budget),
@@ -169,6 +176,7 @@ def build_train_loader(
         grouping=cfg.DATALOADER.ASPECT_RATIO_GROUPING,
         filter_empty=cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS,
         masks=cfg.MODEL.MASK_ON,
+        ignore=ignore_value(cfg),
         format=cfg.INPUT.FORMAT,
         num_workers=cfg.DATALOADER.NUM_WORKERS,
         rank=rank,
@@ -217,6 +225,27 @@ def _check_input(cfg: CfgNode) -> None:
     ):
         if value < least:
             raise ConfigError(f"{key} must be at least {least}, got {value}.")
+
+
+def ignore_value(cfg: CfgNode) -> int | None:
+    """The label of pixels of no class, where the model learns the classes of pixels; else None."""
+    labelled = cfg.MODEL.META_ARCHITECTURE in LABEL_PIXELS
+    return cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE if labelled else None
+
+
+def check_labels(datasets: Sequence[CocoDataset]) -> None:
+    """Refuse data without classes of pixels.
+
+    Raises:
+        DataError: naming the data set and what to give.
+    """
+    for dataset in datasets:
+        if dataset.pixel_labels is None:
+            raise DataError(
+                f"{dataset.json_path} has no classes of pixels, which the model (MODEL.META_ARCHITECTURE) learns: give "
+                "a folder of label PNGs (DATASETS.TRAIN_SEM_SEG, VAL_SEM_SEG) or panoptic ones "
+                "(DATASETS.TRAIN_PANOPTIC_JSON, VAL_PANOPTIC_JSON), or name a data set that has them."
+            )
 
 
 def _check_masks(datasets: Sequence[CocoDataset]) -> None:

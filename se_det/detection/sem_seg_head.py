@@ -1,4 +1,4 @@
-"""The semantic head of Panoptic FPN (Kirillov et al., arXiv 1901.02446, section 3), with Detectron2's parameter names."""
+"""The semantic head of Panoptic FPN (Kirillov et al., arXiv 1901.02446), with Detectron2's parameter names."""
 
 from __future__ import annotations
 

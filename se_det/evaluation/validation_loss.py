@@ -16,6 +16,7 @@ from torch import nn
 from .. import comm
 from ..data.augmentations.resize import ResizeShortestEdge
 from ..data.coco_dataset import CocoDataset
+from ..data.loader import ignore_value
 from ..data.samplers import contiguous_shard
 from ..data.samples import TrainDataset
 from ..data.worker_loader import Loader
@@ -50,7 +51,12 @@ class ValidationLoss:
             short_sides=cfg.INPUT.MIN_SIZE_TEST, max_size=cfg.INPUT.MAX_SIZE_TEST, method=cfg.INPUT.RESIZE
         )
         samples = TrainDataset(
-            [self._dataset], augmentations=[resize], seed=SEED, format=cfg.INPUT.FORMAT, masks=cfg.MODEL.MASK_ON
+            [self._dataset],
+            augmentations=[resize],
+            seed=SEED,
+            format=cfg.INPUT.FORMAT,
+            masks=cfg.MODEL.MASK_ON,
+            ignore=ignore_value(cfg),
         )
         return Loader(
             samples,

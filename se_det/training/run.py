@@ -130,6 +130,7 @@ def _build_run(
         config=cfg.dump(),
         categories=datasets.categories(facts.train[0]),
         images=loader.num_images,
+        pixel_classes=datasets.pixel_classes(cfg, facts.train[0]),
         skipped=skipped,
     )
     if saved:

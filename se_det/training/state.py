@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -27,6 +27,7 @@ class RunState:
         config: the run's YAML.
         categories: `[{"id": ..., "name": ...}, ...]` in the order of the classes.
         images: of the training data.
+        pixel_classes: as `categories`, of the classes of pixels.
         skipped: the bad images left out so far; None for a run that has none.
     """
 
@@ -38,6 +39,7 @@ class RunState:
     config: str
     categories: list[dict[str, Any]]
     images: int
+    pixel_classes: list[dict[str, Any]] = field(default_factory=list)
     skipped: SkippedImages | None = None
 
     def snapshot(self, step: int) -> dict[str, Any]:
@@ -67,6 +69,7 @@ class RunState:
             "iteration": step,
             "config": self.config,
             "categories": self.categories,
+            **({"pixel_classes": self.pixel_classes} if self.pixel_classes else {}),
         }
         if self.ema is not None:
             # Whole, so that it loads like a model: what has no average is as it is.
