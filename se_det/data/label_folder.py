@@ -40,8 +40,8 @@ def read_labelled_images(
         left_out = len(found) - len(file_names)
         if not file_names:
             raise DataError(
-                f"None of the {len(found)} images in {images_folder} has labels in {labels.folder} ({len(there)} PNGs): "
-                "an image and its labels have the same name, labels/a.png for images/a.jpg."
+                f"None of the {len(found)} images in {images_folder} has labels in {labels.folder} ({len(there)} "
+                "PNGs): an image and its labels have the same name, labels/a.png for images/a.jpg."
             )
         if left_out:
             logger.warning(

@@ -19,7 +19,6 @@ from .coco_eval import CocoEvaluator, EvaluationResult
 from .coco_metrics import TASKS
 from .coco_protocol import LIMITS, THRESHOLDS, Accumulated, accumulate
 from .evaluator import EVALUATORS
-from .ground_truth import GroundTruth
 from .overlaps import Entries, mask_areas, shapes_of
 
 if TYPE_CHECKING:
@@ -173,7 +172,7 @@ def lvis(cfg: CfgNode, dataset: CocoDataset, folder: str | Path | None) -> LvisE
     """Boxes and, with MODEL.MASK_ON, masks; 300 detections per image where TEST.MAX_DETS_PER_IMAGE is COCO's 100."""
     limit = cfg.TEST.MAX_DETS_PER_IMAGE
     limit = MAX_DETECTIONS if limit == LIMITS[-1] else limit
-    if cfg.TEST.DETECTIONS_PER_IMAGE < limit:
+    if limit > cfg.TEST.DETECTIONS_PER_IMAGE:
         logger.warning(
             "TEST.DETECTIONS_PER_IMAGE is %d, and LVIS looks at %d detections in an image: raise it.",
             cfg.TEST.DETECTIONS_PER_IMAGE, limit,

@@ -47,8 +47,8 @@ class RandomCropCategoryAreaConstraint(RandomCrop):
             return super().augmented(sample, random, partners)
         if sample.sem_seg is None:
             raise ConfigError(
-                "RandomCrop_CategoryAreaConstraint (INPUT.CROP.SINGLE_CATEGORY_MAX_AREA) needs classes of pixels, which "
-                "this model does not learn: use RandomCrop, or set INPUT.CROP.SINGLE_CATEGORY_MAX_AREA 1.0."
+                "RandomCrop_CategoryAreaConstraint (INPUT.CROP.SINGLE_CATEGORY_MAX_AREA) needs classes of pixels, "
+                "which this model does not learn: use RandomCrop, or set INPUT.CROP.SINGLE_CATEGORY_MAX_AREA 1.0."
             )
         for _ in range(ATTEMPTS):
             top, left, size = self.draw(sample.size, random)
