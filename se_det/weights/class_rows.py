@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 import torch
 
 from .load_report import shorten
 
-# Layers whose shape follows the number of classes: a detector of other classes may start from the rest.
+# Layers whose shape follows the number of classes: a detector of other classes may start from the rest. A cascade has
+# one of each box predictor's for every stage, by its number.
 PREDICTORS = (
     "roi_heads.box_predictor.cls_score.",
     "roi_heads.box_predictor.bbox_pred.",
@@ -16,6 +18,11 @@ PREDICTORS = (
     "roi_heads.mask_head.predictor.",
     "linear.",
 )
+
+
+def is_predictor(name: str) -> bool:
+    """Whether a parameter of this name is one of `PREDICTORS`, of whatever stage."""
+    return re.sub(r"\.\d+\.", ".", name).startswith(PREDICTORS)
 
 
 @dataclass(frozen=True)
