@@ -110,7 +110,6 @@ class PanopticFiles:
 
     Attributes:
         json_path, folder: see `PanopticTruth`.
-        stuff_labels: label of a pixel class to the id of its category.
     """
 
     json_path: Path

@@ -21,6 +21,7 @@ from ..inference.coco_results import to_coco_results
 from ..inference.panoptic_files import write_label_png
 from .evaluator import EVALUATORS
 from .ground_truth import without_nan
+from .metrics_outcome import MetricsOutcome
 
 if TYPE_CHECKING:
     from ..data.coco import CocoDataset
@@ -74,6 +75,7 @@ class CityscapesEvaluator:
     def reset(self) -> None:
         """Forget everything."""
         self._found: dict[Hashable, Any] = {}
+        self.outcome: MetricsOutcome | None = None
 
     def process(self, samples: Sequence[Mapping[str, Any]], outputs: Sequence[Mapping[str, Any]]) -> None:
         """Take the model's outputs. An image seen before is passed over."""
@@ -106,6 +108,7 @@ class CityscapesEvaluator:
         if self.output_folder is not None:
             path = self.output_folder / "inference" / "cityscapes_metrics.json"
             write_json(path, without_nan(metrics), indent=2)
+        self.outcome = MetricsOutcome(f"Cityscapes' own evaluation ({self.evaluator})", metrics)
         return metrics
 
     def _kept(self, output: Mapping[str, Any]) -> Any:

@@ -19,6 +19,7 @@ from ..errors import ConfigError, DataError
 from ..files import write_json
 from .evaluator import EVALUATORS
 from .ground_truth import without_nan
+from .metrics_outcome import MetricsOutcome
 
 if TYPE_CHECKING:
     from ..data.coco import CocoDataset
@@ -34,6 +35,9 @@ class VocEvaluator:
     are rounded as in VOC's files, and objects marked difficult count neither way.
 
     Every process gives its part to `process`; `evaluate` gathers the parts.
+
+    Attributes:
+        outcome: of the last evaluation, on the first process.
     """
 
     def __init__(
@@ -73,6 +77,7 @@ class VocEvaluator:
 
     def reset(self) -> None:
         """Forget the detections."""
+        self.outcome: MetricsOutcome | None = None
         self._found: dict[Hashable, list[tuple[int, float, list[float]]]] = {}
 
     def process(self, samples: Sequence[Mapping[str, Any]], outputs: Sequence[Mapping[str, Any]]) -> None:
@@ -141,6 +146,7 @@ class VocEvaluator:
         if self.output_folder is not None:
             path = self.output_folder / "inference" / "voc_metrics.json"
             write_json(path, without_nan({"bbox": values}), indent=2)
+        self.outcome = MetricsOutcome(f"Pascal VOC's AP, {2007 if self.eleven_points else 2012}", {"bbox": values})
         return {"bbox": values}
 
 

@@ -21,6 +21,7 @@ from ..files import atomic_write
 from .coco_results import to_coco_results
 from .drawing import draw_detections
 from .json_list import JsonList
+from .pixel_output import PixelOutput
 from .predictor import Predictor
 from .result import score_limits
 from .selection import select, select_shown
@@ -53,7 +54,7 @@ def predict_files(
 
     Each entry of the JSON is a COCO result with `image_id` (counted from 1 over all images and frames), `file_name`,
     and of a video `frame`, from 0. A file that cannot be read is passed over; of a video that breaks off the frames
-    before are kept.
+    before are kept. What is written of a model that labels pixels, `PixelOutput` says.
 
     Args:
         predictor: what detects.
@@ -75,8 +76,10 @@ def predict_files(
     shown_from = torch.from_numpy(limits)
     # Quiet where nobody watches (disable=None); how many frames a video has is known at its end only.
     with JsonList(output / RESULTS) as results, tqdm(unit="image", total=_total(sources), disable=None) as bar:
+        labelled = PixelOutput(predictor, output)
 
-        def finish(picture: Picture, instances: dict[str, Any], image_id: int) -> None:
+        def finish(picture: Picture, everything: dict[str, Any], image_id: int) -> None:
+            instances = everything["instances"]
             if classes is not None:
                 instances = select(instances, torch.isin(instances["pred_classes"].cpu(), torch.tensor(classes)))
             found, _ = to_coco_results(
@@ -88,13 +91,18 @@ def predict_files(
             frame = {} if picture.frame is None else {"frame": picture.frame}
             where = {"file_name": str(picture.source.path), **frame}
             results.extend({**where, **entry} for entry in found)
-            drawn = draw_detections(
-                picture.pixels,
-                select_shown(instances, shown_from),
-                predictor.class_names,
-                score_threshold=float("-inf"),
-                enlarge_below=ENLARGE_BELOW if picture.frame is None else 0,
-            )
+            drawn = labelled.add(
+                picture.source.target, picture.frame, picture.pixels, everything, image_id=image_id,
+                file_name=str(picture.source.path),
+            )  # fmt: skip
+            if drawn is None:
+                drawn = draw_detections(
+                    picture.pixels,
+                    select_shown(instances, shown_from),
+                    predictor.class_names,
+                    score_threshold=float("-inf"),
+                    enlarge_below=ENLARGE_BELOW if picture.frame is None else 0,
+                )
             picture.write(drawn)
             bar.update()
 
@@ -116,9 +124,9 @@ def predict_files(
 
             def detect(pictures: list[Picture]) -> None:
                 pictures = pictures[: None if limit is None else limit - summary.images]
-                for one, instances in zip(pictures, predictor.detect([one.sample for one in pictures])):
+                for one, found in zip(pictures, predictor.outputs([one.sample for one in pictures])):
                     summary.images += 1
-                    later(one, instances, summary.images)
+                    later(one, found, summary.images)
 
             for batch in prefetch(predictor.batches(opened(), _shape)):
                 left = None if limit is None else limit - summary.images
@@ -146,6 +154,7 @@ def predict_files(
                                 later.wait()
                     except DataError as error:
                         summary.failures.append(str(error))
+        labelled.close()
         summary.detections = results.count
     return summary
 

@@ -14,6 +14,7 @@ from ..config.paths import expand_path
 from ..config.resolution import Decision, Resolution
 from ..data.class_names import distinct_names
 from ..data.images import FORMATS, read_image
+from ..data.loader import LABEL_PIXELS
 from ..data.pixels import check_pixels
 from ..data.transforms import resize_image, short_side_size, to_tensor
 from ..detection import build_detector
@@ -44,6 +45,7 @@ class Predictor:
     Attributes:
         cfg: the config as it is used.
         class_names, category_ids: of each class.
+        pixel_class_names, pixel_category_ids: of each class of pixels, of a model that labels them; else empty.
         thresholds: the score of best F1 of each class, as the checkpoint keeps it; None where there is none.
 
     Raises:
@@ -99,6 +101,10 @@ class Predictor:
         )
         if len(self.class_names) != count:
             raise ConfigError(f"{len(self.class_names)} class names were given for {count} classes.")
+        labels = (file.extra.get("pixel_classes") or []) if cfg.MODEL.META_ARCHITECTURE in LABEL_PIXELS else None
+        numbers = range(0 if labels is None else cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES)
+        self.pixel_category_ids: list[int] = [int(c["id"]) for c in labels or ()] or list(numbers)
+        self.pixel_class_names: list[str] = [str(c["name"]) for c in labels or ()] or list(map(str, numbers))
         stored = file.extra.get("thresholds") or {}
         labels = distinct_names([str(c["name"]) for c in categories], self.category_ids)
         self.thresholds: list[float | None] = [stored.get(label) for label in labels] or [None] * count
@@ -112,7 +118,8 @@ class Predictor:
 
         Returns:
             `boxes` float32 (n, 4) XYXY px, `scores` (n,) best first, `classes` int64 (n,) and, with a mask head,
-            `masks` bool (n, height, width), all in the image's own size, as a `Result`. Of a list, a list of these.
+            `masks` bool (n, height, width), all in the image's own size, as a `Result`, which has the classes of pixels
+            and the panoptic segments too where the model finds them. Of a list, a list of these.
 
         Raises:
             DataError: a file cannot be read as an image, or something else was given.
@@ -128,7 +135,8 @@ class Predictor:
             for one in image
         )
         for batch in self.batches(samples):
-            for instances in self.detect(batch):
+            for output in self.outputs(batch):
+                instances = output["instances"]
                 # Few numbers leave the device: whole masks are many times as large.
                 pasted = paste_detections({k: v.cpu() if torch.is_tensor(v) else v for k, v in instances.items()})
                 found.append(
@@ -137,6 +145,9 @@ class Predictor:
                         class_names=self.class_names,
                         category_ids=self.category_ids,
                         thresholds=self.thresholds,
+                        sem_seg=output.get("sem_seg"),
+                        panoptic_seg=output.get("panoptic_seg"),
+                        pixel_class_names=self.pixel_class_names,
                     )
                 )
         return found
@@ -192,4 +203,28 @@ class Predictor:
     @torch.no_grad()
     def detect(self, samples: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         """Detections of each of `samples` as `GeneralizedRCNN.detect` gives them, in one forward pass."""
-        return [found["instances"] for found in self.model.detect(samples)]
+        return [found["instances"] for found in self.outputs(samples)]
+
+    @torch.no_grad()
+    def outputs(self, samples: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        """All that the model finds in each of `samples`, in one forward pass.
+
+        Returns:
+            `instances`, as of `detect`, and of a model that labels pixels `sem_seg` uint8 (height, width), the class of
+            each, and `panoptic_seg`: int32 (height, width) and the infos of `combine_segments`; arrays on the CPU.
+        """
+        results = []
+        for found in self.model.detect(samples):
+            result = {"instances": found.get("instances", _NO_INSTANCES)}
+            if "sem_seg" in found:  # the logits are hundreds of MB
+                result["sem_seg"] = found["sem_seg"].argmax(0).to(torch.uint8).cpu().numpy()
+            if "panoptic_seg" in found:
+                segments, infos = found["panoptic_seg"]
+                result["panoptic_seg"] = segments.cpu().numpy(), infos
+            results.append(result)
+        return results
+
+
+_NO_INSTANCES = {
+    "pred_boxes": torch.zeros(0, 4), "scores": torch.zeros(0), "pred_classes": torch.zeros(0, dtype=torch.int64),
+}  # fmt: skip

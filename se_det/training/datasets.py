@@ -134,7 +134,10 @@ def decide_evaluators(cfg: CfgNode, test: Mapping[str, CocoDataset]) -> list[Dec
         found.append(dataset.evaluators.get("pixels", "sem_seg"))
     if name == "PanopticFPN" and dataset.panoptic is not None:
         found.append("panoptic")
-    return [Decision("TEST.EVALUATORS", found, str(dataset.json_path), "what it is evaluated by")]
+    decided = [Decision("TEST.EVALUATORS", found, str(dataset.json_path), "what it is evaluated by")]
+    if "panoptic" in found and len(test) == 1 and not cfg.TEST.BEST_METRIC:
+        decided.append(Decision("TEST.BEST_METRIC", "panoptic_seg/PQ", str(dataset.json_path), "it is panoptic"))
+    return decided
 
 
 def pixel_classes(cfg: CfgNode, dataset: CocoDataset) -> list[dict[str, Any]]:

@@ -28,8 +28,9 @@ from ..detection.fuse import check_precision, prepare_for_inference
 from ..device import reads_pinned_memory, select_device
 from ..evaluation.best_f1 import as_metadata
 from ..evaluation.coco_eval import EvaluationResult
-from ..evaluation.evaluator import build_evaluators, evaluate
+from ..evaluation.evaluator import Evaluators, build_evaluators, evaluate
 from ..evaluation.report import write_report
+from ..evaluation.report.pixels import Outcome
 from ..evaluation.test_time_augmentation import build_augmented_inference, check_test_augmentation
 from ..evaluation.validation_loss import ValidationLoss
 from ..files import check_writable
@@ -83,7 +84,8 @@ def run_training(
             del facts  # it may hold a state larger than the model
             metrics = runner.run(folder, log, config=dump_config(cfg), summary=_size(state))
             if comm.is_main_process():
-                write_report(cfg.OUTPUT_DIR, evaluation.outcomes if evaluation else {}, config=state.config)
+                found = (evaluation.outcomes, evaluation.other_outcomes) if evaluation else ({}, {})
+                write_report(cfg.OUTPUT_DIR, found[0], config=state.config, others=found[1])
             comm.synchronize()
             return metrics
 
@@ -174,7 +176,7 @@ def run_evaluation(cfg: CfgNode) -> Metrics:
             metrics = {**metrics, **evaluation.augmented(model)}
         if comm.is_main_process():
             _log_thresholds(evaluation.findings())
-            write_report(cfg.OUTPUT_DIR, evaluation.outcomes, config=cfg.dump())
+            write_report(cfg.OUTPUT_DIR, evaluation.outcomes, config=cfg.dump(), others=evaluation.other_outcomes)
         return metrics
 
 
@@ -209,8 +211,19 @@ class Evaluation:
     @property
     def outcomes(self) -> dict[str, EvaluationResult]:
         """What the last evaluation found per data set, on the first process."""
-        found = {name: evaluators.parts.get("coco") for name, (_, evaluators) in self._parts.items()}
-        return {name: coco.outcome for name, coco in found.items() if coco is not None and coco.outcome is not None}
+        found = ((name, self._outcomes(evaluators, EvaluationResult)) for name, (_, evaluators) in self._parts.items())
+        return {name: outcomes[0] for name, outcomes in found if outcomes}
+
+    @property
+    def other_outcomes(self) -> dict[str, list[Outcome]]:
+        """What evaluators of pixels, and those that give numbers alone, found last per data set; likewise."""
+        found = ((name, self._outcomes(evaluators, Outcome)) for name, (_, evaluators) in self._parts.items())
+        return {name: outcomes for name, outcomes in found if outcomes}
+
+    @staticmethod
+    def _outcomes(evaluators: Evaluators, kind: Any) -> list[Any]:
+        found = (getattr(part, "outcome", None) for part in evaluators.parts.values())
+        return [outcome for outcome in found if isinstance(outcome, kind)]
 
     def findings(self) -> dict[str, Any]:
         """What a checkpoint of the weights evaluated keeps, on the first process: the score thresholds of best F1, of
