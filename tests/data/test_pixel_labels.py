@@ -21,6 +21,8 @@ from se_det.data.label_folder import read_labelled_images
 from se_det.data.pixel_labels import LabelFolder, panoptic_pixels, read_class_names, read_panoptic_png
 from se_det.errors import ConfigError, DataError
 
+INTENSITIES = ("RandomBrightness", "RandomContrast", "RandomSaturation")
+
 
 def labels_of(sample):
     height, width = sample.size
@@ -57,8 +59,7 @@ def test_every_augmentation_keeps_labels_as_large_as_the_image(sample, name):
     arguments = {
         "FixedSizeCrop": {"crop_size": (70, 140)}, "RandomLighting": {"scale": 0.1},
         "ResizeScale": {"min_scale": 0.5, "max_scale": 1.5, "target_height": 100, "target_width": 80},
-        **dict.fromkeys(("RandomBrightness", "RandomContrast", "RandomSaturation"),
-                        {"intensity_min": 0.8, "intensity_max": 1.2}),
+        **{name: {"intensity_min": 0.8, "intensity_max": 1.2} for name in INTENSITIES},
         "LargeScaleJitter": {"size": 100}, "Mosaic": {"size": 100}, "RandomRotation": {"angle": 20},
         "RandomCrop": {"crop_type": "absolute", "crop_size": (40, 50)},
         "RandomCrop_CategoryAreaConstraint": {
