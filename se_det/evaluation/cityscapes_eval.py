@@ -54,7 +54,9 @@ class CityscapesEvaluator:
         output_folder: the run's, where `inference/cityscapes_metrics.json` is written.
     """
 
-    module, evaluator, ending = "", "", ""
+    module = ""
+    evaluator = ""
+    ending = ""
 
     def __init__(self, dataset: CocoDataset, output_folder: str | Path | None = None) -> None:
         self.script = package(self.module, self.evaluator)
@@ -126,7 +128,9 @@ class CityscapesEvaluator:
 class CityscapesInstanceEvaluator(CityscapesEvaluator):
     """AP and AP50 of masks."""
 
-    module, evaluator, ending = "evalInstanceLevelSemanticLabeling", "cityscapes_instance", "_gtFine_instanceIds.png"
+    module = "evalInstanceLevelSemanticLabeling"
+    evaluator = "cityscapes_instance"
+    ending = "_gtFine_instanceIds.png"
     metrics = ("segm/AP", "segm/AP50")
 
     def _kept(self, output: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -154,7 +158,9 @@ class CityscapesInstanceEvaluator(CityscapesEvaluator):
 class CityscapesSemSegEvaluator(CityscapesEvaluator):
     """IoU and iIoU of classes, and of their groups."""
 
-    module, evaluator, ending = "evalPixelLevelSemanticLabeling", "cityscapes_sem_seg", "_gtFine_labelIds.png"
+    module = "evalPixelLevelSemanticLabeling"
+    evaluator = "cityscapes_sem_seg"
+    ending = "_gtFine_labelIds.png"
     metrics = ("sem_seg/IoU", "sem_seg/iIoU", "sem_seg/IoU_sup", "sem_seg/iIoU_sup")
 
     def _kept(self, output: Mapping[str, Any]) -> np.ndarray:
