@@ -28,7 +28,7 @@ setup(
     package_data={
         "se_det": ["py.typed", "serving/page.html"],
         "se_det.configs": ["*.yaml", "pretrain/*.yaml"],
-        "se_det.model_zoo": ["*.yaml", "*.md"],
+        "se_det.model_zoo": ["*.yaml", "*.md", "*.safetensors"],
     },
     entry_points={"console_scripts": ["se-det = se_det.cli.main:main"]},
     install_requires=[
@@ -52,6 +52,12 @@ setup(
         "test": ["pytest>=9", "pytest-xdist", "ruff==0.17.5", "hypothesis", *TIMM, *EXPORT, *SERVE],
         "timm": TIMM,
         "export": EXPORT,
+        "cloud": ["fsspec[http,s3,gs]", "pyarrow"],
+        "wandb": ["wandb"],
+        "mlflow": ["mlflow"],
+        "hub": ["huggingface_hub>=0.30"],
+        "supervision": ["supervision"],
+        "fiftyone": ["fiftyone"],
         "serve": SERVE,
         "cityscapes": ["cityscapesscripts"],
     },

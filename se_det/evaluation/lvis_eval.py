@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from fvcore.common.config import CfgNode
 
+from ..detection.registry import model_facts
 from ..errors import DataError
 from .best_f1 import best_f1
 from .coco_eval import CocoEvaluator, EvaluationResult
@@ -177,5 +178,5 @@ def lvis(cfg: CfgNode, dataset: CocoDataset, folder: str | Path | None) -> LvisE
             "TEST.DETECTIONS_PER_IMAGE is %d, and LVIS looks at %d detections in an image: raise it.",
             cfg.TEST.DETECTIONS_PER_IMAGE, limit,
         )  # fmt: skip
-    tasks = ("bbox", "segm") if cfg.MODEL.MASK_ON else ("bbox",)
+    tasks = tuple(task for task in model_facts(cfg).tasks(cfg) if task in TASKS)
     return LvisEvaluator(dataset, tasks, folder, max_dets_per_image=limit)

@@ -36,7 +36,7 @@ def draw_segments(
 
     Args:
         image: uint8 (H, W, 3), BGR.
-        segments, infos: of `detection.panoptic_fpn.combine_segments`.
+        segments, infos: of `detection.architectures.panoptic_fpn.combine_segments`.
         thing_names, stuff_names: of the classes of instances and of pixels.
     """
     regions = []

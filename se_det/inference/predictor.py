@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from fvcore.common.config import CfgNode
 
+from ..config.loading import get_key
 from ..config.paths import expand_path
 from ..config.resolution import Decision, Resolution
 from ..data.class_names import distinct_names
@@ -22,6 +23,7 @@ from ..detection.build import check_model
 from ..detection.compilation import check_compiler, compile_backbone
 from ..detection.fuse import check_precision, prepare_for_inference
 from ..detection.rcnn import paste_detections
+from ..detection.registry import model_facts
 from ..device import select_device
 from ..errors import ConfigError, DataError
 from ..weights import config_of_checkpoint, load_weights, open_configured_weights
@@ -75,7 +77,8 @@ class Predictor:
         stage = Resolution(cfg)
         if weights:
             stage.decide([Decision("MODEL.WEIGHTS", expand_path(weights, "MODEL.WEIGHTS"), "the caller")])
-        file, decisions = open_configured_weights(stage.cfg, trained=True)
+        class_keys = model_facts(stage.cfg).class_keys
+        file, decisions = open_configured_weights(stage.cfg, trained=True, class_keys=class_keys)
         if file is None:
             raise ConfigError("No weights were given: pass a checkpoint, or set MODEL.WEIGHTS.")
         stage.decide(decisions)
@@ -94,7 +97,9 @@ class Predictor:
         self.model = prepare_for_inference(model.to(device), precision=cfg.TEST.PRECISION)
         if cfg.TEST.COMPILE:
             compile_backbone(self.model)
-        count = cfg.MODEL.ROI_HEADS.NUM_CLASSES
+        if not class_keys:  # proposals: boxes of objects of any class
+            categories = [{"id": 0, "name": "object"}]
+        count = get_key(cfg, class_keys[0]) if class_keys else 1
         self.category_ids: list[int] = [int(c["id"]) for c in categories] or list(range(count))
         self.class_names: list[str] = (
             class_names or [str(c["name"]) for c in categories] or list(map(str, range(count)))
@@ -135,7 +140,7 @@ class Predictor:
             for one in image
         )
         for batch in self.batches(samples):
-            for output in self.outputs(batch):
+            for sample, output in zip(batch, self.outputs(batch)):
                 instances = output["instances"]
                 # Few numbers leave the device: whole masks are many times as large.
                 pasted = paste_detections({k: v.cpu() if torch.is_tensor(v) else v for k, v in instances.items()})
@@ -145,6 +150,7 @@ class Predictor:
                         class_names=self.class_names,
                         category_ids=self.category_ids,
                         thresholds=self.thresholds,
+                        image_size=(sample["height"], sample["width"]),
                         sem_seg=output.get("sem_seg"),
                         panoptic_seg=output.get("panoptic_seg"),
                         pixel_class_names=self.pixel_class_names,
@@ -202,7 +208,8 @@ class Predictor:
 
     @torch.no_grad()
     def detect(self, samples: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-        """Detections of each of `samples` as `GeneralizedRCNN.detect` gives them, in one forward pass."""
+        """Detections of each of `samples` as `GeneralizedRCNN.detect` gives them, in one forward pass; of a
+        ProposalNetwork its proposals, whose scores are the probabilities of an object; none of a SemanticSegmentor."""
         return [found["instances"] for found in self.outputs(samples)]
 
     @torch.no_grad()
@@ -215,7 +222,8 @@ class Predictor:
         """
         results = []
         for found in self.model.detect(samples):
-            result = {"instances": found.get("instances", _NO_INSTANCES)}
+            instances = _as_instances(found["proposals"]) if "proposals" in found else found.get("instances", _NONE)
+            result = {"instances": instances}
             if "sem_seg" in found:  # the logits are hundreds of MB
                 result["sem_seg"] = found["sem_seg"].argmax(0).to(torch.uint8).cpu().numpy()
             if "panoptic_seg" in found:
@@ -225,6 +233,12 @@ class Predictor:
         return results
 
 
-_NO_INSTANCES = {
+_NONE = {
     "pred_boxes": torch.zeros(0, 4), "scores": torch.zeros(0), "pred_classes": torch.zeros(0, dtype=torch.int64),
 }  # fmt: skip
+
+
+def _as_instances(proposals: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    boxes, logits = proposals["proposal_boxes"], proposals["objectness_logits"]
+    classes = torch.zeros(len(boxes), dtype=torch.int64, device=boxes.device)
+    return {"pred_boxes": boxes, "scores": logits.sigmoid(), "pred_classes": classes}

@@ -16,6 +16,7 @@ from ..data.catalog import open_dataset
 from ..data.check.result_cache import log_summary, summary_at_start
 from ..data.coco import CocoDataset, compare_categories
 from ..data.loader import LABEL_PIXELS, check_labels
+from ..detection.registry import model_facts
 from ..errors import ConfigError, DataError, SeDetError
 from .own_files import dataset_from_files, has_own_files
 
@@ -93,12 +94,12 @@ def warn_no_annotations(cfg: CfgNode, test: Mapping[str, CocoDataset | None]) ->
         )  # fmt: skip
 
 
-def decide_num_classes(dataset: CocoDataset) -> list[Decision]:
-    """MODEL.ROI_HEADS.NUM_CLASSES is what the annotation file declares."""
+def decide_num_classes(cfg: CfgNode, dataset: CocoDataset) -> list[Decision]:
+    """The detector's number of classes is what the annotation file declares."""
     count, source = len(dataset.category_ids), str(dataset.json_path)
-    if not count:
+    if not count:  # classes of pixels alone
         return []
-    return [Decision("MODEL.ROI_HEADS.NUM_CLASSES", count, source, "the categories that it declares")]
+    return [Decision(key, count, source, "the categories that it declares") for key in model_facts(cfg).class_keys]
 
 
 def decide_pixel_classes(cfg: CfgNode, sets: Sequence[CocoDataset]) -> list[Decision]:
@@ -128,8 +129,10 @@ def decide_evaluators(cfg: CfgNode, test: Mapping[str, CocoDataset]) -> list[Dec
     if key_source(cfg, "TEST.EVALUATORS") is not None or not test:
         return []
     dataset = next(iter(test.values()))
-    name = cfg.MODEL.META_ARCHITECTURE
-    found = [] if name == "SemanticSegmentor" else [dataset.evaluators.get("instances", "coco")]
+    name, tasks = cfg.MODEL.META_ARCHITECTURE, model_facts(cfg).tasks(cfg)
+    found = ["coco"] if "box_proposals" in tasks else []
+    if "bbox" in tasks:
+        found.append(dataset.evaluators.get("instances", "coco"))
     if name in LABEL_PIXELS:
         found.append(dataset.evaluators.get("pixels", "sem_seg"))
     if name == "PanopticFPN" and dataset.panoptic is not None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from fvcore.common.config import CfgNode
 from torch import nn
@@ -29,7 +30,7 @@ from ..device import reads_pinned_memory, select_device
 from ..evaluation.best_f1 import as_metadata
 from ..evaluation.coco_eval import EvaluationResult
 from ..evaluation.evaluator import Evaluators, build_evaluators, evaluate
-from ..evaluation.report import write_report
+from ..evaluation.report import detections_drawn, write_report
 from ..evaluation.report.pixels import Outcome
 from ..evaluation.test_time_augmentation import build_augmented_inference, check_test_augmentation
 from ..evaluation.validation_loss import ValidationLoss
@@ -83,9 +84,6 @@ def run_training(
             runner, state = _build_run(cfg, facts, evaluation, stop, allow_partial=allow_partial)
             del facts  # it may hold a state larger than the model
             metrics = runner.run(folder, log, config=dump_config(cfg), summary=_size(state))
-            if comm.is_main_process():
-                found = (evaluation.outcomes, evaluation.other_outcomes) if evaluation else ({}, {})
-                write_report(cfg.OUTPUT_DIR, found[0], config=state.config, others=found[1])
             comm.synchronize()
             return metrics
 
@@ -149,6 +147,11 @@ def _build_run(
     runner = Runner(
         cfg, state, network=model, loader=loader, rate=rate, evaluate=evaluate, stop=stop, saved=saved,
         findings=evaluation and evaluation.findings, refine=refine, finish=finish,
+        pictures=evaluation and evaluation.pictures,
+        report=lambda: write_report(
+            cfg.OUTPUT_DIR, evaluation.outcomes if evaluation else {}, config=state.config,
+            others=evaluation.other_outcomes if evaluation else {},
+        ),
     )  # fmt: skip
     return runner, state
 
@@ -233,6 +236,12 @@ class Evaluation:
         if chosen is None:
             return {}
         return as_metadata(outcomes[chosen].truth.class_labels, outcomes[chosen].thresholds)
+
+    def pictures(self) -> Iterator[tuple[str, np.ndarray]]:
+        """Names of some images, always the same, and what the last evaluation found in them, drawn; on the first
+        process."""
+        for outcome in list(self.outcomes.values())[:1]:
+            yield from detections_drawn(outcome)
 
     def __call__(self, model: nn.Module, ema: EMA | None = None) -> Metrics:
         """Evaluate `model`, with its averaged weights where there are any.

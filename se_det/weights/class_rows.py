@@ -9,20 +9,51 @@ import torch
 
 from .load_report import shorten
 
-# Layers whose shape follows the number of classes: a detector of other classes may start from the rest. A cascade has
-# one of each box predictor's for every stage, by its number.
-PREDICTORS = (
-    "roi_heads.box_predictor.cls_score.",
-    "roi_heads.box_predictor.bbox_pred.",
-    "roi_heads.box_predictor.fed_loss_cls_weights",
-    "roi_heads.mask_head.predictor.",
-    "linear.",
-)
+
+@dataclass(frozen=True, kw_only=True)
+class ClassLayout:
+    """How the rows of a predictor's weight and bias follow the classes.
+
+    Attributes:
+        rows: of one class, next to each other.
+        background: whether one more row, the last, is the background's.
+        repeated: whether all classes may come several times, as for each anchor of a cell.
+    """
+
+    rows: int = 1
+    background: bool = False
+    repeated: bool = False
+
+    def groups(self, length: int, classes: int) -> int:
+        """How often all classes come in so many rows; 0 where rows do not follow the classes."""
+        count, rest = divmod(length - self.background, self.rows * classes)
+        return count if rest == 0 and (count == 1 or (self.repeated and count > 1)) else 0
 
 
-def is_predictor(name: str) -> bool:
-    """Whether a parameter of this name is one of `PREDICTORS`, of whatever stage."""
-    return re.sub(r"\.\d+\.", ".", name).startswith(PREDICTORS)
+# Layers whose shape follows the number of classes: a detector of other classes may start from the rest. By what the
+# names of their parameters, which are Detectron2's, begin with: a regular expression.
+_LAYOUTS: dict[str, ClassLayout] = {
+    # `0.` and so on are the stages of a cascade.
+    r"roi_heads\.box_predictor\.(\d+\.)?cls_score\.": ClassLayout(background=True),
+    r"roi_heads\.box_predictor\.(\d+\.)?bbox_pred\.": ClassLayout(rows=4),
+    r"roi_heads\.box_predictor\.(\d+\.)?fed_loss_cls_weights": ClassLayout(),
+    r"roi_heads\.mask_head\.predictor\.": ClassLayout(),
+    r"linear\.": ClassLayout(),
+}
+
+
+def register_class_rows(pattern: str, layout: ClassLayout) -> None:
+    """Declare, beside the layer, parameters whose rows are classes.
+
+    Args:
+        pattern: a regular expression for what their names in the whole detector begin with.
+    """
+    _LAYOUTS[pattern] = layout
+
+
+def class_layout(name: str) -> ClassLayout | None:
+    """How the rows of a parameter follow the classes; None where they do not."""
+    return next((layout for pattern, layout in _LAYOUTS.items() if re.match(pattern, name)), None)
 
 
 @dataclass(frozen=True)
@@ -66,20 +97,24 @@ class ClassRows:
         """`fresh`, a predictor's initial values, with the rows of the classes that the file has, and of the background.
 
         Args:
-            key: the parameter's name, one of `PREDICTORS`.
+            key: the parameter's name, which has a `class_layout`.
             tensor: the file's.
             fresh: of the same layer for the network's classes.
         """
-        per_class, extra = _layout(key, len(tensor), len(self.file_names))
-        own, own_extra = _layout(key, len(fresh), len(self.names))
-        if not per_class or per_class != own or tensor.shape[1:].numel() != fresh.shape[1:].numel():
+        layout = class_layout(key)
+        groups, own = layout.groups(len(tensor), len(self.file_names)), layout.groups(len(fresh), len(self.names))
+        if not groups or groups != own or tensor.shape[1:].numel() != fresh.shape[1:].numel():
             return tensor  # of no class, as in a class-agnostic head; or of another shape, which is refused later
         result = fresh.clone()
         tensor = tensor.reshape(len(tensor), *fresh.shape[1:]).to(result.dtype)
+        of_classes, of_file = (
+            values[: len(values) - layout.background].unflatten(0, (groups, -1, layout.rows))
+            for values in (result, tensor)
+        )
         for at, source in enumerate(self.sources):
             if source >= 0:
-                result[at * own : (at + 1) * own] = tensor[source * per_class : (source + 1) * per_class]
-        if extra and own_extra:
+                of_classes[:, at] = of_file[:, source]
+        if layout.background:
             result[-1] = tensor[-1]
         return result
 
@@ -105,13 +140,3 @@ class ClassRows:
 
 def _plain(name: str) -> str:
     return " ".join(name.replace("_", " ").split()).casefold()
-
-
-def _layout(key: str, rows: int, classes: int) -> tuple[int, bool]:
-    """Rows of a predictor for each class, 0 for one that does not follow the classes; and whether there is one more,
-    the background's."""
-    if ".cls_score." in key:
-        return int(rows == classes + 1), True
-    per_class = 4 if ".bbox_pred." in key else 1
-    # Of a single class, a class-agnostic head's rows are those of that class.
-    return (per_class if rows == per_class * classes else 0), False

@@ -9,9 +9,9 @@ import torch
 from torch.nn import functional as F
 
 from se_det.config import load_config
+from se_det.detection.architectures.panoptic_fpn import combine_segments
 from se_det.detection.build import build_detector
 from se_det.detection.fuse import prepare_for_inference
-from se_det.detection.panoptic_fpn import combine_segments
 from se_det.detection.sem_seg_head import SemSegFPNHead
 from se_det.errors import ConfigError
 

@@ -16,8 +16,8 @@ from torch import nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from se_det.config import load_config
+from se_det.detection.architectures.panoptic_fpn import combine_segments
 from se_det.detection.build import build_detector
-from se_det.detection.panoptic_fpn import combine_segments
 from tests.integrations.known_weights import SAMPLE_ALL, SLIM, fill, samples
 
 GOLDEN = Path(__file__).resolve().parents[1] / "detection" / "golden" / "segmentation.npz"

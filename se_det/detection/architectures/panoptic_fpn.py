@@ -6,12 +6,17 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
+from fvcore.common.config import CfgNode
 from torch import nn
 
-from ..backbones.trunk import image_area
-from .masks import paste_masks
-from .rcnn import GeneralizedRCNN, paste_detections, resize_detections
-from .sem_seg_head import SemSegFPNHead, resize_logits
+from ...backbones.trunk import image_area
+from ...errors import ConfigError
+from ..build import check_rcnn, rcnn_parts
+from ..masks import paste_masks
+from ..rcnn import GeneralizedRCNN, MeasuredPart, paste_detections, resize_detections
+from ..registry import META_ARCHITECTURES, MODEL_FACTS, ModelFacts, two_stage_norms
+from ..sem_seg_head import SemSegFPNHead, resize_logits
+from .semantic_segmentor import build_sem_seg_head, measured_head
 
 Panoptic = tuple[torch.Tensor, list[dict[str, Any]]]
 
@@ -45,6 +50,13 @@ class PanopticFPN(GeneralizedRCNN):
     def inference_parts(self) -> list[nn.Module]:
         """As of `GeneralizedRCNN`, with the semantic head but for its layer of scores."""
         return [*super().inference_parts(), *self.sem_seg_head.inference_parts()]
+
+    def score_layers(self) -> list[nn.Module]:
+        return [*super().score_layers(), self.sem_seg_head.predictor]
+
+    def head_costs(self, maps: Mapping[str, torch.Tensor]) -> list[MeasuredPart]:
+        """As of `GeneralizedRCNN`, and the semantic head."""
+        return [*super().head_costs(maps), measured_head(self.sem_seg_head, maps)]
 
     def forward(self, samples: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor] | list[dict[str, Any]]:
         """Losses in training mode, segments otherwise.
@@ -164,3 +176,39 @@ def combine_segments(
         segments[mask] = len(infos) + 1
         infos.append({"id": len(infos) + 1, "isthing": False, "category_id": label, "area": area})
     return segments, infos
+
+
+@META_ARCHITECTURES.register(name="PanopticFPN")
+def panoptic_fpn(cfg: CfgNode) -> PanopticFPN:
+    """Instances and a class for every pixel, and both as one map."""
+    parts = rcnn_parts(cfg)
+    panoptic = cfg.MODEL.PANOPTIC_FPN
+    return PanopticFPN(
+        **parts,
+        sem_seg_head=build_sem_seg_head(cfg, parts["backbone"]),
+        instance_loss_weight=panoptic.INSTANCE_LOSS_WEIGHT,
+        overlap_threshold=panoptic.COMBINE.OVERLAP_THRESH,
+        stuff_area_limit=panoptic.COMBINE.STUFF_AREA_LIMIT,
+        score_threshold=panoptic.COMBINE.INSTANCES_CONFIDENCE_THRESH,
+    )
+
+
+def check_panoptic(cfg: CfgNode) -> None:
+    """Refuse what its parts do not have.
+
+    Raises:
+        ConfigError: naming the key and the value.
+    """
+    check_rcnn(cfg)
+    if not cfg.MODEL.MASK_ON:
+        raise ConfigError(
+            "MODEL.META_ARCHITECTURE PanopticFPN needs the instances' masks, and MODEL.MASK_ON is False: set it True."
+        )
+
+
+MODEL_FACTS.register(
+    ModelFacts(
+        norms=lambda cfg: (*two_stage_norms(cfg), "MODEL.SEM_SEG_HEAD.NORM"), two_stage=True, check=check_panoptic
+    ),
+    name="PanopticFPN",
+)
