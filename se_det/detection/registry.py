@@ -18,7 +18,7 @@ from ..registry import Registry
 #       `gt_classes` (n,) and with MODEL.MASK_ON `gt_masks` (see `masks`), or, of pixels, `sem_seg` (H, W);
 #   detect(samples): what `forward` gives in evaluation mode, masks maybe not pasted yet: for each image
 #       {"instances": {`pred_boxes` (m, 4) px of the image's own size, `scores` (m,), `pred_classes` (m,), ...}} and, or
-#       in its place, `sem_seg` logits (K, height, width), `panoptic_seg` (see `architectures.panoptic_fpn.combine_segments`);
+#       in its place, `sem_seg` logits (K, height, width), `panoptic_seg` (see `combine_segments`);
 #   inference_parts(): the modules that may be fused and computed in TEST.PRECISION;
 #   device: where its weights are; backbone: whose pretrained weights MODEL.WEIGHTS may hold.
 # What else may be asked of one is in `rcnn.Detector`, whose answers serve most. What has to be known before it is
