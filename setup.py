@@ -26,8 +26,8 @@ setup(
     # The shipped configs and weight entries live at the top of the repository and install inside the package.
     package_dir={"se_det.configs": "configs", "se_det.model_zoo": "model_zoo"},
     package_data={
-        "se_det": ["py.typed", "serving/page.html"],
-        "se_det.configs": ["*.yaml", "pretrain/*.yaml"],
+        "se_det": ["py.typed", "serving/page.html", "export/runner/template/*"],
+        "se_det.configs": ["*.yaml", "pretrain/*.yaml", "studies/*.yaml"],
         "se_det.model_zoo": ["*.yaml", "*.md", "*.safetensors"],
     },
     entry_points={"console_scripts": ["se-det = se_det.cli.main:main"]},

@@ -74,6 +74,8 @@ def add_se_det_config(cfg: CfgNode) -> None:
     cfg.MODEL.GATE.REDUCTION = 16  # hidden width is channels // REDUCTION
     cfg.MODEL.GATE.BIAS = True  # biases in both fully connected layers; the released weights have them
     cfg.MODEL.GATE.STAGES = ["res2", "res3", "res4", "res5"]  # the stages whose blocks have a gate
+    # Gates on the pyramid's outputs, too (builtin engine); their norm, where GATE.NORM is "", is FPN.NORM's, else GN.
+    cfg.MODEL.GATE.FPN = False
     # Where a residual block has its gate. "standard": on the branch, before the addition; "pre": on the branch's input;
     # "post": after the addition and its ReLU; "identity": on the shortcut. Other hosts than ResNets have "standard".
     cfg.MODEL.GATE.PLACEMENT = "standard"
