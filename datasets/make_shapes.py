@@ -7,6 +7,10 @@ writes ROOT/shapes/{train,val}/*.jpg and ROOT/shapes/annotations/instances_{trai
 ROOT/shapes/annotations/panoptic_{train,val}.json, panoptic_{train,val}/*.png and panoptic_stuff_{train,val}/*.png come
 beside it, as Detectron2 lays out COCO's. Needs numpy, OpenCV and pycocotools, not se_det itself. The same parameters
 give the same bytes on any machine; shape_scenes.py, which draws the images, says how.
+
+    python datasets/make_shapes.py --large 4000 --train 5 --val 2
+
+writes ROOT/shapes_large instead: square images of 4,000 px a side with small shapes (large_scenes.py).
 """
 
 from __future__ import annotations
@@ -22,6 +26,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from large_scenes import LargeScene
 from pycocotools import mask as coco_mask
 from shape_scenes import CLASSES, STUFF, Scene, box_of
 
@@ -85,6 +90,8 @@ def _segmentation(mask: np.ndarray, prefer_rle: bool) -> list[list[float]] | dic
 
 def _annotations(scene: Scene) -> list[dict]:
     """COCO annotations of a scene, without their ids."""
+    if isinstance(scene, LargeScene):
+        return [_annotation_at(scene, i) for i in range(len(scene.things))]
     annotations = []
     for i, (thing, hidden) in enumerate(zip(scene.things, scene.hidden())):
         mask = scene.owner == i + 1
@@ -100,6 +107,26 @@ def _annotations(scene: Scene) -> list[dict]:
             }
         )
     return annotations
+
+
+def _annotation_at(scene: LargeScene, i: int) -> dict:
+    """The annotation of one shape of many, without looking at all of the image for it."""
+    left, top, mask = scene.places[i]
+    polygons = _segmentation(mask, scene.rng.random() < RLE_SHARE)
+    if isinstance(polygons, dict):
+        whole = np.zeros((scene.height, scene.width), bool)
+        whole[top : top + mask.shape[0], left : left + mask.shape[1]] = mask
+        segmentation = _segmentation(whole, True)
+    else:
+        segmentation = [[value + (left, top)[at % 2] for at, value in enumerate(one)] for one in polygons]
+    return {
+        "category_id": scene.things[i].category + 1,
+        "bbox": [left, top, mask.shape[1], mask.shape[0]],
+        "area": int(mask.sum()),
+        "iscrowd": 0,
+        "segmentation": segmentation,
+        "occlusion": 0.0,
+    }
 
 
 def statistics(coco: dict) -> dict:
@@ -166,7 +193,9 @@ def _write_panoptic(folder: Path, split: str, index: int, scene: Scene, panoptic
     panoptic["annotations"].append({"image_id": index + 1, "file_name": name, "segments_info": infos})
 
 
-def _write_split(folder: Path, split: str, stream: int, count: int, seed: int, with_panoptic: bool) -> dict:
+def _write_split(
+    folder: Path, split: str, stream: int, count: int, seed: int, large: int | None, with_panoptic: bool
+) -> dict:
     """Write the images and the annotations of one split; return the annotations."""
     (folder / split).mkdir(parents=True)
     names = [*((name, "shape", 1) for name in CLASSES), *((name, "background", 0) for name in STUFF)]
@@ -189,7 +218,8 @@ def _write_split(folder: Path, split: str, stream: int, count: int, seed: int, w
     }
     for index in range(count):
         # A stream of its own for every image: an image does not depend on how many others there are.
-        scene = Scene(np.random.Generator(np.random.PCG64(np.random.SeedSequence((seed, stream, index)))))
+        rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence((seed, stream, index))))
+        scene = Scene(rng) if large is None else LargeScene(rng, large)
         name = f"{index + 1:06d}.jpg"
         done, data = cv2.imencode(".jpg", scene.pixels(), JPEG)
         if not done:
@@ -242,24 +272,39 @@ def _check_existing(folder: Path, parameters: dict) -> bool:
 
 
 def make_shapes(
-    root: str | os.PathLike, num_train: int = 1000, num_val: int = 100, seed: int = 1, *, panoptic: bool = False
+    root: str | os.PathLike,
+    num_train: int = 1000,
+    num_val: int = 100,
+    seed: int = 1,
+    large: int | None = None,
+    *,
+    panoptic: bool = False,
 ) -> Path:
     """Write the data set into `root`/shapes and return that folder; do nothing when it is there already, complete.
 
     It is built beside its place and renamed, so an interrupted run leaves no half of it under its name.
 
+    Args:
+        large: px of the sides of large images with small shapes, which go to `root`/shapes_large.
+
     Raises:
-        ValueError: a count below 1 or a negative seed.
-        FileExistsError: `root`/shapes holds something else, which is left as it is.
+        ValueError: a count below 1, a negative seed, or large images below 256 px.
+        FileExistsError: the folder holds something else, which is left as it is.
     """
     parameters = {"num_train": num_train, "num_val": num_val, "seed": seed, "version": VERSION}
+    limits = [("num_train", num_train, 1), ("num_val", num_val, 1), ("seed", seed, 0)]
     if panoptic:
         parameters["panoptic"] = True
-    for name, value, low in (("num_train", num_train, 1), ("num_val", num_val, 1), ("seed", seed, 0)):
+    if large is not None:
+        if panoptic:
+            raise ValueError("panoptic: large scenes have no classes of stuff; leave one of the two out.")
+        parameters["large"] = large
+        limits.append(("large", large, 256))
+    for name, value, low in limits:
         if value < low:
             raise ValueError(f"{name} is {value}; it must be at least {low}.")
     root = Path(root)
-    folder = root / "shapes"
+    folder = root / ("shapes" if large is None else "shapes_large")
     if _check_existing(folder, parameters):
         return folder
     root.mkdir(parents=True, exist_ok=True)
@@ -267,7 +312,7 @@ def make_shapes(
     try:
         building.chmod(0o755)  # mkdtemp makes it private
         splits = {
-            split: statistics(_write_split(building, split, stream, count, seed, panoptic))
+            split: statistics(_write_split(building, split, stream, count, seed, large, panoptic))
             for stream, (split, count) in enumerate((("train", num_train), ("val", num_val)))
         }
         marker = {"parameters": parameters, "sha256": _digest(building), "statistics": splits}
@@ -294,9 +339,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--val", type=int, default=100, help="number of held-out images (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=1, help="(default: %(default)s)")
     parser.add_argument("--panoptic", action="store_true", help="label every pixel too: stuff and panoptic PNGs")
+    parser.add_argument(
+        "--large", type=int, metavar="PX", help="square images of so many px a side with small shapes (shapes_large)"
+    )
     given = parser.parse_args(arguments)
     try:
-        folder = make_shapes(given.root, given.train, given.val, given.seed, panoptic=given.panoptic)
+        folder = make_shapes(given.root, given.train, given.val, given.seed, given.large, panoptic=given.panoptic)
     except (ValueError, OSError) as error:
         print(f"make_shapes: {error}", file=sys.stderr)
         return 1

@@ -11,6 +11,7 @@ from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 
+from ..errors import ConfigError
 from ..inference import Predictor
 from ..system import usable_cpus
 from .answers import Wish, as_json, as_picture
@@ -38,9 +39,17 @@ class DetectionService:
     Attributes:
         waiting: requests that were admitted and are not answered yet.
         metrics: what was done so far.
+
+    Raises:
+        ConfigError: the predictor detects in windows.
     """
 
     def __init__(self, predictor: Predictor, limits: Limits) -> None:
+        if predictor.window_sampler is not None:
+            raise ConfigError(
+                f"TEST.TILE.SIZE is {predictor.cfg.TEST.TILE.SIZE}, and the server detects in whole images: set "
+                "TEST.TILE.SIZE=0, or detect in windows with se-det predict."
+            )
         self.predictor, self.limits = predictor, limits
         self.waiting = 0
         self.metrics = Metrics(lambda: self.waiting)

@@ -11,6 +11,7 @@ from torch import nn
 
 from ...backbones.fpn import FPN
 from ...backbones.trunk import image_area
+from ...config.loading import get_key
 from ...errors import ConfigError
 from ..build import build_backbone
 from ..rcnn import Detector, MeasuredPart
@@ -124,7 +125,21 @@ def pixel_norms(cfg: CfgNode) -> tuple[str, ...]:
     return "MODEL.FPN.NORM", "MODEL.SEM_SEG_HEAD.NORM"
 
 
+def check_no_tiles(cfg: CfgNode) -> None:
+    """Refuse windows of images, of which classes of pixels are not put together.
+
+    Raises:
+        ConfigError: naming the key.
+    """
+    for key in ("INPUT.TILE.SIZE", "TEST.TILE.SIZE"):
+        if get_key(cfg, key):
+            raise ConfigError(
+                f"{key} is {get_key(cfg, key)}, and {cfg.MODEL.META_ARCHITECTURE} (MODEL.META_ARCHITECTURE) labels "
+                f"whole images: set {key} 0."
+            )
+
+
 MODEL_FACTS.register(
-    ModelFacts(class_keys=(), tasks=lambda cfg: ("sem_seg",), norms=pixel_norms, anchor_maps=""),
+    ModelFacts(class_keys=(), tasks=lambda cfg: ("sem_seg",), norms=pixel_norms, anchor_maps="", check=check_no_tiles),
     name="SemanticSegmentor",
 )
