@@ -27,7 +27,7 @@ setup(
     package_data={
         "se_det": ["py.typed"],
         "se_det.configs": ["*.yaml", "pretrain/*.yaml"],
-        "se_det.model_zoo": ["*.yaml", "*.md"],
+        "se_det.model_zoo": ["*.yaml", "*.md", "classes/*.yaml"],
     },
     entry_points={"console_scripts": ["se-det = se_det.cli.main:main"]},
     install_requires=[

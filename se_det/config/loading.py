@@ -264,6 +264,18 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
             yield path, value
 
 
+def dump_keys(values: Mapping[str, Any]) -> str:
+    """YAML of {"A.B.C": value}, nested: what `flatten` takes apart."""
+    tree: dict[str, Any] = {}
+    for key, value in values.items():
+        *parents, name = key.split(".")
+        node = tree
+        for part in parents:
+            node = node.setdefault(part, {})
+        node[name] = value
+    return yaml.safe_dump(tree, sort_keys=False)
+
+
 def get_key(cfg: CfgNode, key: str) -> Any:
     """The value of "A.B.C"."""
     for part in key.split("."):

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from ..files import write_text
-from .zoo import Entry, get_entry, list_weights
+from .zoo import ClassifierEntry, classifier_entries
 
 BEGIN, END = "<!-- made by se_det.weights.zoo_table -->\n", "<!-- end -->\n"
 HEAD = (
@@ -17,7 +17,7 @@ HEAD = (
 
 def zoo_table() -> str:
     """A row for each entry with a file, sorted by architecture, the best first."""
-    published = [entry for entry in map(get_entry, list_weights()) if entry.url]
+    published = [entry for entry in classifier_entries() if entry.url]
     published.sort(key=lambda entry: (entry.architecture, -entry.reports[0].top1, entry.name))
     return HEAD + "".join(map(_row, published))
 
@@ -28,7 +28,7 @@ def with_table(text: str) -> str:
     return f"{before}{BEGIN}{zoo_table()}{END}{rest.split(END, 1)[1]}"
 
 
-def _row(entry: Entry) -> str:
+def _row(entry: ClassifierEntry) -> str:
     facts, report = entry.facts, entry.reports[0]
     stride = {True: "1x1", False: "3x3", None: "-"}[facts.stride_in_1x1]
     scale = "" if set(facts.pixel_std) != {1.0} else ", mean only"
