@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -34,10 +35,14 @@ def read_detectors(path: Path, tree: Mapping[str, Any]) -> dict[str, DetectorEnt
         raise ConfigError(f"{path} must hold {', '.join(HEAD)} and entries.")
     if tree["family"] not in FAMILIES:
         raise ConfigError(f"{path}: family '{tree['family']}' is unknown: use one of {', '.join(FAMILIES)}.")
-    return {name: _entry(name, values or {}, tree, path) for name, values in tree["entries"].items()}
+    defaults = get_cfg()
+    defaults = {key: get_key(defaults, key) for key in KEYS}
+    return {name: _entry(name, values or {}, tree, defaults, path) for name, values in tree["entries"].items()}
 
 
-def _entry(name: str, values: Mapping[str, Any], head: Mapping[str, Any], path: Path) -> DetectorEntry:
+def _entry(
+    name: str, values: Mapping[str, Any], head: Mapping[str, Any], defaults: Mapping[str, Any], path: Path
+) -> DetectorEntry:
     where = f"{path}: {name}"
     for key in values:
         if key not in FIELDS:
@@ -63,7 +68,7 @@ def _entry(name: str, values: Mapping[str, Any], head: Mapping[str, Any], path: 
         url=head["url"] + values["file"],
         md5=file[2],
         family=head["family"],
-        facts=_facts(config),
+        facts=WeightConventions.from_dict({fact: config.get(key, defaults[key]) for key, fact in KEYS.items()}),
         source=head["source"],
         license=head["license"],
         note=str(values.get("note", "")).strip(),
@@ -74,13 +79,7 @@ def _entry(name: str, values: Mapping[str, Any], head: Mapping[str, Any], path: 
     )
 
 
-def _facts(config: Mapping[str, Any]) -> WeightConventions:
-    """What the config says of the keys that weights decide."""
-    defaults = get_cfg()
-    values = {fact: config.get(key, get_key(defaults, key)) for key, fact in KEYS.items()}
-    return WeightConventions.from_dict(values)
-
-
+@cache
 def _categories(path: Path, name: str | None) -> tuple[dict[str, Any], ...]:
     if name is None:
         return ()

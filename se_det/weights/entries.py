@@ -50,6 +50,11 @@ class Entry:
         return urlsplit(self.url).path.rsplit("/", 1)[-1] if self.url else None
 
     @property
+    def digest(self) -> str | None:
+        """What the file is checked by, as `fetch` takes it."""
+        return self.sha256 or (f"md5:{self.md5}" if self.md5 else None)
+
+    @property
     def hash_in_name(self) -> str | None:
         """The digits of its hash that its file's name has; a file of that name is this one."""
         known = self.sha256[:8] if self.sha256 else self.md5

@@ -1,8 +1,8 @@
 """Writes `detectron2_keys.json.xz`: what Detectron2's own models of its zoo are called and shaped.
 
-python tests/weights/make_detectron2_keys.py <Detectron2's checkout>, in an environment with Detectron2. Models are built
-on PyTorch's meta device, one after the other, so that no weights are allocated. The file holds, for each published
-config (by its path under configs/, or under projects/PointRend/configs/),
+`python tests/weights/make_detectron2_keys.py <Detectron2's checkout>`, in an environment with Detectron2. Models are
+built on PyTorch's meta device, one after the other, so that no weights are allocated. The file holds, for each
+published config, by its path in the URL of its weights,
 
     keys: parameter or buffer -> shape, of the model's state dict
     config: key -> value, of its CfgNode where it differs from Detectron2's defaults; null for a lazy config
@@ -78,9 +78,8 @@ def main(checkout: Path) -> None:
     project = checkout / "projects" / "PointRend"
     readme = (project / "README.md").read_text()
     for name in re.findall(r'"configs/(\w+/\w+)\.yaml"', readme):
-        found[name] = describe(project / "configs" / f"{name}.yaml", pointrend=True)
-        print(name, len(found[name]["keys"]), flush=True)
-    found["Misc/semantic_R_50_FPN_1x"] = describe(checkout / "configs" / "Misc" / "semantic_R_50_FPN_1x.yaml")
+        found[f"PointRend/{name}"] = describe(project / "configs" / f"{name}.yaml", pointrend=True)
+        print(name, len(found[f"PointRend/{name}"]["keys"]), flush=True)
     TARGET.write_bytes(lzma.compress(json.dumps(found).encode(), preset=9 | lzma.PRESET_EXTREME))
 
 
