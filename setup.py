@@ -12,6 +12,7 @@ VERSION = re.search(
 
 TIMM = ["timm>=1.0.31"]
 EXPORT = ["onnx", "onnxscript", "onnxruntime"]
+SERVE = ["fastapi", "uvicorn", "python-multipart"]
 
 setup(
     name="se_det",
@@ -25,7 +26,7 @@ setup(
     # The shipped configs and weight entries live at the top of the repository and install inside the package.
     package_dir={"se_det.configs": "configs", "se_det.model_zoo": "model_zoo"},
     package_data={
-        "se_det": ["py.typed"],
+        "se_det": ["py.typed", "serving/page.html"],
         "se_det.configs": ["*.yaml", "pretrain/*.yaml"],
         "se_det.model_zoo": ["*.yaml", "*.md", "classes/*.yaml"],
     },
@@ -48,9 +49,10 @@ setup(
         "psutil",
     ],
     extras_require={
-        "test": ["pytest>=9", "pytest-xdist", "ruff==0.17.5", "hypothesis", *TIMM, *EXPORT],
+        "test": ["pytest>=9", "pytest-xdist", "ruff==0.17.5", "hypothesis", *TIMM, *EXPORT, *SERVE],
         "timm": TIMM,
         "export": EXPORT,
+        "serve": SERVE,
     },
     classifiers=[
         "Programming Language :: Python :: 3",

@@ -18,7 +18,7 @@ FLOORS = [
     {"analysis", "inference"},
     {"evaluation"},
     {"training"},
-    {"classification", "integrations", "export"},
+    {"classification", "integrations", "export", "serving"},
     {"benchmarks"},
     {"cli"},
 ]

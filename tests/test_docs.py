@@ -35,7 +35,7 @@ from .documents import LANGUAGES, PAGES, ROOT, Block, Command, blocks, commands,
 SCRIPTS = {
     "train_net": "train", "predict": "predict", "pretrain": "pretrain", "import_data": "import", "preview": "preview",
     "check_data": "check-data", "analyze_model": "analyze-model", "convert_weights": "convert-weights",
-    "export_model": "export", "benchmark": "benchmark", "doctor": "doctor",
+    "export_model": "export", "serve": "serve", "benchmark": "benchmark", "doctor": "doctor",
 }  # fmt: skip
 GPUS = "needs several GPUs"
 MACHINES = "needs several machines"
@@ -74,6 +74,7 @@ NOT_RUN = {
     "python tools/analyze_model.py '*' --format csv": MINUTES,
     "python datasets/shape_baseline.py": MINUTES,
     "se-det train data/ --output output/mine --resume": "a run that is finished has nothing to go on with",
+    "se-det serve": "serves until it is stopped, as tests/serving does",
     "se-det train --plugin my_gate.py": "tests/test_extending.py runs such a command",
 }
 # Commands that are run where an extra is installed.

@@ -41,11 +41,12 @@ def measure_detector(cfg: CfgNode, size: tuple[int, int]) -> list[tuple[str, Cos
     head = detector.proposal_generator.rpn_head
     parts.append(("proposal_generator.rpn_head", measure(head, (1,), forward=rpn)))
     channels, side = backbone.channels[detector.roi_features[0]], cfg.MODEL.ROI_BOX_HEAD.POOLER_RESOLUTION
-    boxes = nn.Sequential(heads.box_head, heads.box_predictor)
+    boxes = nn.ModuleList(nn.Sequential(*stage) for stage in heads.box_stages)
     proposals = cfg.MODEL.RPN.POST_NMS_TOPK_TEST
     parts.append((
         f"roi_heads.box_* ({proposals} proposals)",
-        measure(boxes, (proposals, channels, side, side), forward=lambda x: boxes(x.flatten(0, 1))),
+        measure(boxes, (proposals, channels, side, side),
+                forward=lambda x: [stage(x.flatten(0, 1)) for stage in boxes]),
     ))  # fmt: skip
     if cfg.MODEL.MASK_ON:
         detections, side = cfg.TEST.DETECTIONS_PER_IMAGE, cfg.MODEL.ROI_MASK_HEAD.POOLER_RESOLUTION

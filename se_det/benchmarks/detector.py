@@ -104,7 +104,10 @@ def _save_state(config_file: str, overrides: Sequence[Any], path: str) -> CfgNod
     if file is not None:
         load_weights(model, file, strict=True)
     else:
-        scale_score_layers(model.proposal_generator.rpn_head.objectness_logits, model.roi_heads.box_predictor.cls_score)
+        scale_score_layers(
+            model.proposal_generator.rpn_head.objectness_logits,
+            *(predictor.cls_score for _, predictor in model.roi_heads.box_stages),
+        )
     torch.save(model.state_dict(), path)
     return cfg
 

@@ -23,6 +23,7 @@ OPTIONAL = {
     "detectron2": "--engine detectron2", "timm": "timm/<name> backbones", "onnx": "ONNX export",
     "onnxscript": "ONNX export",
     "onnxruntime": "checking an ONNX export",
+    "fastapi": "se-det serve", "uvicorn": "se-det serve", "python-multipart": "se-det serve",
 }  # fmt: skip
 OPENCVS = ("opencv-python-headless", "opencv-python", "opencv-contrib-python", "opencv-contrib-python-headless")
 # Linux's names of what makes CPUs compute in bfloat16, and of the vectors below it.

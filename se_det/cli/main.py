@@ -21,6 +21,7 @@ COMMANDS = {
     "train": ("train", "train and evaluate a detector"),
     "pretrain": ("pretrain", "train and evaluate a classifier, whose backbone starts a detector"),
     "predict": ("predict", "detect objects in images and draw them"),
+    "serve": ("serve", "answer with detections over HTTP, with a page to try them on"),
     "import": ("import_data", "convert the export of a labelling tool to COCO"),
     "preview": ("preview", "show what a training will see: samples, sizes against anchors, the split, the recipe"),
     "check-data": ("check_data", "find everything that is wrong with a data set, before training"),

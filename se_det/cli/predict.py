@@ -84,7 +84,7 @@ def _run(args: argparse.Namespace) -> int:
     sources, failures = find_sources(inputs, output, reserved=(RESULTS,))
     if not sources:
         raise DataError(" ".join(failures))
-    predictor = _predictor(args.config_file, args.weights, overrides)
+    predictor = open_predictor(args.config_file, args.weights, overrides)
     classes = find_classes(wanted, predictor.class_names, predictor.category_ids) if wanted else None
     check_writable(output)
     if args.score_threshold is None:
@@ -107,7 +107,7 @@ def _run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _predictor(config_file: str | None, weights: str | None, overrides: Sequence[str]) -> Predictor:
+def open_predictor(config_file: str | None, weights: str | None, overrides: Sequence[str]) -> Predictor:
     from ..config import load_config
     from ..errors import ConfigError
     from ..inference import Predictor

@@ -256,6 +256,14 @@ def _detectron2_keys() -> CfgNode:
     c.MODEL.ROI_BOX_HEAD.USE_FED_LOSS = False
     c.MODEL.ROI_BOX_HEAD.FED_LOSS_FREQ_WEIGHT_POWER = 0.5
     c.MODEL.ROI_BOX_HEAD.FED_LOSS_NUM_CLASSES = 50
+    # CascadeROIHeads: for each stage the factors of its deltas, and the IoU from which a box is positive.
+    c.MODEL.ROI_BOX_CASCADE_HEAD = CN()
+    c.MODEL.ROI_BOX_CASCADE_HEAD.BBOX_REG_WEIGHTS = (
+        (10.0, 10.0, 5.0, 5.0),
+        (20.0, 20.0, 10.0, 10.0),
+        (30.0, 30.0, 15.0, 15.0),
+    )
+    c.MODEL.ROI_BOX_CASCADE_HEAD.IOUS = (0.5, 0.6, 0.7)
     c.MODEL.ROI_MASK_HEAD = CN()
     c.MODEL.ROI_MASK_HEAD.NAME = "MaskRCNNConvUpsampleHead"
     c.MODEL.ROI_MASK_HEAD.POOLER_RESOLUTION = 14
@@ -355,7 +363,6 @@ DETECTRON2_ONLY = (
     "MODEL.RESNETS.DEFORM_NUM_GROUPS",
     "MODEL.RESNETS.DEFORM_ON_PER_STAGE",
     "MODEL.RETINANET",
-    "MODEL.ROI_BOX_CASCADE_HEAD",
     "MODEL.ROI_BOX_HEAD.TRAIN_ON_PRED_BOXES",
     "MODEL.ROI_KEYPOINT_HEAD",
     "MODEL.SEM_SEG_HEAD",

@@ -172,10 +172,19 @@ class BoxPredictor(nn.Module):
         image_sizes: Sequence[tuple[int, int]],
     ) -> list[dict[str, torch.Tensor]]:
         """Detections of each image: {"pred_boxes" (m, 4), "scores" (m,), "pred_classes" (m,)}, best first."""
+        return self.detect_probable(self.probabilities(scores), deltas, proposals, image_sizes)
+
+    def detect_probable(
+        self,
+        probabilities: torch.Tensor,
+        deltas: torch.Tensor,
+        proposals: Sequence[torch.Tensor],
+        image_sizes: Sequence[tuple[int, int]],
+    ) -> list[dict[str, torch.Tensor]]:
+        """`detect` of what `probabilities` (n, K + 1) gives, or the mean of several predictors' is."""
         counts = [len(p) for p in proposals]
-        probabilities = self.probabilities(scores).split(counts)
         boxes = box_ops.decode(deltas, torch.cat(list(proposals)), self.box_weights).split(counts)
-        return [self._detect_one(b, p, size) for b, p, size in zip(boxes, probabilities, image_sizes)]
+        return [self._detect_one(b, p, size) for b, p, size in zip(boxes, probabilities.split(counts), image_sizes)]
 
     def _detect_one(
         self, boxes: torch.Tensor, probabilities: torch.Tensor, size: tuple[int, int]

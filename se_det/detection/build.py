@@ -20,6 +20,7 @@ from .anchors import AnchorGenerator
 from .bottom_up import build_bottom_up, check_backbone
 from .box_head import BoxHead, BoxPredictor
 from .box_loss import BOX_LOSSES
+from .cascade import CascadeROIHeads
 from .mask_head import MaskHead
 from .nms import NMS_TYPES
 from .pooler import ROIPooler
@@ -213,15 +214,61 @@ def mask_head(cfg: CfgNode, in_channels: int) -> MaskHead:
 @ROI_HEADS.register(name="StandardROIHeads")
 def standard_roi_heads(cfg: CfgNode, backbone: FPN, features: list[str]) -> StandardROIHeads:
     """Box head and, with MODEL.MASK_ON, mask head on these maps."""
-    roi, box, mask = cfg.MODEL.ROI_HEADS, cfg.MODEL.ROI_BOX_HEAD, cfg.MODEL.ROI_MASK_HEAD
+    box_head = _part(cfg, "MODEL.ROI_BOX_HEAD.NAME")(cfg, backbone.channels[features[0]])
+    return StandardROIHeads(
+        box_head=box_head,
+        box_predictor=box_predictor(cfg, box_head.out_features, cfg.MODEL.ROI_BOX_HEAD.BBOX_REG_WEIGHTS),
+        iou_thresholds=cfg.MODEL.ROI_HEADS.IOU_THRESHOLDS,
+        iou_labels=cfg.MODEL.ROI_HEADS.IOU_LABELS,
+        **_shared_roi_parts(cfg, backbone, features),
+    )
+
+
+@ROI_HEADS.register(name="CascadeROIHeads")
+def cascade_roi_heads(cfg: CfgNode, backbone: FPN, features: list[str]) -> CascadeROIHeads:
+    """A box head for each of MODEL.ROI_BOX_CASCADE_HEAD's stages and, with MODEL.MASK_ON, mask head on these maps."""
+    weights, ious = _cascade_stages(cfg)
     channels = backbone.channels[features[0]]
-    strides = [backbone.strides[name] for name in features]
-    box_head = _part(cfg, "MODEL.ROI_BOX_HEAD.NAME")(cfg, channels)
-    predictor = BoxPredictor(
-        in_features=box_head.out_features,
+    heads = [_part(cfg, "MODEL.ROI_BOX_HEAD.NAME")(cfg, channels) for _ in ious]
+    return CascadeROIHeads(
+        box_heads=heads,
+        box_predictors=[box_predictor(cfg, head.out_features, own) for head, own in zip(heads, weights)],
+        stage_thresholds=ious,
+        **_shared_roi_parts(cfg, backbone, features),
+    )
+
+
+def _cascade_stages(cfg: CfgNode) -> tuple[Sequence[Sequence[float]], Sequence[float]]:
+    """Weights and thresholds of the stages, as Detectron2 asks for them."""
+    cascade, first = cfg.MODEL.ROI_BOX_CASCADE_HEAD, list(cfg.MODEL.ROI_HEADS.IOU_THRESHOLDS)
+    weights, ious = cascade.BBOX_REG_WEIGHTS, cascade.IOUS
+    if not ious or len(weights) != len(ious):
+        raise ConfigError(
+            f"MODEL.ROI_BOX_CASCADE_HEAD has {len(ious)} IOUS and {len(weights)} BBOX_REG_WEIGHTS: give one of each "
+            "for every stage."
+        )
+    if any(len(own) != 4 for own in weights):
+        raise ConfigError(f"MODEL.ROI_BOX_CASCADE_HEAD.BBOX_REG_WEIGHTS must have four numbers a stage, got {weights}.")
+    if not cfg.MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG:
+        raise ConfigError(
+            "CascadeROIHeads moves a box once for all classes: MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG True."
+        )
+    if first != [ious[0]]:
+        raise ConfigError(
+            f"MODEL.ROI_HEADS.IOU_THRESHOLDS is {first}, and the first of MODEL.ROI_BOX_CASCADE_HEAD.IOUS {ious[0]}: "
+            "both are of the first stage, make them the same."
+        )
+    return weights, ious
+
+
+def box_predictor(cfg: CfgNode, in_features: int, box_weights: Sequence[float]) -> BoxPredictor:
+    """Scores and deltas, these with factors of their own."""
+    roi, box = cfg.MODEL.ROI_HEADS, cfg.MODEL.ROI_BOX_HEAD
+    return BoxPredictor(
+        in_features=in_features,
         num_classes=roi.NUM_CLASSES,
         class_agnostic=box.CLS_AGNOSTIC_BBOX_REG,
-        box_weights=box.BBOX_REG_WEIGHTS,
+        box_weights=box_weights,
         box_loss_type=box.BBOX_REG_LOSS_TYPE,
         smooth_l1_beta=box.SMOOTH_L1_BETA,
         box_loss_weight=box.BBOX_REG_LOSS_WEIGHT,
@@ -233,28 +280,27 @@ def standard_roi_heads(cfg: CfgNode, backbone: FPN, features: list[str]) -> Stan
         nms_sigma=roi.SOFT_NMS_SIGMA,
         max_detections=cfg.TEST.DETECTIONS_PER_IMAGE,
     )
-    with_masks = {}
-    if cfg.MODEL.MASK_ON:
-        with_masks = {
-            "mask_pooler": ROIPooler(
-                output_size=mask.POOLER_RESOLUTION, strides=strides, sampling_ratio=mask.POOLER_SAMPLING_RATIO
-            ),
-            "mask_head": _part(cfg, "MODEL.ROI_MASK_HEAD.NAME")(cfg, channels),
-        }
-    return StandardROIHeads(
-        num_classes=roi.NUM_CLASSES,
-        box_pooler=ROIPooler(
+
+
+def _shared_roi_parts(cfg: CfgNode, backbone: FPN, features: list[str]) -> dict[str, Any]:
+    """What heads have whose boxes go through one stage or several."""
+    roi, box, mask = cfg.MODEL.ROI_HEADS, cfg.MODEL.ROI_BOX_HEAD, cfg.MODEL.ROI_MASK_HEAD
+    strides = [backbone.strides[name] for name in features]
+    parts = {
+        "num_classes": roi.NUM_CLASSES,
+        "box_pooler": ROIPooler(
             output_size=box.POOLER_RESOLUTION, strides=strides, sampling_ratio=box.POOLER_SAMPLING_RATIO
         ),
-        box_head=box_head,
-        box_predictor=predictor,
-        batch_size_per_image=roi.BATCH_SIZE_PER_IMAGE,
-        positive_fraction=roi.POSITIVE_FRACTION,
-        iou_thresholds=roi.IOU_THRESHOLDS,
-        iou_labels=roi.IOU_LABELS,
-        append_truth=roi.PROPOSAL_APPEND_GT,
-        **with_masks,
-    )
+        "batch_size_per_image": roi.BATCH_SIZE_PER_IMAGE,
+        "positive_fraction": roi.POSITIVE_FRACTION,
+        "append_truth": roi.PROPOSAL_APPEND_GT,
+    }
+    if cfg.MODEL.MASK_ON:
+        parts["mask_pooler"] = ROIPooler(
+            output_size=mask.POOLER_RESOLUTION, strides=strides, sampling_ratio=mask.POOLER_SAMPLING_RATIO
+        )
+        parts["mask_head"] = _part(cfg, "MODEL.ROI_MASK_HEAD.NAME")(cfg, backbone.channels[features[0]])
+    return parts
 
 
 def _federated(cfg: CfgNode) -> int:

@@ -56,7 +56,8 @@ def prepare_for_inference(model: nn.Module, *, precision: str = "float32") -> nn
             for name, child in parent.named_children():
                 if supports_winograd(child):
                     setattr(parent, name, WinogradConv2d(child))
-        _make_linear_channels_last(model.roi_heads.box_head)
+        for head, _ in model.roi_heads.box_stages:
+            _make_linear_channels_last(head)
     return model
 
 

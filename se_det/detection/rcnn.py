@@ -93,9 +93,7 @@ class GeneralizedRCNN(Detector):
 
     def inference_parts(self) -> list[nn.Module]:
         """What is fused for inference and computed in TEST.PRECISION: all but the layers of scores, boxes and masks."""
-        heads = self.roi_heads
-        parts = (self.backbone, self.proposal_generator.rpn_head, heads.box_head, heads.mask_head)
-        return [part for part in parts if part is not None]
+        return [self.backbone, self.proposal_generator.rpn_head, *self.roi_heads.inference_parts()]
 
     def forward(self, samples: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor] | list[dict[str, Any]]:
         """Losses in training mode, detections otherwise.
@@ -113,7 +111,7 @@ class GeneralizedRCNN(Detector):
         if not self.training:
             return [{"instances": paste_detections(found["instances"])} for found in self.detect(samples)]
         rpn_maps, rpn_areas, roi_maps, sizes = self.maps(samples)
-        truth = [self._to_device(s["instances"]) for s in samples]
+        truth = [{**self._to_device(s["instances"]), "image_size": size} for s, size in zip(samples, sizes)]
         proposals, losses = self.proposal_generator(rpn_maps, rpn_areas, sizes, [t["gt_boxes"] for t in truth])
         losses.update(self.roi_heads.losses(roi_maps, [boxes for boxes, _ in proposals], truth))
         return losses

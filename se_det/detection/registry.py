@@ -30,7 +30,7 @@ PROPOSAL_GENERATORS = Registry("proposal generator", detectron2=("PrecomputedPro
 ANCHOR_GENERATORS = Registry("anchor generator", detectron2=("RotatedAnchorGenerator",))
 
 # MODEL.ROI_HEADS.NAME: build(cfg, backbone, features) -> a module with `losses` and `detect`, see `StandardROIHeads`.
-ROI_HEADS = Registry("RoI heads", detectron2=("Res5ROIHeads", "CascadeROIHeads", "RROIHeads"))
+ROI_HEADS = Registry("RoI heads", detectron2=("Res5ROIHeads", "RROIHeads"))
 
 # MODEL.ROI_BOX_HEAD.NAME: build(cfg, in_channels) -> pooled maps (n, C, R, R) to (n, `out_features`).
 BOX_HEADS = Registry("box head")

@@ -55,6 +55,16 @@ class StandardROIHeads(nn.Module):
         self.mask_pooler = mask_pooler
         self.mask_head = mask_head
 
+    @property
+    def box_stages(self) -> list[tuple[BoxHead, BoxPredictor]]:
+        """What boxes go through, one pair after another."""
+        return [(self.box_head, self.box_predictor)]
+
+    def inference_parts(self) -> list[nn.Module]:
+        """What is fused for inference and computed in TEST.PRECISION: all but the layers of scores and boxes."""
+        heads = [head for head, _ in self.box_stages]
+        return heads if self.mask_head is None else [*heads, self.mask_head]
+
     @torch.no_grad()
     def sample_proposals(
         self, proposals: Sequence[torch.Tensor], truth: Sequence[Mapping[str, torch.Tensor]]
@@ -72,17 +82,9 @@ class StandardROIHeads(nn.Module):
             gt_boxes, gt_classes = instances["gt_boxes"].to(boxes), instances["gt_classes"].to(boxes.device)
             if self.append_truth:
                 boxes = torch.cat([boxes, gt_boxes])
-            index, label = match(
-                gt_boxes, boxes, thresholds=self.iou_thresholds, labels=self.iou_labels, allow_low_quality=False
+            index, classes, matched = self._label(
+                boxes, gt_boxes, gt_classes, thresholds=self.iou_thresholds, labels=self.iou_labels
             )
-            if len(gt_boxes):
-                classes = gt_classes[index]
-                classes = torch.where(label == 1, classes, self.num_classes)
-                classes = torch.where(label == -1, label.long(), classes)
-                matched = gt_boxes[index]
-            else:
-                classes = torch.full_like(index, self.num_classes)
-                matched = torch.zeros_like(boxes)
             at, filled = sample(
                 classes[None], self.batch_size_per_image, self.positive_fraction, background=self.num_classes
             )
@@ -106,32 +108,59 @@ class StandardROIHeads(nn.Module):
             results[row]["host"] = {name: parts[row][:filled] for name, parts in host.items()}
         return results
 
+    def _label(
+        self,
+        boxes: torch.Tensor,
+        gt_boxes: torch.Tensor,
+        gt_classes: torch.Tensor,
+        *,
+        thresholds: Sequence[float],
+        labels: Sequence[int] = (0, 1),
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Of boxes (n, 4) of an image the matched instances' numbers (n,), the classes (n,), K for background and -1
+        for what is ignored, and the matched boxes (n, 4), zeros where there is no object."""
+        index, label = match(gt_boxes, boxes, thresholds=thresholds, labels=labels, allow_low_quality=False)
+        if not len(gt_boxes):
+            return index, torch.full_like(index, self.num_classes), torch.zeros_like(boxes)
+        classes = torch.where(label == 1, gt_classes[index], self.num_classes)
+        return index, torch.where(label == -1, label.long(), classes), gt_boxes[index]
+
     def losses(
         self,
         maps: Sequence[torch.Tensor],
         proposals: Sequence[torch.Tensor],
         truth: Sequence[Mapping[str, torch.Tensor]],
     ) -> dict[str, torch.Tensor]:
-        """Losses of both heads.
+        """Losses of all heads.
 
         Args:
             maps: (N, C, H, W) of each level.
             proposals: (p, 4) of each image.
-            truth: `gt_boxes`, `gt_classes` and, with a mask head, `gt_masks` of each image.
+            truth: `gt_boxes`, `gt_classes`, `image_size` (height, width) and, with a mask head, `gt_masks`, of each
+                image.
         """
         sampled = self.sample_proposals(proposals, truth)
+        losses = self._box_losses(maps, sampled, truth)
+        if self.mask_head is not None:
+            losses.update(self._mask_loss(maps, sampled, truth))
+        return losses
+
+    def _box_losses(
+        self,
+        maps: Sequence[torch.Tensor],
+        sampled: Sequence[Mapping[str, Any]],
+        truth: Sequence[Mapping[str, torch.Tensor]],
+    ) -> dict[str, torch.Tensor]:
+        """Losses of classes and boxes, on what `sample_proposals` drew."""
         boxes = [s["boxes"] for s in sampled]
         scores, deltas = self._predict(maps, boxes, self._known_levels(maps, sampled))
-        losses = self.box_predictor.losses(
+        return self.box_predictor.losses(
             scores,
             deltas,
             torch.cat(boxes),
             torch.cat([s["classes"] for s in sampled]),
             torch.cat([s["truth"] for s in sampled]),
         )
-        if self.mask_head is not None:
-            losses.update(self._mask_loss(maps, sampled, truth))
-        return losses
 
     def _known_levels(
         self, maps: Sequence[torch.Tensor], sampled: Sequence[Mapping[str, Any]], chosen: Sequence[Any] | None = None
@@ -150,8 +179,8 @@ class StandardROIHeads(nn.Module):
         self, maps: Sequence[torch.Tensor], boxes: Sequence[torch.Tensor], levels: Levels | None = None
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Scores and deltas of all boxes."""
-        features = self.box_head(_in_type_of(self.box_head, self.box_pooler(maps, boxes, levels)))
-        return self.box_predictor(_in_type_of(self.box_predictor, features))
+        features = self.box_head(in_type_of(self.box_head, self.box_pooler(maps, boxes, levels)))
+        return self.box_predictor(in_type_of(self.box_predictor, features))
 
     def _mask_loss(
         self,
@@ -190,24 +219,37 @@ class StandardROIHeads(nn.Module):
     ) -> list[dict[str, torch.Tensor]]:
         """Detections of each image: `pred_boxes` (m, 4), `scores` (m,), `pred_classes` (m,) and, with a mask head and
         where `masks` are wanted, `box_masks` (m, M, M) probabilities within the boxes."""
-        scores, deltas = self._predict(maps, proposals)
-        detections = self.box_predictor.detect(scores, deltas, proposals, image_sizes)
+        detections = self._detect_boxes(maps, proposals, image_sizes)
         if self.mask_head is not None and masks:
             parts = self.box_masks(maps, [d["pred_boxes"] for d in detections], [d["pred_classes"] for d in detections])
             for d, part in zip(detections, parts):
                 d["box_masks"] = part
         return detections
 
+    def _detect_boxes(
+        self,
+        maps: Sequence[torch.Tensor],
+        proposals: Sequence[torch.Tensor],
+        image_sizes: Sequence[tuple[int, int]],
+    ) -> list[dict[str, torch.Tensor]]:
+        """What `BoxPredictor.detect` gives."""
+        scores, deltas = self._predict(maps, proposals)
+        return self.box_predictor.detect(scores, deltas, proposals, image_sizes)
+
+    def select(self, boxes: torch.Tensor, scores: torch.Tensor, classes: torch.Tensor) -> dict[str, torch.Tensor]:
+        """See `BoxPredictor.select`."""
+        return self.box_stages[-1][1].select(boxes, scores, classes)
+
     def box_masks(
         self, maps: Sequence[torch.Tensor], boxes: Sequence[torch.Tensor], classes: Sequence[torch.Tensor]
     ) -> Sequence[torch.Tensor]:
         """Of each image's boxes (m, 4) of these classes (m,) the masks (m, M, M): probabilities within the boxes."""
-        logits = self.mask_head(_in_type_of(self.mask_head, self.mask_pooler(maps, boxes)))
+        logits = self.mask_head(in_type_of(self.mask_head, self.mask_pooler(maps, boxes)))
         logits = self.mask_head.select_class(logits, torch.cat(list(classes)))
         masks = logits.to(torch.promote_types(logits.dtype, torch.float32)).sigmoid()
         return masks.split([len(b) for b in boxes])
 
 
-def _in_type_of(head: nn.Module, x: torch.Tensor) -> torch.Tensor:
+def in_type_of(head: nn.Module, x: torch.Tensor) -> torch.Tensor:
     """Features are pooled in float32; a head prepared for inference may compute in another type."""
     return x.to(next(head.parameters()).dtype)

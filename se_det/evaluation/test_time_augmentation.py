@@ -103,7 +103,7 @@ class AugmentedInference:
         self, boxes: torch.Tensor, scores: torch.Tensor, classes: torch.Tensor, size: tuple[int, int]
     ) -> dict[str, Any]:
         good = (scores > LEAST_SCORE).nonzero()[:, 0]
-        return self._model.roi_heads.box_predictor.select(box_ops.clip(boxes[good], *size), scores[good], classes[good])
+        return self._model.roi_heads.select(box_ops.clip(boxes[good], *size), scores[good], classes[good])
 
     def _masks(self, views: Sequence[View], merged: Mapping[str, torch.Tensor]) -> torch.Tensor:
         total: torch.Tensor | float = 0.0

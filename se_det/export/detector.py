@@ -19,6 +19,7 @@ from ..backbones.trunk import image_area
 from ..detection import boxes as box_ops
 from ..detection.pooler import ROIPooler
 from ..detection.rcnn import GeneralizedRCNN
+from ..detection.roi_heads import StandardROIHeads
 from ..errors import ExportError
 from .networks import Exportable, normalisation, prepare_for_export
 
@@ -31,10 +32,14 @@ def detector(model: GeneralizedRCNN, size: tuple[int, int]) -> Exportable:
     TEST.DETECTIONS_PER_IMAGE; missing detections have score 0 and class -1.
 
     Raises:
-        ExportError: a side is not positive, or the detector has soft-NMS.
+        ExportError: a side is not positive, or the detector has soft-NMS or RoI heads of another kind.
     """
     if min(size) < 1:
         raise ExportError(f"A detector is exported for images of one size, and {size[0]} x {size[1]} is none.")
+    if type(model.roi_heads) is not StandardROIHeads:
+        raise ExportError(
+            f"A detector with {type(model.roi_heads).__name__} is not exported: MODEL.ROI_HEADS.NAME StandardROIHeads is."
+        )
     if model.roi_heads.box_predictor.nms_type != "hard":
         raise ExportError(
             f"MODEL.ROI_HEADS.NMS_TYPE is {model.roi_heads.box_predictor.nms_type}, and an exported detector has only "

@@ -16,7 +16,6 @@ from tqdm import tqdm
 
 from ..background import SerialExecutor, prefetch
 from ..data.images import read_image
-from ..detection.rcnn import paste_detections
 from ..errors import DataError
 from ..files import atomic_write
 from .coco_results import to_coco_results
@@ -24,6 +23,7 @@ from .drawing import draw_detections
 from .json_list import JsonList
 from .predictor import Predictor
 from .result import score_limits
+from .selection import select, select_shown
 from .sources import Source
 from .video import VideoReader, VideoWriter
 
@@ -78,7 +78,7 @@ def predict_files(
 
         def finish(picture: Picture, instances: dict[str, Any], image_id: int) -> None:
             if classes is not None:
-                instances = _select(instances, torch.isin(instances["pred_classes"].cpu(), torch.tensor(classes)))
+                instances = select(instances, torch.isin(instances["pred_classes"].cpu(), torch.tensor(classes)))
             found, _ = to_coco_results(
                 instances,
                 image_id=image_id,
@@ -90,7 +90,7 @@ def predict_files(
             results.extend({**where, **entry} for entry in found)
             drawn = draw_detections(
                 picture.pixels,
-                _shown(instances, shown_from),
+                select_shown(instances, shown_from),
                 predictor.class_names,
                 score_threshold=float("-inf"),
                 enlarge_below=ENLARGE_BELOW if picture.frame is None else 0,
@@ -167,19 +167,6 @@ class Picture:
 def _shape(item: Picture | Source | DataError) -> object:
     """What a batch has in common; a video, and what cannot be read, stand alone."""
     return item.sample["image"].shape if isinstance(item, Picture) else item
-
-
-def _select(instances: dict[str, Any], kept: torch.Tensor) -> dict[str, Any]:
-    """Those of the detector's instances that bool (m,) `kept` says, on the CPU."""
-    at = kept.nonzero()[:, 0]
-    return {name: value.cpu()[at] if torch.is_tensor(value) else value for name, value in instances.items()}
-
-
-def _shown(instances: dict[str, Any], limits: torch.Tensor) -> dict[str, torch.Tensor]:
-    """What is drawn of the detector's instances, by `limits`, a score per class; with masks in the image."""
-    scores = instances["scores"].cpu()
-    kept = scores >= limits.to(scores.dtype)[instances["pred_classes"].cpu()]
-    return paste_detections(_select(instances, kept))
 
 
 def _write_image(source: Source, target: Path, failures: list[str], drawn: np.ndarray) -> None:

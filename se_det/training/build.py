@@ -103,7 +103,8 @@ def fill_class_weights(cfg: CfgNode, model: nn.Module, train: Sequence[CocoDatas
         return
     counts = torch.from_numpy(class_image_counts(train)).clamp(min=1).float()
     weights = counts**cfg.MODEL.ROI_BOX_HEAD.FED_LOSS_FREQ_WEIGHT_POWER
-    model.roi_heads.box_predictor.fed_loss_cls_weights.copy_(weights)
+    for _, predictor in model.roi_heads.box_stages:
+        predictor.fed_loss_cls_weights.copy_(weights)
 
 
 def optimizer(

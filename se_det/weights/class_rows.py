@@ -10,50 +10,71 @@ import torch
 from .load_report import shorten
 
 
-@dataclass(frozen=True)
-class Layout:
-    """How the classes lie along a predictor's axis: `repeats` times one after the other, each `width` numbers wide.
+@dataclass(frozen=True, kw_only=True)
+class ClassLayout:
+    """How a predictor's weight and bias follow the classes.
 
     Attributes:
-        key: pattern of the parameters' names.
-        axis: of the classes.
-        background: there is one more, which is the last.
-        repeats, width: 0: as many as the axis is long, which is then a multiple of the number of classes.
-        others: how many numbers along the axis come before the classes' are what is left.
+        rows: of one class, next to each other; 0: as many as there are, as of a small map.
+        background: whether one more row, the last, is the background's.
+        repeated: whether all classes may come several times, as for each anchor of a cell.
+        columns: the classes are the last columns of a weight, whose layer reads something of each class.
+        named: the names of the file's classes are theirs; of stuff and of keypoints they are not.
     """
 
-    key: str
-    axis: int = 0
+    rows: int = 1
     background: bool = False
-    repeats: int = 1
-    width: int = 1
-    others: bool = False
+    repeated: bool = False
+    columns: bool = False
+    named: bool = True
+
+    def split(self, tensor: torch.Tensor, classes: int) -> tuple[torch.Tensor, torch.Tensor] | None:
+        """What comes before the classes, (k, ...), and theirs, (repeats, classes, rows, ...), with the background.
+
+        None where the tensor is not of so many classes.
+        """
+        if self.columns:
+            tensor = tensor.movedim(1, 0)
+        count = classes + self.background
+        before = len(tensor) - count if self.columns else 0
+        length, known = len(tensor) - before, count * max(self.rows, 1)
+        # Of a single class, a class-agnostic head's rows are those of that class.
+        if before < 0 or length == 0 or (length % known if self.repeated or not self.rows else length != known):
+            return None
+        rows = self.rows or length // count
+        return tensor[:before], tensor[before:].reshape(-1, count, rows, *tensor.shape[1:])
 
 
-# Layers whose shape follows the number of classes: a detector of other classes may start from the rest.
-LAYOUTS = (
-    Layout(r"roi_heads\.box_predictor\.(\d+\.)?cls_score\.", background=True),
-    Layout(r"roi_heads\.box_predictor\.(\d+\.)?bbox_pred\.", width=4),
-    Layout(r"roi_heads\.box_predictor\.(\d+\.)?fed_loss_cls_weights"),
-    Layout(r"roi_heads\.mask_head\.predictor\."),
-    Layout(r"roi_heads\.mask_head\.coarse_head\.prediction\.", width=0),  # a map for each class, cell by cell
-    Layout(r"roi_heads\.mask_head\.point_head\.predictor\."),
-    Layout(r"roi_heads\.mask_head\.point_head\.fc\d+\.weight", axis=1, others=True),  # reads the coarse mask of each
-    Layout(r"head\.cls_score\.", repeats=0),  # RetinaNet: the classes of each anchor; FCOS has one
-    Layout(r"linear\."),
-)
-# Those of classes, parts or keypoints that the categories of a file are not the names of.
-UNNAMED = (r"sem_seg_head\..*predictor\.", r"sem_seg_head\.point_head\.", r"roi_heads\.keypoint_head\.score_lowres\.")
+# Layers whose shape follows the number of classes: a detector of other classes may start from the rest. By what the
+# names of their parameters, which are Detectron2's, begin with: a regular expression.
+_LAYOUTS: dict[str, ClassLayout] = {
+    # `0.` and so on are the stages of a cascade.
+    r"roi_heads\.box_predictor\.(\d+\.)?cls_score\.": ClassLayout(background=True),
+    r"roi_heads\.box_predictor\.(\d+\.)?bbox_pred\.": ClassLayout(rows=4),
+    r"roi_heads\.box_predictor\.(\d+\.)?fed_loss_cls_weights": ClassLayout(),
+    r"roi_heads\.mask_head\.predictor\.": ClassLayout(),
+    r"roi_heads\.mask_head\.coarse_head\.prediction\.": ClassLayout(rows=0),
+    r"roi_heads\.mask_head\.point_head\.predictor\.": ClassLayout(),
+    r"roi_heads\.mask_head\.point_head\.fc\d+\.weight": ClassLayout(columns=True),
+    r"roi_heads\.keypoint_head\.score_lowres\.": ClassLayout(named=False),
+    r"sem_seg_head\.(.*\.)?(predictor|point_head)\.": ClassLayout(named=False),
+    r"head\.cls_score\.": ClassLayout(repeated=True),
+    r"linear\.": ClassLayout(),
+}
 
 
-def layout_of(key: str) -> Layout | None:
-    """How the classes lie in a parameter; None where they do not."""
-    return next((layout for layout in LAYOUTS if re.match(layout.key, key)), None)
+def register_class_rows(pattern: str, layout: ClassLayout) -> None:
+    """Declare, beside the layer, parameters whose rows are classes.
+
+    Args:
+        pattern: a regular expression for what their names in the whole detector begin with.
+    """
+    _LAYOUTS[pattern] = layout
 
 
-def is_predictor(key: str) -> bool:
-    """Whether a parameter's shape follows the number of classes or the like."""
-    return layout_of(key) is not None or any(re.match(pattern, key) for pattern in UNNAMED)
+def class_layout(name: str) -> ClassLayout | None:
+    """How a parameter follows the classes; None where it does not."""
+    return next((layout for pattern, layout in _LAYOUTS.items() if re.match(pattern, name)), None)
 
 
 @dataclass(frozen=True)
@@ -97,29 +118,28 @@ class ClassRows:
         """`fresh`, a predictor's initial values, with the rows of the classes that the file has, and of the background.
 
         Args:
-            key: the parameter's name, one that has a layout.
+            key: the parameter's name, which has a `class_layout`.
             tensor: the file's.
             fresh: of the same layer for the network's classes.
         """
-        layout = layout_of(key)
-        if tensor.ndim < fresh.ndim:
+        layout = class_layout(key)
+        if tensor.ndim < fresh.ndim:  # a fully connected layer for a 1 x 1 convolution
             tensor = tensor.reshape(*tensor.shape, *[1] * (fresh.ndim - tensor.ndim))
-        theirs = _split(tensor, layout, len(self.file_names))
-        ours = _split(fresh, layout, len(self.names))
+        theirs, ours = layout.split(tensor, len(self.file_names)), layout.split(fresh, len(self.names))
         if theirs is None or ours is None:
             return tensor  # of no class, as in a class-agnostic head; or of another shape, which is refused later
-        (others, rows), (own_others, own_rows) = theirs, ours
-        if others.shape != own_others.shape or rows[:, :1].numel() != own_rows[:, :1].numel():
+        (before, rows), (own_before, own) = theirs, ours
+        if before.shape != own_before.shape or rows[:, :1].numel() != own[:, :1].numel():
             return tensor
-        taken = own_rows.clone()
-        rows = rows.reshape(own_rows.shape[0], rows.shape[1], *own_rows.shape[2:]).to(taken.dtype)
+        own = own.clone()
+        rows = rows.reshape(own.shape[0], rows.shape[1], *own.shape[2:]).to(own.dtype)
         for at, source in enumerate(self.sources):
             if source >= 0:
-                taken[:, at] = rows[:, source]
+                own[:, at] = rows[:, source]
         if layout.background:
-            taken[:, -1] = rows[:, -1]
-        result = torch.cat([others.to(taken.dtype), taken.flatten(0, 2)])
-        return result.movedim(0, layout.axis).reshape(fresh.shape)
+            own[:, -1] = rows[:, -1]
+        result = torch.cat([before.to(own.dtype), own.flatten(0, 2)])
+        return result.movedim(0, 1) if layout.columns else result
 
     def note(self) -> str:
         """What became of the classes, for the account of a load."""
@@ -143,21 +163,3 @@ class ClassRows:
 
 def _plain(name: str) -> str:
     return " ".join(name.replace("_", " ").split()).casefold()
-
-
-def _split(tensor: torch.Tensor, layout: Layout, classes: int) -> tuple[torch.Tensor, torch.Tensor] | None:
-    """What comes before the classes, (others, ...), and theirs, (repeats, classes, width, ...).
-
-    None where the tensor is not of so many classes.
-    """
-    tensor = tensor.movedim(layout.axis, 0) if tensor.ndim > layout.axis else tensor
-    count = classes + layout.background
-    others = len(tensor) - count if layout.others else 0
-    length = len(tensor) - others
-    free = layout.repeats == 0 or layout.width == 0
-    known = (layout.repeats or 1) * (layout.width or 1) * count
-    # Of a single class, a class-agnostic head's rows are those of that class.
-    if others < 0 or length == 0 or (length % known if free else length != known):
-        return None
-    repeats = layout.repeats or length // known
-    return tensor[:others], tensor[others:].reshape(repeats, count, length // (repeats * count), *tensor.shape[1:])

@@ -13,7 +13,7 @@ from ..backbones.gate_insertion import gated_branches
 from ..backbones.timm_trunk import TimmTrunk
 from ..errors import WeightsError
 from ..layers.norms import FrozenBatchNorm2d
-from .class_rows import ClassRows, is_predictor, layout_of
+from .class_rows import ClassRows, class_layout
 from .compatibility import check_network, resize_gates
 from .identify import identify
 from .load_report import LoadReport, shorten
@@ -116,7 +116,7 @@ def load_tensors(
             fitting[name] = tensor.reshape(target.shape)
             report.loaded.append(name)
             report.reshaped.append(name)
-        elif is_predictor(name) and not strict:
+        elif class_layout(name) and not strict:
             report.missing.append(name)
             report.resized.append(name)
         else:
@@ -168,7 +168,7 @@ def _sort_classes(
     strict: bool,
 ) -> None:
     """Bring the rows of a file's predictors into the order of the network's classes, by their names."""
-    predictors = [name for name in tensors if layout_of(name) and name in targets]
+    predictors = [name for name in tensors if name in targets and (layout := class_layout(name)) and layout.named]
     if not predictors:
         return
     categories = file.extra.get("categories")
@@ -250,7 +250,7 @@ def _check_complete(report: LoadReport, prefix: str | None, *, allow_partial: bo
     if allow_partial or prefix is None:
         return
     trunk = [name for name in report.missing if name.startswith(prefix) and ".gate." not in name]
-    trunk = [name for name in trunk if prefix != "" or not is_predictor(name)]
+    trunk = [name for name in trunk if prefix != "" or not class_layout(name)]
     gates = [name for name in report.missing if name.startswith(prefix) and ".gate." in name]
     some_gates = any(".gate." in name for name in report.loaded)
     lacking = trunk + (gates if some_gates else [])

@@ -24,8 +24,9 @@ GATES = ("none", "se", "sp_se", "rg_se", "cbam")
 
 
 def make_pair(
-    gate: str, *, masks: bool, overrides: Sequence[Any] = (), own_resnet: bool = False
-) -> tuple[nn.Module, nn.Module]:
+    gate: str, *, masks: bool, overrides: Sequence[Any] = (), own_resnet: bool = False,
+    config: str = "configs/mask_rcnn_r50_fpn.yaml",
+) -> tuple[nn.Module, nn.Module]:  # fmt: skip
     """(ours, theirs): R50-FPN detectors with the same known weights, in evaluation mode.
 
     Args:
@@ -35,10 +36,10 @@ def make_pair(
 
     keys = ["MODEL.DEVICE", "cpu", "MODEL.GATE.NAME", gate, "MODEL.MASK_ON", masks, "TEST.DETECTIONS_PER_IMAGE", 100,
             *overrides]  # fmt: skip
-    ours = fill(build_detector(load_config("configs/mask_rcnn_r50_fpn.yaml", keys)))
+    ours = fill(build_detector(load_config(config, keys)))
     if own_resnet:
         keys += ["MODEL.BACKBONE.NAME", "build_resnet_fpn_backbone"]
-    return ours.eval(), build_peer("configs/mask_rcnn_r50_fpn.yaml", keys, ours.state_dict()).eval()
+    return ours.eval(), build_peer(config, keys, ours.state_dict()).eval()
 
 
 def to_detectron2(sample: dict[str, Any]) -> dict[str, Any]:

@@ -7,6 +7,7 @@ tests/detection/golden/options.npz; it needs Detectron2.
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -96,9 +97,9 @@ def views_sample() -> dict[str, Any]:
     return {"image": image(110, 140, 4), "height": 165, "width": 210, "image_id": 1}
 
 
-def our_augmented() -> dict[str, np.ndarray]:
+def our_augmented(config: str = "configs/mask_rcnn_r50_fpn.yaml", keys: Sequence[Any] = ()) -> dict[str, np.ndarray]:
     """Detections under test-time augmentation."""
-    cfg = load_config("configs/mask_rcnn_r50_fpn.yaml", AUGMENTED)
+    cfg = load_config(config, [*AUGMENTED, *keys])
     model = fill(build_detector(cfg)).eval()
     [found] = build_augmented_inference(cfg, model)([views_sample()])
     from se_det.detection.rcnn import paste_detections
@@ -157,17 +158,19 @@ def their_predictor_losses() -> dict[str, np.ndarray]:
     return found
 
 
-def their_augmented() -> dict[str, np.ndarray]:
+def their_augmented(
+    config: str = "configs/mask_rcnn_r50_fpn.yaml", more: Sequence[Any] = ()
+) -> dict[str, np.ndarray]:  # fmt: skip
     """`our_augmented` by Detectron2, its ResNet too."""
     from detectron2.modeling import GeneralizedRCNNWithTTA
 
     from se_det.integrations.detectron2_engine import default_config
     from se_det.integrations.detectron2_peer import build_peer
 
-    keys = [*AUGMENTED, "MODEL.BACKBONE.NAME", "build_resnet_fpn_backbone"]
-    ours = fill(build_detector(load_config("configs/mask_rcnn_r50_fpn.yaml", AUGMENTED)))
-    model = build_peer("configs/mask_rcnn_r50_fpn.yaml", keys, ours.state_dict()).eval()
-    cfg = load_config("configs/mask_rcnn_r50_fpn.yaml", keys, defaults=default_config())
+    keys = [*AUGMENTED, *more, "MODEL.BACKBONE.NAME", "build_resnet_fpn_backbone"]
+    ours = fill(build_detector(load_config(config, [*AUGMENTED, *more])))
+    model = build_peer(config, keys, ours.state_dict()).eval()
+    cfg = load_config(config, keys, defaults=default_config())
     with torch.no_grad():
         [found] = GeneralizedRCNNWithTTA(cfg, model)([views_sample()])
     found = found["instances"]

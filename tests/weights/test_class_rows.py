@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from se_det.weights.class_rows import ClassRows, is_predictor, layout_of
+from se_det.weights.class_rows import ClassRows, class_layout
 
 ROWS = ClassRows(("dog", "bird"), ("cat", "dog", "cow"))  # dog is the file's second class
 
@@ -34,7 +34,7 @@ def test_rows_of_a_class_are_kept(key, theirs, ours, kept):
     file, fresh = numbered(theirs, *tail), -1 - numbered(ours, *tail)
     taken = ROWS.take(key, file, fresh)
     same = dict(kept)
-    assert taken.shape == fresh.shape and is_predictor(key)
+    assert taken.shape == fresh.shape
     for row in range(ours):
         assert torch.equal(taken[row], file[same[row]] if row in same else fresh[row]), row
 
@@ -58,5 +58,5 @@ def test_a_class_agnostic_layer_is_taken_as_it_is(key, rows):
 
 def test_what_has_no_class_names_starts_fresh_where_its_shape_differs():
     for key in ("roi_heads.keypoint_head.score_lowres.weight", "sem_seg_head.predictor.weight"):
-        assert is_predictor(key) and layout_of(key) is None
-    assert not is_predictor("roi_heads.box_head.fc1.weight") and not is_predictor("head.bbox_pred.weight")
+        assert not class_layout(key).named
+    assert class_layout("roi_heads.box_head.fc1.weight") is None and class_layout("head.bbox_pred.weight") is None

@@ -45,7 +45,7 @@ OF_TRAINING = ("SOLVER.", "DATALOADER.", "DATASETS.TRAIN", "DATASETS.PROPOSAL_FI
                "TEST.PRECISE_BN", "INPUT.MIN_SIZE_TRAIN", "INPUT.MAX_SIZE_TRAIN", "INPUT.COLOR", "INPUT.MASK_FORMAT",
                "MODEL.WEIGHTS")  # fmt: skip
 # No RegNet is among our backbones; Fast R-CNN's proposals come from a file. The others are being built.
-NOT_HERE = ("regnet", "/fast_rcnn", "_C4", "_DC5", "retinanet", "rpn_R", "keypoint", "panoptic", "dconv", "cascade",
+NOT_HERE = ("regnet", "/fast_rcnn", "_C4", "_DC5", "retinanet", "rpn_R", "keypoint", "panoptic", "dconv",
             "pointrend", "Detectron1")  # fmt: skip
 SIZES = {
     key: value

@@ -1,0 +1,150 @@
+"""Detectors of RoI heads other than Mask R-CNN's, ours and Detectron2's on the same weights, and what they compute.
+
+`python tests/integrations/roi_heads_cases.py <commit of the installed Detectron2> [case ...]` writes
+tests/detection/golden/roi_heads_*.npz; it needs Detectron2. Our backbone, with SE, is in Detectron2's detector.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import nn
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+from se_det.config import load_config
+from se_det.detection.build import build_detector
+from tests.integrations.known_weights import SAMPLE_ALL, SLIM, fill, samples
+
+FOLDER = Path(__file__).resolve().parents[1] / "detection" / "golden"
+DETECTIONS = 20
+
+
+class Case(NamedTuple):
+    """A config, and what makes its network small."""
+
+    config: str
+    keys: Sequence[Any] = ()
+
+    def overrides(self, *more: Any) -> list[Any]:
+        return [*SLIM, "TEST.DETECTIONS_PER_IMAGE", DETECTIONS, *self.keys, *more]
+
+
+CASES = {
+    "cascade": Case("configs/cascade_mask_rcnn_se_r50_fpn.yaml"),
+    "cascade_sigmoid": Case(
+        "configs/cascade_mask_rcnn_se_r50_fpn.yaml",
+        ["MODEL.MASK_ON", False, "MODEL.ROI_BOX_HEAD.USE_SIGMOID_CE", True, "MODEL.ROI_BOX_HEAD.BBOX_REG_LOSS_TYPE",
+         "giou", "MODEL.ROI_BOX_CASCADE_HEAD.IOUS", (0.5, 0.65),
+         "MODEL.ROI_BOX_CASCADE_HEAD.BBOX_REG_WEIGHTS", ((10.0, 10.0, 5.0, 5.0), (16.0, 16.0, 8.0, 8.0))],
+    ),
+}  # fmt: skip
+
+
+def our_detector(case: Case, *more: Any) -> nn.Module:
+    """In evaluation mode, of known weights."""
+    return fill(build_detector(load_config(case.config, case.overrides(*more)))).eval()
+
+
+def their_detector(case: Case, *more: Any) -> nn.Module:
+    """`our_detector` by Detectron2."""
+    from se_det.integrations.detectron2_peer import build_peer
+
+    return build_peer(case.config, case.overrides(*more), our_detector(case, *more).state_dict()).eval()
+
+
+def our_numbers(case: Case) -> dict[str, np.ndarray]:
+    """Detections, losses, and the norm of each parameter's gradient."""
+    found = {}
+    with torch.no_grad():
+        for i, image in enumerate(our_detector(case)(samples())):
+            found |= _detections(i, image["instances"])
+    model = our_detector(case, *SAMPLE_ALL).train()
+    return found | _gradients(model, model(samples()))
+
+
+def their_numbers(case: Case) -> dict[str, np.ndarray]:
+    """`our_numbers` by Detectron2."""
+    from detectron2.utils.events import EventStorage
+
+    from se_det.integrations.detectron2_peer import to_detectron2
+
+    inputs, found = [to_detectron2(sample) for sample in samples()], {}
+    with torch.no_grad():
+        for i, image in enumerate(their_detector(case)(inputs)):
+            fields = image["instances"].get_fields()
+            found |= _detections(i, {**fields, "pred_boxes": fields["pred_boxes"].tensor})
+    model = their_detector(case, *SAMPLE_ALL).train()
+    with EventStorage():
+        losses = model(inputs)
+    return found | _gradients(model, losses)
+
+
+def _detections(i: int, instances: dict[str, Any]) -> dict[str, np.ndarray]:
+    names = ("pred_boxes", "scores", "pred_classes", "pred_masks", "pred_keypoints")
+    return {f"detections/{i}/{name}": instances[name].numpy() for name in names if name in instances}
+
+
+def _gradients(model: nn.Module, losses: dict[str, torch.Tensor]) -> dict[str, np.ndarray]:
+    sum(losses.values()).backward()
+    found = {f"loss/{name}": value.detach().double().numpy() for name, value in losses.items()}
+    for name, parameter in model.named_parameters():
+        if parameter.grad is not None:
+            found[f"gradient/{name}"] = parameter.grad.double().norm().numpy()
+    return found
+
+
+def check(ours: dict[str, np.ndarray], theirs: dict[str, np.ndarray]) -> None:
+    """Fail where boxes or keypoints differ by 1e-2 px, scores by 1e-4, masks by a pixel in a thousand, losses by 1e-4
+    or gradients by 1e-3 of their size."""
+    assert ours.keys() == theirs.keys(), ours.keys() ^ theirs.keys()
+    largest = max(float(value) for name, value in theirs.items() if name.startswith("gradient/"))
+    for name, value in ours.items():
+        kind, other = name.rpartition("/")[2], theirs[name]
+        if name.startswith("loss/"):
+            np.testing.assert_allclose(value, other, rtol=1e-4, atol=0, err_msg=name)
+        elif name.startswith("gradient/"):
+            np.testing.assert_allclose(value, other, rtol=1e-3, atol=1e-6 * largest, err_msg=name)
+        elif kind == "pred_classes":
+            assert len(other) and (value == other).all(), name
+        elif kind == "pred_masks":
+            assert other.sum() > 1000 and (value != other).sum() <= 1e-3 * other.sum(), name
+        else:
+            np.testing.assert_allclose(value, other, rtol=0, atol=1e-4 if kind == "scores" else 1e-2, err_msg=name)
+
+
+def read_golden(name: str) -> dict[str, np.ndarray]:
+    """What Detectron2 computed for a case."""
+    with np.load(FOLDER / f"roi_heads_{name}.npz") as file:
+        found = {key: value for key, value in file.items() if key not in ("made_with", "names", "norms")}
+        found |= {f"gradient/{name}": norm for name, norm in zip(file["names"], file["norms"], strict=True)}
+    for key in [key for key in found if key.endswith("/mask_shape")]:
+        shape, masks = found.pop(key), key.replace("mask_shape", "pred_masks")
+        found[masks] = np.unpackbits(found[masks])[: shape.prod()].reshape(shape).astype(bool)
+    return found
+
+
+def main() -> None:
+    """Write the golden files."""
+    import detectron2
+
+    commit, *names = sys.argv[1:]
+    for name in names or CASES:
+        found = their_numbers(CASES[name])
+        for key in [key for key in found if key.endswith("/pred_masks")]:
+            found[key.replace("pred_masks", "mask_shape")] = np.array(found[key].shape)
+            found[key] = np.packbits(found[key])
+        gradients = {key.partition("/")[2]: found.pop(key) for key in list(found) if key.startswith("gradient/")}
+        found |= {"names": np.array(list(gradients)), "norms": np.array(list(gradients.values()))}
+        found["made_with"] = np.array(f"Detectron2 {detectron2.__version__} ({commit}), PyTorch {torch.__version__}")
+        path = FOLDER / f"roi_heads_{name}.npz"
+        np.savez_compressed(path, **found)
+        print(path, path.stat().st_size)
+
+
+if __name__ == "__main__":
+    main()
