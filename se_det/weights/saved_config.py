@@ -10,6 +10,7 @@ from fvcore.common.config import CfgNode
 
 from ..config.loading import load_saved_config
 from ..errors import ConfigError
+from .identify import identify
 from .reading import read_weights
 from .source import resolve_weights
 from .zoo import SCHEME, DetectorEntry, get_entry
@@ -74,5 +75,6 @@ def _metadata(source: str | Path) -> tuple[str | Path, dict[str, Any]]:
             )
         return str(source), entry.extra()  # known without the file
     path, entry = resolve_weights(source)
-    extra = read_weights(path).extra
-    return path, {**extra, **entry.extra()} if isinstance(entry, DetectorEntry) else extra
+    if isinstance(entry, DetectorEntry):
+        return path, {**read_weights(path).extra, **entry.extra()}
+    return path, identify(path, entry.family if entry else "").extra

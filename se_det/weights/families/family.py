@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -33,6 +34,8 @@ class Family:
         trunk: pattern of the keys of the trunk; such a key without a rule is a part that our networks do not have.
         foreign: (pattern, description) of parts that no network here has.
         unpack, pack: join several of the family's tensors to one of ours before the rules, and split them after.
+        detector: the config, key to value on the defaults, that a detector of these tensors, under our names, needs; None
+            for families of classifiers and backbones. Such files are read, not written.
         like: families with the same keys, whose files may be given under this family's name.
     """
 
@@ -47,6 +50,7 @@ class Family:
     foreign: tuple[tuple[str, str], ...] = ()
     unpack: Callable[[Tensors], Tensors] = _identity
     pack: Callable[[Tensors], Tensors] = _identity
+    detector: Callable[[Tensors], dict[str, Any]] | None = None
     like: tuple[str, ...] = ()
 
     def matches(self, keys: Mapping[str, torch.Tensor]) -> bool:
