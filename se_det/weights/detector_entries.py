@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 from ..config.defaults import get_cfg
-from ..config.loading import get_key, read_yaml
+from ..config.loading import get_key
 from ..errors import ConfigError, suggestion
+from .class_lists import read_categories
 from .conventions import KEYS
 from .entries import DetectorEntry
 from .families import FAMILIES, WeightConventions
 
 HEAD = ("source", "license", "family", "url", "parts", "classes")  # of a file, beside its `entries`
 FIELDS = ("file", "parts", "reported", "classes", "note")  # of an entry
-CLASSES = "classes"  # the folder of the lists of classes
 
 
 def read_detectors(path: Path, tree: Mapping[str, Any]) -> dict[str, DetectorEntry]:
@@ -63,6 +62,7 @@ def _entry(
         if part not in head["parts"]:
             raise ConfigError(f"{where}: there is no part '{part}'.{suggestion(part, head['parts'])}")
         config |= head["parts"][part]
+    classes = values.get("classes", head["classes"])
     return DetectorEntry(
         name=name,
         url=head["url"] + values["file"],
@@ -74,14 +74,6 @@ def _entry(
         note=str(values.get("note", "")).strip(),
         path=file[1],
         config=config,
-        categories=_categories(path, values.get("classes", head["classes"])),
+        categories=read_categories(path.parent, classes) if classes else (),
         reported=dict(reported),
     )
-
-
-@cache
-def _categories(path: Path, name: str | None) -> tuple[dict[str, Any], ...]:
-    if name is None:
-        return ()
-    listed = read_yaml(path.parent / CLASSES / f"{name}.yaml")
-    return tuple({"id": number, "name": str(word)} for number, word in listed.items())

@@ -12,6 +12,7 @@ import yaml
 
 from ..config.loading import dump_keys
 from ..errors import WeightsError
+from .class_lists import read_categories, zoo_folder
 from .families import FAMILIES, SE_DET, Family, WeightConventions, detect_family, family_named
 from .families.class_order import read_class_order
 from .families.conventions import is_grouped
@@ -47,6 +48,9 @@ def identify(source: str | Path | WeightFile, family: str = "", class_order: str
         except WeightsError as error:
             raise WeightsError(f"{file.path}: {error}") from error
         extra = {**extra, "config": dump_keys(config)}
+        classes = kind.classes(file.tensors)
+        if classes:
+            extra["categories"] = list(read_categories(zoo_folder(), classes))
     file = replace(
         file,
         tensors=tensors,

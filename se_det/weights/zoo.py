@@ -12,6 +12,7 @@ from typing import Any
 
 from ..config.loading import read_yaml
 from ..errors import ConfigError, WeightsError, suggestion
+from .class_lists import zoo_folder
 from .detector_entries import read_detectors
 from .entries import ClassifierEntry, DetectorEntry, Entry, Report
 from .families import FAMILIES, WeightConventions
@@ -66,10 +67,7 @@ def entry_of_file(path: Path) -> Entry | None:
 
 @functools.cache
 def _entries() -> dict[str, Entry]:
-    folder = Path(__file__).resolve().parents[1] / "model_zoo"
-    if not folder.is_dir():
-        folder = Path(__file__).resolve().parents[2] / "model_zoo"  # a checkout
-    return read_entries(folder)
+    return read_entries(zoo_folder())
 
 
 def read_entries(folder: Path) -> dict[str, Entry]:

@@ -158,6 +158,12 @@ def _foreground_first(key: str, tensor: torch.Tensor) -> torch.Tensor:
     return rows[[*kept[1:], *background]].flatten(0, 1)
 
 
+def _torchvision_classes(tensors: Tensors) -> str | None:
+    if f"{HEADS}keypoint_predictor.kps_score_lowres.weight" in tensors:
+        return "person"
+    return "coco" if len(tensors[f"{HEADS}box_predictor.cls_score.weight"]) == 91 else None
+
+
 def detector_config(tensors: Mapping[str, torch.Tensor]) -> dict[str, Any]:
     """What the shapes of a Faster or Mask R-CNN with FPN say of its config, on `FPN_CONFIG`.
 
@@ -216,6 +222,7 @@ TORCHVISION_DETECTION = Family(
     facts=_facts,
     trunk=r"backbone\.body\.",
     unpack=_unpack_torchvision,
+    classes=_torchvision_classes,
     detector=lambda tensors: {**FPN_CONFIG, **TORCHVISION_CONFIG, **detector_config(tensors)},
 )
 MMDETECTION = Family(
