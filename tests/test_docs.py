@@ -96,6 +96,7 @@ REPLACED = {
 # Blocks of Python that are not run, by their first line.
 NOT_EXECUTED = {
     "from se_det.integrations.detectron2 import add_se_det_config": DETECTRON2,
+    "# client.py": "needs a Triton server",
     "# eca.py": "tests/test_extending.py runs it",
     "# blend.py": "tests/test_extending.py runs it",
     "# counting.py": "tests/test_extending.py runs it",

@@ -12,6 +12,7 @@ from fvcore.common.config import CfgNode
 
 from ..errors import ConfigError
 from ..plugins import load_installed_plugins, loaded_plugins
+from .one_stage_keys import add_fcos_keys, add_retinanet_keys
 
 CN = CfgNode
 
@@ -94,6 +95,11 @@ def add_se_det_config(cfg: CfgNode) -> None:
     # Compute each block of the trunk twice in place of keeping what it computed: less memory, about a third more time.
     cfg.MODEL.CHECKPOINT_ACTIVATIONS = False
     cfg.MODEL.RESNETS.BRANCH_RELU = False  # a ReLU before the gate of a basic block: timm's legacy_seresnet18 and -34
+
+    # The maps above P5. "": as MODEL.BACKBONE.NAME says, P6 by a maximum unless it is a retinanet builder; max_pool;
+    # p6p7_res5 (RetinaNet), p6p7_p5 (FCOS): P6 and P7 by convolutions of that map.
+    cfg.MODEL.FPN.TOP_BLOCK = ""
+    add_fcos_keys(cfg)
 
     # How detections of one object become one. "hard": all but the best are dropped; soft-NMS lowers their scores:
     # "linear" where they overlap by MODEL.ROI_HEADS.NMS_THRESH_TEST, "gaussian" the more they overlap.
@@ -179,6 +185,7 @@ def _detectron2_keys() -> CfgNode:
 
     c.MODEL.BACKBONE = CN()
     # build_se_resnet_fpn_backbone (or build_resnet_fpn_backbone): the ResNet of MODEL.RESNETS with MODEL.GATE.NAME;
+    # build_se_resnet_retinanet_fpn_backbone (or build_retinanet_resnet_fpn_backbone): the same with P6 and P7;
     # or a model's name, gate included, such as se_bn_inception: its stages with FPN.
     c.MODEL.BACKBONE.NAME = "build_resnet_backbone"
     c.MODEL.BACKBONE.FREEZE_AT = 2  # 0: nothing is frozen; 1: the stem; 2: the stem and res2; ...
@@ -190,6 +197,10 @@ def _detectron2_keys() -> CfgNode:
     c.MODEL.RESNETS.NORM = "FrozenBN"  # FrozenBN, BN, SyncBN, GN
     c.MODEL.RESNETS.STRIDE_IN_1X1 = True  # Caffe's and MSRA's weights: True; torchvision's and timm's: False
     c.MODEL.RESNETS.RES5_DILATION = 1
+    # Deformable 3 x 3 convolutions in res2 to res5 of a ResNet with bottlenecks; MODULATED is their second version.
+    c.MODEL.RESNETS.DEFORM_ON_PER_STAGE = [False, False, False, False]
+    c.MODEL.RESNETS.DEFORM_MODULATED = False
+    c.MODEL.RESNETS.DEFORM_NUM_GROUPS = 1
     c.MODEL.RESNETS.RES2_OUT_CHANNELS = 256  # 64 for depths 18 and 34
     c.MODEL.RESNETS.STEM_OUT_CHANNELS = 64
     c.MODEL.FPN = CN()
@@ -225,6 +236,8 @@ def _detectron2_keys() -> CfgNode:
     c.MODEL.RPN.POST_NMS_TOPK_TEST = 1000
     c.MODEL.RPN.NMS_THRESH = 0.7
     c.MODEL.RPN.CONV_DIMS = [-1]
+
+    add_retinanet_keys(c)
 
     c.MODEL.ROI_HEADS = CN()
     c.MODEL.ROI_HEADS.NAME = "Res5ROIHeads"
@@ -361,10 +374,6 @@ DETECTRON2_ONLY = (
     "MODEL.KEYPOINT_ON",
     "MODEL.LOAD_PROPOSALS",
     "MODEL.PANOPTIC_FPN",
-    "MODEL.RESNETS.DEFORM_MODULATED",
-    "MODEL.RESNETS.DEFORM_NUM_GROUPS",
-    "MODEL.RESNETS.DEFORM_ON_PER_STAGE",
-    "MODEL.RETINANET",
     "MODEL.ROI_BOX_HEAD.TRAIN_ON_PRED_BOXES",
     "MODEL.ROI_KEYPOINT_HEAD",
     "MODEL.SEM_SEG_HEAD",

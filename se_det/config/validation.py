@@ -19,6 +19,7 @@ RANGES: dict[str, tuple[float, float | None]] = {
     "MODEL.FPN.OUT_CHANNELS": (1, None),
     "MODEL.GATE.REDUCTION": (1, None),
     "MODEL.PROPOSAL_GENERATOR.MIN_SIZE": (0, None),
+    "MODEL.RESNETS.DEFORM_NUM_GROUPS": (1, None),
     "MODEL.RESNETS.NUM_GROUPS": (1, None),
     "MODEL.RESNETS.RES2_OUT_CHANNELS": (1, None),
     "MODEL.RESNETS.STEM_OUT_CHANNELS": (1, None),
@@ -68,10 +69,16 @@ RANGES: dict[str, tuple[float, float | None]] = {
     "TEST.IMS_PER_BATCH": (1, None),
     "TEST.PRECISE_BN.NUM_ITER": (1, None),
 }
-POSITIVE = ("MODEL.PIXEL_STD", "MODEL.RPN.BBOX_REG_WEIGHTS", "MODEL.ROI_BOX_HEAD.BBOX_REG_WEIGHTS")
+POSITIVE = (
+    "MODEL.PIXEL_STD",
+    "MODEL.RETINANET.BBOX_REG_WEIGHTS",
+    "MODEL.RPN.BBOX_REG_WEIGHTS",
+    "MODEL.ROI_BOX_HEAD.BBOX_REG_WEIGHTS",
+)
 NUMBERS = {
     "MODEL.PIXEL_MEAN": 3,
     "MODEL.PIXEL_STD": 3,
+    "MODEL.RETINANET.BBOX_REG_WEIGHTS": 4,
     "MODEL.RPN.BBOX_REG_WEIGHTS": 4,
     "MODEL.ROI_BOX_HEAD.BBOX_REG_WEIGHTS": 4,
 }
@@ -112,7 +119,7 @@ def validate_config(cfg: CfgNode) -> None:
     if not dims or not all(isinstance(x, int) and (x == -1 or x > 0) for x in dims):
         raise ConfigError(f"MODEL.RPN.CONV_DIMS must be numbers of channels, or -1 for the map's, got {dims}.")
     for section in ("RPN", "ROI_HEADS"):
-        _check_matching(section, cfg.MODEL[section].IOU_THRESHOLDS, cfg.MODEL[section].IOU_LABELS)
+        check_matching(cfg, section)
 
 
 def check_ranges(cfg: CfgNode, ranges: Mapping[str, tuple[float, float | None]]) -> None:
@@ -133,7 +140,13 @@ def check_ranges(cfg: CfgNode, ranges: Mapping[str, tuple[float, float | None]])
             raise ConfigError(f"{key} must be {f'at most {most}' if least == -math.inf else allowed}, got {value}.")
 
 
-def _check_matching(section: str, thresholds: list, labels: list) -> None:
+def check_matching(cfg: CfgNode, section: str) -> None:
+    """Refuse IOU_THRESHOLDS and IOU_LABELS of a section of MODEL that cannot label boxes.
+
+    Raises:
+        ConfigError: naming the key.
+    """
+    thresholds, labels = cfg.MODEL[section].IOU_THRESHOLDS, cfg.MODEL[section].IOU_LABELS
     if not thresholds or not all(_is_number(x) for x in thresholds) or list(thresholds) != sorted(thresholds):
         raise ConfigError(f"MODEL.{section}.IOU_THRESHOLDS must be numbers that rise, got {thresholds}.")
     if len(labels) != len(thresholds) + 1 or any(label not in (-1, 0, 1) for label in labels):

@@ -17,7 +17,7 @@ from ..device import select_device
 from ..errors import ConfigError
 from ..layers.kernels import check_kernels, use_triton
 from .anchors import AnchorGenerator
-from .bottom_up import build_bottom_up, check_backbone
+from .bottom_up import RETINANET_BUILDERS, TRUNK_BUILDERS, build_bottom_up, check_backbone
 from .box_head import BoxHead, BoxPredictor
 from .box_loss import BOX_LOSSES
 from .cascade import CascadeROIHeads
@@ -25,7 +25,17 @@ from .mask_head import MaskHead
 from .nms import NMS_TYPES
 from .pooler import POOLER_TYPES, ROIPooler
 from .rcnn import GeneralizedRCNN
-from .registry import ANCHOR_GENERATORS, BOX_HEADS, MASK_HEADS, META_ARCHITECTURES, PROPOSAL_GENERATORS, ROI_HEADS
+from .registry import (
+    ANCHOR_GENERATORS,
+    BOX_HEADS,
+    MASK_HEADS,
+    META_ARCHITECTURES,
+    MODEL_FACTS,
+    PROPOSAL_GENERATORS,
+    ROI_HEADS,
+    ModelFacts,
+    model_facts,
+)
 from .roi_heads import StandardROIHeads
 from .rpn import RPN
 from .rpn_head import RPNHead
@@ -60,24 +70,22 @@ def check_model(cfg: CfgNode) -> None:
         ConfigError: naming the key and the value.
     """
     validate_config(cfg)
-    build = META_ARCHITECTURES.get(cfg.MODEL.META_ARCHITECTURE, "MODEL.META_ARCHITECTURE")
-    if build is generalized_rcnn:  # others read what they read
-        _check_rcnn(cfg)
+    META_ARCHITECTURES.get(cfg.MODEL.META_ARCHITECTURE, "MODEL.META_ARCHITECTURE")
+    model_facts(cfg).check(cfg)
     check_backbone(cfg)
 
 
+def check_proposals(cfg: CfgNode) -> None:
+    """Refuse what the parts of a proposal network here do not have.
+
+    Raises:
+        ConfigError: naming the key and the value.
+    """
+    _check_parts(cfg, "MODEL.PROPOSAL_GENERATOR.", "MODEL.ANCHOR_GENERATOR.", "MODEL.RPN.")
+
+
 def _check_rcnn(cfg: CfgNode) -> None:
-    for key, registry in PARTS.items():
-        registry.get(get_key(cfg, key), key)
-    for key, value in SUPPORTED.items():
-        given = get_key(cfg, key)
-        if given != value:
-            raise ConfigError(
-                f"{key} is '{given}', and the builtin engine has only '{value}'. If it is one of Detectron2's, run "
-                "with --engine detectron2."
-            )
-    for key, known in CHOICES.items():
-        check_choice(key, get_key(cfg, key), known)
+    _check_parts(cfg, "MODEL.")
     if cfg.MODEL.ROI_BOX_HEAD.USE_FED_LOSS and not cfg.MODEL.ROI_BOX_HEAD.USE_SIGMOID_CE:
         raise ConfigError(
             "MODEL.ROI_BOX_HEAD.USE_FED_LOSS True needs a score of its own for each class: set "
@@ -87,11 +95,38 @@ def _check_rcnn(cfg: CfgNode) -> None:
         raise ConfigError(f"MODEL.ROI_BOX_HEAD.NUM_FC must be at least 1, got {cfg.MODEL.ROI_BOX_HEAD.NUM_FC}.")
 
 
-def build_backbone(cfg: CfgNode) -> FPN:
-    """The pyramid on its trunk."""
+def _check_parts(cfg: CfgNode, *sections: str) -> None:
+    for key, registry in PARTS.items():
+        if key == "MODEL.ROI_BOX_HEAD.NAME" and not getattr(ROI_HEADS.get(cfg.MODEL.ROI_HEADS.NAME), "box_head", True):
+            continue
+        if key.startswith(sections):
+            registry.get(get_key(cfg, key), key)
+    for key, value in SUPPORTED.items():
+        given = get_key(cfg, key)
+        if given != value and key.startswith(sections):
+            raise ConfigError(
+                f"{key} is '{given}', and the builtin engine has only '{value}'. If it is one of Detectron2's, run "
+                "with --engine detectron2."
+            )
+    for key, known in CHOICES.items():
+        if key.startswith(sections):
+            check_choice(key, get_key(cfg, key), known)
+
+
+MODEL_FACTS.register(ModelFacts(two_stage=True, test_augmentation=True, check=_check_rcnn), name="GeneralizedRCNN")
+
+
+def build_backbone(cfg: CfgNode) -> nn.Module:
+    """The pyramid on its trunk, or a trunk alone."""
     trunk = build_bottom_up(cfg)
+    if cfg.MODEL.BACKBONE.NAME in TRUNK_BUILDERS:
+        return trunk
     fpn = cfg.MODEL.FPN
-    return FPN(trunk, in_features=fpn.IN_FEATURES, out_channels=fpn.OUT_CHANNELS, norm=fpn.NORM, fuse=fpn.FUSE_TYPE)
+    usual = "p6p7_res5" if cfg.MODEL.BACKBONE.NAME in RETINANET_BUILDERS else "max_pool"
+    return FPN(
+        trunk, in_features=fpn.IN_FEATURES, out_channels=fpn.OUT_CHANNELS, norm=fpn.NORM, fuse=fpn.FUSE_TYPE,
+        top_block=fpn.TOP_BLOCK or usual,
+    )  # fmt: skip
 
 
 def build_detector(cfg: CfgNode) -> nn.Module:
@@ -109,11 +144,11 @@ def generalized_rcnn(cfg: CfgNode) -> GeneralizedRCNN:
     """A Faster or Mask R-CNN."""
     check_kernels(cfg.MODEL.KERNELS, select_device(cfg.MODEL.DEVICE))
     backbone = build_backbone(cfg)
-    rpn_features = _check_present(cfg, "RPN", backbone)
-    roi_features = _check_present(cfg, "ROI_HEADS", backbone)
+    rpn_features = check_features(cfg, "RPN", backbone)
+    roi_features = check_features(cfg, "ROI_HEADS", backbone)
     model = GeneralizedRCNN(
         backbone=backbone,
-        proposal_generator=_part(cfg, "MODEL.PROPOSAL_GENERATOR.NAME")(cfg, backbone, rpn_features),
+        proposal_generator=build_proposal_generator(cfg, backbone, rpn_features),
         roi_heads=_part(cfg, "MODEL.ROI_HEADS.NAME")(cfg, backbone, roi_features),
         rpn_features=rpn_features,
         roi_features=roi_features,
@@ -130,12 +165,16 @@ def _part(cfg: CfgNode, key: str) -> Callable[..., Any]:
     return PARTS[key].get(get_key(cfg, key), key)
 
 
-def _check_present(cfg: CfgNode, section: str, backbone: FPN) -> list[str]:
+def check_features(cfg: CfgNode, section: str, backbone: FPN) -> list[str]:
+    """MODEL.<section>.IN_FEATURES.
+
+    Raises:
+        ConfigError: the backbone has no such maps.
+    """
     names = list(cfg.MODEL[section].IN_FEATURES)
-    if not names or any(name not in list(backbone.strides) for name in names):
-        raise ConfigError(
-            f"MODEL.{section}.IN_FEATURES {names} must name maps of the backbone: {list(backbone.strides)}."
-        )
+    maps = list(getattr(backbone, "out_features", backbone.strides))  # a trunk knows more than it gives
+    if not names or any(name not in maps for name in names):
+        raise ConfigError(f"MODEL.{section}.IN_FEATURES {names} must name maps of the backbone: {maps}.")
     strides = [backbone.strides[name] for name in names]
     # A box goes to the map of its size by counting levels from the first.
     if section == "ROI_HEADS" and any(b != 2 * a for a, b in pairwise(strides)):
@@ -145,6 +184,34 @@ def _check_present(cfg: CfgNode, section: str, backbone: FPN) -> list[str]:
     if len(set(names)) < len(names):
         raise ConfigError(f"MODEL.{section}.IN_FEATURES {names} names a map twice.")
     return names
+
+
+def check_no_masks(cfg: CfgNode) -> None:
+    """Refuse MODEL.MASK_ON with a detector of boxes alone.
+
+    Raises:
+        ConfigError: it is True.
+    """
+    if cfg.MODEL.MASK_ON:
+        raise ConfigError(
+            f"MODEL.MASK_ON is True, and MODEL.META_ARCHITECTURE {cfg.MODEL.META_ARCHITECTURE} makes no masks: set "
+            "MODEL.MASK_ON False, or use GeneralizedRCNN."
+        )
+
+
+def build_proposal_generator(cfg: CfgNode, backbone: FPN, features: list[str]) -> Any:
+    """What MODEL.PROPOSAL_GENERATOR.NAME names, on these maps."""
+    return _part(cfg, "MODEL.PROPOSAL_GENERATOR.NAME")(cfg, backbone, features)
+
+
+def build_mask_head(cfg: CfgNode, in_channels: int) -> Any:
+    """What MODEL.ROI_MASK_HEAD.NAME names, on maps of so many channels."""
+    return _part(cfg, "MODEL.ROI_MASK_HEAD.NAME")(cfg, in_channels)
+
+
+def build_anchor_generator(cfg: CfgNode, strides: Sequence[int]) -> Any:
+    """What MODEL.ANCHOR_GENERATOR.NAME names, on maps of these strides."""
+    return _part(cfg, "MODEL.ANCHOR_GENERATOR.NAME")(cfg, strides)
 
 
 @ANCHOR_GENERATORS.register(name="DefaultAnchorGenerator")
@@ -165,7 +232,7 @@ def rpn(cfg: CfgNode, backbone: FPN, features: list[str]) -> RPN:
     """The region proposal network on these maps."""
     rpn = cfg.MODEL.RPN
     strides = [backbone.strides[name] for name in features]
-    anchors = _part(cfg, "MODEL.ANCHOR_GENERATOR.NAME")(cfg, strides)
+    anchors = build_anchor_generator(cfg, strides)
     return RPN(
         head=RPNHead(
             in_channels=backbone.channels[features[0]],

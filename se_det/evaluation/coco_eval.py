@@ -13,10 +13,12 @@ import numpy as np
 from fvcore.common.config import CfgNode
 
 from .. import comm
+from ..detection.registry import model_facts
 from ..errors import ConfigError, DataError
 from ..files import write_json
 from ..inference.coco_results import to_coco_results
 from .best_f1 import OperatingPoint, best_f1
+from .box_proposals import BoxProposalEvaluator
 from .coco_metrics import TASKS, coco_scores, summary_names
 from .evaluator import EVALUATORS
 from .ground_truth import GroundTruth
@@ -191,9 +193,12 @@ def metric_names(dataset: CocoDataset, tasks: Sequence[str], max_dets_per_image:
 
 
 @EVALUATORS.register(name="coco")
-def coco(cfg: CfgNode, dataset: CocoDataset, folder: str | Path | None) -> CocoEvaluator:
-    """Boxes and, with MODEL.MASK_ON, masks."""
-    tasks = ("bbox", "segm") if cfg.MODEL.MASK_ON else ("bbox",)
+def coco(cfg: CfgNode, dataset: CocoDataset, folder: str | Path | None) -> CocoEvaluator | BoxProposalEvaluator:
+    """What of boxes and masks the detector gives, or its proposals."""
+    given = model_facts(cfg).tasks(cfg)
+    if "box_proposals" in given:
+        return BoxProposalEvaluator(dataset, folder)
+    tasks = tuple(task for task in given if task in TASKS)
     limit = cfg.TEST.MAX_DETS_PER_IMAGE
     for sentence in detection_limit_warnings(dataset, cfg.TEST.DETECTIONS_PER_IMAGE, limit):
         logger.warning(sentence)

@@ -20,6 +20,7 @@ from ..data.samplers import contiguous_shard
 from ..data.samples import TrainDataset
 from ..data.worker_loader import Loader
 from ..layers.norms import BATCH_NORMS
+from ..layers.running_mean import RunningMean
 
 SEED = 20  # with an image's position it decides which proposals its losses are computed on
 DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout)
@@ -133,6 +134,6 @@ def in_loss_mode(model: nn.Module) -> nn.Module:
     if isinstance(backbone, nn.Module):
         backbone.eval()
     for module in model.modules():
-        if isinstance(module, (*BATCH_NORMS, *DROPOUTS)):
+        if isinstance(module, (*BATCH_NORMS, *DROPOUTS, RunningMean)):
             module.eval()
     return model

@@ -16,18 +16,18 @@ from tqdm import tqdm
 
 from ..background import SerialExecutor, prefetch
 from ..data.images import read_image
-from ..errors import DataError
+from ..errors import ConfigError, DataError
 from ..files import atomic_write
 from .coco_results import to_coco_results
 from .drawing import draw_detections
-from .json_list import JsonList
 from .predictor import Predictor
 from .result import score_limits
+from .result_files import FORMATS, Detected
 from .selection import select, select_shown
 from .sources import Source
 from .video import VideoReader, VideoWriter
 
-RESULTS = "detections.json"
+RESULTS = FORMATS["coco"].names[0]
 ENLARGE_BELOW = 400  # px of the long side: labels on smaller images cannot be read
 
 
@@ -48,8 +48,9 @@ def predict_files(
     score_threshold: float | None = None,
     classes: Sequence[int] | None = None,
     limit: int | None = None,
+    format: str = "coco",
 ) -> PredictionSummary:
-    """Detect in `sources`, write `detections.json` and what is drawn into `output`.
+    """Detect in `sources`, write `detections.json`, or another file of `format`, and what is drawn into `output`.
 
     Each entry of the JSON is a COCO result with `image_id` (counted from 1 over all images and frames), `file_name`,
     and of a video `frame`, from 0. A file that cannot be read is passed over; of a video that breaks off the frames
@@ -63,18 +64,26 @@ def predict_files(
             everything the detector found.
         classes: indices of the classes that are drawn and written, of what the detector found; None is all.
         limit: stop after so many images and frames.
+        format: one of `FORMATS`; those of labelling tools have what is drawn.
 
     Raises:
+        ConfigError: there are videos, and the format is for images.
         CheckpointError: the results cannot be written.
     """
     summary = PredictionSummary()
     output = Path(output)
+    categories = [{"id": k, "name": name} for k, name in zip(predictor.category_ids, predictor.class_names)]
+    video = next((source.path for source in sources if source.video), None)
+    if video is not None and not FORMATS[format].videos:
+        raise ConfigError(f"{video} is a video, and --format {format} is for images: leave it out.")
     limits = score_limits(
         predictor.thresholds if score_threshold is None else [score_threshold] * len(predictor.thresholds)
     )
     shown_from = torch.from_numpy(limits)
+    # As `_shown` compares them, in the precision of scores.
+    limit_of = dict(zip(predictor.category_ids, limits.astype(np.float32).tolist()))
     # Quiet where nobody watches (disable=None); how many frames a video has is known at its end only.
-    with JsonList(output / RESULTS) as results, tqdm(unit="image", total=_total(sources), disable=None) as bar:
+    with FORMATS[format](output, categories) as results, tqdm(unit="image", total=_total(sources), disable=None) as bar:
 
         def finish(picture: Picture, instances: dict[str, Any], image_id: int) -> None:
             if classes is not None:
@@ -85,9 +94,17 @@ def predict_files(
                 category_ids=predictor.category_ids,
                 masks="box_masks" in instances,
             )
-            frame = {} if picture.frame is None else {"frame": picture.frame}
-            where = {"file_name": str(picture.source.path), **frame}
-            results.extend({**where, **entry} for entry in found)
+            results.add(
+                Detected(
+                    path=picture.source.path,
+                    name=(picture.source.target.parent / picture.source.path.name).as_posix(),
+                    frame=picture.frame,
+                    height=picture.pixels.shape[0],
+                    width=picture.pixels.shape[1],
+                    results=found,
+                    shown=[entry["score"] >= limit_of[entry["category_id"]] for entry in found],
+                )
+            )
             drawn = draw_detections(
                 picture.pixels,
                 select_shown(instances, shown_from),

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from fvcore.common.config import CfgNode
 
+from ..config.loading import get_key
 from ..config.paths import expand_path
 from ..config.resolution import Decision, Resolution
 from ..data.class_names import distinct_names
@@ -21,6 +22,7 @@ from ..detection.build import check_model
 from ..detection.compilation import check_compiler, compile_backbone
 from ..detection.fuse import check_precision, prepare_for_inference
 from ..detection.rcnn import paste_detections
+from ..detection.registry import model_facts
 from ..device import select_device
 from ..errors import ConfigError, DataError
 from ..weights import config_of_checkpoint, load_weights, open_configured_weights
@@ -73,7 +75,8 @@ class Predictor:
         stage = Resolution(cfg)
         if weights:
             stage.decide([Decision("MODEL.WEIGHTS", expand_path(weights, "MODEL.WEIGHTS"), "the caller")])
-        file, decisions = open_configured_weights(stage.cfg, trained=True)
+        class_keys = model_facts(stage.cfg).class_keys
+        file, decisions = open_configured_weights(stage.cfg, trained=True, class_keys=class_keys)
         if file is None:
             raise ConfigError("No weights were given: pass a checkpoint, or set MODEL.WEIGHTS.")
         stage.decide(decisions)
@@ -92,7 +95,9 @@ class Predictor:
         self.model = prepare_for_inference(model.to(device), precision=cfg.TEST.PRECISION)
         if cfg.TEST.COMPILE:
             compile_backbone(self.model)
-        count = cfg.MODEL.ROI_HEADS.NUM_CLASSES
+        if not class_keys:  # proposals: boxes of objects of any class
+            categories = [{"id": 0, "name": "object"}]
+        count = get_key(cfg, class_keys[0]) if class_keys else 1
         self.category_ids: list[int] = [int(c["id"]) for c in categories] or list(range(count))
         self.class_names: list[str] = (
             class_names or [str(c["name"]) for c in categories] or list(map(str, range(count)))
@@ -128,7 +133,7 @@ class Predictor:
             for one in image
         )
         for batch in self.batches(samples):
-            for instances in self.detect(batch):
+            for sample, instances in zip(batch, self.detect(batch)):
                 # Few numbers leave the device: whole masks are many times as large.
                 pasted = paste_detections({k: v.cpu() if torch.is_tensor(v) else v for k, v in instances.items()})
                 found.append(
@@ -137,6 +142,7 @@ class Predictor:
                         class_names=self.class_names,
                         category_ids=self.category_ids,
                         thresholds=self.thresholds,
+                        image_size=(sample["height"], sample["width"]),
                     )
                 )
         return found
@@ -191,5 +197,15 @@ class Predictor:
 
     @torch.no_grad()
     def detect(self, samples: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-        """Detections of each of `samples` as `GeneralizedRCNN.detect` gives them, in one forward pass."""
-        return [found["instances"] for found in self.model.detect(samples)]
+        """Detections of each of `samples` as `GeneralizedRCNN.detect` gives them, in one forward pass; of a
+        ProposalNetwork its proposals, whose scores are the probabilities of an object."""
+        return [
+            found["instances"] if "instances" in found else _as_instances(found["proposals"])
+            for found in self.model.detect(samples)
+        ]
+
+
+def _as_instances(proposals: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    boxes, logits = proposals["proposal_boxes"], proposals["objectness_logits"]
+    classes = torch.zeros(len(boxes), dtype=torch.int64, device=boxes.device)
+    return {"pred_boxes": boxes, "scores": logits.sigmoid(), "pred_classes": classes}

@@ -14,6 +14,7 @@ from ..config.resolution import Decision
 from ..data.catalog import open_dataset
 from ..data.check.result_cache import log_summary, summary_at_start
 from ..data.coco import CocoDataset, compare_categories, read_coco
+from ..detection.registry import model_facts
 from ..errors import ConfigError, DataError, SeDetError
 
 logger = logging.getLogger(__name__)
@@ -90,10 +91,10 @@ def warn_no_annotations(cfg: CfgNode, test: Mapping[str, CocoDataset | None]) ->
         )  # fmt: skip
 
 
-def decide_num_classes(dataset: CocoDataset) -> list[Decision]:
-    """MODEL.ROI_HEADS.NUM_CLASSES is what the annotation file declares."""
+def decide_num_classes(cfg: CfgNode, dataset: CocoDataset) -> list[Decision]:
+    """The detector's number of classes is what the annotation file declares."""
     count, source = len(dataset.category_ids), str(dataset.json_path)
-    return [Decision("MODEL.ROI_HEADS.NUM_CLASSES", count, source, "the categories that it declares")]
+    return [Decision(key, count, source, "the categories that it declares") for key in model_facts(cfg).class_keys]
 
 
 def class_image_counts(sets: Sequence[CocoDataset]) -> np.ndarray:

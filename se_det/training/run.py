@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from fvcore.common.config import CfgNode
 from torch import nn
@@ -29,7 +30,7 @@ from ..device import reads_pinned_memory, select_device
 from ..evaluation.best_f1 import as_metadata
 from ..evaluation.coco_eval import EvaluationResult
 from ..evaluation.evaluator import build_evaluators, evaluate
-from ..evaluation.report import write_report
+from ..evaluation.report import detections_drawn, write_report
 from ..evaluation.test_time_augmentation import build_augmented_inference, check_test_augmentation
 from ..evaluation.validation_loss import ValidationLoss
 from ..files import check_writable
@@ -82,8 +83,6 @@ def run_training(
             runner, state = _build_run(cfg, facts, evaluation, stop, allow_partial=allow_partial)
             del facts  # it may hold a state larger than the model
             metrics = runner.run(folder, log, config=dump_config(cfg), summary=_size(state))
-            if comm.is_main_process():
-                write_report(cfg.OUTPUT_DIR, evaluation.outcomes if evaluation else {}, config=state.config)
             comm.synchronize()
             return metrics
 
@@ -146,6 +145,8 @@ def _build_run(
     runner = Runner(
         cfg, state, network=model, loader=loader, rate=rate, evaluate=evaluate, stop=stop, saved=saved,
         findings=evaluation and evaluation.findings, refine=refine, finish=finish,
+        pictures=evaluation and evaluation.pictures,
+        report=lambda: write_report(cfg.OUTPUT_DIR, evaluation.outcomes if evaluation else {}, config=state.config),
     )  # fmt: skip
     return runner, state
 
@@ -209,7 +210,8 @@ class Evaluation:
     def outcomes(self) -> dict[str, EvaluationResult]:
         """What the last evaluation found per data set, on the first process."""
         found = {name: evaluators.parts.get("coco") for name, (_, evaluators) in self._parts.items()}
-        return {name: coco.outcome for name, coco in found.items() if coco is not None and coco.outcome is not None}
+        outcomes = {name: getattr(coco, "outcome", None) for name, coco in found.items()}
+        return {name: outcome for name, outcome in outcomes.items() if outcome is not None}
 
     def findings(self) -> dict[str, Any]:
         """What a checkpoint of the weights evaluated keeps, on the first process: the score thresholds of best F1, of
@@ -219,6 +221,12 @@ class Evaluation:
         if chosen is None:
             return {}
         return as_metadata(outcomes[chosen].truth.class_labels, outcomes[chosen].thresholds)
+
+    def pictures(self) -> Iterator[tuple[str, np.ndarray]]:
+        """Names of some images, always the same, and what the last evaluation found in them, drawn; on the first
+        process."""
+        for outcome in list(self.outcomes.values())[:1]:
+            yield from detections_drawn(outcome)
 
     def __call__(self, model: nn.Module, ema: EMA | None = None) -> Metrics:
         """Evaluate `model`, with its averaged weights where there are any.

@@ -12,6 +12,7 @@ from torch import nn
 
 from ..data.skipping import SkippedImages
 from ..errors import CheckpointError, TrainingError
+from ..layers.running_mean import running_means
 from ..weights.loading import check_values
 from .checkpoint import ENGINE
 from .ema import EMA
@@ -50,6 +51,7 @@ class RunState:
             # One batch a step, drawn by index: the number of steps is the sampler's position.
             "sampler": {"batches": step, "images": self.images},
             "rng": {"seed": self.seed},
+            "running": {name: float(mean.value) for name, mean in running_means(self.model).items()},
             "skipped": dict(self.skipped.found) if self.skipped else {},
             "frozen": sorted(name for name, p in self.model.named_parameters() if not p.requires_grad),
         }
@@ -93,6 +95,8 @@ class RunState:
             self.model.load_state_dict(state["model"])
             self.optimizer.load_state_dict(state["optimizer"])
             self.precision.load_state_dict(state["scaler"])
+            for name, mean in running_means(self.model).items():
+                mean.value.fill_(state["running"][name])
             if self.ema is not None:
                 self.ema.load_state_dict(state["ema"])
         except (KeyError, ValueError, RuntimeError) as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from typing import Any
 
 from fvcore.common.config import CfgNode
@@ -28,7 +29,9 @@ TRUNK_KEYS = ("MODEL.RESNETS.DEPTH", "MODEL.RESNETS.NUM_GROUPS", "MODEL.RESNETS.
 logger = logging.getLogger(__name__)
 
 
-def open_configured_weights(cfg: CfgNode, *, trained: bool = False) -> tuple[WeightFile | None, list[Decision]]:
+def open_configured_weights(
+    cfg: CfgNode, *, trained: bool = False, class_keys: Sequence[str] = ()
+) -> tuple[WeightFile | None, list[Decision]]:
     """Fetch and read the file of MODEL.WEIGHTS, and find what its weights need of network and input.
 
     An entry of the zoo tells that; so does the family that a file's keys show, and a checkpoint of ours by the config
@@ -37,6 +40,7 @@ def open_configured_weights(cfg: CfgNode, *, trained: bool = False) -> tuple[Wei
     Args:
         cfg: not changed.
         trained: a whole detector is needed, for evaluation; most entries of the zoo are classifiers.
+        class_keys: with `trained`, the keys that hold the network's number of classes.
 
     Returns:
         The file, for `load_weights` (None where MODEL.WEIGHTS is empty), and what it decides.
@@ -65,18 +69,18 @@ def open_configured_weights(cfg: CfgNode, *, trained: bool = False) -> tuple[Wei
         }
     decisions += key_decisions(cfg, wanted, f"{SCHEME}{entry.name}" if entry else str(file.path))
     if trained:
-        decisions += _class_decisions(cfg, file)
+        for key in class_keys:
+            decisions += _class_decisions(cfg, file, key)
     return file, decisions
 
 
-def _class_decisions(cfg: CfgNode, file: WeightFile) -> list[Decision]:
-    """MODEL.ROI_HEADS.NUM_CLASSES is the number of classes that a checkpoint names, unless the user says otherwise.
+def _class_decisions(cfg: CfgNode, file: WeightFile, key: str) -> list[Decision]:
+    """The number of classes is what a checkpoint names, unless the user says otherwise.
 
     Raises:
         ConfigError: the user set another number.
     """
-    categories, key = file.extra.get("categories"), "MODEL.ROI_HEADS.NUM_CLASSES"
-    given = get_key(cfg, key)
+    categories, given = file.extra.get("categories"), get_key(cfg, key)
     if not categories or given == len(categories):
         return []
     source = key_source(cfg, key)

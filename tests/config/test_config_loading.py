@@ -44,7 +44,7 @@ def test_every_promised_config_is_there():
         for schedule in (("", "_3x") if host in ("r50", "r101") else ("",))
     }
     expected |= {f"{kind}_rcnn_se_{host}_fpn.yaml" for kind in ("faster", "mask") for host in ("r18", "r34")}
-    expected.add("quickstart.yaml")
+    expected |= {"quickstart.yaml", "starter.yaml", "starter_pretraining.yaml"}
     expected |= {f"{kind}_rcnn_{host}_fpn.yaml" for kind in ("faster", "mask") for host in BY_NAME}
     expected |= {f"mask_rcnn_{gate}_r50_fpn_lsj_{epochs}ep.yaml" for gate in ("se", "rg_se") for epochs in (100, 400)}
     expected.add("mask_rcnn_se_r50_fpn_adamw.yaml")
@@ -107,7 +107,7 @@ def test_bases_are_laid_under(tmp_path):
         ("- 1", "must hold a mapping"),
         ("a: [", "is not valid YAML"),
         ("SEED: !!python/object/apply:os.system ['touch {marker}']", "Only plain values are read"),
-        ("MODEL: {RETINANET: {NUM_CLASSES: 3}}", "MODEL.RETINANET.NUM_CLASSES is a key of Detectron2's"),
+        ("VIS_PERIOD: 20", "VIS_PERIOD is a key of Detectron2's"),
         ("MODEL: {KEYPOINT_ON: True}", "MODEL.KEYPOINT_ON is a key of Detectron2's"),
     ],
 )
@@ -178,7 +178,8 @@ def test_our_sections_are_of_the_class_of_the_config_they_are_put_into():
     class Other(CfgNode):
         pass
 
-    cfg = Other({"MODEL": Other({"RESNETS": Other(), "ROI_HEADS": Other()}), "SOLVER": Other({"AMP": Other()})})
+    model = Other({"RESNETS": Other(), "ROI_HEADS": Other(), "FPN": Other()})
+    cfg = Other({"MODEL": model, "SOLVER": Other({"AMP": Other()})})
     for name in ("DATASETS", "DATALOADER", "INPUT", "TEST"):
         cfg[name] = Other()
     add_se_det_config(cfg)
