@@ -1,4 +1,4 @@
-"""The zoo as two Markdown tables; `python -m se_det.weights.zoo_table model_zoo/README.md` brings that file up to date."""
+"""The zoo as Markdown tables; `python -m se_det.weights.zoo_table model_zoo/README.md` brings that file up to date."""
 
 from __future__ import annotations
 
