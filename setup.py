@@ -27,7 +27,7 @@ setup(
     package_dir={"se_det.configs": "configs", "se_det.model_zoo": "model_zoo"},
     package_data={
         "se_det": ["py.typed", "serving/page.html", "export/runner/template/*"],
-        "se_det.configs": ["*.yaml", "pretrain/*.yaml"],
+        "se_det.configs": ["*.yaml", "pretrain/*.yaml", "studies/*.yaml"],
         "se_det.model_zoo": ["*.yaml", "*.md", "*.safetensors", "classes/*.yaml"],
     },
     entry_points={"console_scripts": ["se-det = se_det.cli.main:main"]},

@@ -5,6 +5,10 @@
 writes ROOT/shapes/{train,val}/*.jpg and ROOT/shapes/annotations/instances_{train,val}.json; ROOT is DETECTRON2_DATASETS
 (./datasets when that is not set). Needs numpy, OpenCV and pycocotools, not se_det itself. The same parameters give the
 same bytes on any machine; shape_scenes.py, which draws the images, says how.
+
+    python datasets/make_shapes.py --large 4000 --train 5 --val 2
+
+writes ROOT/shapes_large instead: square images of 4,000 px a side with small shapes (large_scenes.py).
 """
 
 from __future__ import annotations
@@ -20,6 +24,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from large_scenes import LargeScene
 from pycocotools import mask as coco_mask
 from shape_scenes import CLASSES, Scene, box_of
 
@@ -83,6 +88,8 @@ def _segmentation(mask: np.ndarray, prefer_rle: bool) -> list[list[float]] | dic
 
 def _annotations(scene: Scene) -> list[dict]:
     """COCO annotations of a scene, without their ids."""
+    if isinstance(scene, LargeScene):
+        return [_annotation_at(scene, i) for i in range(len(scene.things))]
     annotations = []
     for i, (thing, hidden) in enumerate(zip(scene.things, scene.hidden())):
         mask = scene.owner == i + 1
@@ -98,6 +105,26 @@ def _annotations(scene: Scene) -> list[dict]:
             }
         )
     return annotations
+
+
+def _annotation_at(scene: LargeScene, i: int) -> dict:
+    """The annotation of one shape of many, without looking at all of the image for it."""
+    left, top, mask = scene.places[i]
+    polygons = _segmentation(mask, scene.rng.random() < RLE_SHARE)
+    if isinstance(polygons, dict):
+        whole = np.zeros((scene.height, scene.width), bool)
+        whole[top : top + mask.shape[0], left : left + mask.shape[1]] = mask
+        segmentation = _segmentation(whole, True)
+    else:
+        segmentation = [[value + (left, top)[at % 2] for at, value in enumerate(one)] for one in polygons]
+    return {
+        "category_id": scene.things[i].category + 1,
+        "bbox": [left, top, mask.shape[1], mask.shape[0]],
+        "area": int(mask.sum()),
+        "iscrowd": 0,
+        "segmentation": segmentation,
+        "occlusion": 0.0,
+    }
 
 
 def statistics(coco: dict) -> dict:
@@ -125,7 +152,7 @@ def statistics(coco: dict) -> dict:
     }
 
 
-def _write_split(folder: Path, split: str, stream: int, count: int, seed: int) -> dict:
+def _write_split(folder: Path, split: str, stream: int, count: int, seed: int, large: int | None) -> dict:
     """Write the images and the annotations of one split; return the annotations."""
     (folder / split).mkdir(parents=True)
     coco = {
@@ -137,7 +164,8 @@ def _write_split(folder: Path, split: str, stream: int, count: int, seed: int) -
     }
     for index in range(count):
         # A stream of its own for every image: an image does not depend on how many others there are.
-        scene = Scene(np.random.Generator(np.random.PCG64(np.random.SeedSequence((seed, stream, index)))))
+        rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence((seed, stream, index))))
+        scene = Scene(rng) if large is None else LargeScene(rng, large)
         name = f"{index + 1:06d}.jpg"
         done, data = cv2.imencode(".jpg", scene.pixels(), JPEG)
         if not done:
@@ -185,21 +213,30 @@ def _check_existing(folder: Path, parameters: dict) -> bool:
     return True
 
 
-def make_shapes(root: str | os.PathLike, num_train: int = 1000, num_val: int = 100, seed: int = 1) -> Path:
+def make_shapes(
+    root: str | os.PathLike, num_train: int = 1000, num_val: int = 100, seed: int = 1, large: int | None = None
+) -> Path:
     """Write the data set into `root`/shapes and return that folder; do nothing when it is there already, complete.
 
     It is built beside its place and renamed, so an interrupted run leaves no half of it under its name.
 
+    Args:
+        large: px of the sides of large images with small shapes, which go to `root`/shapes_large.
+
     Raises:
-        ValueError: a count below 1 or a negative seed.
-        FileExistsError: `root`/shapes holds something else, which is left as it is.
+        ValueError: a count below 1, a negative seed, or large images below 256 px.
+        FileExistsError: the folder holds something else, which is left as it is.
     """
     parameters = {"num_train": num_train, "num_val": num_val, "seed": seed, "version": VERSION}
-    for name, value, low in (("num_train", num_train, 1), ("num_val", num_val, 1), ("seed", seed, 0)):
+    limits = [("num_train", num_train, 1), ("num_val", num_val, 1), ("seed", seed, 0)]
+    if large is not None:
+        parameters["large"] = large
+        limits.append(("large", large, 256))
+    for name, value, low in limits:
         if value < low:
             raise ValueError(f"{name} is {value}; it must be at least {low}.")
     root = Path(root)
-    folder = root / "shapes"
+    folder = root / ("shapes" if large is None else "shapes_large")
     if _check_existing(folder, parameters):
         return folder
     root.mkdir(parents=True, exist_ok=True)
@@ -207,7 +244,7 @@ def make_shapes(root: str | os.PathLike, num_train: int = 1000, num_val: int = 1
     try:
         building.chmod(0o755)  # mkdtemp makes it private
         splits = {
-            split: statistics(_write_split(building, split, stream, count, seed))
+            split: statistics(_write_split(building, split, stream, count, seed, large))
             for stream, (split, count) in enumerate((("train", num_train), ("val", num_val)))
         }
         marker = {"parameters": parameters, "sha256": _digest(building), "statistics": splits}
@@ -233,9 +270,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--train", type=int, default=1000, help="number of training images (default: %(default)s)")
     parser.add_argument("--val", type=int, default=100, help="number of held-out images (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=1, help="(default: %(default)s)")
+    parser.add_argument(
+        "--large", type=int, metavar="PX", help="square images of so many px a side with small shapes (shapes_large)"
+    )
     given = parser.parse_args(arguments)
     try:
-        folder = make_shapes(given.root, given.train, given.val, given.seed)
+        folder = make_shapes(given.root, given.train, given.val, given.seed, given.large)
     except (ValueError, OSError) as error:
         print(f"make_shapes: {error}", file=sys.stderr)
         return 1

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 
 import torch
@@ -71,11 +71,13 @@ class FPN(nn.Module):
         norm: norm of lateral and output convolutions, "" for none.
         fuse: "sum", or "avg" which halves the sum.
         top_block: one of `TOP_BLOCKS`.
+        make_gate: called with the channels and the stage of a level's stride ("res2" for 4); what it gives recalibrates
+            the level's output.
     """
 
     def __init__(
         self, bottom_up: nn.Module, *, in_features: Sequence[str], out_channels: int = 256, norm: str = "",
-        fuse: str = "sum", top_block: str = "max_pool",
+        fuse: str = "sum", top_block: str = "max_pool", make_gate: Callable[[int, str], nn.Module] | None = None,
     ) -> None:  # fmt: skip
         super().__init__()
         check_choice("MODEL.FPN.TOP_BLOCK", top_block, TOP_BLOCKS)
@@ -104,6 +106,9 @@ class FPN(nn.Module):
                 nn.init.kaiming_uniform_(convolution.weight, a=1)
                 if convolution.bias is not None:
                     nn.init.zeros_(convolution.bias)
+        self.gated = make_gate is not None
+        for level in self.levels if make_gate is not None else ():
+            self.add_module(f"fpn_gate{level}", make_gate(out_channels, f"res{min(level, 5)}"))
         self.top_block = self._make_top_block(TOP_BLOCKS[top_block], out_channels)
         above = [self.levels[-1] + number for number in range(1, self.top_block.num_levels + 1)]
         self.strides = {f"p{level}": 2**level for level in (*self.levels, *above)}
@@ -153,6 +158,8 @@ class FPN(nn.Module):
                 here = here.add_(above) if self.fuse == "sum" else here.add_(above).div_(2)
             above, above_area = here, here_area
             results[f"p{level}"] = self._output(level)(here, here_area)
+            if self.gated:
+                results[f"p{level}"] = getattr(self, f"fpn_gate{level}")(results[f"p{level}"], here_area)
             result_areas[f"p{level}"] = here_area
         results = dict(reversed(results.items()))
         result_areas = dict(reversed(result_areas.items()))

@@ -85,6 +85,11 @@ def _detector(args: argparse.Namespace) -> Exportable:
         ),
         args.weights,
     )
+    if predictor.window_sampler is not None:
+        logger.warning(
+            "The exported detector takes an image, or a window of one, at a time: windows (TEST.TILE.SIZE %d) are left "
+            "to who runs it.", predictor.cfg.TEST.TILE.SIZE,
+        )  # fmt: skip
     network = pyramid(predictor.model) if args.part == "backbone" else detector(predictor.model, tuple(args.size))
     classes = [{"id": i, "name": n} for i, n in zip(predictor.category_ids, predictor.class_names)]
     metadata = {**network.metadata, "input_format": predictor.cfg.INPUT.FORMAT, "categories": classes}

@@ -39,6 +39,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="draw and write these classes alone: names or category ids; the inputs come before it",
     )
     collection.add_arguments(parser)
+    parser.add_argument(
+        "--tile",
+        type=int,
+        metavar="PX",
+        help="detect in windows of so many px (TEST.TILE.SIZE): small objects in large images; 0: in whole images",
+    )
+    parser.add_argument(
+        "--overlap", type=float, metavar="SHARE", help="of a window that its neighbour shows, too; default: 0.2"
+    )
     parser.add_argument("--limit", type=int, metavar="N", help="stop after N images and frames")
     parser.add_argument(
         "inputs",
@@ -68,6 +77,9 @@ def run(args: argparse.Namespace) -> int:
     inputs, overrides = split_assignments(args.inputs)
     wanted, more = split_assignments(args.classes or ())
     overrides += more
+    for key, value in (("SIZE", args.tile), ("OVERLAP", args.overlap)):
+        if value is not None:
+            overrides += [f"TEST.TILE.{key}", str(value)]
     if args.classes and not wanted:
         raise ConfigError(f"--classes is followed by no class, but by {' '.join(args.classes)}.")
     if not inputs:

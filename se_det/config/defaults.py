@@ -73,6 +73,8 @@ def add_se_det_config(cfg: CfgNode) -> None:
     cfg.MODEL.GATE.REDUCTION = 16  # hidden width is channels // REDUCTION
     cfg.MODEL.GATE.BIAS = True  # biases in both fully connected layers; the released weights have them
     cfg.MODEL.GATE.STAGES = ["res2", "res3", "res4", "res5"]  # the stages whose blocks have a gate
+    # Gates on the pyramid's outputs, too (builtin engine); their norm, where GATE.NORM is "", is FPN.NORM's, else GN.
+    cfg.MODEL.GATE.FPN = False
     # Where a residual block has its gate. "standard": on the branch, before the addition; "pre": on the branch's input;
     # "post": after the addition and its ReLU; "identity": on the shortcut. Other hosts than ResNets have "standard".
     cfg.MODEL.GATE.PLACEMENT = "standard"
@@ -126,6 +128,13 @@ def add_se_det_config(cfg: CfgNode) -> None:
     # What is done to training images, one after another: [{name: ..., argument: value, ...}, ...]. Empty is
     # ResizeShortestEdge, then RandomFlip, whose arguments are by default the keys MIN_SIZE_TRAIN, RANDOM_FLIP, ...
     cfg.INPUT.AUGMENTATIONS = []
+    # Training on windows of the images in place of whole ones: SIZE px wide and high, 0 is off. Each is resized and
+    # augmented as an image is. Neighbours share at least OVERLAP of SIZE.
+    cfg.INPUT.TILE = section()
+    cfg.INPUT.TILE.SIZE = 0
+    cfg.INPUT.TILE.OVERLAP = 0.2
+    cfg.INPUT.TILE.MIN_VISIBLE = 0.25  # an object is learned where a window shows this share of its box
+    cfg.INPUT.TILE.EMPTY = 0.1  # share of an epoch's windows that show nothing annotated, drawn anew for each epoch
 
     # --- training ------------------------------------------------------------------------------------------------
     cfg.SOLVER.OPTIMIZER = "SGD"  # SGD, AdamW
@@ -157,6 +166,16 @@ def add_se_det_config(cfg: CfgNode) -> None:
     cfg.TEST.EARLY_STOP = 0  # stop after this many evaluations without a better BEST_METRIC; 0: never
     # Detections of a class in an image that AP looks at: COCO's 100. Another number is the last of AR's names (AR300).
     cfg.TEST.MAX_DETS_PER_IMAGE = 100
+    # Detection in windows of the images (see INPUT.TILE), in evaluation and prediction. TEST.DETECTIONS_PER_IMAGE then
+    # limits what each window may give.
+    cfg.TEST.TILE = section()
+    cfg.TEST.TILE.SIZE = 0  # px; 0 is off
+    cfg.TEST.TILE.OVERLAP = 0.2
+    # Detections of several windows are one object's where they agree by THRESHOLD in what both windows show: "nms":
+    # intersection over union, "ios": over the smaller of the two.
+    cfg.TEST.TILE.MERGE = "nms"
+    cfg.TEST.TILE.THRESHOLD = 0.5
+    cfg.TEST.TILE.WHOLE_IMAGE = False  # the whole image, resized, is a window too: for objects larger than windows
     cfg.TEST.EVALUATORS = ["coco"]  # what evaluates, one after another: coco, or those of plugins
     cfg.WRITERS = ["json", "tensorboard"]  # where a run's numbers go: metrics.json, TensorBoard's event files
     cfg.PLUGINS = loaded_plugins()  # a record of the files given by --plugin; setting it loads nothing

@@ -15,6 +15,10 @@ from .loading import flatten, get_key
 RANGES: dict[str, tuple[float, float | None]] = {
     "INPUT.MAX_SIZE_TEST": (1, None),
     "INPUT.MIN_SIZE_TEST": (0, None),
+    "INPUT.TILE.EMPTY": (0, 0.99),
+    "INPUT.TILE.MIN_VISIBLE": (0, 1),
+    "INPUT.TILE.OVERLAP": (0, 0.9),
+    "INPUT.TILE.SIZE": (0, None),
     "SEED": (-math.inf, 2**63 - 1),
     "MODEL.FPN.OUT_CHANNELS": (1, None),
     "MODEL.GATE.REDUCTION": (1, None),
@@ -68,7 +72,12 @@ RANGES: dict[str, tuple[float, float | None]] = {
     "TEST.DETECTIONS_PER_IMAGE": (1, None),
     "TEST.IMS_PER_BATCH": (1, None),
     "TEST.PRECISE_BN.NUM_ITER": (1, None),
+    "TEST.TILE.OVERLAP": (0, 0.9),
+    "TEST.TILE.SIZE": (0, None),
+    "TEST.TILE.THRESHOLD": (0.01, 1),
 }
+TILE_MERGES = ("nms", "ios")
+LEAST_TILE = 32  # px: smaller windows show the surroundings of nothing
 POSITIVE = (
     "MODEL.PIXEL_STD",
     "MODEL.RETINANET.BBOX_REG_WEIGHTS",
@@ -108,6 +117,15 @@ def validate_config(cfg: CfgNode) -> None:
     if not cfg.SOLVER.CLIP_GRADIENTS.NORM_TYPE > 0:
         raise ConfigError(
             f"SOLVER.CLIP_GRADIENTS.NORM_TYPE must be above 0, got {cfg.SOLVER.CLIP_GRADIENTS.NORM_TYPE}."
+        )
+    for key in ("INPUT.TILE.SIZE", "TEST.TILE.SIZE"):
+        size = get_key(cfg, key)
+        if 0 < size < LEAST_TILE:
+            raise ConfigError(f"{key} must be at least {LEAST_TILE} px, or 0 for whole images, got {size}.")
+    if cfg.TEST.TILE.MERGE not in TILE_MERGES:
+        raise ConfigError(
+            f"TEST.TILE.MERGE '{cfg.TEST.TILE.MERGE}' is unknown: use nms (intersection over union) or ios "
+            "(intersection over the smaller)."
         )
     for key in ("SIZES", "ASPECT_RATIOS"):
         value = cfg.MODEL.ANCHOR_GENERATOR[key]

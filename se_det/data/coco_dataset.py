@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from ..errors import DataError
 from .image_paths import check_files
 from .string_array import StringArray
 
@@ -227,3 +228,22 @@ class CocoDataset:
 
     def _column(self, key: str) -> np.ndarray:
         return self._columns[key].numpy()
+
+
+def check_size(dataset: CocoDataset, info: ImageInfo, height: int, width: int) -> None:
+    """Refuse an image whose file turned out to be of another size than the JSON gives.
+
+    Raises:
+        DataError: naming both sizes.
+    """
+    if (height, width) == (info.height, info.width):
+        return
+    turned = (
+        " The two are exchanged: the file has an EXIF orientation, which the JSON must take into account."
+        if (width, height) == (info.height, info.width)
+        else " (The file's size is meant after its EXIF rotation.)"
+    )
+    raise DataError(
+        f"The image {info.path} is {width} x {height} (width x height), but {dataset.json_path} says "
+        f"{info.width} x {info.height} for image {info.id!r}.{turned} Correct the JSON, or replace the file."
+    )

@@ -13,10 +13,13 @@ from torch.utils.data import get_worker_info
 from ..errors import DataError
 from .augmentations import Augmentation, Masks, Sample
 from .augmentations.protocol import EMPTY
-from .coco_dataset import CocoDataset, ImageInfo
+from .coco_dataset import CocoDataset, ImageInfo, check_size
 from .images import read_image
+from .regions import OpenImages
 from .rle import bitmap
 from .samplers import Item
+from .tile_samples import open_checked
+from .tile_truth import TrainWindows, window_sample
 from .transforms import empty_tensor, resize_image, short_side_size, to_tensor
 
 PARTNER = 3  # among the seeds of a sample's partners; 2 is in `skipping`
@@ -37,17 +40,20 @@ class TrainDataset:
 
     Args:
         augmentations: done one after another.
+        windows: the index is one of these; None: it is an image.
     """
 
     def __init__(
-        self, datasets: list[CocoDataset], *, augmentations: Sequence[Augmentation], seed: int, format: str, masks: bool
+        self, datasets: list[CocoDataset], *, augmentations: Sequence[Augmentation], seed: int, format: str,
+        masks: bool, windows: TrainWindows | None = None,
     ) -> None:  # fmt: skip
         self.datasets = datasets
+        self.windows, self._open = windows, OpenImages(format)
         self.augmentations, self.seed, self.format, self.masks = tuple(augmentations), seed, format, masks
         self._ends = np.cumsum([len(dataset) for dataset in datasets])
 
     def __len__(self) -> int:
-        return int(self._ends[-1])
+        return int(self._ends[-1]) if self.windows is None else len(self.windows)
 
     def __getitem__(self, item: Item) -> dict[str, Any]:
         """A sample, ground truth as NumPy arrays (see `worker_loader`).
@@ -59,8 +65,10 @@ class TrainDataset:
         number, index = item
         augmented = self._augmented(index, len(self.augmentations), (self.seed, number))
         dataset, at = self._locate(index)
+        where = {} if self.windows is None else {"window": tuple(self.windows.corners[index].tolist())}
         return {
             **_image_record(dataset.image(at)),
+            **where,
             "image": to_tensor(augmented.image, shared=get_worker_info() is not None),
             "instances": _instances(augmented),
         }
@@ -82,7 +90,9 @@ class TrainDataset:
 
     def _partner(self, place: int, seeds: tuple[int, ...], partner: int) -> Sample:
         own = (*seeds, partner)
-        other = int(np.random.default_rng((*own, PARTNER)).integers(len(self)))
+        # Of windows one that has objects, as most images have.
+        among = len(self) if self.windows is None else self.windows.full or len(self)
+        other = int(np.random.default_rng((*own, PARTNER)).integers(among))
         try:
             return self._augmented(other, place, own)
         except PartnerError:
@@ -93,6 +103,8 @@ class TrainDataset:
     def _read(self, index: int) -> Sample:
         dataset, at = self._locate(index)
         info = dataset.image(at)
+        if self.windows is not None:
+            return self._read_window(dataset, at, info, index)
         pixels = _read(dataset, info, self.format)
         found = dataset.annotations(at, crowds=False, masks=self.masks)
         masks = None
@@ -106,8 +118,24 @@ class TrainDataset:
             )
         return Sample(image=pixels, boxes=found.boxes.astype(np.float64), classes=found.classes, masks=masks)
 
+    def _read_window(self, dataset: CocoDataset, at: int, info: ImageInfo, index: int) -> Sample:
+        window = self.windows.corners[index]
+        return window_sample(
+            dataset.annotations(at, masks=self.masks),
+            open_checked(self._open, dataset, info).read(window),
+            window,
+            (info.height, info.width),
+            min_visible=self.windows.min_visible,
+            masks=self.masks,
+        )
+
+    def image_of(self, index: int) -> int:
+        """The image that an index stands for, through those of all data sets."""
+        return index if self.windows is None else int(self.windows.image[index])
+
     def _locate(self, index: int) -> tuple[CocoDataset, int]:
         """The data set that an index is of, and the position in it."""
+        index = self.image_of(index)
         which = int(np.searchsorted(self._ends, index, side="right"))
         dataset = self.datasets[which]
         return dataset, index - (int(self._ends[which]) - len(dataset))
@@ -173,17 +201,7 @@ def _image_record(info: ImageInfo) -> dict[str, Any]:
 
 def _read(dataset: CocoDataset, info: ImageInfo, format: str) -> np.ndarray:
     pixels = read_image(info.path, format)
-    height, width = pixels.shape[:2]
-    if (height, width) != (info.height, info.width):
-        turned = (
-            " The two are exchanged: the file has an EXIF orientation, which the JSON must take into account."
-            if (width, height) == (info.height, info.width)
-            else " (The file's size is meant after its EXIF rotation.)"
-        )
-        raise DataError(
-            f"The image {info.path} is {width} x {height} (width x height), but {dataset.json_path} says "
-            f"{info.width} x {info.height} for image {info.id!r}.{turned} Correct the JSON, or replace the file."
-        )
+    check_size(dataset, info, *pixels.shape[:2])
     return pixels
 
 

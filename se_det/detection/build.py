@@ -15,6 +15,7 @@ from ..config import validate_config
 from ..config.loading import get_key
 from ..device import select_device
 from ..errors import ConfigError
+from ..layers.gates import make_gate
 from ..layers.kernels import check_kernels, use_triton
 from .anchors import AnchorGenerator
 from .bottom_up import RETINANET_BUILDERS, TRUNK_BUILDERS, build_bottom_up, check_backbone
@@ -125,8 +126,21 @@ def build_backbone(cfg: CfgNode) -> nn.Module:
     usual = "p6p7_res5" if cfg.MODEL.BACKBONE.NAME in RETINANET_BUILDERS else "max_pool"
     return FPN(
         trunk, in_features=fpn.IN_FEATURES, out_channels=fpn.OUT_CHANNELS, norm=fpn.NORM, fuse=fpn.FUSE_TYPE,
-        top_block=fpn.TOP_BLOCK or usual,
+        top_block=fpn.TOP_BLOCK or usual, make_gate=_pyramid_gates(cfg),
     )  # fmt: skip
+
+
+def _pyramid_gates(cfg: CfgNode) -> Callable[[int, str], nn.Module] | None:
+    """What makes the gates of MODEL.GATE.FPN; None without."""
+    gate = cfg.MODEL.GATE
+    if not gate.FPN:
+        return None
+    if gate.NAME == "none":
+        raise ConfigError("MODEL.GATE.FPN True puts gates on the pyramid, and MODEL.GATE.NAME is none: name one.")
+    norm = gate.NORM or cfg.MODEL.FPN.NORM or "GN"
+    return lambda channels, stage: make_gate(
+        gate.NAME, channels, stage=stage, reduction=gate.REDUCTION, bias=gate.BIAS, norm=norm
+    )
 
 
 def build_detector(cfg: CfgNode) -> nn.Module:

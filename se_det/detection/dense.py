@@ -169,10 +169,14 @@ class DenseDetector(Detector):
             end = start + values.shape[1]
             for row, images in enumerate(found):
                 own = values[row]
-                candidate = ~(own < least)  # what is not a number is found here, and refused below
+                # What is not a number is a candidate here, and refused below. Few cells have one: most are passed over
+                # by their best class.
+                cells = ~(own.amax(1) < least)
                 if outside is not None:
-                    candidate &= ~outside[row, start:end, None]
-                at, label = candidate.nonzero(as_tuple=True)
+                    cells &= ~outside[row, start:end]
+                cells = cells.nonzero()[:, 0]
+                at, label = (~(own[cells] < least)).nonzero(as_tuple=True)
+                at = cells[at]
                 middle = centreness[level][row][at].to(own.dtype) if central else None
                 scores = self._scores(own[at, label], middle)
                 above = (~(scores <= self.score_threshold)).nonzero()[:, 0]

@@ -13,6 +13,7 @@ import numpy as np
 from fvcore.common.config import CfgNode
 
 from .. import comm
+from ..data.tiles import Tiling, most_objects_in_a_window, tiling
 from ..detection.registry import model_facts
 from ..errors import ConfigError, DataError
 from ..files import write_json
@@ -200,23 +201,29 @@ def coco(cfg: CfgNode, dataset: CocoDataset, folder: str | Path | None) -> CocoE
         return BoxProposalEvaluator(dataset, folder)
     tasks = tuple(task for task in given if task in TASKS)
     limit = cfg.TEST.MAX_DETS_PER_IMAGE
-    for sentence in detection_limit_warnings(dataset, cfg.TEST.DETECTIONS_PER_IMAGE, limit):
+    for sentence in detection_limit_warnings(dataset, cfg.TEST.DETECTIONS_PER_IMAGE, limit, tiling(cfg.TEST.TILE)):
         logger.warning(sentence)
     return CocoEvaluator(dataset, tasks, folder, max_dets_per_image=limit)
 
 
-def detection_limit_warnings(dataset: CocoDataset, detections_per_image: int, max_dets_per_image: int) -> list[str]:
-    """Sentences about objects that cannot be found, and detections that AP does not look at."""
+def detection_limit_warnings(
+    dataset: CocoDataset, detections_per_image: int, max_dets_per_image: int, tiles: Tiling | None = None
+) -> list[str]:
+    """Sentences about objects that cannot be found, and detections that AP does not look at. With `tiles` there may be
+    `detections_per_image` of each window."""
     found = []
-    if detections_per_image > max_dets_per_image:
+    if detections_per_image > max_dets_per_image and tiles is None:
         found.append(
             f"TEST.DETECTIONS_PER_IMAGE is {detections_per_image}, and AP looks at {max_dets_per_image} detections of "
             "a class in an image (COCO's rule): set TEST.MAX_DETS_PER_IMAGE to look at more."
         )
-    most, most_of_class = dataset.max_objects_per_image(), dataset.max_objects_per_image(of_class=True)
+    where, most = "an image", dataset.max_objects_per_image()
+    if tiles is not None:
+        where, most = "a window of an image", most_objects_in_a_window(dataset, tiles)
+    most_of_class = dataset.max_objects_per_image(of_class=True)
     if most > detections_per_image:
         found.append(
-            f"{dataset.json_path}: an image has {most} objects, of which TEST.DETECTIONS_PER_IMAGE "
+            f"{dataset.json_path}: {where} has {most} objects, of which TEST.DETECTIONS_PER_IMAGE "
             f"{detections_per_image} are found at most: raise it."
         )
     if most_of_class > max_dets_per_image:

@@ -18,6 +18,7 @@ from ..data.augmentations.resize import ResizeShortestEdge
 from ..data.coco_dataset import CocoDataset
 from ..data.samplers import contiguous_shard
 from ..data.samples import TrainDataset
+from ..data.tile_truth import find_windows, train_tiles
 from ..data.worker_loader import Loader
 from ..layers.norms import BATCH_NORMS
 from ..layers.running_mean import RunningMean
@@ -30,7 +31,7 @@ logger = logging.getLogger(__name__)
 
 class ValidationLoss:
     """The mean over the images of a data set of each loss, every image by itself, so that the numbers depend neither on
-    the batch nor on the number of processes.
+    the batch nor on the number of processes. Where training is on windows (INPUT.TILE), over those with objects.
 
     Images are resized as for detection and not augmented. Those without annotations are left out where training leaves
     them out (DATALOADER.FILTER_EMPTY_ANNOTATIONS).
@@ -39,6 +40,9 @@ class ValidationLoss:
     def __init__(self, cfg: CfgNode, dataset: CocoDataset) -> None:
         self._cfg = cfg
         self._dataset = dataset.drop_empty() if cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS else dataset
+        tiles = train_tiles(cfg)
+        # Every window that has objects; those without are too many to tell much.
+        self._windows = None if tiles is None or not len(self._dataset) else find_windows([self._dataset], tiles)
         if 0 < len(self._dataset) < len(dataset):
             logger.info("They are left out of the validation's losses (TEST.EVAL_LOSS) alone, as training has none.")
         if not len(self._dataset):
@@ -51,8 +55,9 @@ class ValidationLoss:
             short_sides=cfg.INPUT.MIN_SIZE_TEST, max_size=cfg.INPUT.MAX_SIZE_TEST, method=cfg.INPUT.RESIZE
         )
         samples = TrainDataset(
-            [self._dataset], augmentations=[resize], seed=SEED, format=cfg.INPUT.FORMAT, masks=cfg.MODEL.MASK_ON
-        )
+            [self._dataset], augmentations=[resize], seed=SEED, format=cfg.INPUT.FORMAT, masks=cfg.MODEL.MASK_ON,
+            windows=self._windows,
+        )  # fmt: skip
         return Loader(
             samples,
             lambda: iter([[(index, index)] for index in share]),
@@ -88,7 +93,8 @@ class ValidationLoss:
         return dict(zip(parts[0][0], means.tolist()))
 
     def _share(self) -> range:
-        return contiguous_shard(len(self._dataset), comm.get_rank(), comm.get_world_size())
+        count = len(self._dataset) if self._windows is None else self._windows.full
+        return contiguous_shard(count, comm.get_rank(), comm.get_world_size())
 
 
 def losses_per_image(

@@ -25,6 +25,7 @@ from .result import score_limits
 from .result_files import FORMATS, Detected
 from .selection import select, select_shown
 from .sources import Source
+from .tiled import detect_tiled
 from .video import VideoReader, VideoWriter
 
 RESULTS = FORMATS["coco"].names[0]
@@ -92,7 +93,7 @@ def predict_files(
                 instances,
                 image_id=image_id,
                 category_ids=predictor.category_ids,
-                masks="box_masks" in instances,
+                masks=not {"box_masks", "crop_masks"}.isdisjoint(instances),
             )
             results.add(
                 Detected(
@@ -107,7 +108,7 @@ def predict_files(
             )
             drawn = draw_detections(
                 picture.pixels,
-                select_shown(instances, shown_from),
+                picture.shrink(select_shown(instances, shown_from)),
                 predictor.class_names,
                 score_threshold=float("-inf"),
                 enlarge_below=ENLARGE_BELOW if picture.frame is None else 0,
@@ -123,7 +124,8 @@ def predict_files(
             for source in sources:
                 try:
                     write = partial(_write_image, source, output / source.target, summary.failures)
-                    yield source if source.video else picture(read_image(source.path), source, write)
+                    whole = not (source.video or predictor.window_sampler)
+                    yield picture(read_image(source.path), source, write) if whole else source
                 except DataError as error:
                     yield error
 
@@ -146,6 +148,16 @@ def predict_files(
                     summary.failures.append(str(source))
                 elif isinstance(source, Picture):
                     detect(batch)
+                elif not source.video:
+                    try:
+                        tiled = detect_tiled(predictor, source.path, overview=True)
+                    except DataError as error:
+                        summary.failures.append(str(error))
+                        continue
+                    write = partial(_write_image, source, output / source.target, summary.failures)
+                    summary.images += 1
+                    one = Picture(source, tiled.overview, write, None, {}, tiled.in_overview)
+                    later(one, tiled.instances, summary.images)
                 else:
                     try:
                         with (
@@ -172,13 +184,15 @@ Write = Callable[[np.ndarray], None]
 
 @dataclass(frozen=True)
 class Picture:
-    """An image, or a frame of a video, what takes it when it is drawn on, and what the detector takes."""
+    """An image, or a frame of a video, what takes it when it is drawn on, and what the detector takes. Of an image that
+    is too large to be drawn on, `pixels` are fewer, and `shrink` puts detections into them."""
 
     source: Source
     pixels: np.ndarray
     write: Write
     frame: int | None
     sample: dict[str, Any]
+    shrink: Callable[[dict[str, Any]], dict[str, Any]] = dict
 
 
 def _shape(item: Picture | Source | DataError) -> object:

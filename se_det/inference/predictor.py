@@ -27,6 +27,7 @@ from ..device import select_device
 from ..errors import ConfigError, DataError
 from ..weights import config_of_checkpoint, load_weights, open_configured_weights
 from .result import Result
+from .tiled import build_window_sampler, detect_tiled, pasted_columns
 
 T = TypeVar("T")
 
@@ -47,6 +48,7 @@ class Predictor:
         cfg: the config as it is used.
         class_names, category_ids: of each class.
         thresholds: the score of best F1 of each class, as the checkpoint keeps it; None where there is none.
+        window_sampler: cuts images into windows, under TEST.TILE; None where they are looked at as a whole.
 
     Raises:
         ConfigError: no weights were given, or alone those of a checkpoint that carries no config; or the config
@@ -86,6 +88,7 @@ class Predictor:
             raise ConfigError(f"INPUT.FORMAT '{cfg.INPUT.FORMAT}' is unknown: use {' or '.join(FORMATS)}.")
         self.cfg = cfg
         self.reverse_channels = cfg.INPUT.FORMAT == "RGB"
+        self.window_sampler = build_window_sampler(cfg)
         check_precision(cfg.TEST.PRECISION)
         device = select_device(cfg.MODEL.DEVICE)
         if cfg.TEST.COMPILE:
@@ -121,12 +124,16 @@ class Predictor:
 
         Raises:
             DataError: a file cannot be read as an image, or something else was given.
+
+        Under TEST.TILE each image is detected in window by window (see `tiled`).
         """
         if isinstance(image, (str, Path, np.ndarray)):
             return self([image])[0]
         # Of these, too, one could take the elements; none would be an image.
         if not isinstance(image, Iterable) or isinstance(image, (bytes, bytearray, Mapping, torch.Tensor)):
             check_pixels(image, "BGR")
+        if self.window_sampler is not None:
+            return [self._in_windows(one) for one in image]
         found: list[Result] = []
         samples = (
             self.sample(read_image(expand_path(one, "The image")) if isinstance(one, (str, Path)) else one)
@@ -136,16 +143,23 @@ class Predictor:
             for sample, instances in zip(batch, self.detect(batch)):
                 # Few numbers leave the device: whole masks are many times as large.
                 pasted = paste_detections({k: v.cpu() if torch.is_tensor(v) else v for k, v in instances.items()})
-                found.append(
-                    Result(
-                        {name.removeprefix("pred_"): value.numpy() for name, value in pasted.items()},
-                        class_names=self.class_names,
-                        category_ids=self.category_ids,
-                        thresholds=self.thresholds,
-                        image_size=(sample["height"], sample["width"]),
-                    )
-                )
+                columns = {name.removeprefix("pred_"): value.numpy() for name, value in pasted.items()}
+                found.append(self._result(columns, (sample["height"], sample["width"])))
         return found
+
+    def _in_windows(self, image: str | Path | np.ndarray) -> Result:
+        if isinstance(image, (str, Path)):
+            image = expand_path(image, "The image")
+        else:
+            check_pixels(image, "BGR")
+        found = detect_tiled(self, image)
+        return self._result(pasted_columns(found.instances), found.size)
+
+    def _result(self, columns: dict[str, np.ndarray], size: tuple[int, int]) -> Result:
+        return Result(
+            columns, class_names=self.class_names, category_ids=self.category_ids, thresholds=self.thresholds,
+            image_size=size,
+        )  # fmt: skip
 
     def sample(self, pixels: np.ndarray) -> dict[str, Any]:
         """An image as the detector takes it: resized, with its own size.

@@ -161,6 +161,8 @@ def build_se_resnet_retinanet_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec)
 
 def _pyramid(cfg: CfgNode, trunk: Backbone, usual_top: str) -> FPN:
     fpn = cfg.MODEL.FPN
+    if cfg.MODEL.GATE.FPN:
+        raise ConfigError("MODEL.GATE.FPN True is the builtin engine's alone: set it False, or use --engine builtin.")
     unknown = [name for name in fpn.IN_FEATURES if name not in trunk.out_features]
     if unknown or not fpn.IN_FEATURES:
         raise ConfigError(

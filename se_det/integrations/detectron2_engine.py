@@ -68,6 +68,8 @@ BUILTIN_ONLY = (
     ("SOLVER.LAYER_DECAY", 1.0, "its optimizer has one rate for all layers"),
     ("SOLVER.FP16_COMPRESSION", False, "its processes exchange gradients as they are"),
     ("INPUT.AUGMENTATIONS", [], "its loader resizes, flips and crops as Detectron2's keys say"),
+    ("INPUT.TILE.SIZE", 0, "its loader takes whole images"),
+    ("TEST.TILE.SIZE", 0, "its evaluation takes whole images"),
     ("TEST.EVALUATORS", ["coco"], "it evaluates with Detectron2's evaluators"),
     ("WRITERS", ["json", "tensorboard"], "its trainer writes both"),
     ("SOLVER.ACCUMULATE", 1, "its trainer computes a step in one part"),

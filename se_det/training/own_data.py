@@ -17,12 +17,13 @@ from ..config.resolution import Decision, Resolution
 from ..data.coco import read_coco
 from ..data.formats import OpenedData, OpenedSplit, open_data
 from ..data.splitting import Split, make_split
+from ..data.tile_truth import train_tiles
 from ..device import select_device
 from ..errors import ConfigError, DataError, suggestion
 from ..weights import config_of_checkpoint
 from .recipe import Goal, decide, measure_data, measure_machine
 from .recipe.decide import SCRATCH, base_config
-from .recipe.facts import weights_at_hand
+from .recipe.facts import measure_in_windows, weights_at_hand
 from .recipe.trial import fit_batch
 
 TASKS = ("boxes", "masks")
@@ -137,7 +138,14 @@ def recipe_config(
         in_parts.extend(more)
         return found
 
-    decisions = decide(cfg, data, machine, Goal(task=task, minutes=minutes, epochs=epochs), seconds=seconds)
+    decisions = decide(
+        cfg,
+        data,
+        machine,
+        Goal(task=task, minutes=minutes, epochs=epochs),
+        seconds=seconds,
+        in_windows=lambda cfg: measure_in_windows(data, train, val, train_tiles(cfg)),
+    )
     stage = Resolution(cfg)
     stage.decide([*decisions, *in_parts])
     return stage.cfg

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
@@ -29,11 +29,13 @@ from ..detection.fuse import check_precision, prepare_for_inference
 from ..device import reads_pinned_memory, select_device
 from ..evaluation.best_f1 import as_metadata
 from ..evaluation.coco_eval import EvaluationResult
-from ..evaluation.evaluator import build_evaluators, evaluate
+from ..evaluation.evaluator import Evaluator, build_evaluators, evaluate
 from ..evaluation.report import detections_drawn, write_report
 from ..evaluation.test_time_augmentation import build_augmented_inference, check_test_augmentation
+from ..evaluation.tiled import TiledEvaluator
 from ..evaluation.validation_loss import ValidationLoss
 from ..files import check_writable
+from ..inference.tiled import build_window_sampler
 from ..weights import load_weights, resize_gates
 from . import build, datasets
 from .config_checks import check_best_metric
@@ -130,6 +132,7 @@ def _build_run(
         categories=datasets.categories(facts.train[0]),
         images=loader.num_images,
         skipped=skipped,
+        unit="windows" if cfg.INPUT.TILE.SIZE else "images",
     )
     if saved:
         state.restore(saved.state, saved.path)
@@ -252,9 +255,7 @@ class Evaluation:
                 folder = Path(self._cfg.OUTPUT_DIR, "TTA", *([name] if len(self._parts) > 1 else []))
                 evaluator = build_evaluators(self._cfg, dataset, folder)
                 infer = build_augmented_inference(self._cfg, model)
-                for task, values in evaluate(
-                    model, self._loader(dataset, model.device), evaluator, infer=infer
-                ).items():
+                for task, values in self._run(model, dataset, evaluator, infer).items():
                     results[f"{self._key(name, task)}_TTA"] = values
         return results
 
@@ -263,9 +264,7 @@ class Evaluation:
         model = self._prepared(model)
         results: Metrics = {}
         for name, (dataset, evaluator) in self._parts.items():
-            for task, values in evaluate(
-                model, self._loader(dataset, model.device), evaluator, infer=model.detect
-            ).items():
+            for task, values in self._run(model, dataset, evaluator, model.detect).items():
                 results[self._key(name, task)] = values
             if losses.get(name):
                 results[self._key(name, "validation")] = losses[name]
@@ -278,15 +277,24 @@ class Evaluation:
             compile_backbone(model)
         return model
 
-    def _loader(self, dataset: CocoDataset, device: torch.device) -> Iterable[list[dict]]:
+    def _run(
+        self, model: nn.Module, dataset: CocoDataset, evaluator: Evaluator, infer: Callable[[list[dict]], list[dict]]
+    ) -> Metrics:
+        """An evaluator's numbers for a data set: of its images, or under TEST.TILE of their windows put together."""
+        sampler = build_window_sampler(self._cfg)
         loader = build_test_loader(
             self._cfg,
             dataset,
             rank=comm.get_rank(),
             world_size=comm.get_world_size(),
-            pin_memory=reads_pinned_memory(device),
+            pin_memory=reads_pinned_memory(model.device),
+            sampler=sampler,
         )
-        return loader if self._stop is None else self._stop.stoppable(loader)
+        if self._stop is not None:
+            loader = self._stop.stoppable(loader)
+        if sampler is None:
+            return evaluate(model, loader, evaluator, infer=infer)
+        return evaluate(model, loader, TiledEvaluator(evaluator, self._cfg, sampler), infer=infer, unit="window")
 
     def _key(self, name: str, task: str) -> str:
         return task if len(self._parts) == 1 else f"{name}/{task}"
@@ -326,6 +334,6 @@ def _size(state: RunState) -> str:
     parameters = sum(p.numel() for p in state.model.parameters())
     trained = sum(p.numel() for p in state.model.parameters() if p.requires_grad)
     return (
-        f"{parameters / 1e6:.2f} M parameters, of which {trained / 1e6:.2f} M are trained; {state.images} images to "
-        "train on."
+        f"{parameters / 1e6:.2f} M parameters, of which {trained / 1e6:.2f} M are trained; {state.images} "
+        f"{state.unit} to train on."
     )

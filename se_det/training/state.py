@@ -27,7 +27,8 @@ class RunState:
         model: not wrapped.
         config: the run's YAML.
         categories: `[{"id": ..., "name": ...}, ...]` in the order of the classes.
-        images: of the training data.
+        images: of the training data, or windows of them.
+        unit: what they are.
         skipped: the bad images left out so far; None for a run that has none.
     """
 
@@ -40,6 +41,7 @@ class RunState:
     categories: list[dict[str, Any]]
     images: int
     skipped: SkippedImages | None = None
+    unit: str = "images"
 
     def snapshot(self, step: int) -> dict[str, Any]:
         """Everything needed to go on after `step` steps."""
@@ -83,8 +85,9 @@ class RunState:
         """
         if state["sampler"]["images"] != self.images:
             raise CheckpointError(
-                f"{path} was trained on {state['sampler']['images']} images, and the training data has {self.images} "
-                "now, so the order of the images would be another: resume with the data it was started with."
+                f"{path} was trained on {state['sampler']['images']} {self.unit}, and the training data has "
+                f"{self.images} now, so the order of the {self.unit} would be another: resume with the data it was "
+                "started with."
             )
         own = self.model.state_dict()
         for part in ("model", "ema"):

@@ -51,10 +51,10 @@ def test_every_promised_config_is_there():
     assert expected <= {p.name for p in CONFIGS.glob("*.yaml")}
 
 
-@pytest.mark.parametrize("path", sorted(CONFIGS.glob("[bfm]a*_rcnn_*.yaml")), ids=lambda p: p.stem)
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("[bfm]a*_rcnn_*fpn*.yaml")), ids=lambda p: p.stem)
 def test_a_config_builds_what_its_name_says(path):
     cfg = load_config(path)
-    if path.stem == "base_rcnn_fpn":
+    if not path.stem.startswith(("faster", "mask")) or "_fpn" not in path.stem:
         return
     name, schedule = re.fullmatch(r"(.*_fpn)_?(.*)", path.stem).groups()
     kind, _, *gate, host, _ = name.split("_")
@@ -71,6 +71,25 @@ def test_a_config_builds_what_its_name_says(path):
     assert int(host[1:]) == cfg.MODEL.RESNETS.DEPTH
     steps = SCHEDULES[schedule]
     assert steps == (cfg.SOLVER.MAX_ITER, cfg.SOLVER.STEPS)
+
+
+OTHERS = {"retinanet": "RetinaNet", "fcos": "FCOS", "rpn": "ProposalNetwork", "faster": "GeneralizedRCNN"}
+
+
+@pytest.mark.parametrize(
+    "path",
+    sorted(
+        p for pattern in ("retinanet*", "fcos*", "rpn*", "*_c4*", "*_dc5*") for p in CONFIGS.glob(f"{pattern}.yaml")
+    ),
+    ids=lambda p: p.stem,
+)
+def test_another_detectors_config_builds_what_its_name_says(path):
+    cfg = load_config(path)
+    kind, *gate, host, _ = path.stem.replace("_rcnn", "").split("_")
+    assert OTHERS[kind] == cfg.MODEL.META_ARCHITECTURE and ("_".join(gate) or "none") == cfg.MODEL.GATE.NAME
+    assert int(host[1:]) == cfg.MODEL.RESNETS.DEPTH and cfg.MODEL.WEIGHTS.startswith("zoo://")
+    with torch.device("meta"):
+        build_detector(cfg)
 
 
 def test_a_shipped_config_is_found_from_anywhere(tmp_path, monkeypatch):

@@ -117,7 +117,7 @@ def test_label_studio(call: list[str], photos: Path) -> None:
     sdk = pytest.importorskip("label_studio_sdk.label_interface", reason="Label Studio's own check of tasks")
     interface = sdk.LabelInterface(Path("out/label_studio.xml").read_text())
     for task in tasks:
-        assert interface.validate_task(task)
+        assert interface.validate_task({"data": task["data"]})  # with predictions it fails in itself (2.1)
         for prediction in task["predictions"]:
             assert not interface.validate_prediction(prediction, return_errors=True)
 

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 from pycocotools import mask as mask_tools
 
-from ...data.images import read_image
+from ...data.regions import read_at_any_size
 from ...errors import DataError
 from ...inference.drawing import draw_detections
 from ..coco_eval import EvaluationResult
@@ -53,7 +53,7 @@ class Pictures:
     def _drawn(self, image_id: Hashable, score_threshold: float) -> tuple[str, np.ndarray, np.ndarray]:
         outcome = self._outcome
         info = outcome.dataset.image(self._positions[image_id])
-        pixels = read_image(info.path)
+        pixels = read_at_any_size(info.path)
         factor = LONG_SIDE / max(pixels.shape[:2])
         size = tuple(max(1, round(side * factor)) for side in pixels.shape[1::-1])
         shown = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA if factor < 1 else cv2.INTER_CUBIC)

@@ -124,7 +124,9 @@ def _samples(preview: Preview) -> list[str]:
         height, width = sample.pixels.shape[:2]
         count = len(sample.boxes)
         objects = f"{count} object{'s' * (count != 1)}" if count else "no object"
-        text = f"step {sample.step}: {sample.size[0]} x {sample.size[1]} px became {width} x {height}, {objects}"
+        x0, y0, x1, y1 = sample.window or (0, 0, *sample.size)
+        where = f", from {x0}, {y0} on," if sample.window else ""
+        text = f"step {sample.step}: {x1 - x0} x {y1 - y0} px{where} became {width} x {height}, {objects}"
         picture = sample.picture(preview.class_names, LONG_SIDE)
         parts.append(
             f"<div class='pair'><p><b>{escape(sample.file.name)}</b> {text}</p>"
@@ -139,7 +141,8 @@ def _sizes(preview: Preview) -> list[str]:
         note = "Of the samples above: INPUT.AUGMENTATIONS resizes by other means than ResizeShortestEdge."
     else:
         side = f"a short side of {resized.short_side} px" if resized.short_side else "their own size"
-        note = f"All objects to train on, in images of {side} and a long side of at most {resized.max_size} px" + (
+        seen = f"windows of {resized.tile} px, resized to" if resized.tile else "images of"
+        note = f"All objects to train on, in {seen} {side} and a long side of at most {resized.max_size} px" + (
             "." if len(set(preview.cfg.INPUT.MIN_SIZE_TRAIN)) < 2 else ", the middle of the sizes that are drawn."
         )
         if resized.others:

@@ -17,6 +17,8 @@ from se_det.cli.main import main
 
 from ...serving.small_model import checkpoint, pictures
 
+pytestmark = pytest.mark.slow  # the export takes most of a minute
+
 
 @pytest.fixture(scope="module")
 def house(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -227,7 +227,7 @@ def test_another_call_is_refused(place: Path, predictor: Predictor, tmp_path: Pa
     for call, how, sentence in (
         ((other, inputs), {}, "another call: the weights were others"),
         ((Predictor(cfg, place / "w.pth"), inputs), {}, "INPUT.MIN_SIZE_TEST was 32 and is 48"),
-        ((predictor, inputs), {"classes": [1]}, '--classes was null and is ["owl"]'),
+        ((predictor, inputs), {"classes": [1]}, r'--classes was null and is \["owl"\]'),
         ((predictor, inputs), {"images_per_part": 7}, "--part-images was 500 and is 7"),
         ((predictor, [*inputs, str(tmp_path / "l2.txt")]), {}, "there were 1 lists, folders and shards, and there are"),
         ((predictor, [str(tmp_path / "l2.txt")]), {}, r"the input \S+l\.txt was where \S+l2\.txt is"),
