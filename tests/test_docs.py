@@ -35,7 +35,8 @@ from .documents import LANGUAGES, PAGES, ROOT, Block, Command, blocks, commands,
 SCRIPTS = {
     "train_net": "train", "predict": "predict", "pretrain": "pretrain", "import_data": "import", "preview": "preview",
     "check_data": "check-data", "analyze_model": "analyze-model", "convert_weights": "convert-weights",
-    "export_model": "export", "reproduce_zoo": "reproduce-zoo", "serve": "serve", "benchmark": "benchmark", "doctor": "doctor",
+    "export_model": "export", "reproduce_zoo": "reproduce-zoo", "serve": "serve", "benchmark": "benchmark",
+    "doctor": "doctor",
 }  # fmt: skip
 GPUS = "needs several GPUs"
 MACHINES = "needs several machines"

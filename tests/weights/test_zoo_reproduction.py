@@ -17,6 +17,7 @@ from se_det.training.zoo_reproduction import Row, table
 from se_det.weights import config_of_checkpoint
 
 CLASSES = {7: "cat", 9: "dog"}
+SQUARE = [10, 10, 70, 10, 70, 70, 10, 70]
 
 
 @pytest.fixture
@@ -31,7 +32,7 @@ def coco(tmp_path: Path) -> Path:
         cv2.imwrite(str(folder / "val2017" / f"{number}.png"), random.integers(0, 256, (96, 128, 3), dtype=np.uint8))
         images.append({"id": number, "file_name": f"{number}.png", "height": 96, "width": 128})
         annotations.append({"id": number, "image_id": number, "category_id": category, "bbox": [10, 10, 60, 60],
-                            "area": 3600, "iscrowd": 0})  # fmt: skip
+                            "area": 3600, "iscrowd": 0, "segmentation": [SQUARE]})  # fmt: skip
     categories = [{"id": number, "name": name} for number, name in CLASSES.items()]
     content = {"images": images, "annotations": annotations, "categories": categories}
     (folder / "annotations" / "instances_val2017.json").write_text(json.dumps(content))
