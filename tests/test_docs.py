@@ -73,6 +73,7 @@ NOT_RUN = {
     "python tools/train_net.py --config-file configs/mask_rcnn_r50_fpn.yaml MODEL.WEIGHTS zoo://": DOWNLOAD,
     "python tools/analyze_model.py '*' --format csv": MINUTES,
     "python datasets/shape_baseline.py": MINUTES,
+    "python datasets/make_shapes.py --large": MINUTES,
     "se-det train data/ --output output/mine --resume": "a run that is finished has nothing to go on with",
     "se-det serve": "serves until it is stopped, as tests/serving does",
     "se-det train --plugin my_gate.py": "tests/test_extending.py runs such a command",
