@@ -67,6 +67,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     runtimes.add_argument("--images", type=int, default=10, metavar="N", help="in one turn; default: 10")
     runtimes.add_argument("--no-ap", action="store_true", help="measure time and memory alone")
     runtimes.set_defaults(measure=_runtimes)
+    what.add_parser("scale", help="a simulation of very many images and of COCO on 1, 8 and 64 GPUs: docs/scale.md")
     for one, turns in (
         (runtimes, 5),
         (gates, 7),
@@ -89,6 +90,11 @@ def run(args: argparse.Namespace) -> int:
     from ..benchmarks.timing import machine
     from ..device import select_device
 
+    if args.what == "scale":
+        from ..benchmarks.scale import tables
+
+        print(tables(), end="")
+        return 0
     _check_counts(args, "repeat")
     device = str(select_device(args.device)) if "device" in args else "cpu"
     with tempfile.TemporaryDirectory() as folder:

@@ -16,6 +16,8 @@ logger = logging.getLogger(__name__)
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's arguments."""
+    from .export_folders import add_folder_arguments
+
     parser.add_argument(
         "--output", required=True, metavar="FILE", help="x.onnx, x.xml for OpenVINO, or x.pt2 for torch.export.load"
     )
@@ -38,6 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--val-images", metavar="D", help="of --int8: the folder of its images")
     parser.add_argument("--calibration-images", type=int, default=100, metavar="N",
                         help="of --int8: how many images calibrate; default: 100")  # fmt: skip
+    add_folder_arguments(parser)
     parser.add_argument("--size", type=int, nargs=2, metavar=("H", "W"), help=argparse.SUPPRESS)
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="config keys and their values")
 
@@ -46,6 +49,7 @@ def run(args: argparse.Namespace) -> int:
     """Export, and log the largest difference between the outputs of the file and of PyTorch."""
     from ..errors import ConfigError
     from ..export import write
+    from .export_folders import check_folders, write_folders
 
     if args.size is not None:
         raise ConfigError(
@@ -60,16 +64,20 @@ def run(args: argparse.Namespace) -> int:
     if args.int8 and (classifier or args.part == "backbone" or args.compiled):
         raise ConfigError("--int8 is for whole detectors, and not for --compiled.")
     network = _classifier(args) if classifier else _detector(args)
+    check_folders(args, detector=not classifier and args.part == "detector")
     if args.int8:
-        return _write_int8(args, network)
+        _write_int8(args, network)
+        write_folders(args)
+        return 0
     difference = write(network, args.output, compiled=args.compiled)
     compared = "not compared" if difference is None else f"largest difference to PyTorch {difference:.2g}"
     shapes = "1 shape" if len(network.shapes) == 1 else f"{len(network.shapes)} shapes"
     logger.info("Wrote %s: %s, at %s.", args.output, compared, shapes)
+    write_folders(args)
     return 0
 
 
-def _write_int8(args: argparse.Namespace, network: Exportable) -> int:
+def _write_int8(args: argparse.Namespace, network: Exportable) -> None:
     from ..errors import ConfigError
     from ..export.int8.detectors import write_int8
     from ..weights import config_of_checkpoint
@@ -83,7 +91,6 @@ def _write_int8(args: argparse.Namespace, network: Exportable) -> int:
     if not val_json or not val_images:
         raise ConfigError("--int8 calibrates on validation images: give --val-json and --val-images.")
     write_int8(network, args.output, val_json=val_json, val_images=val_images, images=args.calibration_images)
-    return 0
 
 
 def _is_classifier(args: argparse.Namespace) -> bool:
@@ -160,6 +167,11 @@ def _detector(args: argparse.Namespace) -> Exportable:
         classes = [{"id": i, "name": n} for i, n in zip(found.category_ids, found.class_names)]
         metadata = {**network.metadata, "input_format": found.cfg.INPUT.FORMAT, "categories": classes}
         return replace(network, metadata=metadata)
+    if found.window_sampler is not None:
+        logger.warning(
+            "The exported detector takes whole images, or windows of them as images: windows (TEST.TILE.SIZE %d) are "
+            "left to who runs it.", found.cfg.TEST.TILE.SIZE,
+        )  # fmt: skip
     return detector(
         found.model,
         found.cfg,

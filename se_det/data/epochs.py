@@ -93,7 +93,13 @@ def repeat_factors(datasets: Sequence[CocoDataset], threshold: float, *, sqrt: b
         image.append(at + count)
         kind.append(classes)
         count += len(dataset)
-    images, kinds = np.concatenate(image), np.concatenate(kind)
+    return factors_of_pairs(np.concatenate(image), np.concatenate(kind), count, threshold, sqrt=sqrt)
+
+
+def factors_of_pairs(
+    images: np.ndarray, kinds: np.ndarray, count: int, threshold: float, *, sqrt: bool = True
+) -> np.ndarray:
+    """As `repeat_factors`, from every pair of an image, of `count`, and a class that it has."""
     share = np.bincount(kinds) / max(count, 1)
     needed = threshold / np.where(share > 0, share, np.inf)
     by_class = np.maximum(np.sqrt(needed) if sqrt else needed, 1.0)

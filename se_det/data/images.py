@@ -103,7 +103,7 @@ def _by_pillow(file: IO[bytes]) -> np.ndarray:
         # Loading turns a TIFF upright, and takes the orientation out: whoever asks before turns it twice.
         image.load()
         upright = _UPRIGHT.get(exif_orientation(image))
-        image = _to_rgb(image)
+        image = to_rgb(image)
         return np.asarray(image if upright is None else image.transpose(upright))
 
 
@@ -177,14 +177,19 @@ def exif_orientation(image: Image.Image) -> int | None:
         return None
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
+def to_rgb(image: Image.Image, *, part: bool = False) -> Image.Image:
+    """An image in Pillow's mode RGB; of a `part` of one it is not said that it is dark.
+
+    Raises:
+        ValueError: its values have no known range.
+    """
     if image.mode == "F":
         raise ValueError("its pixels are floating-point numbers, whose range is not known; save it with 8 bits")
     if image.mode == "I" or image.mode.startswith("I;16"):
         values = np.asarray(image)
         if values.min() < 0 or values.max() > 65535:
             raise ValueError("its pixels are 32-bit numbers beyond 65535; save it with 8 bits")
-        if values.max(initial=0) <= DARK:
+        if values.max(initial=0) <= DARK and not part:
             warn_dark()
         image = Image.fromarray((values >> 8).astype(np.uint8))
     return image if image.mode == "RGB" else image.convert("RGB")

@@ -12,13 +12,18 @@ from ..errors import ConfigError, DataError
 from .augmentations import Augmentation, build_augmentations
 from .coco import compare_categories
 from .coco_dataset import CocoDataset
-from .epochs import RepeatFactorEpoch, random_subset, repeat_factors, sampling
+from .epochs import Epoch, RepeatFactorEpoch, factors_of_pairs, random_subset, repeat_factors, sampling
 from .images import FORMATS
 from .samplers import TrainBatchSampler, aspect_groups, contiguous_shard
 from .samples import TestDataset, TrainDataset
 from .skipping import ReplaceBadImages, SkippedImages
+from .tile_samples import TiledTestDataset, WindowSampler
+from .tile_truth import TrainTiles, TrainWindows, WindowEpoch, find_windows, train_tiles
 from .transforms import RESIZE_METHODS
 from .worker_loader import Loader
+
+# The meta-architectures whose samples have `sem_seg`.
+LABEL_PIXELS = ("SemanticSegmentor", "PanopticFPN")
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +41,9 @@ def train_loader(
     subset_ratio: float = 1.0,
     repeat_threshold: float = 0.0,
     repeat_sqrt: bool = True,
+    tiles: TrainTiles | None = None,
     masks: bool = False,
+    ignore: int | None = None,
     format: str = "BGR",
     num_workers: int = 0,
     rank: int = 0,
@@ -57,7 +64,9 @@ def train_loader(
         filter_empty: whether images without annotations but crowds are left out.
         subset_ratio: the share of the remaining images that is trained on, see `epochs.random_subset`.
         repeat_threshold, repeat_sqrt: see `epochs.repeat_factors`; 0 repeats no image.
+        tiles: has windows of the images in place of images; None has whole ones.
         masks: whether samples have `gt_masks`.
+        ignore: give samples `sem_seg`, the class of each pixel, with this where there is none; None does not.
         format: BGR or RGB.
         num_workers: processes that load; 0 loads in this one.
         pin_memory: whether images come in memory that a GPU reads by itself, while the host goes on.
@@ -75,22 +84,38 @@ def train_loader(
     used = _trained_on(datasets, filter_empty=filter_empty, subset_ratio=subset_ratio, seed=seed)
     if masks:
         _check_masks(used)
-    sizes = np.concatenate([dataset.sizes.numpy() for dataset in used])
+    if ignore is not None:
+        check_labels(used)
+    windows = None if tiles is None else find_windows(used, tiles)
+    sizes = np.concatenate([dataset.sizes.numpy() for dataset in used]) if windows is None else windows.sizes
     groups = aspect_groups(sizes) if grouping else np.zeros(len(sizes), np.int64)
-    epoch = (
-        RepeatFactorEpoch(repeat_factors(used, repeat_threshold, sqrt=repeat_sqrt)) if repeat_threshold > 0 else None
-    )
+    epoch = _epoch(used, windows, tiles, repeat_threshold, repeat_sqrt)
     batches = TrainBatchSampler(groups, ims_per_batch=ims_per_batch, seed=seed, start=start, epoch=epoch)
-    samples = TrainDataset(used, augmentations=augmentations, seed=seed, format=format, masks=masks)
+    samples = TrainDataset(
+        used, augmentations=augmentations, seed=seed, format=format, masks=masks, ignore=ignore, windows=windows
+    )
     skipped = skipped or SkippedImages()
     return Loader(
-        ReplaceBadImages(samples, groups=groups, seed=seed, budget=skipped.budget),
+        ReplaceBadImages(samples, groups=groups, seed=seed, budget=skipped.budget, image_of=samples.image_of),
         lambda: batches.shard(rank=rank, world_size=world_size, accumulate=accumulate),
         num_images=len(samples),
         num_workers=num_workers,
         pin_memory=pin_memory,
         skipped=skipped,
     )
+
+
+def _epoch(
+    used: Sequence[CocoDataset], windows: TrainWindows | None, tiles: TrainTiles | None, threshold: float, sqrt: bool
+) -> Epoch | None:
+    """What an epoch has, where that is not every image once."""
+    if windows is None:
+        return RepeatFactorEpoch(repeat_factors(used, threshold, sqrt=sqrt)) if threshold > 0 else None
+    full = None
+    if threshold > 0:
+        pairs = windows.class_windows, windows.classes
+        full = RepeatFactorEpoch(factors_of_pairs(*pairs, windows.full, threshold, sqrt=sqrt))
+    return WindowEpoch(windows, empty=tiles.empty, full=full)
 
 
 def _trained_on(
@@ -168,7 +193,9 @@ def build_train_loader(
         accumulate=cfg.SOLVER.ACCUMULATE,
         grouping=cfg.DATALOADER.ASPECT_RATIO_GROUPING,
         filter_empty=cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS,
+        tiles=train_tiles(cfg),
         masks=cfg.MODEL.MASK_ON,
+        ignore=ignore_value(cfg),
         format=cfg.INPUT.FORMAT,
         num_workers=cfg.DATALOADER.NUM_WORKERS,
         rank=rank,
@@ -179,15 +206,58 @@ def build_train_loader(
     )
 
 
-def build_test_loader(
-    cfg: CfgNode, dataset: CocoDataset, *, rank: int = 0, world_size: int = 1, pin_memory: bool = False
+def tiled_test_loader(
+    dataset: CocoDataset,
+    sampler: WindowSampler,
+    *,
+    batch_size: int = 1,
+    format: str = "BGR",
+    num_workers: int = 0,
+    rank: int = 0,
+    world_size: int = 1,
+    pin_memory: bool = False,
 ) -> Loader:
-    """The evaluation loader that `cfg` asks for, see `test_loader`.
+    """This process's share of the images as `test_loader` has them, window after window: see `TiledTestDataset`. No
+    list has windows of two images.
+
+    Raises:
+        DataError: as `test_loader`.
+    """
+    samples = TiledTestDataset(dataset, sampler, format=format)
+    share = contiguous_shard(len(dataset), rank, world_size)
+    keys = (samples.keys(index) for index in share)
+    batches = [one[first : first + batch_size] for one in keys for first in range(0, len(one), batch_size)]
+    return Loader(
+        samples,
+        lambda: iter(batches),
+        num_images=len(share),
+        num_workers=min(num_workers, len(batches)),
+        length=len(batches),
+        pin_memory=pin_memory,
+    )
+
+
+def build_test_loader(
+    cfg: CfgNode, dataset: CocoDataset, *, rank: int = 0, world_size: int = 1, pin_memory: bool = False,
+    sampler: WindowSampler | None = None,
+) -> Loader:  # fmt: skip
+    """The evaluation loader that `cfg` asks for, see `test_loader`; with `sampler` see `tiled_test_loader`.
 
     Raises:
         ConfigError: a key whose value cannot work.
     """
     _check_input(cfg)
+    if sampler is not None:
+        return tiled_test_loader(
+            dataset,
+            sampler,
+            batch_size=cfg.TEST.IMS_PER_BATCH,
+            format=cfg.INPUT.FORMAT,
+            num_workers=cfg.DATALOADER.NUM_WORKERS,
+            rank=rank,
+            world_size=world_size,
+            pin_memory=pin_memory,
+        )
     return test_loader(
         dataset,
         batch_size=cfg.TEST.IMS_PER_BATCH,
@@ -217,6 +287,27 @@ def _check_input(cfg: CfgNode) -> None:
     ):
         if value < least:
             raise ConfigError(f"{key} must be at least {least}, got {value}.")
+
+
+def ignore_value(cfg: CfgNode) -> int | None:
+    """The label of pixels of no class, where the model learns the classes of pixels; else None."""
+    labelled = cfg.MODEL.META_ARCHITECTURE in LABEL_PIXELS
+    return cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE if labelled else None
+
+
+def check_labels(datasets: Sequence[CocoDataset]) -> None:
+    """Refuse data without classes of pixels.
+
+    Raises:
+        DataError: naming the data set and what to give.
+    """
+    for dataset in datasets:
+        if dataset.pixel_labels is None:
+            raise DataError(
+                f"{dataset.json_path} has no classes of pixels, which the model (MODEL.META_ARCHITECTURE) learns: give "
+                "a folder of label PNGs (DATASETS.TRAIN_SEM_SEG, VAL_SEM_SEG) or panoptic ones "
+                "(DATASETS.TRAIN_PANOPTIC_JSON, VAL_PANOPTIC_JSON), or name a data set that has them."
+            )
 
 
 def _check_masks(datasets: Sequence[CocoDataset]) -> None:

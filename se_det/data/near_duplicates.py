@@ -20,7 +20,7 @@ import cv2
 import numpy as np
 
 from ..errors import DataError
-from .images import read_image
+from .regions import read_at_any_size
 
 SIDE = 320  # px of the longer side at which features are found
 FEATURES = 300
@@ -74,7 +74,7 @@ def group_images(paths: Sequence[Path]) -> np.ndarray:
 
 def _look(path: Path) -> _Look | None:
     try:
-        pixels = read_image(path)
+        pixels = read_at_any_size(path)
     except DataError:
         return None
     scale = SIDE / max(pixels.shape[:2])

@@ -63,6 +63,17 @@ def bitmap(counts: np.ndarray, height: int, width: int) -> np.ndarray:
     return np.repeat(ones, counts).reshape(width, height).T
 
 
+def window_bitmap(counts: np.ndarray, height: int, window: tuple[int, int, int, int]) -> np.ndarray:
+    """The part of `bitmap` in a window x0, y0, x1, y1 px, of which only the window's columns are made."""
+    x0, y0, x1, y1 = window
+    ends = np.cumsum(counts, dtype=np.int64)
+    first, last = x0 * height, x1 * height
+    low, high = np.searchsorted(ends, [first, last - 1], side="right").tolist()
+    lengths = np.diff(np.clip(ends[low : high + 1], first, last), prepend=first)
+    ones = (np.arange(low, high + 1) & 1).astype(np.uint8)
+    return np.repeat(ones, lengths).reshape(x1 - x0, height)[:, y0:y1].T
+
+
 def window_counts(window: np.ndarray, top: int, left: int, height: int, width: int) -> np.ndarray:
     """The run lengths of a mask (height, width) that is 0 but for one window of it.
 

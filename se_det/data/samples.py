@@ -10,13 +10,16 @@ import numpy as np
 import torch
 from torch.utils.data import get_worker_info
 
-from ..errors import DataError
+from ..errors import ConfigError, DataError
 from .augmentations import Augmentation, Masks, Sample
 from .augmentations.protocol import EMPTY
-from .coco_dataset import CocoDataset, ImageInfo
+from .coco_dataset import CocoDataset, ImageInfo, check_size
 from .images import read_image
+from .regions import OpenImages
 from .rle import bitmap
 from .samplers import Item
+from .tile_samples import open_checked
+from .tile_truth import TrainWindows, window_sample
 from .transforms import empty_tensor, resize_image, short_side_size, to_tensor
 
 PARTNER = 3  # among the seeds of a sample's partners; 2 is in `skipping`
@@ -37,17 +40,30 @@ class TrainDataset:
 
     Args:
         augmentations: done one after another.
+        ignore: read the class of each pixel too, and fill with this where there is none; None does not.
+        windows: the index is one of these; None: it is an image.
+
+    Raises:
+        ConfigError: an augmentation that classes of pixels cannot go through.
     """
 
     def __init__(
-        self, datasets: list[CocoDataset], *, augmentations: Sequence[Augmentation], seed: int, format: str, masks: bool
+        self, datasets: list[CocoDataset], *, augmentations: Sequence[Augmentation], seed: int, format: str,
+        masks: bool, ignore: int | None = None, windows: TrainWindows | None = None,
     ) -> None:  # fmt: skip
-        self.datasets = datasets
+        for augmentation in augmentations if ignore is not None else ():
+            if not getattr(augmentation, "labels_pixels", True):
+                raise ConfigError(
+                    f"INPUT.AUGMENTATIONS has {type(augmentation).__name__}, which the classes of pixels cannot go "
+                    "through: leave it out."
+                )
+        self.datasets, self.ignore = datasets, ignore
+        self.windows, self._open = windows, OpenImages(format)
         self.augmentations, self.seed, self.format, self.masks = tuple(augmentations), seed, format, masks
         self._ends = np.cumsum([len(dataset) for dataset in datasets])
 
     def __len__(self) -> int:
-        return int(self._ends[-1])
+        return int(self._ends[-1]) if self.windows is None else len(self.windows)
 
     def __getitem__(self, item: Item) -> dict[str, Any]:
         """A sample, ground truth as NumPy arrays (see `worker_loader`).
@@ -59,10 +75,13 @@ class TrainDataset:
         number, index = item
         augmented = self._augmented(index, len(self.augmentations), (self.seed, number))
         dataset, at = self._locate(index)
+        where = {} if self.windows is None else {"window": tuple(self.windows.corners[index].tolist())}
         return {
             **_image_record(dataset.image(at)),
+            **where,
             "image": to_tensor(augmented.image, shared=get_worker_info() is not None),
             "instances": _instances(augmented),
+            **({} if augmented.sem_seg is None else {"sem_seg": _stacked([augmented.sem_seg], *augmented.size)[0]}),
         }
 
     def _augmented(self, index: int, count: int, seeds: tuple[int, ...]) -> Sample:
@@ -82,7 +101,9 @@ class TrainDataset:
 
     def _partner(self, place: int, seeds: tuple[int, ...], partner: int) -> Sample:
         own = (*seeds, partner)
-        other = int(np.random.default_rng((*own, PARTNER)).integers(len(self)))
+        # Of windows one that has objects, as most images have.
+        among = len(self) if self.windows is None else self.windows.full or len(self)
+        other = int(np.random.default_rng((*own, PARTNER)).integers(among))
         try:
             return self._augmented(other, place, own)
         except PartnerError:
@@ -93,6 +114,8 @@ class TrainDataset:
     def _read(self, index: int) -> Sample:
         dataset, at = self._locate(index)
         info = dataset.image(at)
+        if self.windows is not None:
+            return self._read_window(dataset, at, info, index)
         pixels = _read(dataset, info, self.format)
         found = dataset.annotations(at, crowds=False, masks=self.masks)
         masks = None
@@ -104,10 +127,27 @@ class TrainDataset:
                 bitmaps=_Bitmaps(found.runs, info.height, info.width),
                 bitmap_owner=found.runs_owner,
             )
-        return Sample(image=pixels, boxes=found.boxes.astype(np.float64), classes=found.classes, masks=masks)
+        labels = {} if self.ignore is None else {"sem_seg": _labels(dataset, at, self.ignore), "ignore": self.ignore}
+        return Sample(image=pixels, boxes=found.boxes.astype(np.float64), classes=found.classes, masks=masks, **labels)
+
+    def _read_window(self, dataset: CocoDataset, at: int, info: ImageInfo, index: int) -> Sample:
+        window = self.windows.corners[index]
+        return window_sample(
+            dataset.annotations(at, masks=self.masks),
+            open_checked(self._open, dataset, info).read(window),
+            window,
+            (info.height, info.width),
+            min_visible=self.windows.min_visible,
+            masks=self.masks,
+        )
+
+    def image_of(self, index: int) -> int:
+        """The image that an index stands for, through those of all data sets."""
+        return index if self.windows is None else int(self.windows.image[index])
 
     def _locate(self, index: int) -> tuple[CocoDataset, int]:
         """The data set that an index is of, and the position in it."""
+        index = self.image_of(index)
         which = int(np.searchsorted(self._ends, index, side="right"))
         dataset = self.datasets[which]
         return dataset, index - (int(self._ends[which]) - len(dataset))
@@ -173,18 +213,14 @@ def _image_record(info: ImageInfo) -> dict[str, Any]:
 
 def _read(dataset: CocoDataset, info: ImageInfo, format: str) -> np.ndarray:
     pixels = read_image(info.path, format)
-    height, width = pixels.shape[:2]
-    if (height, width) != (info.height, info.width):
-        turned = (
-            " The two are exchanged: the file has an EXIF orientation, which the JSON must take into account."
-            if (width, height) == (info.height, info.width)
-            else " (The file's size is meant after its EXIF rotation.)"
-        )
-        raise DataError(
-            f"The image {info.path} is {width} x {height} (width x height), but {dataset.json_path} says "
-            f"{info.width} x {info.height} for image {info.id!r}.{turned} Correct the JSON, or replace the file."
-        )
+    check_size(dataset, info, *pixels.shape[:2])
     return pixels
+
+
+def _labels(dataset: CocoDataset, at: int, ignore: int) -> np.ndarray:
+    """The class of each pixel, with `ignore` for those of none."""
+    labels, own = dataset.labels(at), dataset.pixel_labels.ignore
+    return labels if own == ignore else np.where(labels == own, np.uint8(ignore), labels)
 
 
 def _instances(sample: Sample) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from itertools import chain
 from typing import Any, NamedTuple
 
@@ -39,9 +39,13 @@ class ReplaceBadImages:
         samples: by (number, index).
         groups: a number per image, see `samplers.TrainBatchSampler`.
         budget: how many bad images a run may leave out.
+        image_of: the image that an index is of; by default it is the index.
     """
 
-    def __init__(self, samples: Any, *, groups: np.ndarray, seed: int, budget: int) -> None:
+    def __init__(
+        self, samples: Any, *, groups: np.ndarray, seed: int, budget: int, image_of: Callable[[int], int] = int
+    ) -> None:
+        self._image_of = image_of
         self._samples, self._groups, self._seed, self._budget = samples, np.asarray(groups), seed, budget
 
     def __len__(self) -> int:
@@ -59,7 +63,8 @@ class ReplaceBadImages:
             try:
                 sample = self._samples[number, candidate]
             except DataError as error:
-                found[getattr(error, "index", candidate)] = str(error)  # or of another that it is augmented with
+                bad = getattr(error, "index", candidate)  # or another that it is augmented with
+                found[self._image_of(bad)] = str(error)
                 if len(found) > self._budget:
                     return ReplacedSample(None, found)
                 continue

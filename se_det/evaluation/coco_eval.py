@@ -13,13 +13,16 @@ import numpy as np
 from fvcore.common.config import CfgNode
 
 from .. import comm
+from ..data.tiles import Tiling, most_objects_in_a_window, tiling
+from ..detection.registry import model_facts
 from ..errors import ConfigError, DataError
 from ..files import write_json
 from ..inference.coco_results import to_coco_results
 from .best_f1 import OperatingPoint, best_f1
+from .box_proposals import BoxProposalEvaluator
 from .coco_metrics import TASKS, coco_scores, summary_names
 from .evaluator import EVALUATORS
-from .ground_truth import GroundTruth
+from .ground_truth import GroundTruth, without_nan
 
 if TYPE_CHECKING:
     from ..data.coco import CocoDataset
@@ -159,7 +162,7 @@ class CocoEvaluator:
         for task in self.tasks:
             _log(task, metrics[task], self.summary, self.output_folder)
         if self.output_folder is not None:
-            write_json(self.output_folder / "inference" / "metrics.json", _without_nan(metrics), indent=2)
+            write_json(self.output_folder / "inference" / "metrics.json", without_nan(metrics), indent=2)
         return metrics
 
     def score(self, results: list[dict[str, Any]]) -> EvaluationResult:
@@ -191,27 +194,36 @@ def metric_names(dataset: CocoDataset, tasks: Sequence[str], max_dets_per_image:
 
 
 @EVALUATORS.register(name="coco")
-def coco(cfg: CfgNode, dataset: CocoDataset, folder: str | Path | None) -> CocoEvaluator:
-    """Boxes and, with MODEL.MASK_ON, masks."""
-    tasks = ("bbox", "segm") if cfg.MODEL.MASK_ON else ("bbox",)
+def coco(cfg: CfgNode, dataset: CocoDataset, folder: str | Path | None) -> CocoEvaluator | BoxProposalEvaluator:
+    """What of boxes and masks the detector gives, or its proposals."""
+    given = model_facts(cfg).tasks(cfg)
+    if "box_proposals" in given:
+        return BoxProposalEvaluator(dataset, folder)
+    tasks = tuple(task for task in given if task in TASKS)
     limit = cfg.TEST.MAX_DETS_PER_IMAGE
-    for sentence in detection_limit_warnings(dataset, cfg.TEST.DETECTIONS_PER_IMAGE, limit):
+    for sentence in detection_limit_warnings(dataset, cfg.TEST.DETECTIONS_PER_IMAGE, limit, tiling(cfg.TEST.TILE)):
         logger.warning(sentence)
     return CocoEvaluator(dataset, tasks, folder, max_dets_per_image=limit)
 
 
-def detection_limit_warnings(dataset: CocoDataset, detections_per_image: int, max_dets_per_image: int) -> list[str]:
-    """Sentences about objects that cannot be found, and detections that AP does not look at."""
+def detection_limit_warnings(
+    dataset: CocoDataset, detections_per_image: int, max_dets_per_image: int, tiles: Tiling | None = None
+) -> list[str]:
+    """Sentences about objects that cannot be found, and detections that AP does not look at. With `tiles` there may be
+    `detections_per_image` of each window."""
     found = []
-    if detections_per_image > max_dets_per_image:
+    if detections_per_image > max_dets_per_image and tiles is None:
         found.append(
             f"TEST.DETECTIONS_PER_IMAGE is {detections_per_image}, and AP looks at {max_dets_per_image} detections of "
             "a class in an image (COCO's rule): set TEST.MAX_DETS_PER_IMAGE to look at more."
         )
-    most, most_of_class = dataset.max_objects_per_image(), dataset.max_objects_per_image(of_class=True)
+    where, most = "an image", dataset.max_objects_per_image()
+    if tiles is not None:
+        where, most = "a window of an image", most_objects_in_a_window(dataset, tiles)
+    most_of_class = dataset.max_objects_per_image(of_class=True)
     if most > detections_per_image:
         found.append(
-            f"{dataset.json_path}: an image has {most} objects, of which TEST.DETECTIONS_PER_IMAGE "
+            f"{dataset.json_path}: {where} has {most} objects, of which TEST.DETECTIONS_PER_IMAGE "
             f"{detections_per_image} are found at most: raise it."
         )
     if most_of_class > max_dets_per_image:
@@ -249,11 +261,3 @@ def _log(task: str, metrics: dict[str, float], summary: Sequence[str], folder: P
     width = max(map(len, shown), default=0)
     for name in shown:
         logger.info("%s: %-*s %7.3f", task, width, name, classes[name])
-
-
-def _without_nan(metrics: dict[str, dict[str, float]]) -> dict[str, dict[str, float | None]]:
-    """JSON has no nan: null."""
-    return {
-        task: {name: None if math.isnan(value) else value for name, value in values.items()}
-        for task, values in metrics.items()
-    }

@@ -118,6 +118,7 @@ def evaluate(
     evaluator: Evaluator,
     *,
     infer: Callable[[list[dict]], list[dict]] | None = None,
+    unit: str = "image",
 ) -> dict[str, dict[str, float]]:
     """Run `model` over `loader` and return what `evaluator` says of its outputs.
 
@@ -130,6 +131,7 @@ def evaluate(
         loader: batches, each a list of samples; logs the time left when it has a length.
         evaluator: takes the outputs.
         infer: called in place of `model`: `GeneralizedRCNN.detect` leaves masks to the evaluator.
+        unit: what samples are, for the log.
 
     Returns:
         The metrics on the first process, `{}` elsewhere.
@@ -142,7 +144,7 @@ def evaluate(
     # no_grad and not inference_mode: what a model caches here, such as anchors, must still serve training.
     # Results are encoded and collected while the model already works on the next batch.
     with _evaluation_mode(model), torch.no_grad(), SerialExecutor(evaluator.process) as collect:
-        for samples in _with_progress(loader):
+        for samples in _with_progress(loader, unit):
             collect(samples, (infer or model)(samples))
     return evaluator.evaluate()
 
@@ -160,7 +162,7 @@ def _evaluation_mode(model: nn.Module) -> Iterator[None]:
             module.training = training
 
 
-def _with_progress(loader: Iterable[list[dict]]) -> Iterator[list[dict]]:
+def _with_progress(loader: Iterable[list[dict]], unit: str) -> Iterator[list[dict]]:
     total = len(loader) if hasattr(loader, "__len__") else None
     start = last = time.perf_counter()
     images = 0
@@ -172,9 +174,9 @@ def _with_progress(loader: Iterable[list[dict]]) -> Iterator[list[dict]]:
             last = now
             left = "" if total is None else f", {_clock((now - start) / done * (total - done))} left"
             of = "" if total is None else f" of {total}"
-            logger.info("Evaluated batch %d%s: %.3f s/image%s.", done, of, (now - start) / images, left)
+            logger.info("Evaluated batch %d%s: %.3f s/%s%s.", done, of, (now - start) / images, unit, left)
     spent = time.perf_counter() - start
-    logger.info("Evaluated %d images in %s (%.3f s/image).", images, _clock(spent), spent / max(images, 1))
+    logger.info("Evaluated %d %ss in %s (%.3f s/%s).", images, unit, _clock(spent), spent / max(images, 1), unit)
 
 
 def _clock(seconds: float) -> str:

@@ -16,10 +16,13 @@ from torch import nn
 from .. import comm
 from ..data.augmentations.resize import ResizeShortestEdge
 from ..data.coco_dataset import CocoDataset
+from ..data.loader import ignore_value
 from ..data.samplers import contiguous_shard
 from ..data.samples import TrainDataset
+from ..data.tile_truth import find_windows, train_tiles
 from ..data.worker_loader import Loader
 from ..layers.norms import BATCH_NORMS
+from ..layers.running_mean import RunningMean
 
 SEED = 20  # with an image's position it decides which proposals its losses are computed on
 DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout)
@@ -29,7 +32,7 @@ logger = logging.getLogger(__name__)
 
 class ValidationLoss:
     """The mean over the images of a data set of each loss, every image by itself, so that the numbers depend neither on
-    the batch nor on the number of processes.
+    the batch nor on the number of processes. Where training is on windows (INPUT.TILE), over those with objects.
 
     Images are resized as for detection and not augmented. Those without annotations are left out where training leaves
     them out (DATALOADER.FILTER_EMPTY_ANNOTATIONS).
@@ -38,6 +41,9 @@ class ValidationLoss:
     def __init__(self, cfg: CfgNode, dataset: CocoDataset) -> None:
         self._cfg = cfg
         self._dataset = dataset.drop_empty() if cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS else dataset
+        tiles = train_tiles(cfg)
+        # Every window that has objects; those without are too many to tell much.
+        self._windows = None if tiles is None or not len(self._dataset) else find_windows([self._dataset], tiles)
         if 0 < len(self._dataset) < len(dataset):
             logger.info("They are left out of the validation's losses (TEST.EVAL_LOSS) alone, as training has none.")
         if not len(self._dataset):
@@ -50,8 +56,9 @@ class ValidationLoss:
             short_sides=cfg.INPUT.MIN_SIZE_TEST, max_size=cfg.INPUT.MAX_SIZE_TEST, method=cfg.INPUT.RESIZE
         )
         samples = TrainDataset(
-            [self._dataset], augmentations=[resize], seed=SEED, format=cfg.INPUT.FORMAT, masks=cfg.MODEL.MASK_ON
-        )
+            [self._dataset], augmentations=[resize], seed=SEED, format=cfg.INPUT.FORMAT, masks=cfg.MODEL.MASK_ON,
+            windows=self._windows, ignore=ignore_value(cfg),
+        )  # fmt: skip
         return Loader(
             samples,
             lambda: iter([[(index, index)] for index in share]),
@@ -87,7 +94,8 @@ class ValidationLoss:
         return dict(zip(parts[0][0], means.tolist()))
 
     def _share(self) -> range:
-        return contiguous_shard(len(self._dataset), comm.get_rank(), comm.get_world_size())
+        count = len(self._dataset) if self._windows is None else self._windows.full
+        return contiguous_shard(count, comm.get_rank(), comm.get_world_size())
 
 
 def losses_per_image(
@@ -133,6 +141,6 @@ def in_loss_mode(model: nn.Module) -> nn.Module:
     if isinstance(backbone, nn.Module):
         backbone.eval()
     for module in model.modules():
-        if isinstance(module, (*BATCH_NORMS, *DROPOUTS)):
+        if isinstance(module, (*BATCH_NORMS, *DROPOUTS, RunningMean)):
             module.eval()
     return model

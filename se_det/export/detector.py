@@ -11,6 +11,8 @@ from torch import nn
 
 from ..detection import boxes as box_ops
 from ..detection.rcnn import Detector
+from ..detection.registry import META_ARCHITECTURES
+from ..errors import ExportError
 from ..internals.symbolic_size import as_size
 from ..layers.valid_area import ValidArea
 from .architectures import EXPORTERS, GraphDetector
@@ -38,7 +40,13 @@ def detector(
         ConfigError: nothing is registered that exports MODEL.META_ARCHITECTURE.
         ExportError: the model cannot be exported as it is configured; the sentence says why.
     """
-    steps = EXPORTERS.get(cfg.MODEL.META_ARCHITECTURE, "MODEL.META_ARCHITECTURE")(prepare_for_export(model))
+    name = cfg.MODEL.META_ARCHITECTURE
+    if name in META_ARCHITECTURES.names() and name not in EXPORTERS.names():
+        raise ExportError(
+            f"A {name} is not exported as a whole yet, only {', '.join(EXPORTERS.names())}: export its backbone "
+            "(--part backbone), or register its steps in se_det.export.EXPORTERS."
+        )
+    steps = EXPORTERS.get(name, "MODEL.META_ARCHITECTURE")(prepare_for_export(model))
     kind = DetectorGraph if preprocessing else PreparedDetectorGraph
     graph = kind(
         steps,

@@ -11,6 +11,7 @@ from pycocotools import mask as mask_tools
 from ..data.rle import window_counts
 from ..detection.masks import paste_windows
 from ..errors import ConfigError
+from .crop_masks import encode_crop_masks
 
 MASKS_AT_ONCE = 16  # a copy of each mask is made for encoding; this bounds the copies
 
@@ -22,7 +23,8 @@ def to_coco_results(
 
     Args:
         instances: `pred_boxes` (m, 4) XYXY px of the original image, `scores` (m,), `pred_classes` (m,), and with
-            `masks` also `pred_masks` bool (m, height, width), or what `GeneralizedRCNN.detect` gives in their place.
+            `masks` also `pred_masks` bool (m, height, width), or what `GeneralizedRCNN.detect` or `TiledInstances`
+            gives in their place.
         image_id: the image's id in the annotation file.
         category_ids: the file's category id per class index.
         masks: whether to add a `segmentation` to each result.
@@ -33,7 +35,7 @@ def to_coco_results(
     Raises:
         ConfigError: a class index that the file does not have, or masks that the detector did not make.
     """
-    if masks and not {"pred_masks", "box_masks"} & instances.keys():
+    if masks and not {"pred_masks", "box_masks", "crop_masks"} & instances.keys():
         raise ConfigError(
             "Masks are to be evaluated, but the detector makes none. Set MODEL.MASK_ON True, or evaluate boxes only."
         )
@@ -46,7 +48,7 @@ def to_coco_results(
     if wrong:
         raise ConfigError(
             f"The detector found an object of class {wrong[0]} in image {image_id}, but the annotation file has "
-            f"{len(category_ids)} categories (0 to {len(category_ids) - 1}). Set MODEL.ROI_HEADS.NUM_CLASSES to "
+            f"{len(category_ids)} categories (0 to {len(category_ids) - 1}). Set the model's NUM_CLASSES to "
             f"{len(category_ids)} and use weights trained for this data set."
         )
     xywh = torch.cat((boxes[:, :2], boxes[:, 2:] - boxes[:, :2]), dim=1).tolist()
@@ -58,6 +60,9 @@ def to_coco_results(
         if "pred_masks" in instances:
             kept = instances["pred_masks"]
             rles = encode_masks(kept[finite.to(kept.device)])
+        elif "crop_masks" in instances:
+            crops = [instances["crop_masks"][at] for at in finite.tolist()]
+            rles = _as_text(encode_crop_masks(crops, *instances["image_size"]))
         else:
             rles = encode_box_masks(instances["box_masks"].cpu()[finite], boxes, *instances["image_size"])
         for result, rle in zip(results, rles):

@@ -47,7 +47,8 @@ def draw_detections(
     Args:
         image: uint8 (H, W, 3), BGR.
         instances: `pred_boxes` (m, 4) XYXY px of `image`, `scores` (m,), `pred_classes` (m,), and where there are
-            masks `pred_masks` bool (m, H, W). Without `scores`, as for annotations, labels are names alone.
+            masks `pred_masks` bool (m, H, W), or a list of `crop_masks`. Without `scores`, as for annotations, labels
+            are names alone.
         class_names: a name per class index.
         score_threshold: detections that score less are left out.
         enlarge_below: an image whose long side has fewer pixels is enlarged by the smallest whole factor that
@@ -73,6 +74,8 @@ def draw_detections(
         if masks.shape[1:] != image.shape[:2]:
             raise ValueError(f"The masks are {masks.shape[1:]} px, but the image is {image.shape[:2]}.")
 
+    crops = [instances["crop_masks"][at] for at in shown.tolist()] if "crop_masks" in instances else None
+
     factor = max(1, -(-enlarge_below // max(image.shape[:2])))
     canvas = image.copy()
     if factor > 1:
@@ -90,6 +93,10 @@ def draw_detections(
         if masks is not None:
             mask = cv2.resize(masks[index], (width, height), interpolation=cv2.INTER_NEAREST)
             _blend_mask(canvas, mask, color, line)
+        if crops is not None:
+            left, top, mask = crops[index].left * factor, crops[index].top * factor, crops[index].pixels()
+            mask = mask.astype(np.uint8).repeat(factor, axis=0).repeat(factor, axis=1)
+            _blend_mask(canvas[top : top + mask.shape[0], left : left + mask.shape[1]], mask, color, line)
         x0, y0, x1, y1 = map(int, boxes[index])
         cv2.rectangle(canvas, (x0, y0), (x1, y1), color, line, cv2.LINE_8)
 
@@ -103,6 +110,16 @@ def draw_detections(
             taken = np.append(taken, [[x, y, x + label.width, y + label.height]], 0)
             _write(canvas, label, (x, y), class_color(classes[index]), line)
     return canvas
+
+
+def write_name(canvas: np.ndarray, name: str, middle: tuple[int, int], color: tuple[int, int, int]) -> None:
+    """Write a name on `canvas` uint8 (H, W, 3) about a point (x, y), inside the image; nothing where it has no room."""
+    height, width = canvas.shape[:2]
+    label = _longest_label(name, 0, None, (height, width))
+    if label is not None:
+        x = min(max(middle[0] - label.width // 2, 0), width - label.width)
+        y = min(max(middle[1] - label.height // 2, 0), height - label.height)
+        _write(canvas, label, (x, y), color, 1)
 
 
 def class_color(index: int) -> tuple[int, int, int]:

@@ -13,7 +13,10 @@ from ..detection.rcnn import paste_detections
 def select(instances: Mapping[str, Any], kept: torch.Tensor) -> dict[str, Any]:
     """Those of the detector's instances that bool (m,) `kept` says, on the CPU."""
     at = kept.nonzero()[:, 0]
-    return {name: value.cpu()[at] if torch.is_tensor(value) else value for name, value in instances.items()}
+    kept_ones = {name: value.cpu()[at] for name, value in instances.items() if torch.is_tensor(value)}
+    if "crop_masks" in instances:
+        kept_ones["crop_masks"] = [instances["crop_masks"][i] for i in at.tolist()]
+    return {**instances, **kept_ones}
 
 
 def select_shown(instances: Mapping[str, Any], limits: torch.Tensor) -> dict[str, torch.Tensor]:

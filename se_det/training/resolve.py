@@ -15,6 +15,7 @@ from ..config.loading import get_key
 from ..config.resolution import Resolution
 from ..data.coco import CocoDataset, compare_categories
 from ..detection.build import check_model
+from ..detection.registry import model_facts
 from ..errors import ConfigError
 from ..inference.exported import ExportedDetector, check_exported_keys, input_decisions, open_exported
 from ..inference.runtimes import is_exported
@@ -77,7 +78,9 @@ def resolve_training(asked: CfgNode, *, resume: bool = False) -> tuple[CfgNode, 
         stage.decide(decisions)
     train, test = datasets.train_datasets(stage.cfg), datasets.test_datasets(stage.cfg)
     datasets.check_categories(train, test)
-    stage.decide(datasets.decide_num_classes(train[0]))
+    stage.decide(datasets.decide_num_classes(stage.cfg, train[0]))
+    stage.decide(datasets.decide_pixel_classes(stage.cfg, [*train, *test.values()]))
+    stage.decide(datasets.decide_evaluators(stage.cfg, test))
     saved = _read_saved(stage) if resume else None
     stage.decide(build.decide_seed(stage.cfg, saved and saved.seed, saved and saved.path))
     cfg = stage.finish(check_model)
@@ -111,9 +114,12 @@ def resolve_evaluation(asked: CfgNode) -> tuple[CfgNode, RunFacts]:
         compare_categories(first, other)
     if is_exported(stage.cfg.MODEL.WEIGHTS):
         return _resolve_exported(stage, device, test)
-    weights, decisions = open_configured_weights(stage.cfg, trained=True)
+    class_keys = model_facts(stage.cfg).class_keys
+    weights, decisions = open_configured_weights(stage.cfg, trained=True, class_keys=class_keys)
     stage.decide(decisions)
-    stage.decide(datasets.decide_num_classes(first))
+    stage.decide(datasets.decide_num_classes(stage.cfg, first))
+    stage.decide(datasets.decide_pixel_classes(stage.cfg, list(test.values())))
+    stage.decide(datasets.decide_evaluators(stage.cfg, test))
     return stage.finish(check_model), RunFacts(device, test, weights=weights)
 
 
@@ -140,6 +146,7 @@ def _resolve_exported(
             "categories that it was trained on, in their order."
         )
     stage.decide(input_decisions(stage.cfg, model.metadata))
+    stage.decide(datasets.decide_evaluators(stage.cfg, test))
     return stage.finish(), RunFacts(device, test, exported=model)
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from fvcore.common.config import CfgNode
 from torch import nn
@@ -28,12 +29,15 @@ from ..detection.fuse import check_precision, prepare_for_inference
 from ..device import reads_pinned_memory, select_device
 from ..evaluation.best_f1 import as_metadata
 from ..evaluation.coco_eval import EvaluationResult
-from ..evaluation.evaluator import build_evaluators, evaluate
-from ..evaluation.report import write_report
+from ..evaluation.evaluator import Evaluator, Evaluators, build_evaluators, evaluate
+from ..evaluation.report import detections_drawn, write_report
+from ..evaluation.report.pixels import Outcome
 from ..evaluation.test_time_augmentation import build_augmented_inference, check_test_augmentation
+from ..evaluation.tiled import TiledEvaluator
 from ..evaluation.validation_loss import ValidationLoss
 from ..files import check_writable
 from ..inference.exported import ExportedDetector
+from ..inference.tiled import build_window_sampler
 from ..weights import load_weights, resize_gates
 from . import build, datasets
 from .config_checks import check_best_metric
@@ -83,8 +87,6 @@ def run_training(
             runner, state = _build_run(cfg, facts, evaluation, stop, allow_partial=allow_partial)
             del facts  # it may hold a state larger than the model
             metrics = runner.run(folder, log, config=dump_config(cfg), summary=_size(state))
-            if comm.is_main_process():
-                write_report(cfg.OUTPUT_DIR, evaluation.outcomes if evaluation else {}, config=state.config)
             comm.synchronize()
             return metrics
 
@@ -131,7 +133,9 @@ def _build_run(
         config=cfg.dump(),
         categories=datasets.categories(facts.train[0]),
         images=loader.num_images,
+        pixel_classes=datasets.pixel_classes(cfg, facts.train[0]),
         skipped=skipped,
+        unit="windows" if cfg.INPUT.TILE.SIZE else "images",
     )
     if saved:
         state.restore(saved.state, saved.path)
@@ -147,6 +151,11 @@ def _build_run(
     runner = Runner(
         cfg, state, network=model, loader=loader, rate=rate, evaluate=evaluate, stop=stop, saved=saved,
         findings=evaluation and evaluation.findings, refine=refine, finish=finish,
+        pictures=evaluation and evaluation.pictures,
+        report=lambda: write_report(
+            cfg.OUTPUT_DIR, evaluation.outcomes if evaluation else {}, config=state.config,
+            others=evaluation.other_outcomes if evaluation else {},
+        ),
     )  # fmt: skip
     return runner, state
 
@@ -178,7 +187,7 @@ def run_evaluation(cfg: CfgNode) -> Metrics:
             metrics = {**metrics, **evaluation.augmented(model)}
         if comm.is_main_process():
             _log_thresholds(evaluation.findings())
-            write_report(cfg.OUTPUT_DIR, evaluation.outcomes, config=cfg.dump())
+            write_report(cfg.OUTPUT_DIR, evaluation.outcomes, config=cfg.dump(), others=evaluation.other_outcomes)
         return metrics
 
 
@@ -213,8 +222,19 @@ class Evaluation:
     @property
     def outcomes(self) -> dict[str, EvaluationResult]:
         """What the last evaluation found per data set, on the first process."""
-        found = {name: evaluators.parts.get("coco") for name, (_, evaluators) in self._parts.items()}
-        return {name: coco.outcome for name, coco in found.items() if coco is not None and coco.outcome is not None}
+        found = ((name, self._outcomes(evaluators, EvaluationResult)) for name, (_, evaluators) in self._parts.items())
+        return {name: outcomes[0] for name, outcomes in found if outcomes}
+
+    @property
+    def other_outcomes(self) -> dict[str, list[Outcome]]:
+        """What evaluators of pixels, and those that give numbers alone, found last per data set; likewise."""
+        found = ((name, self._outcomes(evaluators, Outcome)) for name, (_, evaluators) in self._parts.items())
+        return {name: outcomes for name, outcomes in found if outcomes}
+
+    @staticmethod
+    def _outcomes(evaluators: Evaluators, kind: Any) -> list[Any]:
+        found = (getattr(part, "outcome", None) for part in evaluators.parts.values())
+        return [outcome for outcome in found if isinstance(outcome, kind)]
 
     def findings(self) -> dict[str, Any]:
         """What a checkpoint of the weights evaluated keeps, on the first process: the score thresholds of best F1, of
@@ -224,6 +244,12 @@ class Evaluation:
         if chosen is None:
             return {}
         return as_metadata(outcomes[chosen].truth.class_labels, outcomes[chosen].thresholds)
+
+    def pictures(self) -> Iterator[tuple[str, np.ndarray]]:
+        """Names of some images, always the same, and what the last evaluation found in them, drawn; on the first
+        process."""
+        for outcome in list(self.outcomes.values())[:1]:
+            yield from detections_drawn(outcome)
 
     def __call__(self, model: nn.Module, ema: EMA | None = None) -> Metrics:
         """Evaluate `model`, with its averaged weights where there are any.
@@ -249,9 +275,7 @@ class Evaluation:
                 folder = Path(self._cfg.OUTPUT_DIR, "TTA", *([name] if len(self._parts) > 1 else []))
                 evaluator = build_evaluators(self._cfg, dataset, folder)
                 infer = build_augmented_inference(self._cfg, model)
-                for task, values in evaluate(
-                    model, self._loader(dataset, model.device), evaluator, infer=infer
-                ).items():
+                for task, values in self._run(model, dataset, evaluator, infer).items():
                     results[f"{self._key(name, task)}_TTA"] = values
         return results
 
@@ -260,9 +284,7 @@ class Evaluation:
         model = self._prepared(model)
         results: Metrics = {}
         for name, (dataset, evaluator) in self._parts.items():
-            for task, values in evaluate(
-                model, self._loader(dataset, model.device), evaluator, infer=model.detect
-            ).items():
+            for task, values in self._run(model, dataset, evaluator, model.detect).items():
                 results[self._key(name, task)] = values
             if losses.get(name):
                 results[self._key(name, "validation")] = losses[name]
@@ -277,15 +299,24 @@ class Evaluation:
             compile_backbone(model)
         return model
 
-    def _loader(self, dataset: CocoDataset, device: torch.device) -> Iterable[list[dict]]:
+    def _run(
+        self, model: nn.Module, dataset: CocoDataset, evaluator: Evaluator, infer: Callable[[list[dict]], list[dict]]
+    ) -> Metrics:
+        """An evaluator's numbers for a data set: of its images, or under TEST.TILE of their windows put together."""
+        sampler = build_window_sampler(self._cfg)
         loader = build_test_loader(
             self._cfg,
             dataset,
             rank=comm.get_rank(),
             world_size=comm.get_world_size(),
-            pin_memory=reads_pinned_memory(device),
+            pin_memory=reads_pinned_memory(model.device),
+            sampler=sampler,
         )
-        return loader if self._stop is None else self._stop.stoppable(loader)
+        if self._stop is not None:
+            loader = self._stop.stoppable(loader)
+        if sampler is None:
+            return evaluate(model, loader, evaluator, infer=infer)
+        return evaluate(model, loader, TiledEvaluator(evaluator, self._cfg, sampler), infer=infer, unit="window")
 
     def _key(self, name: str, task: str) -> str:
         return task if len(self._parts) == 1 else f"{name}/{task}"
@@ -325,6 +356,6 @@ def _size(state: RunState) -> str:
     parameters = sum(p.numel() for p in state.model.parameters())
     trained = sum(p.numel() for p in state.model.parameters() if p.requires_grad)
     return (
-        f"{parameters / 1e6:.2f} M parameters, of which {trained / 1e6:.2f} M are trained; {state.images} images to "
-        "train on."
+        f"{parameters / 1e6:.2f} M parameters, of which {trained / 1e6:.2f} M are trained; {state.images} "
+        f"{state.unit} to train on."
     )

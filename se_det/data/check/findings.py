@@ -74,6 +74,8 @@ KINDS: dict[str, Kind] = {
                        "those that shall not be trained on, or remove the mark"),
     "no-mask": Kind(NOTE, "annotations without segmentation in a file that has some", "nothing for boxes; masks are "
                     "trained on the others"),
+    "small-for-image": Kind(NOTE, "large images whose objects are small", "train on windows of them: INPUT.TILE and "
+                            "TEST.TILE, which the recipe of se-det train DATA sets (docs/large_images.md)"),
     "crowded-image": Kind(WARNING, "images of more objects than COCO's AP looks at detections", "raise "
                           "TEST.DETECTIONS_PER_IMAGE and TEST.MAX_DETS_PER_IMAGE"),
     "area-off": Kind(WARNING, "areas far from those of mask or box", "compute them again"),

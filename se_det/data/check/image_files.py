@@ -19,11 +19,13 @@ from ...errors import DataError
 from ...system import usable_cpus
 from ..image_paths import dangling
 from ..images import exif_orientation, open_image, read_image
+from ..regions import open_regions
 from ..sixteen_bit import DARK, full_scale, read_deep
 from .findings import Findings
 from .image_entries import ImageTable
 
 AT_ONCE = 16  # images a thread is given at a time
+ROWS = 256  # of an image too large to be decoded as a whole that are decoded at once
 
 # Pillow's modes that need a word; all others are RGB.
 MODE_KINDS = {"1": "grey-image", "L": "grey-image", "LA": "alpha-image", "RGBA": "alpha-image", "PA": "alpha-image",
@@ -107,6 +109,8 @@ def inspect(folder: Path, name: str) -> Picture:
             mode, orientation = image.mode, exif_orientation(image) or 1
             alpha, frames = "transparency" in image.info, _frames(image)
     except DataError as error:
+        if isinstance(error.__cause__, Image.DecompressionBombError):
+            return _inspect_in_parts(path)
         return _unreadable(error)
     except Exception as error:
         return _faulty("unreadable-image", f"it cannot be read: {error}")
@@ -115,6 +119,20 @@ def inspect(folder: Path, name: str) -> Picture:
         digest = _digest(deep)
         return Picture(None, "", pixels.shape[:2], mode, alpha, orientation, frames, digest, int(deep.max()))
     return Picture(None, "", pixels.shape[:2], mode, alpha, orientation, frames, _digest(pixels), None)
+
+
+def _inspect_in_parts(path: Path) -> Picture:
+    """An image too large to be decoded as a whole: it is of use in windows, if it can be read in parts."""
+    try:
+        image = open_regions(path, "RGB")
+        digest = hashlib.blake2b(digest_size=16)
+        for top in range(0, image.height, ROWS):
+            rows = image.read((0, top, image.width, min(top + ROWS, image.height)))
+            digest.update(np.ascontiguousarray(rows))
+        image.close()
+    except DataError as error:
+        return _unreadable(error)
+    return Picture(None, "", (image.height, image.width), "RGB", False, 1, 1, digest.digest(), None)
 
 
 def _digest(pixels: np.ndarray) -> bytes:
@@ -171,7 +189,10 @@ def _check_size(declared: np.ndarray, picture: Picture, place: dict, findings: F
 
 def _unreadable(error: DataError) -> Picture:
     text = str(error)
-    reason = text.partition(" cannot be read: ")[2].partition(". Replace the file")[0] or text
+    reason = text.partition(" cannot be read: ")[2].partition(". Replace the file")[0]
+    if not reason and isinstance(error.__cause__, DataError):
+        return _faulty("unreadable-image", "it cannot be " + text.partition(" cannot be ")[2].rstrip("."))
+    reason = reason or text
     kind = "truncated-image" if _ends_early(reason) else "unreadable-image"
     return _faulty(kind, f"it cannot be read: {reason}")
 

@@ -18,6 +18,7 @@ from .geometry import Conventions, as_boxes, check_areas, check_boxes
 from .image_entries import ImageTable, check_categories, check_images, find_near_misses
 from .image_files import Picture, check_pictures, decode_all
 from .masks import MaskTable, check_masks
+from .scale import check_scale
 from .value_forms import mend_value_forms
 
 EXAMPLES = 3  # of each kind in the text
@@ -181,6 +182,7 @@ def check_dataset(
     masks = check_masks(document, images, annotations, findings)
     conventions = check_boxes(images, annotations, masks, findings)
     expected = check_areas(annotations, masks, conventions, findings)
+    check_scale(images, annotations, conventions, findings)
     check_repeats(annotations, findings)
     find_near_misses(folder, images, findings)
     pictures = decode_all(folder, images.names, title=progress) if decode else []

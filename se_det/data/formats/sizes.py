@@ -8,13 +8,17 @@ import logging
 import os
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
+
+from PIL import Image
 
 from ...errors import DataError, SeDetError
 from ...files import open_regular_file, write_json
 from ...weights.download import cache_folder
 from ..images import decode_error, exif_orientation, open_image
+from ..regions import open_regions
 
 VERSION = 1
 KEPT_FROM = 200  # images: fewer are read faster than anyone looks
@@ -114,5 +118,11 @@ def _read(path: Path, kept: list[int] | None = None) -> tuple[ImageSize | str, l
             size = ImageSize(width, height, orientation if orientation in range(1, 9) else 1)
         return size, [state.st_size, state.st_mtime_ns, *size]
     except Exception as error:  # of Pillow, of many kinds
+        if isinstance(error, Image.DecompressionBombError):
+            with suppress(DataError):
+                image = open_regions(path)  # one that is read in parts may have any size
+                image.close()
+                size = ImageSize(image.width, image.height, 1)
+                return size, [state.st_size, state.st_mtime_ns, *size]
         empty = os.path.isfile(path) and os.path.getsize(path) == 0
         return decode_error(error, empty=empty), None

@@ -68,15 +68,18 @@ class Resized:
         short_side: px of the short side in the middle of those that are drawn; 0 leaves images as they are.
         max_size: px that the long side has at most.
         others: the augmentations besides that change sizes or choose objects.
+        tile: px of the windows that are resized; 0: whole images are.
     """
 
     short_side: int
     max_size: int
     others: tuple[str, ...]
+    tile: int = 0
 
     def boxes(self, objects: Objects) -> np.ndarray:
         """float64 (n, 2): width and height px of objects in the resized images."""
-        sizes, position = np.unique(objects.image_sizes, axis=0, return_inverse=True)
+        seen = np.minimum(objects.image_sizes, self.tile) if self.tile else objects.image_sizes
+        sizes, position = np.unique(seen, axis=0, return_inverse=True)
         new = np.array([short_side_size(*size, self.short_side, self.max_size) for size in sizes.tolist()])
         factors = (new / sizes)[position.reshape(-1)[objects.image]]
         return objects.boxes * factors[:, ::-1]
@@ -100,4 +103,4 @@ def resizing(cfg: CfgNode) -> Resized | None:
     others = tuple(dict.fromkeys(name for name in names if name not in SAME_SIZE))
     sides = sorted(last.short_sides)
     middle = sum(sides) // 2 if last.sampling == "range" else sides[len(sides) // 2]
-    return Resized(middle, last.max_size, others)
+    return Resized(middle, last.max_size, others, cfg.INPUT.TILE.SIZE)

@@ -16,6 +16,7 @@ from pycocotools import mask as coco_mask
 from ...data.coco import CocoDataset
 from ...data.loader import build_train_loader, images_trained_on
 from ...data.samplers import Item
+from ...data.tile_truth import find_windows, train_tiles
 from ...inference.drawing import draw_detections
 
 EPOCHS = 10  # looked through for an image without objects
@@ -29,6 +30,7 @@ class Shown:
         step: of the training that it is in, from 1.
         file: the image's file.
         size: (width, height) px of that file.
+        window: of the file, XYXY px, where training is on windows; None: all of it.
         pixels: uint8 (H, W, 3), BGR, augmented and resized.
         boxes: float32 (n, 4) XYXY px.
         classes: int64 (n,).
@@ -38,6 +40,7 @@ class Shown:
     step: int
     file: Path
     size: tuple[int, int]
+    window: tuple[int, int, int, int] | None
     pixels: np.ndarray
     boxes: np.ndarray
     classes: np.ndarray
@@ -71,7 +74,13 @@ def draw_samples(cfg: CfgNode, datasets: Sequence[CocoDataset], *, seed: int, co
         cfg.DATALOADER.SAMPLER_TRAIN = "TrainingSampler"  # of the subset
     cfg.DATALOADER.NUM_WORKERS = 0
     loader = build_train_loader(cfg, used, seed=seed)
-    backgrounds, images = _without_objects(used), sum(map(len, used))
+    tiles = train_tiles(cfg)
+    if tiles is None:
+        backgrounds, images = _without_objects(used), sum(map(len, used))
+    else:
+        windows = find_windows(used, tiles)
+        images = len(windows)
+        backgrounds = set(range(windows.full, images)) if tiles.empty else set()
     items: Iterator[Item] = chain.from_iterable(loader.keys())
     chosen = list(islice(items, count))
     if backgrounds and not any(index in backgrounds for _, index in chosen):
@@ -104,6 +113,7 @@ def _shown(sample: dict[str, Any], step: int, format: str) -> Shown:
         step=step,
         file=Path(sample["file_name"]),
         size=(sample["width"], sample["height"]),
+        window=sample.get("window"),
         pixels=np.ascontiguousarray(pixels[..., ::-1] if format == "RGB" else pixels),
         boxes=truth["gt_boxes"].numpy(),
         classes=truth["gt_classes"].numpy(),

@@ -12,14 +12,17 @@ from typing import Any
 
 from fvcore.common.config import CfgNode
 
-from ...config.loading import get_key, load_config, set_key
+from ...config.loading import get_key, load_config, set_key, shipped_config
 from ...config.provenance import key_source
 from ...config.resolution import Decision
+from ...detection.registry import model_facts
+from ...weights.shipped import SHIPPED
 from .anchors import fitting_anchors
 from .facts import DataFacts, MachineFacts
 
 SOURCE = "the recipe"
-SMALL = "quickstart.yaml"  # the base config that is trained from scratch, in minutes
+SMALL = "starter.yaml"  # the base config that is trained in minutes, from weights that come with se_det
+SCRATCH = "quickstart.yaml"  # the same network from random weights
 MEDIUM = "faster_rcnn_se_r18_fpn.yaml"  # the one that starts from ImageNet weights on a CPU
 LARGE = "faster_rcnn_se_r50_fpn.yaml"  # and on an accelerator
 LEAST_RECALL = 0.95  # of the anchors as they are; below, others are chosen
@@ -27,10 +30,20 @@ ENOUGH = 8000  # images to be seen before more pixels of each bring more
 LARGE_OBJECTS = 32  # px
 FEW_OBJECTS = 10  # in an image
 SMALLEST = 11  # px: an object this size still overlaps a 16 px anchor by half
+LEAST_WINDOW = 128  # px
 SHORT_SIDES = {"scratch": (168, 224, 288, 352, 448), "cpu": (256, 320, 400, 512, 640), "gpu": (400, 512, 640, 800)}
 IMBALANCE = 10  # commonest class over rarest, in images, from which images are repeated
 SECONDS_TO_START = 12  # importing, reading and checking; a trial of a step
-STRIDES = {"p2": 4, "p3": 8, "p4": 16, "p5": 32, "p6": 64}
+STRIDES = {"p2": 4, "p3": 8, "p4": 16, "p5": 32, "p6": 64, "p7": 128}
+# Keys that make another network of SMALL, which its weights do not fit.
+NETWORK = (
+    "MODEL.BACKBONE.NAME", "MODEL.RESNETS.DEPTH", "MODEL.RESNETS.NORM", "MODEL.RESNETS.STEM_OUT_CHANNELS",
+    "MODEL.RESNETS.RES2_OUT_CHANNELS", "MODEL.RESNETS.NUM_GROUPS", "MODEL.RESNETS.WIDTH_PER_GROUP",
+    "MODEL.RESNETS.STEM_POOL", "MODEL.RESNETS.BRANCH_RELU", "MODEL.GATE.NAME", "MODEL.GATE.REDUCTION",
+    "MODEL.GATE.BIAS", "MODEL.GATE.STAGES", "MODEL.GATE.PLACEMENT", "MODEL.FPN.OUT_CHANNELS", "MODEL.FPN.NORM",
+    "MODEL.ROI_BOX_HEAD.FC_DIM", "MODEL.ROI_BOX_HEAD.NUM_FC", "MODEL.ROI_BOX_HEAD.POOLER_RESOLUTION",
+    "MODEL.META_ARCHITECTURE", "MODEL.ROI_HEADS.NAME",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -85,7 +98,7 @@ def base_config(device: str, at_hand: Callable[[str], bool]) -> str:
         at_hand: whether the weights that a config names can be had.
     """
     name = MEDIUM if device == "cpu" else LARGE
-    return name if at_hand(str(load_config(name).MODEL.WEIGHTS)) else SMALL
+    return name if at_hand(str(load_config(shipped_config(name)).MODEL.WEIGHTS)) else SMALL
 
 
 def decide(
@@ -95,18 +108,24 @@ def decide(
     goal: Goal,
     *,
     seconds: Callable[[CfgNode], float] | None = None,
+    in_windows: Callable[[CfgNode], DataFacts] | None = None,
 ) -> list[Decision]:
     """The keys that facts and goal decide, each with its reason.
 
     Args:
         cfg: the base config, with what the user set.
         seconds: how long a step of a config takes, measured; it is asked last. None: epochs give the length.
+        in_windows: the facts of the data as the windows of a config's INPUT.TILE show it; None: of whole images alone.
     """
     choices = Choices(cfg)
-    pretrained = bool(cfg.MODEL.WEIGHTS) and machine.weights
-    _decide_start(choices, machine, pretrained)
-    _decide_task(choices, data, goal)
+    _decide_start(choices, machine)
+    # Those that come with se_det have seen no photo: what follows is as from random weights, from a better beginning.
+    weights = str(choices.get("MODEL.WEIGHTS"))
+    pretrained = bool(weights) and not weights.startswith(SHIPPED)
     sides = SHORT_SIDES[("cpu" if machine.device == "cpu" else "gpu") if pretrained else "scratch"]
+    if in_windows is not None and _decide_tiles(choices, data, sides):
+        data = in_windows(choices.cfg)
+    _decide_task(choices, data, goal)
     needed = next((side for side in sides if data.size(0.1) * side >= SMALLEST), sides[-1])
     _decide_size(choices, data, needed, pretrained)
     _decide_network(choices, data, pretrained)
@@ -121,13 +140,39 @@ def decide(
     return choices.made
 
 
-def _decide_start(choices: Choices, machine: MachineFacts, pretrained: bool) -> None:
+def _decide_start(choices: Choices, machine: MachineFacts) -> None:
     choices.set(f"the accelerator is {machine.device}", MODEL__DEVICE=machine.device)
-    if choices.get("MODEL.WEIGHTS") and not pretrained:
+    weights = str(choices.get("MODEL.WEIGHTS"))
+    if weights.startswith(SHIPPED):
+        changed = next((key for key in NETWORK if key_source(choices.asked, key) is not None), None)
+        if changed is not None:
+            choices.set(
+                f"{changed} makes another network than the one whose weights come with se_det", MODEL__WEIGHTS=""
+            )
+    elif weights and not machine.weights:
         choices.set(
             "the pretrained weights are neither here nor can be fetched: everything is trained from the start",
             MODEL__WEIGHTS="", MODEL__BACKBONE__FREEZE_AT=0, MODEL__RESNETS__NORM="GN", MODEL__FPN__NORM="GN",
         )  # fmt: skip
+
+
+def _decide_tiles(choices: Choices, data: DataFacts, sides: Sequence[int]) -> bool:
+    """Windows, where small objects would not be found in whole images at any size that is trained at; whether there are
+    any."""
+    small, asked = data.size(0.1), choices.asked
+    by_user = [key for key in ("INPUT.TILE.SIZE", "TEST.TILE.SIZE") if key_source(asked, key) is not None]
+    if by_user == ["INPUT.TILE.SIZE"] and asked.INPUT.TILE.SIZE:
+        choices.set("training is on such windows", TEST__TILE__SIZE=asked.INPUT.TILE.SIZE)
+    elif not by_user and small and small * sides[-1] < SMALLEST and data.short_side > sides[-1]:
+        # Resized to the middle one of the sizes, half as large again as they must be.
+        side, pixels = sides[len(sides) // 2], small * data.short_side
+        size = min(max(32 * round(side * pixels / (1.5 * SMALLEST) / 32), LEAST_WINDOW), data.short_side)
+        choices.set(
+            f"a tenth of the objects is below {pixels:.0f} px, in images of {data.short_side} px: "
+            f"{small * sides[-1]:.1f} px in whole images at the largest size that is trained at, {sides[-1]} px",
+            INPUT__TILE__SIZE=size, TEST__TILE__SIZE=size,
+        )  # fmt: skip
+    return choices.get("INPUT.TILE.SIZE") > 0
 
 
 def _decide_task(choices: Choices, data: DataFacts, goal: Goal) -> None:
@@ -137,15 +182,19 @@ def _decide_task(choices: Choices, data: DataFacts, goal: Goal) -> None:
         choices.set("boxes are asked for" if data.masks else "no object has a mask", MODEL__MASK_ON=False)
     if data.objects > choices.get("TEST.DETECTIONS_PER_IMAGE"):
         most = math.ceil(data.objects * 1.5 / 100) * 100
-        reason = f"an image has {data.objects} objects"
+        reason = f"{'a window' if data.tile else 'an image'} has {data.objects} objects"
         choices.set(reason, TEST__DETECTIONS_PER_IMAGE=most, TEST__MAX_DETS_PER_IMAGE=most)
+    if data.objects_in_image is not None and data.objects_in_image > choices.get("TEST.MAX_DETS_PER_IMAGE"):
+        most = math.ceil(data.objects_in_image * 1.5 / 100) * 100
+        choices.set(f"an image has {data.objects_in_image} objects", TEST__MAX_DETS_PER_IMAGE=most)
 
 
 def _decide_size(choices: Choices, data: DataFacts, side: int, pretrained: bool, more: str = "") -> None:
     """The shorter side at which small objects are still found, and others around it for training."""
     small = data.size(0.1)
     longest = 32 * math.ceil(side * min(max(data.elongation, 1.34), 3) / 32)
-    reason = f"a tenth of the objects is below {small:.1%} of the image, {small * side:.0f} px then{more}"
+    of = "window" if data.tile else "image"
+    reason = f"a tenth of the objects is below {small:.1%} of the {of}, {small * side:.0f} px then{more}"
     spread = [8 * round(side * share / 8) for share in ((0.8, 0.9, 1.0, 1.1, 1.2) if pretrained else (0.9, 1.0, 1.1))]
     choices.set(
         reason,
@@ -174,7 +223,9 @@ def _enlarge(
 
 def _decide_network(choices: Choices, data: DataFacts, pretrained: bool) -> None:
     """What of a small network's pyramid and heads is worth its time."""
-    if pretrained or choices.get("MODEL.FPN.IN_FEATURES") != ["res2", "res3", "res4", "res5"]:
+    if not model_facts(choices.cfg).two_stage or pretrained or (
+        choices.get("MODEL.FPN.IN_FEATURES") != ["res2", "res3", "res4", "res5"]
+    ):  # fmt: skip
         return
     small = data.size(0.1) * choices.get("INPUT.MIN_SIZE_TEST")
     if small >= LARGE_OBJECTS:
@@ -199,10 +250,11 @@ def _decide_anchors(choices: Choices, data: DataFacts) -> None:
         choices.get("MODEL.ANCHOR_GENERATOR.SIZES"),
         choices.get("MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS"),
     )
-    strides = [STRIDES.get(name, 0) for name in choices.get("MODEL.RPN.IN_FEATURES")]
+    maps = model_facts(choices.cfg).anchor_maps
+    strides = [STRIDES.get(name, 0) for name in choices.get(maps)] if maps else []
     if len(sizes) == 1:
         sizes = list(sizes) * len(strides)
-    if not all(strides) or len(sizes) != len(strides):
+    if not strides or not all(strides) or len(sizes) != len(strides):
         return  # a network that is not ours to know
     boxes = data.boxes * choices.get("INPUT.MIN_SIZE_TEST")
     fitting, shapes, recall = fitting_anchors(boxes, sizes, ratios, strides, LEAST_RECALL)
@@ -222,7 +274,7 @@ def _decide_data(choices: Choices, data: DataFacts, machine: MachineFacts) -> No
     if len(counts) > 1 and max(counts) > IMBALANCE * min(counts):
         # LVIS's threshold (Gupta et al., 2019, section 4) for its rarest classes, here relative to these images.
         choices.set(
-            f"a class is in {min(counts)} images, another in {max(counts)}",
+            f"a class is in {min(counts)} {'windows' if data.tile else 'images'}, another in {max(counts)}",
             DATALOADER__SAMPLER_TRAIN="RepeatFactorTrainingSampler",
             DATALOADER__REPEAT_THRESHOLD=round(min(0.1, max(counts) / IMBALANCE / data.images), 4),
         )
@@ -232,10 +284,14 @@ def _decide_data(choices: Choices, data: DataFacts, machine: MachineFacts) -> No
 
 def _decide_optimizer(choices: Choices, data: DataFacts, machine: MachineFacts, pretrained: bool) -> None:
     batch = min(8 if pretrained else 4, 1 << int(math.log2(data.images)))
-    reason = "in the same time, more steps of fewer images learn more" if batch == 4 else f"for {data.images} images"
+    reason = (
+        "in the same time, more steps of fewer images learn more"
+        if batch == 4
+        else f"for {data.images} {'windows' if data.tile else 'images'}"
+    )
     choices.set(reason, SOLVER__IMS_PER_BATCH=batch)
     batch = choices.get("SOLVER.IMS_PER_BATCH")
-    if not pretrained:
+    if not pretrained and model_facts(choices.cfg).two_stage:
         # Of 256 anchors a few are on objects, and the loss is divided by all: proposals would be learned slowly.
         choices.set("so that objects count in the proposals' losses", MODEL__RPN__BATCH_SIZE_PER_IMAGE=32)
     common = {"SOLVER__OPTIMIZER": "AdamW", "SOLVER__LR_SCHEDULER_NAME": "WarmupCosineLR", "SOLVER__WEIGHT_DECAY": 0.05,
@@ -266,7 +322,7 @@ def _decide_length(choices: Choices, data: DataFacts, goal: Goal, pretrained: bo
     else:
         epochs = goal.epochs if goal.epochs is not None else default_epochs(data.images, pretrained)
         steps = max(math.ceil(epochs * data.images / batch), 20)
-        reason = f"{epochs:g} passes over {data.images} images"
+        reason = f"{epochs:g} passes over {data.images} {'windows' if data.tile else 'images'}"
     choices.set(reason, SOLVER__MAX_ITER=steps)
     steps = choices.get("SOLVER.MAX_ITER")
     choices.set(f"a twentieth of {steps} steps", SOLVER__WARMUP_ITERS=min(max(steps // 20, 10), steps // 2, 1000))

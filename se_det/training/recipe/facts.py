@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import urllib.error
 import urllib.request
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +12,13 @@ import psutil
 import torch
 
 from ...data.coco import CocoDataset
+from ...data.tile_truth import TrainTiles, find_windows
+from ...data.tiles import most_objects_in_a_window
 from ...errors import SeDetError
 from ...internals import mkldnn
 from ...system import cpu_fields, cpu_flags, usable_cpus
 from ...weights.download import cache_path
+from ...weights.shipped import SHIPPED
 from ...weights.source import SCHEME, get_entry
 
 MAX_BOXES = 5000  # of which sides are kept
@@ -36,6 +39,9 @@ class DataFacts:
         short_side: median of the images' shorter sides, px.
         objects: the most objects that an image has.
         masks: share of the objects with a segmentation.
+        tile: px of the windows that the images are seen in; all numbers above but `negatives` and `masks` are then of
+            windows. 0: of whole images.
+        objects_in_image: the most objects that a whole image has, where that is not `objects`.
     """
 
     images: int
@@ -47,6 +53,8 @@ class DataFacts:
     short_side: int
     objects: int
     masks: float
+    tile: int = 0
+    objects_in_image: int | None = None
 
     def size(self, quantile: float) -> float:
         """Square root of an object's area at a quantile, in parts of the image's shorter side; 0 without objects."""
@@ -99,6 +107,25 @@ def measure_data(train: CocoDataset, val: CocoDataset | None) -> DataFacts:
     )
 
 
+def measure_in_windows(data: DataFacts, train: CocoDataset, val: CocoDataset | None, tiles: TrainTiles) -> DataFacts:
+    """What becomes of `data`, the facts of whole images, when these are seen in windows; no image is opened."""
+    windows = find_windows([train], tiles)
+    in_val = sum(len(tiles.plan.windows(*size)) for size in val.sizes.tolist()) if val is not None else 0
+    short = min(tiles.plan.size, data.short_side)
+    return replace(
+        data,
+        images=max(round(windows.full / (1 - tiles.empty)), 1),
+        val_images=in_val,
+        class_images=tuple(np.bincount(windows.classes, minlength=len(train.category_ids)).tolist()),
+        boxes=data.boxes * data.short_side / short,
+        elongation=1.0 if tiles.plan.size <= data.short_side else data.elongation,
+        short_side=short,
+        objects=most_objects_in_a_window(train, tiles.plan),
+        tile=tiles.plan.size,
+        objects_in_image=data.objects,
+    )
+
+
 def measure_machine(device: torch.device, *, weights: bool) -> MachineFacts:
     """The facts of this machine.
 
@@ -118,6 +145,8 @@ def weights_at_hand(source: str) -> bool:
     """Whether weights of the zoo are in the cache, or their server answers; a file, whether it is there."""
     if not source:
         return False
+    if source.startswith(SHIPPED):
+        return True
     if not source.startswith(SCHEME):
         return Path(source).is_file()
     try:
