@@ -89,6 +89,8 @@ def add_se_det_config(cfg: CfgNode) -> None:
     # "triton": our own kernels, for GPUs alone, make the passes over maps that gates add, and NMS of all images'
     # proposals. "pytorch": PyTorch's and torchvision's operators do.
     cfg.MODEL.KERNELS = "pytorch"
+    # Anchors' corners, seen from their centre, as whole numbers: torchvision's detectors. Detectron2's are not rounded.
+    cfg.MODEL.ANCHOR_GENERATOR.ROUNDED = False
     cfg.MODEL.RESNETS.STEM_POOL = "pad1"  # "pad1": 3x3 stride 2 padding 1; "ceil": padding 0, ceil mode (Caffe)
     # Stochastic depth: how often, in training, the last block of the ResNet leaves out its branch; the blocks before it
     # less often, down to the first one's never.
@@ -277,7 +279,7 @@ def _detectron2_keys() -> CfgNode:
     c.MODEL.ROI_BOX_HEAD.SMOOTH_L1_BETA = 0.0
     c.MODEL.ROI_BOX_HEAD.POOLER_RESOLUTION = 14
     c.MODEL.ROI_BOX_HEAD.POOLER_SAMPLING_RATIO = 0
-    c.MODEL.ROI_BOX_HEAD.POOLER_TYPE = "ROIAlignV2"
+    c.MODEL.ROI_BOX_HEAD.POOLER_TYPE = "ROIAlignV2"  # ROIAlign: not aligned, as in torchvision and Detectron
     c.MODEL.ROI_BOX_HEAD.NUM_FC = 0
     c.MODEL.ROI_BOX_HEAD.FC_DIM = 1024
     c.MODEL.ROI_BOX_HEAD.NUM_CONV = 0

@@ -24,7 +24,7 @@ from .box_loss import BOX_LOSSES
 from .cascade import CascadeROIHeads
 from .mask_head import MaskHead
 from .nms import NMS_TYPES
-from .pooler import ROIPooler
+from .pooler import POOLER_TYPES, ROIPooler
 from .rcnn import GeneralizedRCNN
 from .registry import (
     ANCHOR_GENERATORS,
@@ -45,14 +45,14 @@ from .rpn_head import RPNHead
 SUPPORTED = {
     "MODEL.RPN.HEAD_NAME": "StandardRPNHead",
     "MODEL.RPN.BOUNDARY_THRESH": -1,
-    "MODEL.ROI_BOX_HEAD.POOLER_TYPE": "ROIAlignV2",
-    "MODEL.ROI_MASK_HEAD.POOLER_TYPE": "ROIAlignV2",
 }
 # Those of which the parts here have all.
 CHOICES = {
     "MODEL.RPN.BBOX_REG_LOSS_TYPE": BOX_LOSSES,
     "MODEL.ROI_BOX_HEAD.BBOX_REG_LOSS_TYPE": BOX_LOSSES,
     "MODEL.ROI_HEADS.NMS_TYPE": NMS_TYPES,
+    "MODEL.ROI_BOX_HEAD.POOLER_TYPE": POOLER_TYPES,
+    "MODEL.ROI_MASK_HEAD.POOLER_TYPE": POOLER_TYPES,
 }
 # The parts of a GeneralizedRCNN.
 PARTS = {
@@ -246,7 +246,11 @@ def default_anchor_generator(cfg: CfgNode, strides: Sequence[int]) -> AnchorGene
     """Anchors of MODEL.ANCHOR_GENERATOR's sizes and shapes on maps of these strides."""
     anchor = cfg.MODEL.ANCHOR_GENERATOR
     return AnchorGenerator(
-        sizes=anchor.SIZES, aspect_ratios=anchor.ASPECT_RATIOS, strides=strides, offset=anchor.OFFSET
+        sizes=anchor.SIZES,
+        aspect_ratios=anchor.ASPECT_RATIOS,
+        strides=strides,
+        offset=anchor.OFFSET,
+        rounded=anchor.ROUNDED,
     )
 
 
@@ -383,7 +387,10 @@ def _shared_roi_parts(cfg: CfgNode, backbone: FPN, features: list[str]) -> dict[
     parts = {
         "num_classes": roi.NUM_CLASSES,
         "box_pooler": ROIPooler(
-            output_size=box.POOLER_RESOLUTION, strides=strides, sampling_ratio=box.POOLER_SAMPLING_RATIO
+            output_size=box.POOLER_RESOLUTION,
+            strides=strides,
+            sampling_ratio=box.POOLER_SAMPLING_RATIO,
+            aligned=POOLER_TYPES[box.POOLER_TYPE],
         ),
         "batch_size_per_image": roi.BATCH_SIZE_PER_IMAGE,
         "positive_fraction": roi.POSITIVE_FRACTION,
@@ -391,7 +398,10 @@ def _shared_roi_parts(cfg: CfgNode, backbone: FPN, features: list[str]) -> dict[
     }
     if cfg.MODEL.MASK_ON:
         parts["mask_pooler"] = ROIPooler(
-            output_size=mask.POOLER_RESOLUTION, strides=strides, sampling_ratio=mask.POOLER_SAMPLING_RATIO
+            output_size=mask.POOLER_RESOLUTION,
+            strides=strides,
+            sampling_ratio=mask.POOLER_SAMPLING_RATIO,
+            aligned=POOLER_TYPES[mask.POOLER_TYPE],
         )
         parts["mask_head"] = _part(cfg, "MODEL.ROI_MASK_HEAD.NAME")(cfg, backbone.channels[features[0]])
     return parts

@@ -200,7 +200,8 @@ def _read_safetensors(path: Path) -> dict[str, Any]:
     try:
         stored = json.loads(metadata.get("se_det", "{}"))  # an exported checkpoint of ours
         if "facts" in metadata:  # a converted file
-            stored = {"family": metadata.get("family", ""), "facts": json.loads(metadata["facts"])}
+            about = stored if isinstance(stored, dict) else {}
+            stored = {**about, "family": metadata.get("family", ""), "facts": json.loads(metadata["facts"])}
     except (ValueError, RecursionError) as error:
         raise WeightsError(f"{path} is damaged: its metadata is no JSON.") from error
     return (
