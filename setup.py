@@ -59,6 +59,7 @@ setup(
         "supervision": ["supervision"],
         "fiftyone": ["fiftyone"],
         "serve": SERVE,
+        "cityscapes": ["cityscapesscripts"],
     },
     classifiers=[
         "Programming Language :: Python :: 3",

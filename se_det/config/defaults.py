@@ -13,6 +13,7 @@ from fvcore.common.config import CfgNode
 from ..errors import ConfigError
 from ..plugins import load_installed_plugins, loaded_plugins
 from .one_stage_keys import add_fcos_keys, add_retinanet_keys
+from .segmentation_keys import add_detectron2_segmentation_keys, add_own_segmentation_keys
 
 CN = CfgNode
 
@@ -178,6 +179,7 @@ def add_se_det_config(cfg: CfgNode) -> None:
     cfg.TEST.TILE.WHOLE_IMAGE = False  # the whole image, resized, is a window too: for objects larger than windows
     cfg.TEST.EVALUATORS = ["coco"]  # what evaluates, one after another: coco, or those of plugins
     cfg.WRITERS = ["json", "tensorboard"]  # where a run's numbers go: metrics.json, TensorBoard's event files
+    add_own_segmentation_keys(cfg)
     cfg.PLUGINS = loaded_plugins()  # a record of the files given by --plugin; setting it loads nothing
     for add in _MORE_KEYS.values():
         add(cfg)
@@ -308,6 +310,8 @@ def _detectron2_keys() -> CfgNode:
     c.MODEL.ROI_MASK_HEAD.NORM = ""
     c.MODEL.ROI_MASK_HEAD.CLS_AGNOSTIC_MASK = False
 
+    add_detectron2_segmentation_keys(c)
+
     # --- data ----------------------------------------------------------------------------------------------------
     c.INPUT = CN()
     c.INPUT.MIN_SIZE_TRAIN = (800,)  # short sides to draw from
@@ -392,10 +396,8 @@ DETECTRON2_ONLY = (
     "MODEL.ANCHOR_GENERATOR.ANGLES",
     "MODEL.KEYPOINT_ON",
     "MODEL.LOAD_PROPOSALS",
-    "MODEL.PANOPTIC_FPN",
     "MODEL.ROI_BOX_HEAD.TRAIN_ON_PRED_BOXES",
     "MODEL.ROI_KEYPOINT_HEAD",
-    "MODEL.SEM_SEG_HEAD",
     "SOLVER.NUM_DECAYS",
     "SOLVER.REFERENCE_WORLD_SIZE",
     "SOLVER.RESCALE_INTERVAL",

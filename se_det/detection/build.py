@@ -85,7 +85,12 @@ def check_proposals(cfg: CfgNode) -> None:
     _check_parts(cfg, "MODEL.PROPOSAL_GENERATOR.", "MODEL.ANCHOR_GENERATOR.", "MODEL.RPN.")
 
 
-def _check_rcnn(cfg: CfgNode) -> None:
+def check_rcnn(cfg: CfgNode) -> None:
+    """Refuse what the parts of a GeneralizedRCNN here do not have.
+
+    Raises:
+        ConfigError: naming the key and the value.
+    """
     _check_parts(cfg, "MODEL.")
     if cfg.MODEL.ROI_BOX_HEAD.USE_FED_LOSS and not cfg.MODEL.ROI_BOX_HEAD.USE_SIGMOID_CE:
         raise ConfigError(
@@ -114,7 +119,7 @@ def _check_parts(cfg: CfgNode, *sections: str) -> None:
             check_choice(key, get_key(cfg, key), known)
 
 
-MODEL_FACTS.register(ModelFacts(two_stage=True, test_augmentation=True, check=_check_rcnn), name="GeneralizedRCNN")
+MODEL_FACTS.register(ModelFacts(two_stage=True, test_augmentation=True, check=check_rcnn), name="GeneralizedRCNN")
 
 
 def build_backbone(cfg: CfgNode) -> nn.Module:
@@ -156,23 +161,31 @@ def build_detector(cfg: CfgNode) -> nn.Module:
 @META_ARCHITECTURES.register(name="GeneralizedRCNN")
 def generalized_rcnn(cfg: CfgNode) -> GeneralizedRCNN:
     """A Faster or Mask R-CNN."""
+    return GeneralizedRCNN(**rcnn_parts(cfg))
+
+
+def rcnn_parts(cfg: CfgNode) -> dict[str, Any]:
+    """What a `GeneralizedRCNN` is made of, by the names of its arguments."""
     check_kernels(cfg.MODEL.KERNELS, select_device(cfg.MODEL.DEVICE))
     backbone = build_backbone(cfg)
     rpn_features = check_features(cfg, "RPN", backbone)
     roi_features = check_features(cfg, "ROI_HEADS", backbone)
-    model = GeneralizedRCNN(
-        backbone=backbone,
-        proposal_generator=build_proposal_generator(cfg, backbone, rpn_features),
-        roi_heads=_part(cfg, "MODEL.ROI_HEADS.NAME")(cfg, backbone, roi_features),
-        rpn_features=rpn_features,
-        roi_features=roi_features,
-        pixel_mean=cfg.MODEL.PIXEL_MEAN,
-        pixel_std=cfg.MODEL.PIXEL_STD,
-    )
+    parts = {
+        "backbone": backbone,
+        "proposal_generator": build_proposal_generator(cfg, backbone, rpn_features),
+        "roi_heads": _part(cfg, "MODEL.ROI_HEADS.NAME")(cfg, backbone, roi_features),
+    }
     if cfg.MODEL.KERNELS == "triton":
-        use_triton(model)
-        model.proposal_generator.triton = True
-    return model
+        for part in parts.values():
+            use_triton(part)
+        parts["proposal_generator"].triton = True
+    return {
+        **parts,
+        "rpn_features": rpn_features,
+        "roi_features": roi_features,
+        "pixel_mean": cfg.MODEL.PIXEL_MEAN,
+        "pixel_std": cfg.MODEL.PIXEL_STD,
+    }
 
 
 def _part(cfg: CfgNode, key: str) -> Callable[..., Any]:
