@@ -48,8 +48,8 @@ class DetectionService:
     def __init__(self, predictor: Predictor, limits: Limits) -> None:
         if predictor.cfg.MODEL.META_ARCHITECTURE == "SemanticSegmentor":
             raise ConfigError(
-                "MODEL.META_ARCHITECTURE is SemanticSegmentor, which labels pixels, and the server answers with objects: "
-                "use se-det predict."
+                "MODEL.META_ARCHITECTURE is SemanticSegmentor, which labels pixels, and the server answers with "
+                "objects: use se-det predict."
             )
         self.predictor, self.limits = predictor, limits
         self.waiting = 0
