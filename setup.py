@@ -26,9 +26,9 @@ setup(
     # The shipped configs and weight entries live at the top of the repository and install inside the package.
     package_dir={"se_det.configs": "configs", "se_det.model_zoo": "model_zoo"},
     package_data={
-        "se_det": ["py.typed", "serving/page.html"],
-        "se_det.configs": ["*.yaml", "pretrain/*.yaml"],
-        "se_det.model_zoo": ["*.yaml", "*.md"],
+        "se_det": ["py.typed", "serving/page.html", "export/runner/template/*"],
+        "se_det.configs": ["*.yaml", "pretrain/*.yaml", "studies/*.yaml"],
+        "se_det.model_zoo": ["*.yaml", "*.md", "*.safetensors", "classes/*.yaml"],
     },
     entry_points={"console_scripts": ["se-det = se_det.cli.main:main"]},
     install_requires=[
@@ -52,7 +52,14 @@ setup(
         "test": ["pytest>=9", "pytest-xdist", "ruff==0.17.5", "hypothesis", *TIMM, *EXPORT, *SERVE],
         "timm": TIMM,
         "export": EXPORT,
+        "cloud": ["fsspec[http,s3,gs]", "pyarrow"],
+        "wandb": ["wandb"],
+        "mlflow": ["mlflow"],
+        "hub": ["huggingface_hub>=0.30"],
+        "supervision": ["supervision"],
+        "fiftyone": ["fiftyone"],
         "serve": SERVE,
+        "cityscapes": ["cityscapesscripts"],
     },
     classifiers=[
         "Programming Language :: Python :: 3",

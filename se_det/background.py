@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Generic, ParamSpec, TypeVar
 
+S = TypeVar("S")
 T = TypeVar("T")
 P = ParamSpec("P")
 
@@ -23,6 +24,29 @@ def prefetch(items: Iterable[T]) -> Iterator[T]:
         while (item := future.result()) is not end:
             future = pool.submit(next, iterator, end)
             yield item
+
+
+def map_ahead(function: Callable[[S], T], items: Iterable[S], *, threads: int, ahead: int) -> Iterator[T]:
+    """`map(function, items)` in the same order, with up to `ahead` of the items begun in `threads` other threads.
+
+    An exception, of `items` too, is raised where its result would have come.
+    """
+    iterator = iter(items)
+    with ThreadPoolExecutor(threads) as pool:
+        begun: deque[Future] = deque()
+        end = False
+        while begun or not end:
+            while not end and len(begun) < ahead:
+                try:
+                    begun.append(pool.submit(function, next(iterator)))
+                except StopIteration:
+                    end = True
+                except Exception as error:  # after the results of the items before it
+                    end = True
+                    begun.append(Future())
+                    begun[-1].set_exception(error)
+            if begun:
+                yield begun.popleft().result()
 
 
 class SerialExecutor(Generic[P]):

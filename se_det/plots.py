@@ -60,6 +60,29 @@ def plot_lines(
     return _png(figure)
 
 
+def plot_points(points: Sequence[tuple[str, float, float, float]], *, title: str, x_label: str, y_label: str) -> bytes:
+    """Plot named points with the spread of their heights.
+
+    Args:
+        points: (name, x, y, spread of y); one without a spread has 0.
+
+    Returns:
+        A PNG of 960 x 400 px.
+    """
+    figure = _figure(LINES_HEIGHT)
+    axes = figure.subplots()
+    names, fonts = _drawable([_shortened(name, 24) for name, *_ in points])
+    for name, (_, x, y, spread) in zip(names, points):
+        axes.errorbar([x], [y], yerr=[spread] if spread else None, fmt="o", capsize=4)
+        axes.annotate(name, (x, y), xytext=(7, 4), textcoords="offset points", **fonts)
+    axes.set(xlabel=x_label, ylabel=y_label)
+    axes.margins(x=0.15, y=0.15)
+    axes.grid(color="0.9")
+    (title,), fonts = _drawable([title])
+    axes.set_title(title, loc="left", **fonts)
+    return _png(figure)
+
+
 def plot_histograms(
     sides: np.ndarray, classes: Sequence[tuple[str, int]], *, title: str, anchors: Sequence[float] = ()
 ) -> bytes:

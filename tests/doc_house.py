@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,10 @@ def build_house(root: Path, train: int, val: int) -> None:
     for name in ("photo.jpg", "photos/a.jpg", "photos/b.jpg", "more/c.jpg", "a.jpg", "b.jpg"):
         (root / name).parent.mkdir(exist_ok=True)
         shutil.copy(photo, root / name)
+    (root / "images.txt").write_text("photos/a.jpg\nphotos/b.jpg\n")
+    (root / "shards").mkdir()
+    with tarfile.open(root / "shards/0.tar", "w") as shard:
+        shard.add(root / "photos/a.jpg", "a.jpg")
     video = cv2.VideoWriter(str(root / "film.mp4"), cv2.VideoWriter_fourcc(*"mp4v"), 5, (64, 64))
     for level in (0, 99):
         video.write(np.full((64, 64, 3), level, np.uint8))

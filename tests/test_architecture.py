@@ -19,7 +19,7 @@ FLOORS = [
     {"evaluation"},
     {"training"},
     {"classification", "integrations", "export", "serving"},
-    {"benchmarks"},
+    {"benchmarks", "study"},
     {"cli"},
 ]
 LEVEL = {room: level for level, rooms in enumerate(FLOORS) for room in rooms}

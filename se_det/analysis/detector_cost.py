@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from fvcore.common.config import CfgNode
-from torch import nn
 
 from ..detection import build_detector
+from ..detection.measured_part import MeasuredPart
 from .cost import Cost, measure
 
 
 def measure_detector(cfg: CfgNode, size: tuple[int, int]) -> list[tuple[str, Cost]]:
-    """Measure trunk, pyramid, RPN head, box head and mask head in inference on one image.
+    """Measure trunk, pyramid and heads in inference on one image.
 
     The box head gets RPN.POST_NMS_TOPK_TEST proposals and the mask head TEST.DETECTIONS_PER_IMAGE detections, the
     largest possible numbers. The pyramid's cost is the backbone's less the trunk's. Sorting, NMS and RoIAlign are not
@@ -24,38 +26,26 @@ def measure_detector(cfg: CfgNode, size: tuple[int, int]) -> list[tuple[str, Cos
         (name of the part, cost), in the order of the forward pass.
     """
     detector = build_detector(cfg).to("meta").eval()
-    backbone, heads = detector.backbone, detector.roi_heads
+    backbone = detector.backbone
     stride = max(backbone.size_divisibility, 1)
     image = (3, *(-(-side // stride) * stride for side in size))
-    trunk = measure(backbone.bottom_up, image, forward=lambda x: backbone.bottom_up.features(x)[0])
     both = measure(backbone, image, forward=lambda x: backbone.features(x)[0])
-    parts = [("backbone.bottom_up", trunk), ("backbone (pyramid)", _less(both, trunk))]
+    parts = [("backbone", both)]
+    bottom_up = getattr(backbone, "bottom_up", None)  # none where a trunk stands alone
+    if bottom_up is not None:
+        trunk = measure(bottom_up, image, forward=lambda x: bottom_up.features(x)[0])
+        parts = [("backbone.bottom_up", trunk), ("backbone (pyramid)", _less(both, trunk))]
     with torch.no_grad():
         maps = backbone.features(torch.empty(1, *image, device="meta"))[0]
-    shapes = [maps[name].shape[1:] for name in detector.rpn_features]
-
-    def rpn(x: torch.Tensor) -> object:
-        levels = [x.new_empty(len(x), *shape, requires_grad=torch.is_grad_enabled()) for shape in shapes]
-        return detector.proposal_generator.rpn_head(levels, [None] * len(levels))
-
-    head = detector.proposal_generator.rpn_head
-    parts.append(("proposal_generator.rpn_head", measure(head, (1,), forward=rpn)))
-    channels, side = backbone.channels[detector.roi_features[0]], cfg.MODEL.ROI_BOX_HEAD.POOLER_RESOLUTION
-    boxes = nn.ModuleList(nn.Sequential(*stage) for stage in heads.box_stages)
-    proposals = cfg.MODEL.RPN.POST_NMS_TOPK_TEST
-    parts.append((
-        f"roi_heads.box_* ({proposals} proposals)",
-        measure(boxes, (proposals, channels, side, side),
-                forward=lambda x: [stage(x.flatten(0, 1)) for stage in boxes]),
-    ))  # fmt: skip
-    if cfg.MODEL.MASK_ON:
-        detections, side = cfg.TEST.DETECTIONS_PER_IMAGE, cfg.MODEL.ROI_MASK_HEAD.POOLER_RESOLUTION
-        parts.append((
-            f"roi_heads.mask_head ({detections} detections)",
-            measure(heads.mask_head, (detections, channels, side, side),
-                    forward=lambda x: heads.mask_head(x.flatten(0, 1))),
-        ))  # fmt: skip
+    for part in detector.head_costs(maps):
+        parts.append((part.name, measure(part.module, (1,), forward=partial(_on_empty, part))))
     return parts
+
+
+def _on_empty(part: MeasuredPart, x: torch.Tensor) -> object:
+    """`part` on tensors of its shapes for each row of `x`, on its device."""
+    grad = torch.is_grad_enabled()
+    return part.run([x.new_empty(len(x) * count, *shape, requires_grad=grad) for count, *shape in part.shapes])
 
 
 def _less(both: Cost, part: Cost) -> Cost:

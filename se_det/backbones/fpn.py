@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 
 import torch
@@ -14,11 +14,55 @@ from ..errors import ConfigError
 from ..layers.conv import Conv2d
 from ..layers.tracing import is_traced
 from ..layers.valid_area import ValidArea
-from .trunk import image_area
+from .trunk import check_choice, image_area
+
+
+class LastLevelMaxPool(nn.Module):
+    """P6: every other cell of P5 (FPN, arXiv 1612.03144, section 4.1)."""
+
+    num_levels = 1
+    in_feature = "p5"
+
+    def forward(
+        self, x: torch.Tensor, area: ValidArea | None
+    ) -> tuple[list[torch.Tensor], list[ValidArea | None]]:  # fmt: skip
+        """P5 (N, C, H, W) and its area to the maps above and their areas."""
+        return [F.max_pool2d(x, 1, 2)], [None if area is None else area.after(1, 2, 0)]
+
+
+class LastLevelP6P7(nn.Module):
+    """P6 and P7 by 3 x 3 convolutions of stride 2 (RetinaNet, arXiv 1708.02002, section 4).
+
+    Args:
+        in_channels: of the map that P6 is made of.
+        in_feature: its name: "res5", or "p5" as in FCOS (arXiv 2006.09214, section 2.2).
+    """
+
+    num_levels = 2
+
+    def __init__(self, in_channels: int, out_channels: int, *, in_feature: str = "res5") -> None:
+        super().__init__()
+        self.in_feature = in_feature
+        self.p6 = Conv2d(in_channels, out_channels, 3, stride=2, padding=1)
+        self.p7 = Conv2d(out_channels, out_channels, 3, stride=2, padding=1)
+        for convolution in (self.p6, self.p7):
+            nn.init.kaiming_uniform_(convolution.weight, a=1)
+            nn.init.zeros_(convolution.bias)
+
+    def forward(
+        self, x: torch.Tensor, area: ValidArea | None
+    ) -> tuple[list[torch.Tensor], list[ValidArea | None]]:  # fmt: skip
+        """The map (N, C_in, H, W) and its area to P6 and P7 and their areas."""
+        p6, of_p6 = self.p6(x, area), self.p6.area_after(area)
+        return [p6, self.p7(F.relu(p6), of_p6)], [of_p6, self.p7.area_after(of_p6)]
+
+
+# MODEL.FPN.TOP_BLOCK: what each is made of.
+TOP_BLOCKS = {"max_pool": "", "p6p7_res5": "res5", "p6p7_p5": "p5"}
 
 
 class FPN(nn.Module):
-    """Lateral 1 x 1 convolutions, nearest upsampling and sum, 3 x 3 output convolutions, and P6 from P5.
+    """Lateral 1 x 1 convolutions, nearest upsampling and sum, 3 x 3 output convolutions, and the maps above P5.
 
     Args:
         bottom_up: a trunk with `features`, `channels`, `strides` and `padding`.
@@ -26,13 +70,17 @@ class FPN(nn.Module):
         out_channels: channels of every output.
         norm: norm of lateral and output convolutions, "" for none.
         fuse: "sum", or "avg" which halves the sum.
+        top_block: one of `TOP_BLOCKS`.
+        make_gate: called with the channels and the stage of a level's stride ("res2" for 4); what it gives recalibrates
+            the level's output.
     """
 
     def __init__(
         self, bottom_up: nn.Module, *, in_features: Sequence[str], out_channels: int = 256, norm: str = "",
-        fuse: str = "sum",
+        fuse: str = "sum", top_block: str = "max_pool", make_gate: Callable[[int, str], nn.Module] | None = None,
     ) -> None:  # fmt: skip
         super().__init__()
+        check_choice("MODEL.FPN.TOP_BLOCK", top_block, TOP_BLOCKS)
         if fuse not in ("sum", "avg"):
             raise ConfigError(f"MODEL.FPN.FUSE_TYPE '{fuse}' is unknown: use sum or avg.")
         unknown = [name for name in in_features if name not in bottom_up.out_features]
@@ -58,10 +106,30 @@ class FPN(nn.Module):
                 nn.init.kaiming_uniform_(convolution.weight, a=1)
                 if convolution.bias is not None:
                     nn.init.zeros_(convolution.bias)
-        last = self.levels[-1] + 1
-        self.strides = {f"p{level}": 2**level for level in (*self.levels, last)}
+        self.gated = make_gate is not None
+        for level in self.levels if make_gate is not None else ():
+            self.add_module(f"fpn_gate{level}", make_gate(out_channels, f"res{min(level, 5)}"))
+        self.top_block = self._make_top_block(TOP_BLOCKS[top_block], out_channels)
+        above = [self.levels[-1] + number for number in range(1, self.top_block.num_levels + 1)]
+        self.strides = {f"p{level}": 2**level for level in (*self.levels, *above)}
         self.channels = dict.fromkeys(self.strides, out_channels)
         self.size_divisibility = strides[-1]
+
+    def _make_top_block(self, source: str, out_channels: int) -> nn.Module:
+        if not source:
+            block: nn.Module = LastLevelMaxPool()
+            block.in_feature = f"p{self.levels[-1]}"
+            return block
+        if source.startswith("p"):
+            source, channels = f"p{self.levels[-1]}", out_channels
+        elif source in self.bottom_up.out_features:
+            channels = self.bottom_up.channels[source]
+        else:
+            raise ConfigError(
+                f"MODEL.RESNETS.OUT_FEATURES {list(self.bottom_up.out_features)} lacks {source}, which P6 and P7 are "
+                "made from."
+            )
+        return LastLevelP6P7(channels, out_channels, in_feature=source)
 
     def _lateral(self, level: int) -> Conv2d:
         return getattr(self, f"fpn_lateral{level}")
@@ -90,13 +158,17 @@ class FPN(nn.Module):
                 here = here.add_(above) if self.fuse == "sum" else here.add_(above).div_(2)
             above, above_area = here, here_area
             results[f"p{level}"] = self._output(level)(here, here_area)
+            if self.gated:
+                results[f"p{level}"] = getattr(self, f"fpn_gate{level}")(results[f"p{level}"], here_area)
             result_areas[f"p{level}"] = here_area
         results = dict(reversed(results.items()))
         result_areas = dict(reversed(result_areas.items()))
-        last = self.levels[-1]
-        results[f"p{last + 1}"] = F.max_pool2d(results[f"p{last}"], 1, 2)
-        area = result_areas[f"p{last}"]
-        result_areas[f"p{last + 1}"] = None if area is None else area.after(1, 2, 0)
+        source = self.top_block.in_feature
+        source_map, source_area = (results[source], result_areas[source]) if source in results else (
+            maps[source], areas[source]
+        )  # fmt: skip
+        for number, (x, area) in enumerate(zip(*self.top_block(source_map, source_area)), self.levels[-1] + 1):
+            results[f"p{number}"], result_areas[f"p{number}"] = x, area
         return results, result_areas
 
     def forward(self, x: torch.Tensor, sizes: Sequence[Sequence[int]] | None = None) -> dict[str, torch.Tensor]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
 from ..errors import ConfigError
 from .blocks import PLACEMENTS, BasicBlock, Bottleneck, Stage
+from .deform_block import DeformBottleneck
 from .stem import BasicStem, DeepStem
 from .trunk import STAGES, Trunk, check_choice
 
@@ -36,6 +38,9 @@ class ResNet(Trunk):
         reduce_factor: each bottleneck's first 1 x 1 has the channels of its 3 x 3 divided by this.
         projection_kernel: kernel of the shortcuts of stride 2.
         branch_relu: see `BasicBlock`; bottlenecks have none.
+        last_stage: the stages after it are not built.
+        deform_on_per_stage: whether the 3 x 3 convolutions of each stage are deformable, see `DeformBottleneck`.
+        deform_modulated, deform_groups: of these.
         stochastic_depth: the `drop_rate` of the last block, below which the others' rise in equal steps from 0.
         common: see `Trunk`.
 
@@ -61,6 +66,10 @@ class ResNet(Trunk):
         reduce_factor: int = 1,
         projection_kernel: int = 1,
         branch_relu: bool = False,
+        last_stage: str = "res5",
+        deform_on_per_stage: Sequence[bool] = (False, False, False, False),
+        deform_modulated: bool = False,
+        deform_groups: int = 1,
         stochastic_depth: float = 0.0,
         gate_placement: str = "standard",
         **common: Any,
@@ -76,6 +85,12 @@ class ResNet(Trunk):
             )
         if bottleneck and branch_relu:
             raise ConfigError(f"MODEL.RESNETS.BRANCH_RELU True needs basic blocks, and MODEL.RESNETS.DEPTH is {depth}.")
+        if len(deform_on_per_stage) != len(STAGES) or (any(deform_on_per_stage) and not bottleneck):
+            raise ConfigError(
+                f"MODEL.RESNETS.DEFORM_ON_PER_STAGE {list(deform_on_per_stage)} must say of each of "
+                f"{', '.join(STAGES)} whether its bottlenecks, which networks of MODEL.RESNETS.DEPTH 50 and more have, "
+                f"are deformable; DEPTH is {depth}."
+            )
         channels = res2_channels or (256 if bottleneck else 64)
         width = groups * width_per_group
 
@@ -93,8 +108,10 @@ class ResNet(Trunk):
             make_block = partial(BasicBlock, branch_relu=branch_relu, **shared)
             if bottleneck:
                 inner = width << index
+                deform = {"modulated": deform_modulated, "deform_groups": deform_groups}
                 make_block = partial(
-                    Bottleneck, reduced_channels=inner // reduce_factor, bottleneck_channels=inner, groups=groups,
+                    *((partial(DeformBottleneck, **deform),) if deform_on_per_stage[index] else (Bottleneck,)),
+                    reduced_channels=inner // reduce_factor, bottleneck_channels=inner, groups=groups,
                     stride_in_1x1=stride_in_1x1, **shared,
                 )  # fmt: skip
             out_channels = channels << index
@@ -109,4 +126,9 @@ class ResNet(Trunk):
                 stride=total_stride,
             )
             in_channels = out_channels
+            if stage == last_stage:
+                break
         self.init_weights()
+        for block in self.blocks():
+            if isinstance(block, DeformBottleneck):
+                block.start_undeformed()

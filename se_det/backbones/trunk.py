@@ -113,7 +113,7 @@ class Trunk(nn.Module):
 
     def freeze(self, freeze_at: int) -> None:
         """Fix the stem (1), `res2` too (2), and so on; 0 fixes nothing."""
-        for number, name in enumerate(("stem", *STAGES), start=1):
+        for number, name in enumerate(("stem", *self.channels), start=1):
             if number <= freeze_at:
                 part = getattr(self, name)
                 part.requires_grad_(False)
@@ -124,7 +124,7 @@ class Trunk(nn.Module):
 
     def layers(self) -> list[list[nn.Parameter]]:
         """The parameters of the stem and of each block, first to last."""
-        blocks = [block for name in STAGES for block in getattr(self, name).children()]
+        blocks = [block for name in self.channels for block in getattr(self, name).children()]
         return [list(part.parameters()) for part in (self.stem, *blocks)]
 
     def features(
@@ -134,7 +134,7 @@ class Trunk(nn.Module):
         maps: dict[str, torch.Tensor] = {}
         areas: dict[str, ValidArea | None] = {}
         x, area = self.stem(x, area)
-        for stage in STAGES:
+        for stage in self.channels:
             x, area = getattr(self, stage)(x, area)
             if stage in self.out_features:
                 maps[stage], areas[stage] = x, area

@@ -15,17 +15,19 @@ from torch import nn
 
 from ..allocator import keep_freed_memory
 from ..config import load_config
+from ..config.loading import get_key
 from ..config.resolution import Decision, Resolution
 from ..data.coco import CocoDataset
 from ..data.loader import build_test_loader, build_train_loader
 from ..detection import build_detector
 from ..detection.fuse import prepare_for_inference
+from ..detection.registry import model_facts
 from ..errors import ConfigError
 from ..training import build, datasets
 from ..weights import load_weights, open_configured_weights
 from .steps import LEARNING_RATE, TrainingSteps
 from .timing import Comparison, time_processes_alternately
-from .torchvision_peer import AsOurs, build_torchvision, to_torchvision
+from .torchvision_peer import AsOurs, build_torchvision, has_counterpart, score_layers, to_torchvision
 
 OURS, BFLOAT16 = "se_det", "se_det, bfloat16"
 THEIRS, THEIRS_KEEPING = "detectron2", "detectron2, memory kept"
@@ -59,7 +61,8 @@ def compare_detectors(
         ways = {way: (_their_inference, (*given, state, images, way == THEIRS_KEEPING)) for way in theirs}
         ways[OURS] = (_our_inference, (*given, state, images, "float32"))
         ways[BFLOAT16] = (_our_inference, (*given, state, images, "bfloat16"))
-        ways[others] = (_torchvision_inference, (*given, images))
+        if has_counterpart(cfg):
+            ways[others] = (_torchvision_inference, (*given, images))
         seconds, peaks, found = time_processes_alternately(ways, repeat=repeat, device=cfg.MODEL.DEVICE)
         if theirs and abs(found[OURS] - found[THEIRS]) > 0.01 * found[THEIRS]:
             raise ConfigError(f"{OURS} finds {found[OURS]} objects and {THEIRS} {found[THEIRS]}.")
@@ -68,7 +71,8 @@ def compare_detectors(
     if "training" in parts:
         ways = {way: (_their_training, (*given, state, way == THEIRS_KEEPING)) for way in theirs}
         ways[OURS] = (_our_training, (*given, state))
-        ways[others] = (_torchvision_training, given)
+        if has_counterpart(cfg):
+            ways[others] = (_torchvision_training, given)
         seconds, peaks, _ = time_processes_alternately(ways, repeat=repeat, device=cfg.MODEL.DEVICE)
         batch = cfg.SOLVER.IMS_PER_BATCH
         yield Comparison(f"{config_file}, training step", seconds, baseline, peaks, amount=batch)
@@ -89,25 +93,28 @@ def measured_config(config_file: str, overrides: Sequence[Any]) -> tuple[CfgNode
     if not sets:
         raise ConfigError("Images to measure on are missing: give --val-json and --val-images.")
     dataset = next(iter(sets.values()))
-    stage.decide(datasets.decide_num_classes(dataset))
+    stage.decide(datasets.decide_num_classes(stage.cfg, dataset))
     return stage.cfg, dataset
+
+
+def decided_keys(cfg: CfgNode) -> list[Any]:
+    """`[key, value, ...]`: what the machine and the data decided."""
+    return [x for key in ("MODEL.DEVICE", *model_facts(cfg).class_keys) for x in (key, get_key(cfg, key))]
 
 
 def _save_state(config_file: str, overrides: Sequence[Any], path: str) -> CfgNode:
     cfg, _ = measured_config(config_file, overrides)
     torch.manual_seed(0)
     stage = Resolution(cfg)
-    file, decisions = open_configured_weights(cfg, trained=bool(cfg.MODEL.WEIGHTS))
+    class_keys = model_facts(cfg).class_keys
+    file, decisions = open_configured_weights(cfg, trained=bool(cfg.MODEL.WEIGHTS), class_keys=class_keys)
     stage.decide(decisions)
     cfg = stage.cfg
     model = build_detector(cfg)
     if file is not None:
         load_weights(model, file, strict=True)
     else:
-        scale_score_layers(
-            model.proposal_generator.rpn_head.objectness_logits,
-            *(predictor.cls_score for _, predictor in model.roi_heads.box_stages),
-        )
+        scale_score_layers(*model.score_layers())
     torch.save(model.state_dict(), path)
     return cfg
 
@@ -146,9 +153,15 @@ def _our_inference(
 
     def run() -> int:
         with torch.no_grad():
-            return sum(len(model([sample])[0]["instances"]["scores"]) for sample in samples)
+            return sum(_count(model([sample])[0]) for sample in samples)
 
     return run
+
+
+def _count(output: dict[str, Any]) -> int:
+    """How many objects were found."""
+    found = output["instances"]["scores"] if "instances" in output else output["proposals"]["objectness_logits"]
+    return len(found)
 
 
 def _their_inference(
@@ -159,13 +172,12 @@ def _their_inference(
     if keeping:
         keep_freed_memory()
     cfg, dataset = measured_config(config_file, overrides)
-    more = ["MODEL.DEVICE", cfg.MODEL.DEVICE, "MODEL.ROI_HEADS.NUM_CLASSES", cfg.MODEL.ROI_HEADS.NUM_CLASSES]
-    model = build_peer(config_file, [*overrides, *more], torch.load(state, weights_only=True)).eval()
+    model = build_peer(config_file, [*overrides, *decided_keys(cfg)], torch.load(state, weights_only=True)).eval()
     samples = [to_detectron2(sample) for sample in first_samples(cfg, dataset, images)]
 
     def run() -> int:
         with torch.no_grad():
-            return sum(len(model([sample])[0]["instances"]) for sample in samples)
+            return sum(len(next(iter(model([sample])[0].values()))) for sample in samples)
 
     return run
 
@@ -185,8 +197,7 @@ def _their_training(config_file: str, overrides: Sequence[Any], state: str, keep
     if keeping:
         keep_freed_memory()
     cfg, _ = measured_config(config_file, overrides)
-    more = [*overrides, "MODEL.DEVICE", cfg.MODEL.DEVICE, "MODEL.ROI_HEADS.NUM_CLASSES",
-            cfg.MODEL.ROI_HEADS.NUM_CLASSES, "SOLVER.BASE_LR", LEARNING_RATE]  # fmt: skip
+    more = [*overrides, *decided_keys(cfg), "SOLVER.BASE_LR", LEARNING_RATE]
     model = build_peer(config_file, more, torch.load(state, weights_only=True)).train()
     optimizer = peer_optimizer(config_file, more, model)
     batch = [to_detectron2(sample) for sample in training_batch(cfg)]
@@ -215,5 +226,5 @@ def random_torchvision(cfg: CfgNode, *, training: bool) -> nn.Module:
     """See `build_torchvision`; random weights that find some boxes."""
     torch.manual_seed(0)
     model = build_torchvision(cfg, training=training)
-    scale_score_layers(model.rpn.head.cls_logits, model.roi_heads.box_predictor.cls_score)
+    scale_score_layers(*score_layers(model))
     return model

@@ -56,10 +56,7 @@ def _detector(cfg: CfgNode) -> nn.Module:
         for name, value in model.named_buffers():
             if name.endswith("conv3.norm.weight") or ("res" in name and name.endswith("conv2.norm.weight")):
                 value.fill_(0.5)
-    scale_score_layers(
-        model.proposal_generator.rpn_head.objectness_logits,
-        *(predictor.cls_score for _, predictor in model.roi_heads.box_stages),
-    )
+    scale_score_layers(*model.score_layers())
     return model
 
 

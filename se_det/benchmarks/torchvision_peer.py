@@ -1,4 +1,4 @@
-"""torchvision's Faster and Mask R-CNN on our images: another network, as it has no gates and its own heads."""
+"""torchvision's detectors on our images: another network, as it has no gates and its own heads."""
 
 from __future__ import annotations
 
@@ -10,19 +10,37 @@ from fvcore.common.config import CfgNode
 from pycocotools import mask as coco_mask
 from torch import nn
 from torch.nn import functional as F
-from torchvision.models.detection import FasterRCNN, MaskRCNN
+from torchvision.models.detection import FCOS, FasterRCNN, MaskRCNN, RetinaNet
 from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
 from torchvision.ops import FrozenBatchNorm2d
+from torchvision.ops.feature_pyramid_network import LastLevelP6P7
+
+from ..config.loading import get_key
+
+# By our name: torchvision's class, and which keys its arguments are.
+ONE_STAGE = {
+    "RetinaNet": (RetinaNet, {
+        "classes": "MODEL.RETINANET.NUM_CLASSES", "score_thresh": "MODEL.RETINANET.SCORE_THRESH_TEST",
+        "nms_thresh": "MODEL.RETINANET.NMS_THRESH_TEST", "topk_candidates": "MODEL.RETINANET.TOPK_CANDIDATES_TEST",
+    }),
+    "FCOS": (FCOS, {
+        "classes": "MODEL.FCOS.NUM_CLASSES", "score_thresh": "MODEL.FCOS.INFERENCE_TH_TEST",
+        "nms_thresh": "MODEL.FCOS.NMS_TH", "topk_candidates": "MODEL.FCOS.PRE_NMS_TOPK_TEST",
+    }),
+}  # fmt: skip
 
 
 def build_torchvision(cfg: CfgNode, *, training: bool) -> nn.Module:
-    """What `fasterrcnn_resnet50_fpn` or `maskrcnn_resnet50_fpn` builds around trained weights, with random ones.
+    """What `fasterrcnn_resnet50_fpn`, `maskrcnn_resnet50_fpn`, `retinanet_resnet50_fpn` or `fcos_resnet50_fpn` builds
+    around trained weights, with random ones.
 
     Fixed norms, the frozen part, image sizes, classes, proposals and detections are the config's.
 
     Args:
         training: images come resized.
     """
+    if cfg.MODEL.META_ARCHITECTURE in ONE_STAGE:
+        return _one_stage(cfg, training=training)
     depth, stages = cfg.MODEL.RESNETS.DEPTH, 5
     backbone = resnet_fpn_backbone(
         backbone_name=f"resnet{depth}", weights=None, norm_layer=FrozenBatchNorm2d,
@@ -44,6 +62,38 @@ def build_torchvision(cfg: CfgNode, *, training: bool) -> nn.Module:
         box_nms_thresh=heads.NMS_THRESH_TEST,
         box_detections_per_img=cfg.TEST.DETECTIONS_PER_IMAGE,
         _skip_resize=training,
+    )
+    return model.to(cfg.MODEL.DEVICE)
+
+
+def has_counterpart(cfg: CfgNode) -> bool:
+    """Whether torchvision has a detector of this kind."""
+    return cfg.MODEL.META_ARCHITECTURE in ("GeneralizedRCNN", *ONE_STAGE)
+
+
+def score_layers(model: nn.Module) -> list[nn.Module]:
+    """The layers that give scores."""
+    if hasattr(model, "rpn"):
+        return [model.rpn.head.cls_logits, model.roi_heads.box_predictor.cls_score]
+    return [model.head.classification_head.cls_logits]
+
+
+def _one_stage(cfg: CfgNode, *, training: bool) -> nn.Module:
+    kind, keys = ONE_STAGE[cfg.MODEL.META_ARCHITECTURE]
+    keys = {argument: get_key(cfg, key) for argument, key in keys.items()}
+    backbone = resnet_fpn_backbone(
+        backbone_name=f"resnet{cfg.MODEL.RESNETS.DEPTH}", weights=None, norm_layer=FrozenBatchNorm2d,
+        trainable_layers=5 - cfg.MODEL.BACKBONE.FREEZE_AT, returned_layers=[2, 3, 4],
+        extra_blocks=LastLevelP6P7(2048 if kind is RetinaNet else 256, 256),
+    )  # fmt: skip
+    model = kind(
+        backbone,
+        num_classes=keys.pop("classes") + 1,
+        min_size=cfg.INPUT.MIN_SIZE_TEST,
+        max_size=cfg.INPUT.MAX_SIZE_TEST,
+        detections_per_img=cfg.TEST.DETECTIONS_PER_IMAGE,
+        _skip_resize=training,
+        **keys,
     )
     return model.to(cfg.MODEL.DEVICE)
 

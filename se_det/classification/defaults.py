@@ -43,6 +43,7 @@ def get_pretrain_cfg() -> CfgNode:
     c.MODEL.GATE.BIAS = True
     c.MODEL.GATE.STAGES = ["res2", "res3", "res4", "res5"]
     c.MODEL.GATE.NORM = ""  # "" follows MODEL.RESNETS.NORM
+    c.MODEL.GATE.PLACEMENT = "standard"  # standard, pre, post, identity; hosts that are no ResNets have "standard"
     c.MODEL.CHANNELS_LAST = True  # the layout that tensor cores and CPUs' convolutions want
     c.MODEL.COMPILE = False  # torch.compile
     c.MODEL.CHECKPOINT_ACTIVATIONS = False  # compute each block twice in place of keeping what it computed

@@ -97,6 +97,7 @@ def model_options(cfg: CfgNode) -> dict[str, Any]:
         "reduction": (gate.REDUCTION, 16),
         "gate_bias": (gate.BIAS, True),
         "gate_norm": (gate.NORM, ""),
+        "gate_placement": (gate.PLACEMENT, "standard"),
         "gate_stages": (_plain(gate.STAGES), ["res2", "res3", "res4", "res5"]),
     }
     return {name: value for name, (value, default) in given.items() if value != default}

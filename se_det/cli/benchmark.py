@@ -60,6 +60,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     evaluation.add_argument("--images", type=int, default=5000, metavar="N", help="default: 5000, as val2017")
     evaluation.add_argument("--tasks", nargs="+", choices=("bbox", "segm"), default=["bbox", "segm"], metavar="T")
     evaluation.set_defaults(measure=_evaluation)
+    what.add_parser("scale", help="a simulation of very many images and of COCO on 1, 8 and 64 GPUs: docs/scale.md")
     for one, turns in ((gates, 7), (backbone, 7), (detector, 7), (pretrain, 5), (loader, 9), (evaluation, 3)):
         one.add_argument("--repeat", type=int, default=turns, metavar="R", help=f"turns; default: {turns}")
         one.add_argument("--json", metavar="FILE", help="write the figures there too")
@@ -74,6 +75,11 @@ def run(args: argparse.Namespace) -> int:
     from ..benchmarks.timing import machine
     from ..device import select_device
 
+    if args.what == "scale":
+        from ..benchmarks.scale import tables
+
+        print(tables(), end="")
+        return 0
     _check_counts(args, "repeat")
     device = str(select_device(args.device)) if "device" in args else "cpu"
     with tempfile.TemporaryDirectory() as folder:

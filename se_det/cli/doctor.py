@@ -23,6 +23,9 @@ OPTIONAL = {
     "detectron2": "--engine detectron2", "timm": "timm/<name> backbones", "onnx": "ONNX export",
     "onnxscript": "ONNX export",
     "onnxruntime": "checking an ONNX export",
+    "fsspec": "predict: URLs of collections", "pyarrow": "predict --format parquet",
+    "huggingface_hub": "hf:// weights and push", "wandb": "the writer wandb", "mlflow": "the writer mlflow",
+    "supervision": "to_supervision()", "fiftyone": "to_fiftyone()",
     "fastapi": "se-det serve", "uvicorn": "se-det serve", "python-multipart": "se-det serve",
 }  # fmt: skip
 OPENCVS = ("opencv-python-headless", "opencv-python", "opencv-contrib-python", "opencv-contrib-python-headless")

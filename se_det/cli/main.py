@@ -20,6 +20,7 @@ from ..terminal import EscapingFormatter, escape
 COMMANDS = {
     "train": ("train", "train and evaluate a detector"),
     "pretrain": ("pretrain", "train and evaluate a classifier, whose backbone starts a detector"),
+    "study": ("study", "train a grid of runs that differ in a few keys, and compare them"),
     "predict": ("predict", "detect objects in images and draw them"),
     "serve": ("serve", "answer with detections over HTTP, with a page to try them on"),
     "import": ("import_data", "convert the export of a labelling tool to COCO"),
@@ -30,7 +31,9 @@ COMMANDS = {
         "count parameters, multiply-adds and memory of networks, and plot the activations of their gates",
     ),
     "convert-weights": ("convert_weights", "convert weight files from and to the formats of other programs"),
+    "reproduce-zoo": ("reproduce_zoo", "evaluate the trained detectors of the zoo beside their published figures"),
     "export": ("export", "export a network to ONNX or torch.export"),
+    "push": ("push", "put a trained network on the Hugging Face Hub, with a model card"),
     "benchmark": ("benchmark", "measure time and memory"),
     "doctor": ("doctor", "print versions and devices, and what is missing and for what"),
 }

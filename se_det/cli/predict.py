@@ -1,12 +1,15 @@
-"""`se-det predict`: detections of images and videos as COCO JSON, and drawn."""
+"""`se-det predict`: detections of images and videos as COCO JSON, and drawn; of collections in parts."""
 
 from __future__ import annotations
 
 import argparse
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from . import predict_collection as collection
 
 if TYPE_CHECKING:
     from ..inference import Predictor
@@ -35,6 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="C",
         help="draw and write these classes alone: names or category ids; the inputs come before it",
     )
+    collection.add_arguments(parser)
     parser.add_argument(
         "--tile",
         type=int,
@@ -49,8 +53,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "inputs",
         nargs="*",
         metavar="INPUT",
-        help="images, videos, folders of them, patterns "
-        "('photos/**/*.jpg'); and KEY=VALUE for config keys, such as TEST.PRECISION=bfloat16",
+        help="images, videos, folders of them, patterns ('photos/**/*.jpg'); lists (.txt, .csv, .jsonl), tar shards "
+        "and URLs (s3://, gs://, https://) of images; and KEY=VALUE for config keys, such as TEST.PRECISION=bfloat16",
     )
 
 
@@ -59,27 +63,17 @@ def run(args: argparse.Namespace) -> int:
 
     Raises:
         DataError: there is nothing to detect in; or at the end, when some inputs could not be read.
+        CheckpointError: the output folder has the results of another collection, or cannot be written.
         Terminated, Interrupted: SIGTERM or Ctrl-C came; files that were whole are kept, all others removed.
     """
-    from ..training.preemption import stop_on_signals
-
-    with stop_on_signals("early: what was drawn until then is kept, its detections are not."):
-        return _run(args)
-
-
-def _run(args: argparse.Namespace) -> int:
     from ..config.overrides import split_assignments
-    from ..data.class_names import find_classes
-    from ..errors import ConfigError, DataError
-    from ..files import check_writable
-    from ..inference.predict_files import RESULTS, predict_files
-    from ..inference.sources import find_sources
+    from ..errors import ConfigError
+    from ..training.preemption import stop_on_signals
 
     if args.score_threshold is not None and not 0 <= args.score_threshold <= 1:
         raise ConfigError(f"--score-threshold must be between 0 and 1, got {args.score_threshold}.")
     if args.limit is not None and args.limit < 1:
         raise ConfigError(f"--limit must be at least 1, got {args.limit}.")
-    output = Path(args.output)
     inputs, overrides = split_assignments(args.inputs)
     wanted, more = split_assignments(args.classes or ())
     overrides += more
@@ -93,21 +87,44 @@ def _run(args: argparse.Namespace) -> int:
         raise ConfigError(
             f"There is nothing to detect in: name images, videos or folders besides the config keys.{taken}"
         )
-    sources, failures = find_sources(inputs, output, reserved=(RESULTS,))
+    if collection.is_wanted(args, inputs):
+        said = "early: parts that were whole are kept, and the same call goes on after them."
+        do = collection.run
+    else:
+        said = "early: what was drawn until then is kept, its detections are not."
+        do = _run
+    with stop_on_signals(said):
+        return do(args, inputs, wanted, partial(open_predictor, args.config_file, args.weights, overrides))
+
+
+def _run(
+    args: argparse.Namespace, inputs: Sequence[str], wanted: Sequence[str], predictor_with: Callable[..., Predictor]
+) -> int:
+    from ..data.class_names import find_classes
+    from ..errors import DataError
+    from ..files import check_writable
+    from ..inference.predict_files import predict_files
+    from ..inference.result_files import FORMATS
+    from ..inference.sources import find_sources
+
+    output = Path(args.output)
+    written = FORMATS[args.format or "coco"].names
+    sources, failures = find_sources(inputs, output, reserved=written)
     if not sources:
         raise DataError(" ".join(failures))
-    predictor = open_predictor(args.config_file, args.weights, overrides)
+    predictor = predictor_with()
     classes = find_classes(wanted, predictor.class_names, predictor.category_ids) if wanted else None
     check_writable(output)
     if args.score_threshold is None:
         logger.info(_drawn_from(predictor, classes))
     summary = predict_files(
-        predictor, sources, output, score_threshold=args.score_threshold, classes=classes, limit=args.limit
-    )
+        predictor, sources, output, score_threshold=args.score_threshold, classes=classes, limit=args.limit,
+        format=args.format or "coco",
+    )  # fmt: skip
     failures += summary.failures
     logger.info(
         "%d detections in %d images and frames: %s, and what was drawn beside it.",
-        summary.detections, summary.images, output / RESULTS,
+        summary.detections, summary.images, output / written[0],
     )  # fmt: skip
     for source in sources:
         if source.target.stem != source.path.stem:
@@ -119,18 +136,29 @@ def _run(args: argparse.Namespace) -> int:
     return 0
 
 
-def open_predictor(config_file: str | None, weights: str | None, overrides: Sequence[str]) -> Predictor:
+def open_predictor(
+    config_file: str | None, weights: str | None, overrides: Sequence[str], process: int | None = None
+) -> Predictor:
+    """The detector, on a GPU that is `process`'s own of this machine's processes where these share the GPUs."""
     from ..config import load_config
+    from ..device import count_devices
     from ..errors import ConfigError
     from ..inference import Predictor
     from ..weights import config_of_checkpoint
 
     if config_file:
-        return Predictor(load_config(config_file, overrides), weights)
-    weights = weights or dict(zip(overrides[::2], overrides[1::2])).get("MODEL.WEIGHTS")
-    if not weights:
-        raise ConfigError("No weights were given: give --weights W, a checkpoint of a training, or --config-file F.")
-    return Predictor(config_of_checkpoint(weights, overrides, data=False), weights)
+        cfg = load_config(config_file, overrides)
+    else:
+        weights = weights or dict(zip(overrides[::2], overrides[1::2])).get("MODEL.WEIGHTS")
+        if not weights:
+            raise ConfigError(
+                "No weights were given: give --weights W, a checkpoint of a training, or --config-file F."
+            )
+        cfg = config_of_checkpoint(weights, overrides, data=False)
+    count = count_devices(cfg.MODEL.DEVICE)
+    if process is not None and count > 1 and ":" not in cfg.MODEL.DEVICE:
+        cfg.MODEL.DEVICE = f"{cfg.MODEL.DEVICE}:{process % count}"
+    return Predictor(cfg, weights)
 
 
 def _drawn_from(predictor: Predictor, classes: Sequence[int] | None) -> str:

@@ -12,6 +12,8 @@ from fvcore.common.config import CfgNode
 
 from ..errors import ConfigError
 from ..plugins import load_installed_plugins, loaded_plugins
+from .one_stage_keys import add_fcos_keys, add_retinanet_keys
+from .segmentation_keys import add_detectron2_segmentation_keys, add_own_segmentation_keys
 
 CN = CfgNode
 
@@ -72,6 +74,8 @@ def add_se_det_config(cfg: CfgNode) -> None:
     cfg.MODEL.GATE.REDUCTION = 16  # hidden width is channels // REDUCTION
     cfg.MODEL.GATE.BIAS = True  # biases in both fully connected layers; the released weights have them
     cfg.MODEL.GATE.STAGES = ["res2", "res3", "res4", "res5"]  # the stages whose blocks have a gate
+    # Gates on the pyramid's outputs, too (builtin engine); their norm, where GATE.NORM is "", is FPN.NORM's, else GN.
+    cfg.MODEL.GATE.FPN = False
     # Where a residual block has its gate. "standard": on the branch, before the addition; "pre": on the branch's input;
     # "post": after the addition and its ReLU; "identity": on the shortcut. Other hosts than ResNets have "standard".
     cfg.MODEL.GATE.PLACEMENT = "standard"
@@ -85,6 +89,8 @@ def add_se_det_config(cfg: CfgNode) -> None:
     # "triton": our own kernels, for GPUs alone, make the passes over maps that gates add, and NMS of all images'
     # proposals. "pytorch": PyTorch's and torchvision's operators do.
     cfg.MODEL.KERNELS = "pytorch"
+    # Anchors' corners, seen from their centre, as whole numbers: torchvision's detectors. Detectron2's are not rounded.
+    cfg.MODEL.ANCHOR_GENERATOR.ROUNDED = False
     cfg.MODEL.RESNETS.STEM_POOL = "pad1"  # "pad1": 3x3 stride 2 padding 1; "ceil": padding 0, ceil mode (Caffe)
     # Stochastic depth: how often, in training, the last block of the ResNet leaves out its branch; the blocks before it
     # less often, down to the first one's never.
@@ -92,6 +98,11 @@ def add_se_det_config(cfg: CfgNode) -> None:
     # Compute each block of the trunk twice in place of keeping what it computed: less memory, about a third more time.
     cfg.MODEL.CHECKPOINT_ACTIVATIONS = False
     cfg.MODEL.RESNETS.BRANCH_RELU = False  # a ReLU before the gate of a basic block: timm's legacy_seresnet18 and -34
+
+    # The maps above P5. "": as MODEL.BACKBONE.NAME says, P6 by a maximum unless it is a retinanet builder; max_pool;
+    # p6p7_res5 (RetinaNet), p6p7_p5 (FCOS): P6 and P7 by convolutions of that map.
+    cfg.MODEL.FPN.TOP_BLOCK = ""
+    add_fcos_keys(cfg)
 
     # How detections of one object become one. "hard": all but the best are dropped; soft-NMS lowers their scores:
     # "linear" where they overlap by MODEL.ROI_HEADS.NMS_THRESH_TEST, "gaussian" the more they overlap.
@@ -168,6 +179,7 @@ def add_se_det_config(cfg: CfgNode) -> None:
     cfg.TEST.TILE.WHOLE_IMAGE = False  # the whole image, resized, is a window too: for objects larger than windows
     cfg.TEST.EVALUATORS = ["coco"]  # what evaluates, one after another: coco, or those of plugins
     cfg.WRITERS = ["json", "tensorboard"]  # where a run's numbers go: metrics.json, TensorBoard's event files
+    add_own_segmentation_keys(cfg)
     cfg.PLUGINS = loaded_plugins()  # a record of the files given by --plugin; setting it loads nothing
     for add in _MORE_KEYS.values():
         add(cfg)
@@ -194,6 +206,7 @@ def _detectron2_keys() -> CfgNode:
 
     c.MODEL.BACKBONE = CN()
     # build_se_resnet_fpn_backbone (or build_resnet_fpn_backbone): the ResNet of MODEL.RESNETS with MODEL.GATE.NAME;
+    # build_se_resnet_retinanet_fpn_backbone (or build_retinanet_resnet_fpn_backbone): the same with P6 and P7;
     # or a model's name, gate included, such as se_bn_inception: its stages with FPN.
     c.MODEL.BACKBONE.NAME = "build_resnet_backbone"
     c.MODEL.BACKBONE.FREEZE_AT = 2  # 0: nothing is frozen; 1: the stem; 2: the stem and res2; ...
@@ -205,6 +218,10 @@ def _detectron2_keys() -> CfgNode:
     c.MODEL.RESNETS.NORM = "FrozenBN"  # FrozenBN, BN, SyncBN, GN
     c.MODEL.RESNETS.STRIDE_IN_1X1 = True  # Caffe's and MSRA's weights: True; torchvision's and timm's: False
     c.MODEL.RESNETS.RES5_DILATION = 1
+    # Deformable 3 x 3 convolutions in res2 to res5 of a ResNet with bottlenecks; MODULATED is their second version.
+    c.MODEL.RESNETS.DEFORM_ON_PER_STAGE = [False, False, False, False]
+    c.MODEL.RESNETS.DEFORM_MODULATED = False
+    c.MODEL.RESNETS.DEFORM_NUM_GROUPS = 1
     c.MODEL.RESNETS.RES2_OUT_CHANNELS = 256  # 64 for depths 18 and 34
     c.MODEL.RESNETS.STEM_OUT_CHANNELS = 64
     c.MODEL.FPN = CN()
@@ -241,6 +258,8 @@ def _detectron2_keys() -> CfgNode:
     c.MODEL.RPN.NMS_THRESH = 0.7
     c.MODEL.RPN.CONV_DIMS = [-1]
 
+    add_retinanet_keys(c)
+
     c.MODEL.ROI_HEADS = CN()
     c.MODEL.ROI_HEADS.NAME = "Res5ROIHeads"
     c.MODEL.ROI_HEADS.NUM_CLASSES = 80  # taken from the annotation file when there is one
@@ -260,7 +279,7 @@ def _detectron2_keys() -> CfgNode:
     c.MODEL.ROI_BOX_HEAD.SMOOTH_L1_BETA = 0.0
     c.MODEL.ROI_BOX_HEAD.POOLER_RESOLUTION = 14
     c.MODEL.ROI_BOX_HEAD.POOLER_SAMPLING_RATIO = 0
-    c.MODEL.ROI_BOX_HEAD.POOLER_TYPE = "ROIAlignV2"
+    c.MODEL.ROI_BOX_HEAD.POOLER_TYPE = "ROIAlignV2"  # ROIAlign: not aligned, as in torchvision and Detectron
     c.MODEL.ROI_BOX_HEAD.NUM_FC = 0
     c.MODEL.ROI_BOX_HEAD.FC_DIM = 1024
     c.MODEL.ROI_BOX_HEAD.NUM_CONV = 0
@@ -290,6 +309,8 @@ def _detectron2_keys() -> CfgNode:
     c.MODEL.ROI_MASK_HEAD.CONV_DIM = 256
     c.MODEL.ROI_MASK_HEAD.NORM = ""
     c.MODEL.ROI_MASK_HEAD.CLS_AGNOSTIC_MASK = False
+
+    add_detectron2_segmentation_keys(c)
 
     # --- data ----------------------------------------------------------------------------------------------------
     c.INPUT = CN()
@@ -375,14 +396,8 @@ DETECTRON2_ONLY = (
     "MODEL.ANCHOR_GENERATOR.ANGLES",
     "MODEL.KEYPOINT_ON",
     "MODEL.LOAD_PROPOSALS",
-    "MODEL.PANOPTIC_FPN",
-    "MODEL.RESNETS.DEFORM_MODULATED",
-    "MODEL.RESNETS.DEFORM_NUM_GROUPS",
-    "MODEL.RESNETS.DEFORM_ON_PER_STAGE",
-    "MODEL.RETINANET",
     "MODEL.ROI_BOX_HEAD.TRAIN_ON_PRED_BOXES",
     "MODEL.ROI_KEYPOINT_HEAD",
-    "MODEL.SEM_SEG_HEAD",
     "SOLVER.NUM_DECAYS",
     "SOLVER.REFERENCE_WORLD_SIZE",
     "SOLVER.RESCALE_INTERVAL",

@@ -111,6 +111,11 @@ def find_config(path: str | Path) -> Path:
 MAX_VALUES = 100_000  # of a YAML text; a config has some hundreds
 
 
+def shipped_config(name: str) -> Path:
+    """The shipped config of this name, also where the working folder has a file called so."""
+    return _shipped_folder() / name
+
+
 def _shipped_folder() -> Path:
     wheel = Path(__file__).resolve().parents[1] / "configs"
     return wheel if wheel.is_dir() else Path(__file__).resolve().parents[2] / "configs"  # a checkout
@@ -136,7 +141,7 @@ def merge_overrides(cfg: CfgNode, overrides: Sequence[Any]) -> None:
     source = "the command line"
     for key, value in zip(overrides[::2], overrides[1::2]):
         node, name = _find(cfg, str(key), source)
-        meant = _literal(value)
+        meant = parse_value(value)
         if isinstance(node[name], str) and not isinstance(meant, str):
             meant = value  # a folder called 2012 is no number
         tree: Any = meant
@@ -145,7 +150,8 @@ def merge_overrides(cfg: CfgNode, overrides: Sequence[Any]) -> None:
         _merge(cfg, tree, source)
 
 
-def _literal(value: Any) -> Any:
+def parse_value(value: Any) -> Any:
+    """What a word of the command line says: a number, a list, ..., or itself."""
     if not isinstance(value, str):
         return value
     try:
@@ -264,6 +270,18 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
             yield path, value
 
 
+def dump_keys(values: Mapping[str, Any]) -> str:
+    """YAML of {"A.B.C": value}, nested: what `flatten` takes apart."""
+    tree: dict[str, Any] = {}
+    for key, value in values.items():
+        *parents, name = key.split(".")
+        node = tree
+        for part in parents:
+            node = node.setdefault(part, {})
+        node[name] = value
+    return yaml.safe_dump(tree, sort_keys=False)
+
+
 def get_key(cfg: CfgNode, key: str) -> Any:
     """The value of "A.B.C"."""
     for part in key.split("."):
@@ -310,7 +328,7 @@ def _coerce(value: Any, default: Any, key: str, source: str) -> Any:
             return _coerce(value, 0.0, key, source)
     elif isinstance(value, str) and not isinstance(default, str):
         # YAML reads `(600, 800)` and `1e-4` as words.
-        parsed = _literal(value)
+        parsed = parse_value(value)
         if not isinstance(parsed, str):
             return _coerce(parsed, default, key, source)
         if isinstance(default, bool) and value.lower() in SWITCHES:
@@ -318,7 +336,10 @@ def _coerce(value: Any, default: Any, key: str, source: str) -> Any:
         if isinstance(default, (list, tuple)) and all(isinstance(item, str) for item in default) and value:
             return type(default)(item.strip() for item in value.split(",") if item.strip())
     elif isinstance(default, (list, tuple)) and isinstance(value, (list, tuple)):
-        return type(default)(value)
+        inner = (
+            type(default[0]) if default and isinstance(default[0], (list, tuple)) else None
+        )  # YAML knows lists alone
+        return type(default)(inner(x) if inner and isinstance(x, (list, tuple)) else x for x in value)
     elif isinstance(default, bool) or isinstance(value, bool):
         if isinstance(default, bool) and isinstance(value, bool):
             return value

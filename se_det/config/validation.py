@@ -10,6 +10,7 @@ from fvcore.common.config import CfgNode
 
 from ..errors import ConfigError
 from .loading import flatten, get_key
+from .segmentation_keys import RANGES as SEGMENTATION_RANGES
 
 # key: (least, most), both included; None is no limit.
 RANGES: dict[str, tuple[float, float | None]] = {
@@ -23,6 +24,7 @@ RANGES: dict[str, tuple[float, float | None]] = {
     "MODEL.FPN.OUT_CHANNELS": (1, None),
     "MODEL.GATE.REDUCTION": (1, None),
     "MODEL.PROPOSAL_GENERATOR.MIN_SIZE": (0, None),
+    "MODEL.RESNETS.DEFORM_NUM_GROUPS": (1, None),
     "MODEL.RESNETS.NUM_GROUPS": (1, None),
     "MODEL.RESNETS.RES2_OUT_CHANNELS": (1, None),
     "MODEL.RESNETS.STEM_OUT_CHANNELS": (1, None),
@@ -74,13 +76,20 @@ RANGES: dict[str, tuple[float, float | None]] = {
     "TEST.TILE.OVERLAP": (0, 0.9),
     "TEST.TILE.SIZE": (0, None),
     "TEST.TILE.THRESHOLD": (0.01, 1),
+    **SEGMENTATION_RANGES,
 }
 TILE_MERGES = ("nms", "ios")
 LEAST_TILE = 32  # px: smaller windows show the surroundings of nothing
-POSITIVE = ("MODEL.PIXEL_STD", "MODEL.RPN.BBOX_REG_WEIGHTS", "MODEL.ROI_BOX_HEAD.BBOX_REG_WEIGHTS")
+POSITIVE = (
+    "MODEL.PIXEL_STD",
+    "MODEL.RETINANET.BBOX_REG_WEIGHTS",
+    "MODEL.RPN.BBOX_REG_WEIGHTS",
+    "MODEL.ROI_BOX_HEAD.BBOX_REG_WEIGHTS",
+)
 NUMBERS = {
     "MODEL.PIXEL_MEAN": 3,
     "MODEL.PIXEL_STD": 3,
+    "MODEL.RETINANET.BBOX_REG_WEIGHTS": 4,
     "MODEL.RPN.BBOX_REG_WEIGHTS": 4,
     "MODEL.ROI_BOX_HEAD.BBOX_REG_WEIGHTS": 4,
 }
@@ -130,7 +139,7 @@ def validate_config(cfg: CfgNode) -> None:
     if not dims or not all(isinstance(x, int) and (x == -1 or x > 0) for x in dims):
         raise ConfigError(f"MODEL.RPN.CONV_DIMS must be numbers of channels, or -1 for the map's, got {dims}.")
     for section in ("RPN", "ROI_HEADS"):
-        _check_matching(section, cfg.MODEL[section].IOU_THRESHOLDS, cfg.MODEL[section].IOU_LABELS)
+        check_matching(cfg, section)
 
 
 def check_ranges(cfg: CfgNode, ranges: Mapping[str, tuple[float, float | None]]) -> None:
@@ -151,7 +160,13 @@ def check_ranges(cfg: CfgNode, ranges: Mapping[str, tuple[float, float | None]])
             raise ConfigError(f"{key} must be {f'at most {most}' if least == -math.inf else allowed}, got {value}.")
 
 
-def _check_matching(section: str, thresholds: list, labels: list) -> None:
+def check_matching(cfg: CfgNode, section: str) -> None:
+    """Refuse IOU_THRESHOLDS and IOU_LABELS of a section of MODEL that cannot label boxes.
+
+    Raises:
+        ConfigError: naming the key.
+    """
+    thresholds, labels = cfg.MODEL[section].IOU_THRESHOLDS, cfg.MODEL[section].IOU_LABELS
     if not thresholds or not all(_is_number(x) for x in thresholds) or list(thresholds) != sorted(thresholds):
         raise ConfigError(f"MODEL.{section}.IOU_THRESHOLDS must be numbers that rise, got {thresholds}.")
     if len(labels) != len(thresholds) + 1 or any(label not in (-1, 0, 1) for label in labels):

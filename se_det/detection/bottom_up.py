@@ -6,6 +6,7 @@ from typing import Any
 
 from fvcore.common.config import CfgNode
 
+from ..backbones.blocks import Stage
 from ..backbones.catalog import HOSTS, create_backbone, is_model, list_models, parse_name
 from ..backbones.resnet import ResNet
 from ..backbones.timm_trunk import PREFIX, TimmTrunk
@@ -16,19 +17,31 @@ from ..plugins import load_installed_plugins
 from .registry import BACKBONES
 
 # Detectron2's builder names: a ResNet of which MODEL.RESNETS and MODEL.GATE say everything.
-RESNET_BUILDERS = ("build_se_resnet_fpn_backbone", "build_resnet_fpn_backbone")
-# The same without the pyramid that the builtin detector needs, or with another on top.
-DETECTRON2_BUILDERS = ("build_se_resnet_backbone", "build_se_resnet_retinanet_fpn_backbone")
+RETINANET_BUILDERS = ("build_se_resnet_retinanet_fpn_backbone", "build_retinanet_resnet_fpn_backbone")
+# The same without a pyramid.
+TRUNK_BUILDERS = ("build_se_resnet_backbone", "build_resnet_backbone")
+RESNET_BUILDERS = (
+    "build_se_resnet_fpn_backbone",
+    "build_resnet_fpn_backbone",
+    *RETINANET_BUILDERS,
+    *TRUNK_BUILDERS,
+)
 # Keys that a catalog name decides, so that another value would be ignored.
 FIXED_BY_NAME = ("DEPTH", "NUM_GROUPS", "WIDTH_PER_GROUP", "RES2_OUT_CHANNELS", "STEM_OUT_CHANNELS")
 # Keys that only the ResNets among the catalog's names read, and the arguments that they are.
-ONLY_RESNETS = ("STEM_POOL", "RES5_DILATION", "BRANCH_RELU", "STOCHASTIC_DEPTH")
+ONLY_RESNETS = (
+    "STEM_POOL", "RES5_DILATION", "BRANCH_RELU", "STOCHASTIC_DEPTH", "DEFORM_ON_PER_STAGE", "DEFORM_MODULATED",
+    "DEFORM_NUM_GROUPS",
+)  # fmt: skip
 RESNET_OPTIONS = {
     "STRIDE_IN_1X1": "stride_in_1x1",
     "STEM_POOL": "stem_pool",
     "RES5_DILATION": "res5_dilation",
     "BRANCH_RELU": "branch_relu",
     "STOCHASTIC_DEPTH": "stochastic_depth",
+    "DEFORM_ON_PER_STAGE": "deform_on_per_stage",
+    "DEFORM_MODULATED": "deform_modulated",
+    "DEFORM_NUM_GROUPS": "deform_groups",
 }
 
 
@@ -41,7 +54,7 @@ def build_bottom_up(cfg: CfgNode) -> Trunk | TimmTrunk:
     Raises:
         ConfigError: the name is unknown, or a key contradicts it or would be ignored.
     """
-    if cfg.MODEL.BACKBONE.NAME in (*RESNET_BUILDERS, *DETECTRON2_BUILDERS):
+    if cfg.MODEL.BACKBONE.NAME in RESNET_BUILDERS:
         trunk: Trunk | TimmTrunk = _from_keys(cfg)
     else:
         check_backbone(cfg)
@@ -128,21 +141,41 @@ def _common_options(cfg: CfgNode) -> dict[str, Any]:
 
 
 def _from_keys(cfg: CfgNode) -> ResNet:
+    last = {}
+    if cfg.MODEL.BACKBONE.NAME in TRUNK_BUILDERS:  # a head may have the stages after it
+        last["last_stage"] = max(cfg.MODEL.RESNETS.OUT_FEATURES, default="res5")
+    return ResNet(**_resnet_options(cfg), **last)
+
+
+def _resnet_options(cfg: CfgNode) -> dict[str, Any]:
     resnets = cfg.MODEL.RESNETS
-    return ResNet(
-        depth=resnets.DEPTH,
-        groups=resnets.NUM_GROUPS,
-        width_per_group=resnets.WIDTH_PER_GROUP,
-        stride_in_1x1=resnets.STRIDE_IN_1X1,
-        stem_channels=resnets.STEM_OUT_CHANNELS,
-        stem_pool=resnets.STEM_POOL,
-        res2_channels=resnets.RES2_OUT_CHANNELS,
-        res5_dilation=resnets.RES5_DILATION,
-        branch_relu=resnets.BRANCH_RELU,
-        stochastic_depth=resnets.STOCHASTIC_DEPTH,
-        gate=cfg.MODEL.GATE.NAME,
+    return {
+        "depth": resnets.DEPTH,
+        "groups": resnets.NUM_GROUPS,
+        "width_per_group": resnets.WIDTH_PER_GROUP,
+        "stem_channels": resnets.STEM_OUT_CHANNELS,
+        "res2_channels": resnets.RES2_OUT_CHANNELS,
+        "gate": cfg.MODEL.GATE.NAME,
+        **{argument: resnets[key] for key, argument in RESNET_OPTIONS.items()},
         **_common_options(cfg),
-    )
+    }
+
+
+def build_res5(cfg: CfgNode) -> tuple[Stage, int, int]:
+    """The last stage of the ResNet that the keys say, of stride 2, for boxes cut out of `res4`; the channels that it
+    reads and gives.
+
+    Raises:
+        ConfigError: the network has no bottlenecks.
+    """
+    depth = cfg.MODEL.RESNETS.DEPTH
+    if depth < 50:
+        raise ConfigError(
+            f"MODEL.RESNETS.DEPTH is {depth}, and MODEL.ROI_HEADS.NAME Res5ROIHeads needs bottlenecks: use 50 or more."
+        )
+    # All of a network is made, as its stages are, for one of them: its gates and initial values are then the trunk's.
+    trunk = ResNet(**{**_resnet_options(cfg), "res5_dilation": 1, "out_features": ("res5",)})
+    return trunk.res5, trunk.channels["res4"], trunk.channels["res5"]
 
 
 def _from_catalog(cfg: CfgNode) -> Trunk:

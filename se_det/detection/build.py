@@ -15,17 +15,28 @@ from ..config import validate_config
 from ..config.loading import get_key
 from ..device import select_device
 from ..errors import ConfigError
+from ..layers.gates import make_gate
 from ..layers.kernels import check_kernels, use_triton
 from .anchors import AnchorGenerator
-from .bottom_up import build_bottom_up, check_backbone
+from .bottom_up import RETINANET_BUILDERS, TRUNK_BUILDERS, build_bottom_up, check_backbone
 from .box_head import BoxHead, BoxPredictor
 from .box_loss import BOX_LOSSES
 from .cascade import CascadeROIHeads
 from .mask_head import MaskHead
 from .nms import NMS_TYPES
-from .pooler import ROIPooler
+from .pooler import POOLER_TYPES, ROIPooler
 from .rcnn import GeneralizedRCNN
-from .registry import ANCHOR_GENERATORS, BOX_HEADS, MASK_HEADS, META_ARCHITECTURES, PROPOSAL_GENERATORS, ROI_HEADS
+from .registry import (
+    ANCHOR_GENERATORS,
+    BOX_HEADS,
+    MASK_HEADS,
+    META_ARCHITECTURES,
+    MODEL_FACTS,
+    PROPOSAL_GENERATORS,
+    ROI_HEADS,
+    ModelFacts,
+    model_facts,
+)
 from .roi_heads import StandardROIHeads
 from .rpn import RPN
 from .rpn_head import RPNHead
@@ -34,14 +45,14 @@ from .rpn_head import RPNHead
 SUPPORTED = {
     "MODEL.RPN.HEAD_NAME": "StandardRPNHead",
     "MODEL.RPN.BOUNDARY_THRESH": -1,
-    "MODEL.ROI_BOX_HEAD.POOLER_TYPE": "ROIAlignV2",
-    "MODEL.ROI_MASK_HEAD.POOLER_TYPE": "ROIAlignV2",
 }
 # Those of which the parts here have all.
 CHOICES = {
     "MODEL.RPN.BBOX_REG_LOSS_TYPE": BOX_LOSSES,
     "MODEL.ROI_BOX_HEAD.BBOX_REG_LOSS_TYPE": BOX_LOSSES,
     "MODEL.ROI_HEADS.NMS_TYPE": NMS_TYPES,
+    "MODEL.ROI_BOX_HEAD.POOLER_TYPE": POOLER_TYPES,
+    "MODEL.ROI_MASK_HEAD.POOLER_TYPE": POOLER_TYPES,
 }
 # The parts of a GeneralizedRCNN.
 PARTS = {
@@ -60,24 +71,27 @@ def check_model(cfg: CfgNode) -> None:
         ConfigError: naming the key and the value.
     """
     validate_config(cfg)
-    build = META_ARCHITECTURES.get(cfg.MODEL.META_ARCHITECTURE, "MODEL.META_ARCHITECTURE")
-    if build is generalized_rcnn:  # others read what they read
-        _check_rcnn(cfg)
+    META_ARCHITECTURES.get(cfg.MODEL.META_ARCHITECTURE, "MODEL.META_ARCHITECTURE")
+    model_facts(cfg).check(cfg)
     check_backbone(cfg)
 
 
-def _check_rcnn(cfg: CfgNode) -> None:
-    for key, registry in PARTS.items():
-        registry.get(get_key(cfg, key), key)
-    for key, value in SUPPORTED.items():
-        given = get_key(cfg, key)
-        if given != value:
-            raise ConfigError(
-                f"{key} is '{given}', and the builtin engine has only '{value}'. If it is one of Detectron2's, run "
-                "with --engine detectron2."
-            )
-    for key, known in CHOICES.items():
-        check_choice(key, get_key(cfg, key), known)
+def check_proposals(cfg: CfgNode) -> None:
+    """Refuse what the parts of a proposal network here do not have.
+
+    Raises:
+        ConfigError: naming the key and the value.
+    """
+    _check_parts(cfg, "MODEL.PROPOSAL_GENERATOR.", "MODEL.ANCHOR_GENERATOR.", "MODEL.RPN.")
+
+
+def check_rcnn(cfg: CfgNode) -> None:
+    """Refuse what the parts of a GeneralizedRCNN here do not have.
+
+    Raises:
+        ConfigError: naming the key and the value.
+    """
+    _check_parts(cfg, "MODEL.")
     if cfg.MODEL.ROI_BOX_HEAD.USE_FED_LOSS and not cfg.MODEL.ROI_BOX_HEAD.USE_SIGMOID_CE:
         raise ConfigError(
             "MODEL.ROI_BOX_HEAD.USE_FED_LOSS True needs a score of its own for each class: set "
@@ -87,11 +101,51 @@ def _check_rcnn(cfg: CfgNode) -> None:
         raise ConfigError(f"MODEL.ROI_BOX_HEAD.NUM_FC must be at least 1, got {cfg.MODEL.ROI_BOX_HEAD.NUM_FC}.")
 
 
-def build_backbone(cfg: CfgNode) -> FPN:
-    """The pyramid on its trunk."""
+def _check_parts(cfg: CfgNode, *sections: str) -> None:
+    for key, registry in PARTS.items():
+        if key == "MODEL.ROI_BOX_HEAD.NAME" and not getattr(ROI_HEADS.get(cfg.MODEL.ROI_HEADS.NAME), "box_head", True):
+            continue
+        if key.startswith(sections):
+            registry.get(get_key(cfg, key), key)
+    for key, value in SUPPORTED.items():
+        given = get_key(cfg, key)
+        if given != value and key.startswith(sections):
+            raise ConfigError(
+                f"{key} is '{given}', and the builtin engine has only '{value}'. If it is one of Detectron2's, run "
+                "with --engine detectron2."
+            )
+    for key, known in CHOICES.items():
+        if key.startswith(sections):
+            check_choice(key, get_key(cfg, key), known)
+
+
+MODEL_FACTS.register(ModelFacts(two_stage=True, test_augmentation=True, check=check_rcnn), name="GeneralizedRCNN")
+
+
+def build_backbone(cfg: CfgNode) -> nn.Module:
+    """The pyramid on its trunk, or a trunk alone."""
     trunk = build_bottom_up(cfg)
+    if cfg.MODEL.BACKBONE.NAME in TRUNK_BUILDERS:
+        return trunk
     fpn = cfg.MODEL.FPN
-    return FPN(trunk, in_features=fpn.IN_FEATURES, out_channels=fpn.OUT_CHANNELS, norm=fpn.NORM, fuse=fpn.FUSE_TYPE)
+    usual = "p6p7_res5" if cfg.MODEL.BACKBONE.NAME in RETINANET_BUILDERS else "max_pool"
+    return FPN(
+        trunk, in_features=fpn.IN_FEATURES, out_channels=fpn.OUT_CHANNELS, norm=fpn.NORM, fuse=fpn.FUSE_TYPE,
+        top_block=fpn.TOP_BLOCK or usual, make_gate=_pyramid_gates(cfg),
+    )  # fmt: skip
+
+
+def _pyramid_gates(cfg: CfgNode) -> Callable[[int, str], nn.Module] | None:
+    """What makes the gates of MODEL.GATE.FPN; None without."""
+    gate = cfg.MODEL.GATE
+    if not gate.FPN:
+        return None
+    if gate.NAME == "none":
+        raise ConfigError("MODEL.GATE.FPN True puts gates on the pyramid, and MODEL.GATE.NAME is none: name one.")
+    norm = gate.NORM or cfg.MODEL.FPN.NORM or "GN"
+    return lambda channels, stage: make_gate(
+        gate.NAME, channels, stage=stage, reduction=gate.REDUCTION, bias=gate.BIAS, norm=norm
+    )
 
 
 def build_detector(cfg: CfgNode) -> nn.Module:
@@ -107,35 +161,47 @@ def build_detector(cfg: CfgNode) -> nn.Module:
 @META_ARCHITECTURES.register(name="GeneralizedRCNN")
 def generalized_rcnn(cfg: CfgNode) -> GeneralizedRCNN:
     """A Faster or Mask R-CNN."""
+    return GeneralizedRCNN(**rcnn_parts(cfg))
+
+
+def rcnn_parts(cfg: CfgNode) -> dict[str, Any]:
+    """What a `GeneralizedRCNN` is made of, by the names of its arguments."""
     check_kernels(cfg.MODEL.KERNELS, select_device(cfg.MODEL.DEVICE))
     backbone = build_backbone(cfg)
-    rpn_features = _check_present(cfg, "RPN", backbone)
-    roi_features = _check_present(cfg, "ROI_HEADS", backbone)
-    model = GeneralizedRCNN(
-        backbone=backbone,
-        proposal_generator=_part(cfg, "MODEL.PROPOSAL_GENERATOR.NAME")(cfg, backbone, rpn_features),
-        roi_heads=_part(cfg, "MODEL.ROI_HEADS.NAME")(cfg, backbone, roi_features),
-        rpn_features=rpn_features,
-        roi_features=roi_features,
-        pixel_mean=cfg.MODEL.PIXEL_MEAN,
-        pixel_std=cfg.MODEL.PIXEL_STD,
-    )
+    rpn_features = check_features(cfg, "RPN", backbone)
+    roi_features = check_features(cfg, "ROI_HEADS", backbone)
+    parts = {
+        "backbone": backbone,
+        "proposal_generator": build_proposal_generator(cfg, backbone, rpn_features),
+        "roi_heads": _part(cfg, "MODEL.ROI_HEADS.NAME")(cfg, backbone, roi_features),
+    }
     if cfg.MODEL.KERNELS == "triton":
-        use_triton(model)
-        model.proposal_generator.triton = True
-    return model
+        for part in parts.values():
+            use_triton(part)
+        parts["proposal_generator"].triton = True
+    return {
+        **parts,
+        "rpn_features": rpn_features,
+        "roi_features": roi_features,
+        "pixel_mean": cfg.MODEL.PIXEL_MEAN,
+        "pixel_std": cfg.MODEL.PIXEL_STD,
+    }
 
 
 def _part(cfg: CfgNode, key: str) -> Callable[..., Any]:
     return PARTS[key].get(get_key(cfg, key), key)
 
 
-def _check_present(cfg: CfgNode, section: str, backbone: FPN) -> list[str]:
+def check_features(cfg: CfgNode, section: str, backbone: FPN) -> list[str]:
+    """MODEL.<section>.IN_FEATURES.
+
+    Raises:
+        ConfigError: the backbone has no such maps.
+    """
     names = list(cfg.MODEL[section].IN_FEATURES)
-    if not names or any(name not in list(backbone.strides) for name in names):
-        raise ConfigError(
-            f"MODEL.{section}.IN_FEATURES {names} must name maps of the backbone: {list(backbone.strides)}."
-        )
+    maps = list(getattr(backbone, "out_features", backbone.strides))  # a trunk knows more than it gives
+    if not names or any(name not in maps for name in names):
+        raise ConfigError(f"MODEL.{section}.IN_FEATURES {names} must name maps of the backbone: {maps}.")
     strides = [backbone.strides[name] for name in names]
     # A box goes to the map of its size by counting levels from the first.
     if section == "ROI_HEADS" and any(b != 2 * a for a, b in pairwise(strides)):
@@ -147,12 +213,44 @@ def _check_present(cfg: CfgNode, section: str, backbone: FPN) -> list[str]:
     return names
 
 
+def check_no_masks(cfg: CfgNode) -> None:
+    """Refuse MODEL.MASK_ON with a detector of boxes alone.
+
+    Raises:
+        ConfigError: it is True.
+    """
+    if cfg.MODEL.MASK_ON:
+        raise ConfigError(
+            f"MODEL.MASK_ON is True, and MODEL.META_ARCHITECTURE {cfg.MODEL.META_ARCHITECTURE} makes no masks: set "
+            "MODEL.MASK_ON False, or use GeneralizedRCNN."
+        )
+
+
+def build_proposal_generator(cfg: CfgNode, backbone: FPN, features: list[str]) -> Any:
+    """What MODEL.PROPOSAL_GENERATOR.NAME names, on these maps."""
+    return _part(cfg, "MODEL.PROPOSAL_GENERATOR.NAME")(cfg, backbone, features)
+
+
+def build_mask_head(cfg: CfgNode, in_channels: int) -> Any:
+    """What MODEL.ROI_MASK_HEAD.NAME names, on maps of so many channels."""
+    return _part(cfg, "MODEL.ROI_MASK_HEAD.NAME")(cfg, in_channels)
+
+
+def build_anchor_generator(cfg: CfgNode, strides: Sequence[int]) -> Any:
+    """What MODEL.ANCHOR_GENERATOR.NAME names, on maps of these strides."""
+    return _part(cfg, "MODEL.ANCHOR_GENERATOR.NAME")(cfg, strides)
+
+
 @ANCHOR_GENERATORS.register(name="DefaultAnchorGenerator")
 def default_anchor_generator(cfg: CfgNode, strides: Sequence[int]) -> AnchorGenerator:
     """Anchors of MODEL.ANCHOR_GENERATOR's sizes and shapes on maps of these strides."""
     anchor = cfg.MODEL.ANCHOR_GENERATOR
     return AnchorGenerator(
-        sizes=anchor.SIZES, aspect_ratios=anchor.ASPECT_RATIOS, strides=strides, offset=anchor.OFFSET
+        sizes=anchor.SIZES,
+        aspect_ratios=anchor.ASPECT_RATIOS,
+        strides=strides,
+        offset=anchor.OFFSET,
+        rounded=anchor.ROUNDED,
     )
 
 
@@ -161,7 +259,7 @@ def rpn(cfg: CfgNode, backbone: FPN, features: list[str]) -> RPN:
     """The region proposal network on these maps."""
     rpn = cfg.MODEL.RPN
     strides = [backbone.strides[name] for name in features]
-    anchors = _part(cfg, "MODEL.ANCHOR_GENERATOR.NAME")(cfg, strides)
+    anchors = build_anchor_generator(cfg, strides)
     return RPN(
         head=RPNHead(
             in_channels=backbone.channels[features[0]],
@@ -289,7 +387,10 @@ def _shared_roi_parts(cfg: CfgNode, backbone: FPN, features: list[str]) -> dict[
     parts = {
         "num_classes": roi.NUM_CLASSES,
         "box_pooler": ROIPooler(
-            output_size=box.POOLER_RESOLUTION, strides=strides, sampling_ratio=box.POOLER_SAMPLING_RATIO
+            output_size=box.POOLER_RESOLUTION,
+            strides=strides,
+            sampling_ratio=box.POOLER_SAMPLING_RATIO,
+            aligned=POOLER_TYPES[box.POOLER_TYPE],
         ),
         "batch_size_per_image": roi.BATCH_SIZE_PER_IMAGE,
         "positive_fraction": roi.POSITIVE_FRACTION,
@@ -297,7 +398,10 @@ def _shared_roi_parts(cfg: CfgNode, backbone: FPN, features: list[str]) -> dict[
     }
     if cfg.MODEL.MASK_ON:
         parts["mask_pooler"] = ROIPooler(
-            output_size=mask.POOLER_RESOLUTION, strides=strides, sampling_ratio=mask.POOLER_SAMPLING_RATIO
+            output_size=mask.POOLER_RESOLUTION,
+            strides=strides,
+            sampling_ratio=mask.POOLER_SAMPLING_RATIO,
+            aligned=POOLER_TYPES[mask.POOLER_TYPE],
         )
         parts["mask_head"] = _part(cfg, "MODEL.ROI_MASK_HEAD.NAME")(cfg, backbone.channels[features[0]])
     return parts

@@ -13,7 +13,7 @@ from torch import nn
 
 from ..errors import ConfigError
 from ..layers.valid_area import ValidArea
-from .rcnn import GeneralizedRCNN
+from .rcnn import Detector
 
 # Compiling one takes most of a minute. PyTorch by itself would stop at as many, and run the rest as if not compiled.
 MAX_SHAPES = 8
@@ -33,7 +33,7 @@ def check_compiler(device: torch.device) -> None:
     _compiled_or_refused(torch.compile(_small), torch.zeros(8, device=device))
 
 
-def compile_backbone(model: GeneralizedRCNN) -> GeneralizedRCNN:
+def compile_backbone(model: Detector) -> Detector:
     """Have the maps of `model`, which is prepared for inference, computed by compiled code, in place.
 
     Gates are then the plain formula, which the compiler fuses itself. Results are equal up to rounding.

@@ -12,7 +12,7 @@ from ..internals import mkldnn
 from ..layers.fuse import fuse_for_inference
 from ..layers.winograd import WinogradConv2d, supports_winograd
 from .box_head import BoxHead
-from .rcnn import GeneralizedRCNN
+from .rcnn import Detector
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -33,9 +33,10 @@ def check_precision(name: str) -> torch.dtype:
 def prepare_for_inference(model: nn.Module, *, precision: str = "float32") -> nn.Module:
     """Put `model` in evaluation mode and make it fast, in place; it cannot be trained or saved afterwards.
 
-    Norms whose statistics are fixed go into their convolutions; on a CPU the pyramid's and the proposal network's 3 x 3
-    convolutions are computed by Winograd's method. In bfloat16 the backbone and the hidden layers of the
-    heads compute in it; class scores, boxes and NMS stay in float32. Results equal the given model's up to rounding.
+    Norms whose statistics are fixed go into their convolutions; on a CPU the 3 x 3 convolutions of the pyramid and of
+    what follows it on whole maps are computed by Winograd's method. In bfloat16 compute the backbone, what follows it
+    on whole maps, and the hidden layers of RoI heads; their class scores and boxes, and NMS, stay in float32. Results
+    equal the given model's up to rounding.
 
     Raises:
         ConfigError: an unknown precision.
@@ -49,15 +50,14 @@ def prepare_for_inference(model: nn.Module, *, precision: str = "float32") -> nn
     model.eval().requires_grad_(False)
     for part in model.inference_parts():
         fuse_for_inference(part, dtype=dtype)
-    if not isinstance(model, GeneralizedRCNN):
-        return model
-    if model.device.type == "cpu":
-        for parent in (model.backbone, model.proposal_generator.rpn_head):
+    if model.device.type == "cpu" and isinstance(model, Detector):
+        for parent in model.large_map_convolutions():
             for name, child in parent.named_children():
                 if supports_winograd(child):
                     setattr(parent, name, WinogradConv2d(child))
-        for head, _ in model.roi_heads.box_stages:
-            _make_linear_channels_last(head)
+        for head in model.modules():
+            if isinstance(head, BoxHead):
+                _make_linear_channels_last(head)
     return model
 
 

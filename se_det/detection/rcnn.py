@@ -13,6 +13,7 @@ from ..backbones.trunk import image_area
 from ..layers.valid_area import ValidArea
 from . import boxes as box_ops
 from .masks import paste_masks
+from .measured_part import MeasuredPart
 from .roi_heads import StandardROIHeads
 from .rpn import RPN
 
@@ -38,6 +39,23 @@ class Detector(nn.Module):
 
     def inference_parts(self) -> list[nn.Module]:
         """The modules that are fused for inference and computed in TEST.PRECISION."""
+        return []
+
+    def large_map_convolutions(self) -> list[nn.Module]:
+        """The modules whose own 3 x 3 convolutions, those right below them, may be computed by Winograd's method on a
+        CPU: they read maps of many cells."""
+        return []
+
+    def score_layers(self) -> list[nn.Module]:
+        """The layers that give scores: with random weights nothing is found unless theirs are spread out."""
+        return []
+
+    def head_costs(self, maps: Mapping[str, torch.Tensor]) -> list[MeasuredPart]:
+        """What is computed after the backbone, to be measured.
+
+        Args:
+            maps: of one image, by name.
+        """
         return []
 
     def batch(self, images: Sequence[torch.Tensor]) -> tuple[torch.Tensor, list[tuple[int, int]]]:
@@ -94,6 +112,19 @@ class GeneralizedRCNN(Detector):
     def inference_parts(self) -> list[nn.Module]:
         """What is fused for inference and computed in TEST.PRECISION: all but the layers of scores, boxes and masks."""
         return [self.backbone, self.proposal_generator.rpn_head, *self.roi_heads.inference_parts()]
+
+    def large_map_convolutions(self) -> list[nn.Module]:
+        return [self.backbone, self.proposal_generator.rpn_head]
+
+    def score_layers(self) -> list[nn.Module]:
+        scores = (predictor.cls_score for _, predictor in self.roi_heads.box_stages)
+        return [self.proposal_generator.rpn_head.objectness_logits, *scores]
+
+    def head_costs(self, maps: Mapping[str, torch.Tensor]) -> list[MeasuredPart]:
+        rpn = self.proposal_generator
+        shapes = [tuple(maps[name].shape) for name in self.rpn_features]
+        channels = maps[self.roi_features[0]].shape[1]
+        return [rpn.cost(shapes), *self.roi_heads.costs(channels, rpn.post_nms_topk[1])]
 
     def forward(self, samples: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor] | list[dict[str, Any]]:
         """Losses in training mode, detections otherwise.

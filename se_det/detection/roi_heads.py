@@ -13,6 +13,7 @@ from .box_head import BoxHead, BoxPredictor
 from .mask_head import MaskHead
 from .masks import crop_masks, instances_with_mask
 from .matching import match, sample, true_indices_first
+from .measured_part import MeasuredPart
 from .pooler import Levels, ROIPooler
 
 
@@ -64,6 +65,23 @@ class StandardROIHeads(nn.Module):
         """What is fused for inference and computed in TEST.PRECISION: all but the layers of scores and boxes."""
         heads = [head for head, _ in self.box_stages]
         return heads if self.mask_head is None else [*heads, self.mask_head]
+
+    def costs(self, channels: int, proposals: int) -> list[MeasuredPart]:
+        """The heads on so many proposals, pooled from maps of so many channels, and on as many detections as there can
+        be at most, to be measured."""
+        boxes = nn.ModuleList(nn.Sequential(*stage) for stage in self.box_stages)
+        detections = self.box_stages[-1][1].max_detections
+        pooled = [(proposals, channels, *(self.box_pooler.output_size,) * 2)]
+        parts = [
+            MeasuredPart(
+                f"roi_heads.box_* ({proposals} proposals)", boxes, pooled, lambda x: [stage(*x) for stage in boxes]
+            )
+        ]
+        if self.mask_head is not None:
+            pooled = [(detections, channels, *(self.mask_pooler.output_size,) * 2)]
+            name = f"roi_heads.mask_head ({detections} detections)"
+            parts.append(MeasuredPart(name, self.mask_head, pooled, lambda x: self.mask_head(*x)))
+        return parts
 
     @torch.no_grad()
     def sample_proposals(
@@ -188,19 +206,37 @@ class StandardROIHeads(nn.Module):
         sampled: Sequence[Mapping[str, Any]],
         truth: Sequence[Mapping[str, torch.Tensor]],
     ) -> dict[str, torch.Tensor]:
-        chosen = []  # of each image, as the device and the host index with
+        chosen = self._with_masks(sampled, truth)
+        boxes = [s["boxes"][at] for s, (at, _) in zip(sampled, chosen)]
+        # Queued before polygons are drawn, so that a device has work meanwhile.
+        pooled = self.mask_pooler(maps, boxes, self._known_levels(maps, sampled, chosen))
+        return self._mask_loss_of(pooled, sampled, truth, chosen)
+
+    def _with_masks(
+        self, sampled: Sequence[Mapping[str, Any]], truth: Sequence[Mapping[str, torch.Tensor]]
+    ) -> list[tuple[Any, Any]]:
+        """The positive boxes of each image whose object has a mask, as the device and the host index with."""
+        chosen = []
         for s, instances in zip(sampled, truth):
             at: Any = slice(s["positives"])
             masked = instances_with_mask(instances["gt_masks"], len(instances["gt_classes"])).cpu()
             if not masked.all():  # a box without a mask has nothing to say of one
                 at = masked[s["host"]["instances"][at]].nonzero()[:, 0]
             chosen.append((at if isinstance(at, slice) else at.to(s["boxes"].device, non_blocking=True), at))
+        return chosen
+
+    def _mask_loss_of(
+        self,
+        pooled: torch.Tensor,
+        sampled: Sequence[Mapping[str, Any]],
+        truth: Sequence[Mapping[str, torch.Tensor]],
+        chosen: Sequence[tuple[Any, Any]],
+    ) -> dict[str, torch.Tensor]:
+        """The mask loss of chosen boxes, of which `pooled` (n, C, R, R) is what the mask head reads."""
         boxes, classes, instances = (
             [s[key][at] for s, (at, _) in zip(sampled, chosen)] for key in ("boxes", "classes", "instances")
         )
-        # Queued before polygons are drawn, so that a device has work meanwhile.
-        pooled = self.mask_pooler(maps, boxes, self._known_levels(maps, sampled, chosen))
-        side = 2 * self.mask_pooler.output_size
+        side = 2 * pooled.shape[-1]
         targets = [
             crop_masks(
                 t["gt_masks"], of, shown, side, on_host=(s["host"]["instances"][there], s["host"]["boxes"][there])
@@ -244,7 +280,13 @@ class StandardROIHeads(nn.Module):
         self, maps: Sequence[torch.Tensor], boxes: Sequence[torch.Tensor], classes: Sequence[torch.Tensor]
     ) -> Sequence[torch.Tensor]:
         """Of each image's boxes (m, 4) of these classes (m,) the masks (m, M, M): probabilities within the boxes."""
-        logits = self.mask_head(in_type_of(self.mask_head, self.mask_pooler(maps, boxes)))
+        return self._masks_of(self.mask_pooler(maps, boxes), boxes, classes)
+
+    def _masks_of(
+        self, pooled: torch.Tensor, boxes: Sequence[torch.Tensor], classes: Sequence[torch.Tensor]
+    ) -> Sequence[torch.Tensor]:
+        """`box_masks` from what the mask head reads of all boxes."""
+        logits = self.mask_head(in_type_of(self.mask_head, pooled))
         logits = self.mask_head.select_class(logits, torch.cat(list(classes)))
         masks = logits.to(torch.promote_types(logits.dtype, torch.float32)).sigmoid()
         return masks.split([len(b) for b in boxes])

@@ -18,6 +18,7 @@ from . import boxes as box_ops
 from .anchors import AnchorGenerator
 from .box_loss import box_loss
 from .matching import match, sample, true_indices_first
+from .measured_part import MeasuredPart
 from .operators import batched_nms
 from .rpn_head import RPNHead
 
@@ -133,6 +134,11 @@ class RPN(nn.Module):
             deltas = [level.detach().to(torch.promote_types(level.dtype, torch.float32)) for level in deltas]
             proposals = self.predict_proposals(anchors, logits, deltas, image_sizes)
         return proposals, losses
+
+    def cost(self, shapes: list[tuple[int, ...]]) -> MeasuredPart:
+        """The head on maps of these shapes (N, C, H, W), to be measured."""
+        head = self.rpn_head
+        return MeasuredPart("proposal_generator.rpn_head", head, shapes, lambda x: head(x, [None] * len(x)))
 
     def _mask_outside(self, logits: torch.Tensor, x: torch.Tensor, area: ValidArea) -> torch.Tensor:
         """Anchors of cells outside an image never reach the top."""

@@ -14,13 +14,15 @@ from fvcore.common.config import CfgNode
 
 from .. import comm
 from ..data.tiles import Tiling, most_objects_in_a_window, tiling
+from ..detection.registry import model_facts
 from ..errors import ConfigError, DataError
 from ..files import write_json
 from ..inference.coco_results import to_coco_results
 from .best_f1 import OperatingPoint, best_f1
+from .box_proposals import BoxProposalEvaluator
 from .coco_metrics import TASKS, coco_scores, summary_names
 from .evaluator import EVALUATORS
-from .ground_truth import GroundTruth
+from .ground_truth import GroundTruth, without_nan
 
 if TYPE_CHECKING:
     from ..data.coco import CocoDataset
@@ -160,7 +162,7 @@ class CocoEvaluator:
         for task in self.tasks:
             _log(task, metrics[task], self.summary, self.output_folder)
         if self.output_folder is not None:
-            write_json(self.output_folder / "inference" / "metrics.json", _without_nan(metrics), indent=2)
+            write_json(self.output_folder / "inference" / "metrics.json", without_nan(metrics), indent=2)
         return metrics
 
     def score(self, results: list[dict[str, Any]]) -> EvaluationResult:
@@ -192,9 +194,12 @@ def metric_names(dataset: CocoDataset, tasks: Sequence[str], max_dets_per_image:
 
 
 @EVALUATORS.register(name="coco")
-def coco(cfg: CfgNode, dataset: CocoDataset, folder: str | Path | None) -> CocoEvaluator:
-    """Boxes and, with MODEL.MASK_ON, masks."""
-    tasks = ("bbox", "segm") if cfg.MODEL.MASK_ON else ("bbox",)
+def coco(cfg: CfgNode, dataset: CocoDataset, folder: str | Path | None) -> CocoEvaluator | BoxProposalEvaluator:
+    """What of boxes and masks the detector gives, or its proposals."""
+    given = model_facts(cfg).tasks(cfg)
+    if "box_proposals" in given:
+        return BoxProposalEvaluator(dataset, folder)
+    tasks = tuple(task for task in given if task in TASKS)
     limit = cfg.TEST.MAX_DETS_PER_IMAGE
     for sentence in detection_limit_warnings(dataset, cfg.TEST.DETECTIONS_PER_IMAGE, limit, tiling(cfg.TEST.TILE)):
         logger.warning(sentence)
@@ -256,11 +261,3 @@ def _log(task: str, metrics: dict[str, float], summary: Sequence[str], folder: P
     width = max(map(len, shown), default=0)
     for name in shown:
         logger.info("%s: %-*s %7.3f", task, width, name, classes[name])
-
-
-def _without_nan(metrics: dict[str, dict[str, float]]) -> dict[str, dict[str, float | None]]:
-    """JSON has no nan: null."""
-    return {
-        task: {name: None if math.isnan(value) else value for name, value in values.items()}
-        for task, values in metrics.items()
-    }

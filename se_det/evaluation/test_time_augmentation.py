@@ -14,6 +14,7 @@ from torch import nn
 from ..data.transforms import resize_image, short_side_size, to_tensor
 from ..detection import boxes as box_ops
 from ..detection.rcnn import GeneralizedRCNN, resize_detections
+from ..detection.registry import model_facts
 from ..errors import ConfigError
 
 VIEWS_PER_BATCH = 3  # Detectron2's: views are padded to the largest of their batch, so that it decides some digits
@@ -138,10 +139,10 @@ def check_test_augmentation(cfg: CfgNode) -> None:
     aug = cfg.TEST.AUG
     if not aug.ENABLED:
         return
-    if cfg.MODEL.META_ARCHITECTURE != "GeneralizedRCNN":
+    if not model_facts(cfg).test_augmentation:
         raise ConfigError(
             f"TEST.AUG.ENABLED is True and MODEL.META_ARCHITECTURE {cfg.MODEL.META_ARCHITECTURE}: images are augmented "
-            "at test time for GeneralizedRCNN only. Set TEST.AUG.ENABLED False."
+            "at test time for two-stage detectors only, as in Detectron2. Set TEST.AUG.ENABLED False."
         )
     if not aug.MIN_SIZES or not all(isinstance(size, int) and size > 0 for size in aug.MIN_SIZES):
         raise ConfigError(f"TEST.AUG.MIN_SIZES must be short sides in px, such as (400, 800), got {aug.MIN_SIZES}.")

@@ -16,11 +16,13 @@ from torch import nn
 from .. import comm
 from ..data.augmentations.resize import ResizeShortestEdge
 from ..data.coco_dataset import CocoDataset
+from ..data.loader import ignore_value
 from ..data.samplers import contiguous_shard
 from ..data.samples import TrainDataset
 from ..data.tile_truth import find_windows, train_tiles
 from ..data.worker_loader import Loader
 from ..layers.norms import BATCH_NORMS
+from ..layers.running_mean import RunningMean
 
 SEED = 20  # with an image's position it decides which proposals its losses are computed on
 DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout)
@@ -55,7 +57,7 @@ class ValidationLoss:
         )
         samples = TrainDataset(
             [self._dataset], augmentations=[resize], seed=SEED, format=cfg.INPUT.FORMAT, masks=cfg.MODEL.MASK_ON,
-            windows=self._windows,
+            windows=self._windows, ignore=ignore_value(cfg),
         )  # fmt: skip
         return Loader(
             samples,
@@ -139,6 +141,6 @@ def in_loss_mode(model: nn.Module) -> nn.Module:
     if isinstance(backbone, nn.Module):
         backbone.eval()
     for module in model.modules():
-        if isinstance(module, (*BATCH_NORMS, *DROPOUTS)):
+        if isinstance(module, (*BATCH_NORMS, *DROPOUTS, RunningMean)):
             module.eval()
     return model

@@ -34,11 +34,17 @@ def detector(model: GeneralizedRCNN, size: tuple[int, int]) -> Exportable:
     Raises:
         ExportError: a side is not positive, or the detector has soft-NMS or RoI heads of another kind.
     """
+    if not isinstance(model, GeneralizedRCNN):
+        raise ExportError(
+            f"A {type(model).__name__} cannot be exported as a whole yet, only a GeneralizedRCNN: export its backbone "
+            "with --part backbone."
+        )
     if min(size) < 1:
         raise ExportError(f"A detector is exported for images of one size, and {size[0]} x {size[1]} is none.")
     if type(model.roi_heads) is not StandardROIHeads:
         raise ExportError(
-            f"A detector with {type(model.roi_heads).__name__} is not exported: MODEL.ROI_HEADS.NAME StandardROIHeads is."
+            f"A detector with {type(model.roi_heads).__name__} is not exported: MODEL.ROI_HEADS.NAME StandardROIHeads "
+            "is."
         )
     if model.roi_heads.box_predictor.nms_type != "hard":
         raise ExportError(

@@ -48,7 +48,7 @@ def to_coco_results(
     if wrong:
         raise ConfigError(
             f"The detector found an object of class {wrong[0]} in image {image_id}, but the annotation file has "
-            f"{len(category_ids)} categories (0 to {len(category_ids) - 1}). Set MODEL.ROI_HEADS.NUM_CLASSES to "
+            f"{len(category_ids)} categories (0 to {len(category_ids) - 1}). Set the model's NUM_CLASSES to "
             f"{len(category_ids)} and use weights trained for this data set."
         )
     xywh = torch.cat((boxes[:, :2], boxes[:, 2:] - boxes[:, :2]), dim=1).tolist()

@@ -10,10 +10,12 @@ import numpy as np
 import torch
 from fvcore.common.config import CfgNode
 
+from ..config.loading import get_key
 from ..config.paths import expand_path
 from ..config.resolution import Decision, Resolution
 from ..data.class_names import distinct_names
 from ..data.images import FORMATS, read_image
+from ..data.loader import LABEL_PIXELS
 from ..data.pixels import check_pixels
 from ..data.transforms import resize_image, short_side_size, to_tensor
 from ..detection import build_detector
@@ -21,6 +23,7 @@ from ..detection.build import check_model
 from ..detection.compilation import check_compiler, compile_backbone
 from ..detection.fuse import check_precision, prepare_for_inference
 from ..detection.rcnn import paste_detections
+from ..detection.registry import model_facts
 from ..device import select_device
 from ..errors import ConfigError, DataError
 from ..weights import config_of_checkpoint, load_weights, open_configured_weights
@@ -45,6 +48,7 @@ class Predictor:
     Attributes:
         cfg: the config as it is used.
         class_names, category_ids: of each class.
+        pixel_class_names, pixel_category_ids: of each class of pixels, of a model that labels them; else empty.
         thresholds: the score of best F1 of each class, as the checkpoint keeps it; None where there is none.
         window_sampler: cuts images into windows, under TEST.TILE; None where they are looked at as a whole.
 
@@ -75,7 +79,8 @@ class Predictor:
         stage = Resolution(cfg)
         if weights:
             stage.decide([Decision("MODEL.WEIGHTS", expand_path(weights, "MODEL.WEIGHTS"), "the caller")])
-        file, decisions = open_configured_weights(stage.cfg, trained=True)
+        class_keys = model_facts(stage.cfg).class_keys
+        file, decisions = open_configured_weights(stage.cfg, trained=True, class_keys=class_keys)
         if file is None:
             raise ConfigError("No weights were given: pass a checkpoint, or set MODEL.WEIGHTS.")
         stage.decide(decisions)
@@ -95,13 +100,19 @@ class Predictor:
         self.model = prepare_for_inference(model.to(device), precision=cfg.TEST.PRECISION)
         if cfg.TEST.COMPILE:
             compile_backbone(self.model)
-        count = cfg.MODEL.ROI_HEADS.NUM_CLASSES
+        if not class_keys:  # proposals: boxes of objects of any class
+            categories = [{"id": 0, "name": "object"}]
+        count = get_key(cfg, class_keys[0]) if class_keys else 1
         self.category_ids: list[int] = [int(c["id"]) for c in categories] or list(range(count))
         self.class_names: list[str] = (
             class_names or [str(c["name"]) for c in categories] or list(map(str, range(count)))
         )
         if len(self.class_names) != count:
             raise ConfigError(f"{len(self.class_names)} class names were given for {count} classes.")
+        labels = (file.extra.get("pixel_classes") or []) if cfg.MODEL.META_ARCHITECTURE in LABEL_PIXELS else None
+        numbers = range(0 if labels is None else cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES)
+        self.pixel_category_ids: list[int] = [int(c["id"]) for c in labels or ()] or list(numbers)
+        self.pixel_class_names: list[str] = [str(c["name"]) for c in labels or ()] or list(map(str, numbers))
         stored = file.extra.get("thresholds") or {}
         labels = distinct_names([str(c["name"]) for c in categories], self.category_ids)
         self.thresholds: list[float | None] = [stored.get(label) for label in labels] or [None] * count
@@ -115,7 +126,8 @@ class Predictor:
 
         Returns:
             `boxes` float32 (n, 4) XYXY px, `scores` (n,) best first, `classes` int64 (n,) and, with a mask head,
-            `masks` bool (n, height, width), all in the image's own size, as a `Result`. Of a list, a list of these.
+            `masks` bool (n, height, width), all in the image's own size, as a `Result`, which has the classes of pixels
+            and the panoptic segments too where the model finds them. Of a list, a list of these.
 
         Raises:
             DataError: a file cannot be read as an image, or something else was given.
@@ -135,12 +147,12 @@ class Predictor:
             for one in image
         )
         for batch in self.batches(samples):
-            for instances in self.detect(batch):
+            for sample, output in zip(batch, self.outputs(batch)):
+                instances = output["instances"]
                 # Few numbers leave the device: whole masks are many times as large.
                 pasted = paste_detections({k: v.cpu() if torch.is_tensor(v) else v for k, v in instances.items()})
-                found.append(
-                    self._result({name.removeprefix("pred_"): value.numpy() for name, value in pasted.items()})
-                )
+                columns = {name.removeprefix("pred_"): value.numpy() for name, value in pasted.items()}
+                found.append(self._result(columns, (sample["height"], sample["width"]), output))
         return found
 
     def _in_windows(self, image: str | Path | np.ndarray) -> Result:
@@ -148,10 +160,18 @@ class Predictor:
             image = expand_path(image, "The image")
         else:
             check_pixels(image, "BGR")
-        return self._result(pasted_columns(detect_tiled(self, image).instances))
+        found = detect_tiled(self, image)
+        return self._result(pasted_columns(found.instances), found.size)
 
-    def _result(self, columns: dict[str, np.ndarray]) -> Result:
-        return Result(columns, class_names=self.class_names, category_ids=self.category_ids, thresholds=self.thresholds)
+    def _result(
+        self, columns: dict[str, np.ndarray], size: tuple[int, int], output: Mapping[str, Any] | None = None
+    ) -> Result:
+        output = output or {}
+        return Result(
+            columns, class_names=self.class_names, category_ids=self.category_ids, thresholds=self.thresholds,
+            image_size=size, sem_seg=output.get("sem_seg"), panoptic_seg=output.get("panoptic_seg"),
+            pixel_class_names=self.pixel_class_names,
+        )  # fmt: skip
 
     def sample(self, pixels: np.ndarray) -> dict[str, Any]:
         """An image as the detector takes it: resized, with its own size.
@@ -203,5 +223,37 @@ class Predictor:
 
     @torch.no_grad()
     def detect(self, samples: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-        """Detections of each of `samples` as `GeneralizedRCNN.detect` gives them, in one forward pass."""
-        return [found["instances"] for found in self.model.detect(samples)]
+        """Detections of each of `samples` as `GeneralizedRCNN.detect` gives them, in one forward pass; of a
+        ProposalNetwork its proposals, whose scores are the probabilities of an object; none of a SemanticSegmentor."""
+        return [found["instances"] for found in self.outputs(samples)]
+
+    @torch.no_grad()
+    def outputs(self, samples: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        """All that the model finds in each of `samples`, in one forward pass.
+
+        Returns:
+            `instances`, as of `detect`, and of a model that labels pixels `sem_seg` uint8 (height, width), the class of
+            each, and `panoptic_seg`: int32 (height, width) and the infos of `combine_segments`; arrays on the CPU.
+        """
+        results = []
+        for found in self.model.detect(samples):
+            instances = _as_instances(found["proposals"]) if "proposals" in found else found.get("instances", _NONE)
+            result = {"instances": instances}
+            if "sem_seg" in found:  # the logits are hundreds of MB
+                result["sem_seg"] = found["sem_seg"].argmax(0).to(torch.uint8).cpu().numpy()
+            if "panoptic_seg" in found:
+                segments, infos = found["panoptic_seg"]
+                result["panoptic_seg"] = segments.cpu().numpy(), infos
+            results.append(result)
+        return results
+
+
+_NONE = {
+    "pred_boxes": torch.zeros(0, 4), "scores": torch.zeros(0), "pred_classes": torch.zeros(0, dtype=torch.int64),
+}  # fmt: skip
+
+
+def _as_instances(proposals: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    boxes, logits = proposals["proposal_boxes"], proposals["objectness_logits"]
+    classes = torch.zeros(len(boxes), dtype=torch.int64, device=boxes.device)
+    return {"pred_boxes": boxes, "scores": logits.sigmoid(), "pred_classes": classes}

@@ -37,6 +37,11 @@ class Result(Mapping):
         class_names: a name per class index, as `Predictor.class_names`.
         category_ids: the training data's category id per class index.
         thresholds: the score of best F1 per class index, see `above_thresholds`; None where there is none.
+        image_size: (height, width) px; None where it is not known.
+        sem_seg: uint8 (height, width), the class of each pixel; None from a model without.
+        panoptic_seg: int32 (height, width), the segment of each pixel, and the segments' infos (see
+            `detection.architectures.panoptic_fpn.combine_segments`); None from a model without.
+        pixel_class_names: a name per class of pixels.
     """
 
     def __init__(
@@ -46,6 +51,10 @@ class Result(Mapping):
         class_names: Sequence[str],
         category_ids: Sequence[int] | None = None,
         thresholds: Sequence[float | None] | None = None,
+        image_size: tuple[int, int] | None = None,
+        sem_seg: np.ndarray | None = None,
+        panoptic_seg: tuple[np.ndarray, list[dict[str, Any]]] | None = None,
+        pixel_class_names: Sequence[str] = (),
     ) -> None:
         """
         Args:
@@ -53,11 +62,17 @@ class Result(Mapping):
                 `masks` bool (n, height, width); others are kept.
             category_ids: None numbers the classes from 0.
             thresholds: None knows of none.
+            image_size: None takes that of the masks, where there are any.
+            sem_seg, panoptic_seg, pixel_class_names: see the attributes.
         """
         self._columns = dict(columns)
         self.class_names = list(class_names)
         self.category_ids = list(range(len(self.class_names)) if category_ids is None else category_ids)
+        self.sem_seg, self.panoptic_seg, self.pixel_class_names = sem_seg, panoptic_seg, list(pixel_class_names)
         self.thresholds = list([None] * len(self.class_names) if thresholds is None else thresholds)
+
+        masks = self._columns.get("masks")
+        self.image_size = tuple(masks.shape[1:]) if image_size is None and masks is not None else image_size
 
     @property
     def boxes(self) -> np.ndarray:
@@ -132,6 +147,10 @@ class Result(Mapping):
             class_names=self.class_names,
             category_ids=self.category_ids,
             thresholds=self.thresholds,
+            image_size=self.image_size,
+            sem_seg=self.sem_seg,
+            panoptic_seg=self.panoptic_seg,
+            pixel_class_names=self.pixel_class_names,
         )
 
     def __repr__(self) -> str:
@@ -185,6 +204,37 @@ class Result(Mapping):
             class_id=self.classes,
             data={"class_name": np.array(self.names, dtype=str)},
         )
+
+    def to_fiftyone(self, size: tuple[int, int] | None = None) -> Any:
+        """`fiftyone.Detections` of the same: `label`, `confidence`, `bounding_box` (left, top, width, height as shares
+        of the image's) and, where there are masks, the part within the box as `mask`.
+
+        Args:
+            size: (height, width) px of the image; None takes `image_size`.
+
+        Raises:
+            ConfigError: FiftyOne is not installed, or the image's size is not known.
+        """
+        try:
+            from fiftyone import Detection, Detections
+        except ImportError as error:
+            raise ConfigError(
+                f"to_fiftyone() needs the package fiftyone, which cannot be imported ({error}): pip install fiftyone."
+            ) from error
+        size = size or self.image_size
+        if size is None:
+            raise ConfigError("to_fiftyone() needs the size of the image: give size=(height, width).")
+        height, width = size
+        found = []
+        for index, (name, box, score) in enumerate(zip(self.names, self.boxes.tolist(), self.scores.tolist())):
+            x0, y0, x1, y1 = box
+            mask = None
+            if self.masks is not None:
+                left, top = min(round(x0), width - 1), min(round(y0), height - 1)
+                mask = self.masks[index, top : max(round(y1), top + 1), left : max(round(x1), left + 1)]
+            place = [x0 / width, y0 / height, (x1 - x0) / width, (y1 - y0) / height]
+            found.append(Detection(label=name, bounding_box=place, confidence=score, mask=mask))
+        return Detections(detections=found)
 
     def draw(self, image: str | Path | np.ndarray) -> np.ndarray:
         """The image with all of these detections drawn on it (see `draw_detections`); choose before, as by

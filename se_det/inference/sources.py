@@ -100,14 +100,14 @@ def _search(text: str, output: Path) -> list[tuple[Path, Path]]:
     parts = Path(text).parts
     plain = next(number for number, part in enumerate(parts) if glob.has_magic(part))
     root = Path(*parts[:plain])
-    for file in _known(_matching(root, parts[plain:]), root, output):
+    for file in _known(matching_paths(root, parts[plain:]), root, output):
         name = file.relative_to(root)
         # A pattern such as */../../a.jpg must not lead out of the output folder.
         found.append((file, Path(file.name) if ".." in name.parts else name))
     return found
 
 
-def _matching(folder: Path, parts: Sequence[str]) -> Iterator[Path]:
+def matching_paths(folder: Path, parts: Sequence[str]) -> Iterator[Path]:
     """What `parts` of a pattern lead to from `folder`, as the shell has it: `**` is any folders below, hidden ones and
     links left out. (Python's `glob` follows links there, of which two that lead back are too many to follow.)
     """
@@ -118,16 +118,16 @@ def _matching(folder: Path, parts: Sequence[str]) -> Iterator[Path]:
     if first == "**":
         while rest[:1] == ("**",):
             rest = rest[1:]
-        yield from _matching(folder, rest or ("*",))
+        yield from matching_paths(folder, rest or ("*",))
         for entry in _entries(folder, "*"):
             if entry.is_dir(follow_symlinks=False):
-                yield from _matching(folder / entry.name, ("**", *rest))
+                yield from matching_paths(folder / entry.name, ("**", *rest))
     elif glob.has_magic(first):
         for entry in _entries(folder, first):
             if not rest or entry.is_dir():
-                yield from _matching(folder / entry.name, rest)
+                yield from matching_paths(folder / entry.name, rest)
     elif os.path.lexists(folder / first):
-        yield from _matching(folder / first, rest)
+        yield from matching_paths(folder / first, rest)
 
 
 def _entries(folder: Path, pattern: str) -> list[os.DirEntry]:

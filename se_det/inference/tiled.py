@@ -106,10 +106,12 @@ class TiledImage:
 
     Attributes:
         instances: see `TiledInstances.merged`.
+        size: (height, width) px of the image.
         overview: uint8 (h, w, 3), BGR: the image, `factor` times smaller; None where none was asked for.
     """
 
     instances: dict[str, Any]
+    size: tuple[int, int]
     overview: np.ndarray | None
     factor: int
 
@@ -161,7 +163,7 @@ def detect_tiled(predictor: Predictor, image: str | Path | np.ndarray, *, overvi
     pixels = None
     if picture is not None:
         pixels = picture.pixels[:, :, ::-1] if predictor.reverse_channels else picture.pixels
-    return TiledImage(found.merged(), pixels, factor)
+    return TiledImage(found.merged(), size, pixels, factor)
 
 
 class _Overview:

@@ -19,7 +19,9 @@ from fvcore.common.config import CfgNode
 from torch import nn
 
 from ..backbones import catalog
+from ..backbones.fpn import TOP_BLOCKS
 from ..backbones.timm_trunk import PREFIX as TIMM
+from ..backbones.trunk import check_choice
 from ..config.defaults import add_se_det_config
 from ..detection.build import build_bottom_up
 from ..errors import ConfigError
@@ -148,22 +150,19 @@ def build_se_resnet_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> Backbone:
 @BACKBONE_REGISTRY.register()
 def build_se_resnet_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> Backbone:
     """Detectron2's FPN on the trunk, with P6 from P5: for Faster, Mask and Cascade R-CNN."""
-    return _pyramid(cfg, build_se_resnet_backbone(cfg, input_shape), LastLevelMaxPool())
+    return _pyramid(cfg, build_se_resnet_backbone(cfg, input_shape), "max_pool")
 
 
 @BACKBONE_REGISTRY.register()
 def build_se_resnet_retinanet_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> Backbone:
     """Detectron2's FPN on the trunk, with P6 and P7 from the trunk's last map: for RetinaNet."""
-    trunk = build_se_resnet_backbone(cfg, input_shape)
-    if "res5" not in trunk.out_features:
-        raise ConfigError(
-            f"MODEL.RESNETS.OUT_FEATURES {list(trunk.out_features)} lacks res5, which P6 and P7 are made from."
-        )
-    return _pyramid(cfg, trunk, LastLevelP6P7(trunk.channels["res5"], cfg.MODEL.FPN.OUT_CHANNELS))
+    return _pyramid(cfg, build_se_resnet_backbone(cfg, input_shape), "p6p7_res5")
 
 
-def _pyramid(cfg: CfgNode, trunk: Backbone, top: nn.Module) -> FPN:
+def _pyramid(cfg: CfgNode, trunk: Backbone, usual_top: str) -> FPN:
     fpn = cfg.MODEL.FPN
+    if cfg.MODEL.GATE.FPN:
+        raise ConfigError("MODEL.GATE.FPN True is the builtin engine's alone: set it False, or use --engine builtin.")
     unknown = [name for name in fpn.IN_FEATURES if name not in trunk.out_features]
     if unknown or not fpn.IN_FEATURES:
         raise ConfigError(
@@ -175,6 +174,22 @@ def _pyramid(cfg: CfgNode, trunk: Backbone, top: nn.Module) -> FPN:
         in_features=fpn.IN_FEATURES,
         out_channels=fpn.OUT_CHANNELS,
         norm=fpn.NORM,
-        top_block=top,
+        top_block=_top_block(cfg, trunk, usual_top),
         fuse_type=fpn.FUSE_TYPE,
     )
+
+
+def _top_block(cfg: CfgNode, trunk: Backbone, usual: str) -> nn.Module:
+    """What MODEL.FPN.TOP_BLOCK names."""
+    name, channels = cfg.MODEL.FPN.TOP_BLOCK or usual, cfg.MODEL.FPN.OUT_CHANNELS
+    check_choice("MODEL.FPN.TOP_BLOCK", name, TOP_BLOCKS)
+    source = TOP_BLOCKS[name]
+    if not source:
+        return LastLevelMaxPool()
+    if source == "p5":
+        return LastLevelP6P7(channels, channels, in_feature=source)
+    if source not in trunk.out_features:
+        raise ConfigError(
+            f"MODEL.RESNETS.OUT_FEATURES {list(trunk.out_features)} lacks {source}, which P6 and P7 are made from."
+        )
+    return LastLevelP6P7(trunk.channels[source], channels)

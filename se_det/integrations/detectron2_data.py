@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
@@ -47,8 +46,7 @@ def open_datasets(
     decisions = [Decision(key, x, "the data", "as Detectron2's catalog calls it") for key, x in names.items()]
     if not ours:
         return [], test, decisions
-    for decision in datasets.decide_num_classes(ours[0]):
-        decisions += [decision, replace(decision, key="MODEL.RETINANET.NUM_CLASSES")]
+    decisions += datasets.decide_num_classes(cfg, ours[0])
     for dataset in train.values() if cfg.MODEL.MASK_ON else ():
         lacking = 0 if dataset is None else dataset.num_annotations_without_mask()
         if lacking:
@@ -84,7 +82,9 @@ def _open(cfg: CfgNode, names: Sequence[str]) -> dict[str, CocoDataset | None]:
                 f"DATASETS names '{name}', which neither se_det nor Detectron2 knows.{suggestion(name, known)}"
             )
     sets = {
-        name: open_dataset(name, absolute_file_names=cfg.DATASETS.ABSOLUTE_FILE_NAMES) if name in DATASETS else None
+        name: open_dataset(name, absolute_file_names=cfg.DATASETS.ABSOLUTE_FILE_NAMES)
+        if name in DATASETS and DATASETS[name].open is None  # others' formats are its own to read
+        else None
         for name in names
     }
     for dataset in sets.values():

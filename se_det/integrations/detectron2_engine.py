@@ -25,7 +25,7 @@ from detectron2.evaluation import (
     LVISEvaluator,
     SemSegEvaluator,
 )
-from detectron2.modeling import BACKBONE_REGISTRY, GeneralizedRCNNWithTTA, build_model
+from detectron2.modeling import BACKBONE_REGISTRY, META_ARCH_REGISTRY, GeneralizedRCNNWithTTA, build_model
 from detectron2.solver.build import get_default_optimizer_params, maybe_add_gradient_clipping
 from detectron2.utils import comm as detectron2_comm
 from detectron2.utils.env import seed_all_rng
@@ -36,6 +36,8 @@ from torch import nn
 from .. import __version__, comm
 from ..config.loading import get_key
 from ..config.resolution import Decision, Resolution, dump_config
+from ..detection.bottom_up import gate_name
+from ..detection.registry import model_facts
 from ..errors import CheckpointError, ConfigError, DataError, SeDetError, TrainingError, suggestion
 from ..files import check_writable, write_text
 from ..training import build
@@ -50,6 +52,7 @@ from ..training.schedule import SCHEDULES
 from ..weights import load_weights, open_configured_weights, resize_gates, saved_decisions
 from .detectron2 import add_se_det_config, follow_image_sizes, register_backbone
 from .detectron2_data import open_datasets
+from .detectron2_fcos import FCOS as _FCOS  # noqa: F401  (registers it)
 from .detectron2_results import Metrics, best_metric, check_evaluation, write_results
 from .detectron2_version import check_detectron2
 
@@ -73,6 +76,7 @@ BUILTIN_ONLY = (
     ("SOLVER.EMA.DECAY", 0.0, "its trainer keeps no averaged weights"),
     ("TEST.PRECISION", "float32", "its evaluation computes in float32"),
     ("TEST.COMPILE", False, "its evaluation is not compiled"),
+    ("MODEL.ANCHOR_GENERATOR.ROUNDED", False, "its anchors are not rounded"),
     ("MODEL.KERNELS", "pytorch", "its networks compute with PyTorch's operators"),
     ("TEST.EVAL_LOSS", False, "its evaluation computes no losses"),
     ("TEST.EARLY_STOP", 0, "its trainer always goes to SOLVER.MAX_ITER"),
@@ -163,7 +167,8 @@ def run_evaluation(cfg: CfgNode) -> Metrics:
         build.set_backend_flags(stage.cfg)
         if not stage.cfg.MODEL.WEIGHTS:
             raise ConfigError("MODEL.WEIGHTS is empty: no weights were given to evaluate. Set MODEL.WEIGHTS <path>.")
-        weights, decisions = open_configured_weights(stage.cfg, trained=True)
+        class_keys = model_facts(stage.cfg).class_keys
+        weights, decisions = open_configured_weights(stage.cfg, trained=True, class_keys=class_keys)
         stage.decide(decisions)
         categories, test_datasets, decisions = open_datasets(stage.cfg, training=False)
         stage.decide(decisions)
@@ -367,6 +372,22 @@ def _check(cfg: CfgNode) -> None:
                 f"{key} is {given!r}, and with --engine detectron2 it must be {value!r}, as {why}: use the builtin "
                 "engine for it."
             )
+    if cfg.MODEL.FPN.TOP_BLOCK and BACKBONE_REGISTRY.get(name).__module__ != register_backbone.__module__:
+        raise ConfigError(
+            f"MODEL.FPN.TOP_BLOCK is {cfg.MODEL.FPN.TOP_BLOCK}, and MODEL.BACKBONE.NAME {name} is Detectron2's, which "
+            "does not read it: use build_se_resnet_fpn_backbone."
+        )
+    if cfg.MODEL.META_ARCHITECTURE not in META_ARCH_REGISTRY:
+        known = [known for known, _ in META_ARCH_REGISTRY]
+        raise ConfigError(
+            f"MODEL.META_ARCHITECTURE '{cfg.MODEL.META_ARCHITECTURE}' is none of Detectron2's."
+            f"{suggestion(cfg.MODEL.META_ARCHITECTURE, known)}"
+        )
+    if cfg.MODEL.ROI_HEADS.NAME == "Res5ROIHeads" and gate_name(cfg) != "none" and "res5" in cfg.MODEL.GATE.STAGES:
+        raise ConfigError(
+            f"MODEL.ROI_HEADS.NAME is Res5ROIHeads, whose res5 has no gates in Detectron2, and the network's gate is "
+            f"{gate_name(cfg)}: take res5 out of MODEL.GATE.STAGES, or use the builtin engine, whose res5 has them."
+        )
     amp = cfg.SOLVER.AMP
     if amp.ENABLED and cfg.MODEL.DEVICE == "cpu":
         raise ConfigError("SOLVER.AMP.ENABLED is True, which Detectron2 has for GPUs only: use the builtin engine.")

@@ -8,6 +8,7 @@ from torch import nn
 from ..errors import WeightsError
 from ..internals import mkldnn
 from .conv import Conv2d
+from .deform_conv import DeformConv2d
 from .norms import fold_norms
 from .onednn import PackedConv2d
 
@@ -42,5 +43,5 @@ def fuse_for_inference(model: nn.Module, *, dtype: torch.dtype = torch.float32) 
 def pack_convolutions(model: nn.Module) -> None:
     """Have every convolution of ours in `model` that has no norm run as oneDNN does it best."""
     for conv in model.modules():
-        if isinstance(conv, Conv2d) and conv.norm is None:
+        if isinstance(conv, Conv2d) and conv.norm is None and not isinstance(conv, DeformConv2d):
             conv.packed = PackedConv2d(conv)

@@ -19,6 +19,7 @@ from ..inference.result import score_limits
 from ..inference.selection import select, select_shown
 
 MAX_DRAWN = 2048  # px of a drawn image's long side: each mask is as large as the image while it is drawn
+MASKS = {"box_masks", "crop_masks"}  # of whole images, of windows
 ENDINGS = {"image/jpeg": ".jpg", "image/png": ".png"}
 
 
@@ -69,29 +70,37 @@ def as_json(instances: Mapping[str, Any], size: tuple[int, int], wish: Wish, pre
     """
     instances = chosen(instances, wish)
     results, _ = to_coco_results(
-        instances, image_id=wish.image_id, category_ids=predictor.category_ids, masks="box_masks" in instances
+        instances, image_id=wish.image_id, category_ids=predictor.category_ids, masks=not MASKS.isdisjoint(instances)
     )
     names = dict(zip(predictor.category_ids, predictor.class_names))
     entries = [{**result, "category": names[result["category_id"]]} for result in results]
     return json.dumps({"width": size[1], "height": size[0], "detections": entries}).encode(), len(entries)
 
 
+def shrunk(instances: Mapping[str, Any], factor: int, size: tuple[int, int]) -> dict[str, Any]:
+    """Instances on the CPU in the pixels of an image that is `factor` times smaller, of `size` (height, width)."""
+    result = {**instances, "pred_boxes": instances["pred_boxes"] / factor}
+    if "pred_keypoints" in instances:
+        result["pred_keypoints"] = instances["pred_keypoints"] / torch.tensor([factor, factor, 1.0])
+    if "image_size" in instances:
+        result["image_size"] = size
+    if "crop_masks" in instances:
+        result["crop_masks"] = [mask.shrunk(factor) for mask in instances["crop_masks"]]
+    return result
+
+
 def as_picture(instances: Mapping[str, Any], pixels: np.ndarray, wish: Wish, predictor: Predictor) -> tuple[bytes, int]:
     """The image with the wanted instances drawn as `se-det predict` does, encoded, and how many they are.
 
-    An image whose long side has more than `MAX_DRAWN` px is made smaller.
+    An image whose long side has more than `MAX_DRAWN` px is made smaller by a whole factor.
     """
     thresholds = predictor.thresholds if wish.threshold is None else [wish.threshold] * len(predictor.thresholds)
     instances = chosen(instances, wish)
-    height, width = pixels.shape[:2]
-    scale = min(1.0, MAX_DRAWN / max(height, width))
-    if scale < 1:
-        small = max(1, round(height * scale)), max(1, round(width * scale))
+    factor = -(-max(pixels.shape[:2]) // MAX_DRAWN)
+    if factor > 1:
+        small = tuple(-(-side // factor) for side in pixels.shape[:2])
         pixels = cv2.resize(pixels, small[::-1], interpolation=cv2.INTER_AREA)
-        ratio = torch.tensor([small[1] / width, small[0] / height]).repeat(2)
-        instances["pred_boxes"] = instances["pred_boxes"] * ratio
-        if "image_size" in instances:
-            instances["image_size"] = small
+        instances = shrunk(instances, factor, small)
     shown = select_shown(instances, torch.from_numpy(score_limits(thresholds)))
     drawn = draw_detections(
         pixels, shown, predictor.class_names, score_threshold=float("-inf"), enlarge_below=ENLARGE_BELOW

@@ -11,8 +11,8 @@ from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 
-from ..errors import ConfigError
 from ..inference import Predictor
+from ..inference.tiled import detect_tiled
 from ..system import usable_cpus
 from .answers import Wish, as_json, as_picture
 from .batching import Batcher
@@ -39,24 +39,16 @@ class DetectionService:
     Attributes:
         waiting: requests that were admitted and are not answered yet.
         metrics: what was done so far.
-
-    Raises:
-        ConfigError: the predictor detects in windows.
     """
 
     def __init__(self, predictor: Predictor, limits: Limits) -> None:
-        if predictor.window_sampler is not None:
-            raise ConfigError(
-                f"TEST.TILE.SIZE is {predictor.cfg.TEST.TILE.SIZE}, and the server detects in whole images: set "
-                "TEST.TILE.SIZE=0, or detect in windows with se-det predict."
-            )
         self.predictor, self.limits = predictor, limits
         self.waiting = 0
         self.metrics = Metrics(lambda: self.waiting)
         self.batch = predictor.cfg.TEST.IMS_PER_BATCH
-        self._batcher: Batcher[Mapping[str, Any], dict[str, Any]] = Batcher(
-            predictor.detect,
-            kind=lambda sample: sample["image"].shape,
+        self._batcher: Batcher[Mapping[str, Any] | np.ndarray, dict[str, Any]] = Batcher(
+            self._detect,
+            kind=_shape,
             size=self.batch,
             wait=limits.wait,
             report=self.metrics.add_batch,
@@ -67,7 +59,7 @@ class DetectionService:
     def warm_up(self) -> None:
         """Detect in a grey image, so that what cannot work shows before there are callers, and the first of them does
         not wait for what is done once."""
-        self.predictor.detect([self.predictor.sample(np.full((*WARM_UP, 3), 128, np.uint8))])
+        self.predictor(np.full((*WARM_UP, 3), 128, np.uint8))
 
     def start(self) -> None:
         """Begin to work, in the running event loop."""
@@ -125,9 +117,14 @@ class DetectionService:
         self.metrics.detections += count
         return content
 
-    def _prepare(self, body: bytes) -> tuple[tuple[int, int], dict[str, Any]]:
+    def _prepare(self, body: bytes) -> tuple[tuple[int, int], Mapping[str, Any] | np.ndarray]:
         pixels = read_picture(body, self.limits.max_pixels)
-        return pixels.shape[:2], self.predictor.sample(pixels)
+        return pixels.shape[:2], pixels if self.predictor.window_sampler else self.predictor.sample(pixels)
+
+    def _detect(self, samples: list[Mapping[str, Any] | np.ndarray]) -> list[dict[str, Any]]:
+        if self.predictor.window_sampler:  # under TEST.TILE an image's windows are its batches
+            return [detect_tiled(self.predictor, pixels).instances for pixels in samples]
+        return self.predictor.detect(samples)
 
     def _draw(self, body: bytes, instances: Mapping[str, Any], wish: Wish) -> tuple[bytes, int]:
         # Decoded once more: pixels of all that wait would take more memory than their files by far.
@@ -135,3 +132,7 @@ class DetectionService:
 
     async def _help(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._helpers, lambda: call(*args, **kwargs))
+
+
+def _shape(sample: Mapping[str, Any] | np.ndarray) -> tuple[int, ...]:
+    return sample.shape if isinstance(sample, np.ndarray) else tuple(sample["image"].shape)

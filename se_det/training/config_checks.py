@@ -7,8 +7,10 @@ from collections.abc import Sequence
 
 from fvcore.common.config import CfgNode
 
+from ..config.loading import get_key
 from ..config.validation import check_ranges, validate_config
 from ..detection.bottom_up import gate_name
+from ..detection.registry import model_facts
 from ..errors import ConfigError, suggestion
 from .optimizer import CLIP_TYPES
 
@@ -101,9 +103,9 @@ def _check_frozen(cfg: CfgNode) -> None:
 def _check_sync_bn(cfg: CfgNode) -> None:
     if cfg.MODEL.DEVICE != "cpu":
         return
-    sections = ["RESNETS", "FPN", "ROI_BOX_HEAD"] + ["ROI_MASK_HEAD"] * cfg.MODEL.MASK_ON
-    sections += ["GATE"] * (gate_name(cfg) in GATES_WITH_NORM)
-    keys = [f"MODEL.{section}.NORM" for section in sections if cfg.MODEL[section].NORM == "SyncBN"]
+    norms = ["MODEL.RESNETS.NORM", *model_facts(cfg).norms(cfg)]
+    norms += ["MODEL.GATE.NORM"] * (gate_name(cfg) in GATES_WITH_NORM)
+    keys = [key for key in norms if get_key(cfg, key) == "SyncBN"]
     if keys:
         raise ConfigError(
             f"{' and '.join(keys)} SyncBN works on GPUs only, and this run is on the CPU: use BN or GN there."

@@ -11,6 +11,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from .. import comm
 from ..layers.norms import BATCH_NORMS
+from ..layers.running_mean import running_means
 
 # The newer name for the same wish; the older one warns where the newer one is known.
 _KEYS = inspect.signature(DistributedDataParallel.__init__).parameters
@@ -40,3 +41,5 @@ def broadcast_statistics(model: nn.Module) -> None:
         if isinstance(module, BATCH_NORMS) and module.track_running_stats:
             dist.broadcast(module.running_mean, src=0)
             dist.broadcast(module.running_var, src=0)
+    for mean in running_means(model).values():
+        dist.broadcast(mean.value, src=0)

@@ -12,7 +12,7 @@ from typing import Any
 from fvcore.common.config import CfgNode
 
 from ..backbones.catalog import list_models
-from ..config.loading import find_config, load_config, merge_overrides
+from ..config.loading import find_config, load_config, merge_overrides, shipped_config
 from ..config.resolution import Decision, Resolution
 from ..data.coco import read_coco
 from ..data.formats import OpenedData, OpenedSplit, open_data
@@ -22,7 +22,7 @@ from ..device import select_device
 from ..errors import ConfigError, DataError, suggestion
 from ..weights import config_of_checkpoint
 from .recipe import Goal, decide, measure_data, measure_machine
-from .recipe.decide import base_config
+from .recipe.decide import SCRATCH, base_config
 from .recipe.facts import measure_in_windows, weights_at_hand
 from .recipe.trial import fit_batch
 
@@ -206,7 +206,7 @@ SHORT = {"resnet": "r", "resnext": "x", "_32x4d": ""}
 def _model(model: str | None, device: str, at_hand: Callable[[str], bool]) -> tuple[str, list[str]]:
     """The shipped config of a model, and what else is to be set: a model without a config is a backbone's name."""
     if model is None:
-        return base_config(device, at_hand), []
+        return str(shipped_config(base_config(device, at_hand))), []
     if model.endswith((".yaml", ".yml")):
         return str(find_config(model)), []
     shipped = model
@@ -218,7 +218,7 @@ def _model(model: str | None, device: str, at_hand: Callable[[str], bool]) -> tu
         except ConfigError:
             continue
     if model in list_models():
-        return base_config("cpu", lambda weights: False), ["MODEL.BACKBONE.NAME", model, "MODEL.GATE.NAME", "none"]
+        return str(shipped_config(SCRATCH)), ["MODEL.BACKBONE.NAME", model, "MODEL.GATE.NAME", "none"]
     raise ConfigError(
         f"--model '{model}' is neither a shipped config nor a known model.{suggestion(model, list_models())} "
         "se_det.list_models() lists the models."

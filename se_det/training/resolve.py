@@ -14,6 +14,7 @@ from .. import comm
 from ..config.resolution import Resolution
 from ..data.coco import CocoDataset, compare_categories
 from ..detection.build import check_model
+from ..detection.registry import model_facts
 from ..errors import ConfigError
 from ..weights import open_configured_weights, saved_decisions
 from ..weights.reading import WeightFile
@@ -72,7 +73,9 @@ def resolve_training(asked: CfgNode, *, resume: bool = False) -> tuple[CfgNode, 
         stage.decide(decisions)
     train, test = datasets.train_datasets(stage.cfg), datasets.test_datasets(stage.cfg)
     datasets.check_categories(train, test)
-    stage.decide(datasets.decide_num_classes(train[0]))
+    stage.decide(datasets.decide_num_classes(stage.cfg, train[0]))
+    stage.decide(datasets.decide_pixel_classes(stage.cfg, [*train, *test.values()]))
+    stage.decide(datasets.decide_evaluators(stage.cfg, test))
     saved = _read_saved(stage) if resume else None
     stage.decide(build.decide_seed(stage.cfg, saved and saved.seed, saved and saved.path))
     cfg = stage.finish(check_model)
@@ -101,12 +104,15 @@ def resolve_evaluation(asked: CfgNode) -> tuple[CfgNode, RunFacts]:
             "There is no data to evaluate on: give --val-json and --val-images (DATASETS.VAL_JSON and "
             "DATASETS.VAL_IMAGES), or name a data set in DATASETS.TEST."
         )
-    weights, decisions = open_configured_weights(stage.cfg, trained=True)
+    class_keys = model_facts(stage.cfg).class_keys
+    weights, decisions = open_configured_weights(stage.cfg, trained=True, class_keys=class_keys)
     stage.decide(decisions)
     first, *others = test.values()
     for other in others:
         compare_categories(first, other)
-    stage.decide(datasets.decide_num_classes(first))
+    stage.decide(datasets.decide_num_classes(stage.cfg, first))
+    stage.decide(datasets.decide_pixel_classes(stage.cfg, list(test.values())))
+    stage.decide(datasets.decide_evaluators(stage.cfg, test))
     return stage.finish(check_model), RunFacts(device, test, weights=weights)
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from fvcore.common.config import CfgNode
 from torch import nn
 
@@ -45,6 +46,8 @@ class Runner:
         finish: measures once more, on the first process, what the training has come to when it is over.
         findings: what the last evaluation found that a checkpoint of the same weights keeps.
         saved: the run that is resumed, its state restored.
+        pictures: names and pictures, uint8 BGR, of what the last evaluation found, for writers that take them.
+        report: writes the run's report when it is over, on the first process, and returns its file.
         keep: how many numbered checkpoints stay; None is all.
         stop: asked after every step whether to save and leave.
         images: per step, to tell images per second; 0 does not.
@@ -66,13 +69,15 @@ class Runner:
         findings: Callable[[], dict[str, Any]] | None = None,
         refine: Callable[[int], None] | None = None,
         finish: Callable[[], Metrics] | None = None,
+        pictures: Callable[[], Iterable[tuple[str, np.ndarray]]] | None = None,
+        report: Callable[[], Path] | None = None,
         saved: SavedRun | None = None,
         keep: int | None = None,
         images: int = 0,
     ) -> None:
         self._cfg, self._state, self._network, self._loader = cfg, state, network, loader
         self._rate, self._stop, self._images = rate, stop, images
-        self._finish = finish
+        self._finish, self._pictures, self._report = finish, pictures, report
         self._start = int(saved.state["iteration"]) if saved else 0
         self._writer: Writers | None = None
         self._actions = PeriodicActions(
@@ -87,7 +92,7 @@ class Runner:
             eval_period=cfg.TEST.EVAL_PERIOD,
             best_metric=cfg.TEST.BEST_METRIC,
             early_stop=cfg.TEST.EARLY_STOP,
-            on_metrics=lambda step, values: self._writer.write(step, values),
+            on_metrics=self._write_metrics,
             best=saved.state["best"] if saved else None,
         )
         if saved:
@@ -135,10 +140,18 @@ class Runner:
                     )
             if self._finish is not None:
                 actions.last_metrics.update(self._finished(actions.best["evaluated"]))
+            if self._report is not None and self._writer is not None:
+                self._writer.file(self._report())
         finally:
             if self._writer is not None:
                 self._writer.close()
         return actions.last_metrics
+
+    def _write_metrics(self, step: int, values: Mapping[str, float]) -> None:
+        self._writer.write(step, values)
+        if self._pictures is not None and self._writer.takes_pictures:
+            for name, pixels in self._pictures():
+                self._writer.picture(step, name, pixels)
 
     def _finished(self, step: int) -> Metrics:
         try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -12,6 +12,7 @@ from torch import nn
 
 from ..data.skipping import SkippedImages
 from ..errors import CheckpointError, TrainingError
+from ..layers.running_mean import running_means
 from ..weights.loading import check_values
 from .checkpoint import ENGINE
 from .ema import EMA
@@ -28,6 +29,7 @@ class RunState:
         categories: `[{"id": ..., "name": ...}, ...]` in the order of the classes.
         images: of the training data, or windows of them.
         unit: what they are.
+        pixel_classes: as `categories`, of the classes of pixels.
         skipped: the bad images left out so far; None for a run that has none.
     """
 
@@ -39,6 +41,7 @@ class RunState:
     config: str
     categories: list[dict[str, Any]]
     images: int
+    pixel_classes: list[dict[str, Any]] = field(default_factory=list)
     skipped: SkippedImages | None = None
     unit: str = "images"
 
@@ -52,6 +55,7 @@ class RunState:
             # One batch a step, drawn by index: the number of steps is the sampler's position.
             "sampler": {"batches": step, "images": self.images},
             "rng": {"seed": self.seed},
+            "running": {name: float(mean.value) for name, mean in running_means(self.model).items()},
             "skipped": dict(self.skipped.found) if self.skipped else {},
             "frozen": sorted(name for name, p in self.model.named_parameters() if not p.requires_grad),
         }
@@ -69,6 +73,7 @@ class RunState:
             "iteration": step,
             "config": self.config,
             "categories": self.categories,
+            **({"pixel_classes": self.pixel_classes} if self.pixel_classes else {}),
         }
         if self.ema is not None:
             # Whole, so that it loads like a model: what has no average is as it is.
@@ -96,6 +101,8 @@ class RunState:
             self.model.load_state_dict(state["model"])
             self.optimizer.load_state_dict(state["optimizer"])
             self.precision.load_state_dict(state["scaler"])
+            for name, mean in running_means(self.model).items():
+                mean.value.fill_(state["running"][name])
             if self.ema is not None:
                 self.ema.load_state_dict(state["ema"])
         except (KeyError, ValueError, RuntimeError) as error:

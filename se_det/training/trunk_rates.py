@@ -22,7 +22,8 @@ def trunk_factors(cfg: CfgNode, model: nn.Module) -> Mapping[nn.Parameter, float
     factor, decay = cfg.SOLVER.BACKBONE_LR_FACTOR, cfg.SOLVER.LAYER_DECAY
     if factor == decay == 1:
         return {}
-    trunk = getattr(getattr(model, "backbone", None), "bottom_up", None)
+    backbone = getattr(model, "backbone", None)
+    trunk = getattr(backbone, "bottom_up", backbone)  # a trunk may stand alone
     if not hasattr(trunk, "layers"):
         raise ConfigError(
             f"SOLVER.BACKBONE_LR_FACTOR is {factor} and SOLVER.LAYER_DECAY {decay}, and {cfg.MODEL.BACKBONE.NAME} has "

@@ -9,20 +9,72 @@ import torch
 
 from .load_report import shorten
 
-# Layers whose shape follows the number of classes: a detector of other classes may start from the rest. A cascade has
-# one of each box predictor's for every stage, by its number.
-PREDICTORS = (
-    "roi_heads.box_predictor.cls_score.",
-    "roi_heads.box_predictor.bbox_pred.",
-    "roi_heads.box_predictor.fed_loss_cls_weights",
-    "roi_heads.mask_head.predictor.",
-    "linear.",
-)
+
+@dataclass(frozen=True, kw_only=True)
+class ClassLayout:
+    """How a predictor's weight and bias follow the classes.
+
+    Attributes:
+        rows: of one class, next to each other; 0: as many as there are, as of a small map.
+        background: whether one more row, the last, is the background's.
+        repeated: whether all classes may come several times, as for each anchor of a cell.
+        columns: the classes are the last columns of a weight, whose layer reads something of each class.
+        named: the names of the file's classes are theirs; of stuff and of keypoints they are not.
+    """
+
+    rows: int = 1
+    background: bool = False
+    repeated: bool = False
+    columns: bool = False
+    named: bool = True
+
+    def split(self, tensor: torch.Tensor, classes: int) -> tuple[torch.Tensor, torch.Tensor] | None:
+        """What comes before the classes, (k, ...), and theirs, (repeats, classes, rows, ...), with the background.
+
+        None where the tensor is not of so many classes.
+        """
+        if self.columns:
+            tensor = tensor.movedim(1, 0)
+        count = classes + self.background
+        before = len(tensor) - count if self.columns else 0
+        length, known = len(tensor) - before, count * max(self.rows, 1)
+        # Of a single class, a class-agnostic head's rows are those of that class.
+        if before < 0 or length == 0 or (length % known if self.repeated or not self.rows else length != known):
+            return None
+        rows = self.rows or length // count
+        return tensor[:before], tensor[before:].reshape(-1, count, rows, *tensor.shape[1:])
 
 
-def is_predictor(name: str) -> bool:
-    """Whether a parameter of this name is one of `PREDICTORS`, of whatever stage."""
-    return re.sub(r"\.\d+\.", ".", name).startswith(PREDICTORS)
+# Layers whose shape follows the number of classes: a detector of other classes may start from the rest. By what the
+# names of their parameters, which are Detectron2's, begin with: a regular expression.
+_LAYOUTS: dict[str, ClassLayout] = {
+    # `0.` and so on are the stages of a cascade.
+    r"roi_heads\.box_predictor\.(\d+\.)?cls_score\.": ClassLayout(background=True),
+    r"roi_heads\.box_predictor\.(\d+\.)?bbox_pred\.": ClassLayout(rows=4),
+    r"roi_heads\.box_predictor\.(\d+\.)?fed_loss_cls_weights": ClassLayout(),
+    r"roi_heads\.mask_head\.predictor\.": ClassLayout(),
+    r"roi_heads\.mask_head\.coarse_head\.prediction\.": ClassLayout(rows=0),
+    r"roi_heads\.mask_head\.point_head\.predictor\.": ClassLayout(),
+    r"roi_heads\.mask_head\.point_head\.fc\d+\.weight": ClassLayout(columns=True),
+    r"roi_heads\.keypoint_head\.score_lowres\.": ClassLayout(named=False),
+    r"sem_seg_head\.(.*\.)?(predictor|point_head)\.": ClassLayout(named=False),
+    r"head\.cls_score\.": ClassLayout(repeated=True),
+    r"linear\.": ClassLayout(),
+}
+
+
+def register_class_rows(pattern: str, layout: ClassLayout) -> None:
+    """Declare, beside the layer, parameters whose rows are classes.
+
+    Args:
+        pattern: a regular expression for what their names in the whole detector begin with.
+    """
+    _LAYOUTS[pattern] = layout
+
+
+def class_layout(name: str) -> ClassLayout | None:
+    """How a parameter follows the classes; None where it does not."""
+    return next((layout for pattern, layout in _LAYOUTS.items() if re.match(pattern, name)), None)
 
 
 @dataclass(frozen=True)
@@ -66,22 +118,28 @@ class ClassRows:
         """`fresh`, a predictor's initial values, with the rows of the classes that the file has, and of the background.
 
         Args:
-            key: the parameter's name, one of `PREDICTORS`.
+            key: the parameter's name, which has a `class_layout`.
             tensor: the file's.
             fresh: of the same layer for the network's classes.
         """
-        per_class, extra = _layout(key, len(tensor), len(self.file_names))
-        own, own_extra = _layout(key, len(fresh), len(self.names))
-        if not per_class or per_class != own or tensor.shape[1:].numel() != fresh.shape[1:].numel():
+        layout = class_layout(key)
+        if tensor.ndim < fresh.ndim:  # a fully connected layer for a 1 x 1 convolution
+            tensor = tensor.reshape(*tensor.shape, *[1] * (fresh.ndim - tensor.ndim))
+        theirs, ours = layout.split(tensor, len(self.file_names)), layout.split(fresh, len(self.names))
+        if theirs is None or ours is None:
             return tensor  # of no class, as in a class-agnostic head; or of another shape, which is refused later
-        result = fresh.clone()
-        tensor = tensor.reshape(len(tensor), *fresh.shape[1:]).to(result.dtype)
+        (before, rows), (own_before, own) = theirs, ours
+        if before.shape != own_before.shape or rows[:, :1].numel() != own[:, :1].numel():
+            return tensor
+        own = own.clone()
+        rows = rows.reshape(own.shape[0], rows.shape[1], *own.shape[2:]).to(own.dtype)
         for at, source in enumerate(self.sources):
             if source >= 0:
-                result[at * own : (at + 1) * own] = tensor[source * per_class : (source + 1) * per_class]
-        if extra and own_extra:
-            result[-1] = tensor[-1]
-        return result
+                own[:, at] = rows[:, source]
+        if layout.background:
+            own[:, -1] = rows[:, -1]
+        result = torch.cat([before.to(own.dtype), own.flatten(0, 2)])
+        return result.movedim(0, 1) if layout.columns else result
 
     def note(self) -> str:
         """What became of the classes, for the account of a load."""
@@ -105,13 +163,3 @@ class ClassRows:
 
 def _plain(name: str) -> str:
     return " ".join(name.replace("_", " ").split()).casefold()
-
-
-def _layout(key: str, rows: int, classes: int) -> tuple[int, bool]:
-    """Rows of a predictor for each class, 0 for one that does not follow the classes; and whether there is one more,
-    the background's."""
-    if ".cls_score." in key:
-        return int(rows == classes + 1), True
-    per_class = 4 if ".bbox_pred." in key else 1
-    # Of a single class, a class-agnostic head's rows are those of that class.
-    return (per_class if rows == per_class * classes else 0), False

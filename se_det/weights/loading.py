@@ -13,7 +13,7 @@ from ..backbones.gate_insertion import gated_branches
 from ..backbones.timm_trunk import TimmTrunk
 from ..errors import WeightsError
 from ..layers.norms import FrozenBatchNorm2d
-from .class_rows import ClassRows, is_predictor
+from .class_rows import ClassRows, class_layout
 from .compatibility import check_network, resize_gates
 from .identify import identify
 from .load_report import LoadReport, shorten
@@ -24,6 +24,9 @@ logger = logging.getLogger(__name__)
 
 # A trunk is recognised by its first convolution, in the network and in the file.
 TRUNK_MARKER = "stem.conv1.weight"
+HEAD_STAGE = "roi_heads.res5."
+# Layers with a row for each anchor of a cell: with other anchors they start fresh.
+ANCHOR_LAYERS = ("proposal_generator.rpn_head.objectness_logits.", "proposal_generator.rpn_head.anchor_deltas.")
 TRUNK_PARTS = ("stem.", "res2.", "res3.", "res4.", "res5.")
 
 
@@ -87,7 +90,7 @@ def load_tensors(
     timm_trunk = _timm_trunk(model)
     if timm_trunk is None:
         model_prefix = _trunk_prefix(model.state_dict())
-        renamed = _renaming(file.tensors, model_prefix)
+        renamed = _renaming(file.tensors, model_prefix, model.state_dict())
     else:
         model_prefix, trunk = timm_trunk
         renamed = _timm_renaming(file, trunk, model_prefix)
@@ -116,7 +119,7 @@ def load_tensors(
             fitting[name] = tensor.reshape(target.shape)
             report.loaded.append(name)
             report.reshaped.append(name)
-        elif is_predictor(name) and not strict:
+        elif (class_layout(name) or name.startswith(ANCHOR_LAYERS)) and not strict:
             report.missing.append(name)
             report.resized.append(name)
         else:
@@ -168,7 +171,7 @@ def _sort_classes(
     strict: bool,
 ) -> None:
     """Bring the rows of a file's predictors into the order of the network's classes, by their names."""
-    predictors = [name for name in tensors if is_predictor(name) and name in targets]
+    predictors = [name for name in tensors if name in targets and (layout := class_layout(name)) and layout.named]
     if not predictors:
         return
     categories = file.extra.get("categories")
@@ -200,13 +203,24 @@ def _trunk_prefix(names: Iterable[str]) -> str | None:
     return None
 
 
-def _renaming(names: Iterable[str], prefix: str | None) -> Callable[[str], str]:
-    """What puts a file's trunk under the network's prefix."""
+def _renaming(names: Iterable[str], prefix: str | None, wanted: Iterable[str]) -> Callable[[str], str]:
+    """What puts a file's trunk under the network's prefix, and its last stage to where the network has it: in the
+    heads, where boxes go through it."""
     own = _trunk_prefix(names)
-    if own is None or prefix is None or own == prefix:
+    if own is None or prefix is None:
         return lambda name: name
     inside = own or TRUNK_PARTS
-    return lambda name: prefix + name.removeprefix(own) if name.startswith(inside) else name
+    wanted = list(wanted)
+    in_heads = any(name.startswith(HEAD_STAGE) for name in wanted)
+    in_heads = in_heads and not any(name.startswith(HEAD_STAGE) for name in names)
+
+    def renamed(name: str) -> str:
+        if not name.startswith(inside):
+            return name
+        name = name.removeprefix(own)
+        return f"roi_heads.{name}" if in_heads and name.startswith("res5.") else prefix + name
+
+    return renamed
 
 
 def _timm_trunk(model: nn.Module) -> tuple[str, TimmTrunk] | None:
@@ -249,9 +263,10 @@ def _check_complete(report: LoadReport, prefix: str | None, *, allow_partial: bo
         )
     if allow_partial or prefix is None:
         return
-    trunk = [name for name in report.missing if name.startswith(prefix) and ".gate." not in name]
-    trunk = [name for name in trunk if prefix != "" or not is_predictor(name)]
-    gates = [name for name in report.missing if name.startswith(prefix) and ".gate." in name]
+    parts = (prefix, HEAD_STAGE)
+    trunk = [name for name in report.missing if name.startswith(parts) and ".gate." not in name]
+    trunk = [name for name in trunk if prefix != "" or not class_layout(name)]
+    gates = [name for name in report.missing if name.startswith(parts) and ".gate." in name]
     some_gates = any(".gate." in name for name in report.loaded)
     lacking = trunk + (gates if some_gates else [])
     if lacking:

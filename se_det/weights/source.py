@@ -9,14 +9,16 @@ from ..config.paths import expand_path
 from ..errors import WeightsError
 from .download import fetch, hash_in_name, verify
 from .families import WeightConventions
+from .hub import hub_file
 from .identify import identify, read_foreign
 from .reading import WeightFile
+from .shipped import SHIPPED, shipped_weights
 from .transport import PermanentFailure, local_path
-from .zoo import SCHEME, Entry, entry_of_file, get_entry, list_weights
+from .zoo import SCHEME, ClassifierEntry, DetectorEntry, Entry, entry_of_file, get_entry, list_weights
 
 
 def resolve_weights(source: str | Path) -> tuple[Path, Entry | None]:
-    """The file of `zoo://name`, of an http(s) or file URL, or at a path; and its entry in the zoo, if it is one.
+    """The file of `zoo://name`, `shipped://name`, `hf://org/name`, a URL, or at a path; and its zoo entry, if any.
 
     A file that was brought by hand is known by its name when the name has the hash in it, and that hash is checked.
 
@@ -29,23 +31,27 @@ def resolve_weights(source: str | Path) -> tuple[Path, Entry | None]:
         entry = get_entry(text)
         if entry.url is None:
             raise WeightsError(missing_weights_hint(entry))
-        return fetch(entry.url, sha256=entry.sha256), entry
+        return fetch(entry.url, digest=entry.digest), entry
+    if text.startswith(SHIPPED):
+        return shipped_weights(text), None
     scheme = text.split("://", 1)[0] if "://" in text else ""
     if scheme in ("http", "https"):
-        path = fetch(text)
-        return path, entry_of_file(path)
+        entry = entry_of_file(Path(text.split("?")[0]))
+        return fetch(text, digest=entry.digest if entry else None), entry
     if scheme == "file":
         try:
             path = local_path(text)
         except PermanentFailure as error:
             raise WeightsError(f"MODEL.WEIGHTS {text} {error}.") from error
         expected = hash_in_name(path.name)
+    elif scheme == "hf":
+        return hub_file(text), None
     elif scheme:
         raise WeightsError(f"MODEL.WEIGHTS {text}: {_other_scheme(text)}")
     else:
         path, expected = Path(text), None
     entry = entry_of_file(path)
-    expected = entry.sha256 if entry else expected
+    expected = entry.digest if entry else expected
     if expected and path.is_file():
         verify(path, expected, f"{entry.name} in the zoo" if entry else "its own name")
     return path, entry
@@ -70,10 +76,12 @@ def open_weights(
     file = identify(path, family or (entry.family if entry else ""), class_order)
     if entry is not None and entry.facts is not None:
         file = replace(file, facts=WeightConventions.from_dict({**file.facts.plain(), **entry.facts.plain()}))
+    if isinstance(entry, DetectorEntry):
+        file = replace(file, extra={**file.extra, **entry.extra()})
     return file, entry
 
 
-def missing_weights_hint(entry: Entry) -> str:
+def missing_weights_hint(entry: ClassifierEntry) -> str:
     """What to do about a network that has no public weights."""
     plain, *gated = entry.start_from
     note = f" {entry.note}" if entry.note else ""
@@ -89,7 +97,7 @@ def missing_weights_hint(entry: Entry) -> str:
 
 
 def _other_scheme(text: str) -> str:
-    known = "use a path, zoo://name, or an http, https or file URL."
+    known = "use a path, zoo://name, shipped://name, hf://org/name, or an http, https or file URL."
     tail = text.split("://", 1)[1]
     for name in list_weights():
         url = get_entry(name).url

@@ -44,17 +44,17 @@ def test_every_promised_config_is_there():
         for schedule in (("", "_3x") if host in ("r50", "r101") else ("",))
     }
     expected |= {f"{kind}_rcnn_se_{host}_fpn.yaml" for kind in ("faster", "mask") for host in ("r18", "r34")}
-    expected.add("quickstart.yaml")
+    expected |= {"quickstart.yaml", "starter.yaml", "starter_pretraining.yaml"}
     expected |= {f"{kind}_rcnn_{host}_fpn.yaml" for kind in ("faster", "mask") for host in BY_NAME}
     expected |= {f"mask_rcnn_{gate}_r50_fpn_lsj_{epochs}ep.yaml" for gate in ("se", "rg_se") for epochs in (100, 400)}
     expected.add("mask_rcnn_se_r50_fpn_adamw.yaml")
     assert expected <= {p.name for p in CONFIGS.glob("*.yaml")}
 
 
-@pytest.mark.parametrize("path", sorted(CONFIGS.glob("[bfm]a*_rcnn_*.yaml")), ids=lambda p: p.stem)
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("[bfm]a*_rcnn_*fpn*.yaml")), ids=lambda p: p.stem)
 def test_a_config_builds_what_its_name_says(path):
     cfg = load_config(path)
-    if path.stem == "base_rcnn_fpn":
+    if not path.stem.startswith(("faster", "mask")) or "_fpn" not in path.stem:
         return
     name, schedule = re.fullmatch(r"(.*_fpn)_?(.*)", path.stem).groups()
     kind, _, *gate, host, _ = name.split("_")
@@ -71,6 +71,25 @@ def test_a_config_builds_what_its_name_says(path):
     assert int(host[1:]) == cfg.MODEL.RESNETS.DEPTH
     steps = SCHEDULES[schedule]
     assert steps == (cfg.SOLVER.MAX_ITER, cfg.SOLVER.STEPS)
+
+
+OTHERS = {"retinanet": "RetinaNet", "fcos": "FCOS", "rpn": "ProposalNetwork", "faster": "GeneralizedRCNN"}
+
+
+@pytest.mark.parametrize(
+    "path",
+    sorted(
+        p for pattern in ("retinanet*", "fcos*", "rpn*", "*_c4*", "*_dc5*") for p in CONFIGS.glob(f"{pattern}.yaml")
+    ),
+    ids=lambda p: p.stem,
+)
+def test_another_detectors_config_builds_what_its_name_says(path):
+    cfg = load_config(path)
+    kind, *gate, host, _ = path.stem.replace("_rcnn", "").split("_")
+    assert OTHERS[kind] == cfg.MODEL.META_ARCHITECTURE and ("_".join(gate) or "none") == cfg.MODEL.GATE.NAME
+    assert int(host[1:]) == cfg.MODEL.RESNETS.DEPTH and cfg.MODEL.WEIGHTS.startswith("zoo://")
+    with torch.device("meta"):
+        build_detector(cfg)
 
 
 def test_a_shipped_config_is_found_from_anywhere(tmp_path, monkeypatch):
@@ -107,7 +126,7 @@ def test_bases_are_laid_under(tmp_path):
         ("- 1", "must hold a mapping"),
         ("a: [", "is not valid YAML"),
         ("SEED: !!python/object/apply:os.system ['touch {marker}']", "Only plain values are read"),
-        ("MODEL: {RETINANET: {NUM_CLASSES: 3}}", "MODEL.RETINANET.NUM_CLASSES is a key of Detectron2's"),
+        ("VIS_PERIOD: 20", "VIS_PERIOD is a key of Detectron2's"),
         ("MODEL: {KEYPOINT_ON: True}", "MODEL.KEYPOINT_ON is a key of Detectron2's"),
     ],
 )
@@ -178,7 +197,8 @@ def test_our_sections_are_of_the_class_of_the_config_they_are_put_into():
     class Other(CfgNode):
         pass
 
-    cfg = Other({"MODEL": Other({"RESNETS": Other(), "ROI_HEADS": Other()}), "SOLVER": Other({"AMP": Other()})})
+    model = Other({name: Other() for name in ("RESNETS", "ROI_HEADS", "FPN", "ANCHOR_GENERATOR")})
+    cfg = Other({"MODEL": model, "SOLVER": Other({"AMP": Other()})})
     for name in ("DATASETS", "DATALOADER", "INPUT", "TEST"):
         cfg[name] = Other()
     add_se_det_config(cfg)

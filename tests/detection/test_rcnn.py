@@ -226,8 +226,10 @@ def test_diverged_weights_are_an_error_in_training_and_in_evaluation(samples):
 
 
 def test_other_architectures_name_the_other_engine():
-    with pytest.raises(ConfigError, match=r"MODEL.META_ARCHITECTURE 'RetinaNet' is one of .*--engine detectron2"):
-        build_detector(small_config(overrides=("MODEL.META_ARCHITECTURE", "RetinaNet")))
+    with pytest.raises(
+        ConfigError, match=r"MODEL.META_ARCHITECTURE 'SemanticSegmentor' is one of .*--engine detectron2"
+    ):
+        build_detector(small_config(overrides=("MODEL.META_ARCHITECTURE", "SemanticSegmentor")))
     with pytest.raises(ConfigError, match="MODEL.FPN.IN_FEATURES"):
         build_detector(small_config(overrides=("MODEL.FPN.IN_FEATURES", ["res2", "res4"])))
 

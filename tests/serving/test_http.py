@@ -16,12 +16,13 @@ import pytest
 
 pytest.importorskip("fastapi")
 pytest.importorskip("uvicorn")
-pytest.importorskip("multipart")
+pytest.importorskip("python_multipart")
 
 from se_det.cli.main import main
 from se_det.inference import Predictor
 from se_det.inference.drawing import class_color
 from se_det.serving import answers
+from se_det.weights import config_of_checkpoint
 
 from .running import Running, form, running
 from .small_model import CATEGORIES, THRESHOLDS, checkpoint, pictures
@@ -191,3 +192,19 @@ def test_a_large_image_is_drawn_smaller(house: SimpleNamespace, monkeypatch: pyt
     for y, x in ((149, 200), (100, 100), (100, 300)):  # lower, left and right side of the box
         assert (np.abs(drawn[y - 1 : y + 2, x - 1 : x + 2].astype(int) - color) <= 1).all(2).any()
     assert (drawn[180:] == 90).all() and (drawn[:, 320:] == 90).all()
+
+
+def test_under_tiles_detections_are_those_of_predict(house: SimpleNamespace, tmp_path: Path) -> None:
+    photo, key = house.photos[1], "TEST.TILE.SIZE=100"
+    words = ["--weights", str(house.weights), "--output", str(tmp_path), str(photo), key]
+    assert main(["predict", *words]) == 0
+    found = json.loads((tmp_path / "detections.json").read_text())
+    cfg = config_of_checkpoint(house.weights, key.split("="), data=False)
+    with running(Predictor(cfg, house.weights)) as server:
+        answer = server.ask("/predict", photo.read_bytes()).json["detections"]
+        assert server.ask("/predict?format=png", photo.read_bytes()).body == (tmp_path / photo.name).read_bytes()
+    assert len(answer) > 20  # more than a whole image may have
+    left_out = ("file_name", "image_id", "category")
+    assert [{k: v for k, v in entry.items() if k not in left_out} for entry in answer] == [
+        {k: v for k, v in entry.items() if k not in left_out} for entry in found
+    ]

@@ -9,10 +9,12 @@ import pytest
 
 from se_det.config import load_config
 from se_det.config.loading import get_key
-from se_det.errors import DataError, TrainingError
+from se_det.detection import build_detector
+from se_det.errors import DataError, TrainingError, WeightsError
 from se_det.training.recipe import DataFacts, Goal, MachineFacts, decide, trial
 from se_det.training.recipe.anchors import best_possible_recall, fitting_anchors
 from se_det.training.recipe.decide import LARGE, MEDIUM, SMALL, base_config, default_epochs
+from se_det.weights import load_weights
 
 
 def objects(*sides: float) -> np.ndarray:
@@ -34,6 +36,7 @@ TABLE = {
         "SOLVER.MAX_ITER": 10000, "SOLVER.AMP.ENABLED": False, "DATALOADER.NUM_WORKERS": 0,
         "MODEL.FPN.IN_FEATURES": ["res3", "res4", "res5"], "MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE": 32,
         "MODEL.RPN.BATCH_SIZE_PER_IMAGE": 32, "SOLVER.EMA.DECAY": 0.998,
+        "MODEL.WEIGHTS": "shipped://shapes_se_r18_half", "MODEL.RESNETS.NORM": "BN", "SOLVER.BASE_LR": 1e-3,
     }),
     "as long as it takes to boil an egg": (SMALL, PHOTOS, CPU, Goal(minutes=4), {
         "SOLVER.MAX_ITER": 449, "SOLVER.WARMUP_ITERS": 22, "TEST.EVAL_PERIOD": 0, "INPUT.MIN_SIZE_TEST": 168,
@@ -86,6 +89,30 @@ def test_a_key_that_the_user_set_stays() -> None:
     made = {d.key: d.value for d in decide(load_config(SMALL, given), PHOTOS, CPU, Goal(epochs=1))}
     assert not made.keys() & set(given[::2])
     assert made["SOLVER.MAX_ITER"] == 80  # 160 images in steps of the user's 2
+
+
+def test_a_network_of_the_users_own_starts_from_random_weights() -> None:
+    made = {d.key: d for d in decide(load_config(SMALL, ["MODEL.GATE.NAME", "cbam"]), PHOTOS, CPU, Goal())}
+    assert made["MODEL.WEIGHTS"].value == "" and "MODEL.GATE.NAME" in made["MODEL.WEIGHTS"].reason
+
+
+def test_shipped_weights_fit_the_small_network_with_other_classes_and_anchors() -> None:
+    sizes = [[16, 24], [32], [64], [128]]
+    for more in (
+        [],
+        ["MODEL.ROI_HEADS.NUM_CLASSES", 3, "MODEL.ANCHOR_GENERATOR.SIZES", [[s, s + 4] for s, *_ in sizes]],
+    ):
+        cfg = load_config(SMALL, more)
+        model = build_detector(cfg)
+        report = load_weights(model, cfg.MODEL.WEIGHTS)
+        fresh = ("box_predictor", "mask_head.predictor", *(["objectness_logits", "anchor_deltas"] if more else []))
+        assert report.loaded and not report.unexpected
+        assert all(any(part in name for part in fresh) for name in report.missing), report.missing
+
+
+def test_other_shipped_weights_are_not_there() -> None:
+    with pytest.raises(WeightsError, match=r"only shapes_se_r18_half\. Did you mean 'shapes_se_r18_half'\?"):
+        load_weights(build_detector(load_config(SMALL)), "shipped://shapes_se_r18_haf")
 
 
 def test_the_base_config_is_what_weights_and_device_allow() -> None:

@@ -345,3 +345,12 @@ def test_damaged_and_missing_files_are_named(tmp_path):
         read_weights(tmp_path / "x.onnx")
     with pytest.raises(WeightsError, match="holds no tensors"):
         read_weights(save(tmp_path / "n.pth", {"a": 1}))
+
+
+def test_rows_that_come_again_for_each_anchor_keep_their_classes():
+    """RetinaNet's class scores: two anchors of the file's classes a and b, to those of b, c and a."""
+    rows = ClassRows(("b", "c", "a"), ("a", "b"))
+    tensor, fresh = torch.tensor([1.0, 2, 3, 4])[:, None], torch.tensor([10.0, 20, 30, 40, 50, 60])[:, None]
+    found = rows.take("head.cls_score.weight", tensor, fresh)
+    assert found[:, 0].tolist() == [2, 20, 1, 4, 50, 3]
+    assert rows.take("head.cls_score.weight", tensor, fresh[:3]).tolist() == tensor.tolist()  # of other anchors

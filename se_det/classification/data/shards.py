@@ -7,22 +7,21 @@ disk, so that no member's name can do harm.
 from __future__ import annotations
 
 import os
-import tarfile
 from collections import OrderedDict
 from collections.abc import Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import IO
 
 import numpy as np
 
-from ...data.listing import image_suffixes, is_hidden
+from ...data.listing import image_suffixes
+from ...data.tar_members import BLOCK, key_of, tar_members
 from ...errors import DataError
 from ...files import open_regular_file
 from .dataset import MAX_BYTES, ClassificationDataset, resolve_class_names
 from .image_list import MAX_CLASSES
 
 LABEL_SUFFIX = ".cls"
-BLOCK = 512  # bytes; an archive ends with zeros
 OPEN_FILES = 64  # per process; a training set has a thousand shards, and a process may open about as many files
 
 
@@ -101,32 +100,18 @@ def _index(path: Path, bound: int) -> list[tuple[str, int, int, int]]:
     labels: dict[str, int] = {}
     try:
         length = path.stat().st_size
-        with open_regular_file(path) as file, tarfile.open(fileobj=file, mode="r:") as tar:
-            while (member := tar.next()) is not None:
-                tar.members = []  # which would else keep every header
-                if member.isdir() or any(map(is_hidden, PurePosixPath(member.name).parts)):
-                    continue
-                key, suffix = _key(member.name)
-                suffix = suffix.lower()
-                if suffix != LABEL_SUFFIX and suffix not in image_suffixes():
-                    continue
-                _check_member(member, path, length)
-                place = images if suffix != LABEL_SUFFIX else labels
+        with open_regular_file(path) as file:
+            for member, tar in tar_members(file, path, _most_bytes, length=length):
+                key, suffix = key_of(member.name)
+                place = images if suffix.lower() != LABEL_SUFFIX else labels
                 if key in place:
                     raise DataError(f"{path}: {member.name} is there twice, or two images have the key '{key}'.")
-                if suffix == LABEL_SUFFIX:
+                if place is labels:
                     labels[key] = _label(tar.extractfile(member).read(), member.name, path, bound)
                 else:
                     images[key] = (member.name, member.offset_data, member.size)
-            end = tar.offset
-            file.seek(end)
-            whole = file.read(BLOCK) == bytes(BLOCK)
-    except tarfile.ReadError as error:
-        raise DataError(f"The shard {path} is damaged or no plain tar file: {error}.") from error
-    except (OSError, tarfile.TarError, ValueError, OverflowError) as error:
-        raise DataError(f"The shard {path} cannot be read: {getattr(error, 'strerror', None) or error}.") from error
-    if not whole:  # tarfile stops without a word at a header that it cannot read
-        raise DataError(f"The shard {path} is damaged or cut short: it goes on at byte {end}, and not as a tar file.")
+    except OSError as error:
+        raise DataError(f"The shard {path} cannot be read: {error.strerror or error}.") from error
     for key, (name, _, _) in images.items():
         if key not in labels:
             raise DataError(f"{path}: the image {name} has no label: there is no member {key}{LABEL_SUFFIX}.")
@@ -138,24 +123,10 @@ def _index(path: Path, bound: int) -> list[tuple[str, int, int, int]]:
     return [(name, offset, size, labels[key]) for key, (name, offset, size) in images.items()]
 
 
-def _key(name: str) -> tuple[str, str]:
-    """WebDataset's: what stands before the first dot of the last part of a name, and what is after it."""
-    folder, _, base = name.rpartition("/")
-    stem, dot, suffix = base.partition(".")
-    return (f"{folder}/{stem}" if folder else stem), f"{dot}{suffix}"
-
-
-def _check_member(member: tarfile.TarInfo, path: Path, length: int) -> None:
-    # A tar cannot be trusted to be one that a friend has made.
-    if not member.isreg() or member.issparse():
-        kind = "a link" if member.issym() or member.islnk() else "sparse" if member.issparse() else "no file"
-        raise DataError(f"{path}: the member {member.name} is {kind}: shards are made of plain files only.")
-    if member.name.startswith("/") or ".." in member.name.split("/"):
-        raise DataError(f"{path}: the name of the member {member.name} leads out of the shard: rename it.")
-    if member.size > (MAX_BYTES if not member.name.lower().endswith(LABEL_SUFFIX) else BLOCK):
-        raise DataError(f"{path}: {member.name} has {member.size} bytes: that is too much, take it out.")
-    if member.offset_data + member.size > length:
-        raise DataError(f"The shard {path} is cut short: {member.name} is not whole.")
+def _most_bytes(name: str) -> int:
+    """How large a member of this name may be; 0 for what is neither an image nor a label."""
+    suffix = key_of(name)[1].lower()
+    return BLOCK if suffix == LABEL_SUFFIX else MAX_BYTES if suffix in image_suffixes() else 0
 
 
 def _label(data: bytes, name: str, path: Path, bound: int) -> int:

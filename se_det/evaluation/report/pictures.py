@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Iterator, Mapping
+from contextlib import suppress
 from typing import Any
 
 import cv2
@@ -11,12 +12,14 @@ import numpy as np
 from pycocotools import mask as mask_tools
 
 from ...data.regions import read_at_any_size
+from ...errors import DataError
 from ...inference.drawing import draw_detections
 from ..coco_eval import EvaluationResult
 from ..ranking import ImageScore
 
 LONG_SIDE = 560  # px: two beside each other fill a desktop page
 JPEG_QUALITY = 80
+COUNT = 4  # images drawn after each evaluation
 
 
 class Pictures:
@@ -35,23 +38,47 @@ class Pictures:
         Raises:
             DataError: the file cannot be read (any more).
         """
+        name, truth, found = self._drawn(score.image_id, score_threshold)
+        return name, data_uri(truth), data_uri(found)
+
+    def detections(self, image_id: Hashable, *, score_threshold: float) -> tuple[str, np.ndarray]:
+        """The file's name, and the image with the detections from `score_threshold` on, uint8 BGR.
+
+        Raises:
+            DataError: the file cannot be read (any more).
+        """
+        name, _, found = self._drawn(image_id, score_threshold)
+        return name, found
+
+    def _drawn(self, image_id: Hashable, score_threshold: float) -> tuple[str, np.ndarray, np.ndarray]:
         outcome = self._outcome
-        info = outcome.dataset.image(self._positions[score.image_id])
+        info = outcome.dataset.image(self._positions[image_id])
         pixels = read_at_any_size(info.path)
         factor = LONG_SIDE / max(pixels.shape[:2])
         size = tuple(max(1, round(side * factor)) for side in pixels.shape[1::-1])
         shown = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA if factor < 1 else cv2.INTER_CUBIC)
         scale = np.array([size[0] / info.width, size[1] / info.height] * 2)
-        truth = outcome.truth.annotations_of(score.image_id)
+        truth = outcome.truth.annotations_of(image_id)
         numbers = outcome.truth.category_numbers
-        found = [r for r in self._found.get(score.image_id, []) if r["score"] >= score_threshold]
+        found = [r for r in self._found.get(image_id, []) if r["score"] >= score_threshold]
         labels = outcome.truth.class_labels
         sides = (
             _instances([(a["category_id"] - 1, None, a) for a in truth], size, scale),
             _instances([(numbers[r["category_id"]] - 1, r["score"], r) for r in found], size, scale),
         )
-        drawn = (data_uri(draw_detections(shown, side, labels, score_threshold=0)) for side in sides)
+        drawn = (draw_detections(shown, side, labels, score_threshold=0) for side in sides)
         return (str(info.path.relative_to(outcome.dataset.images_folder.absolute())), *drawn)
+
+
+def detections_drawn(outcome: EvaluationResult, *, count: int = COUNT, score_threshold: float = 0.5) -> Iterator[
+    tuple[str, np.ndarray]
+]:  # fmt: skip
+    """Names of the data set's first images and what was found in them, drawn, uint8 BGR; one that cannot be read (any
+    more) is left out."""
+    pictures = Pictures(outcome)
+    for index in range(min(count, len(outcome.dataset))):
+        with suppress(DataError):
+            yield pictures.detections(outcome.dataset.image(index).id, score_threshold=score_threshold)
 
 
 def _instances(

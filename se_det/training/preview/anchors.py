@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from fvcore.common.config import CfgNode
 
+from ...config.loading import get_key
+from ...detection.registry import model_facts
 from ..recipe.anchors import IOU, best_overlaps
 
 
@@ -36,12 +38,13 @@ class AnchorLevel:
 
 
 def anchor_levels(cfg: CfgNode, boxes: np.ndarray) -> list[AnchorLevel]:
-    """The levels that MODEL.RPN.IN_FEATURES names.
+    """The levels of the maps that have anchors; none where the detector has no anchors.
 
     Args:
         boxes: (n, 2) widths and heights px of objects.
     """
-    names = list(cfg.MODEL.RPN.IN_FEATURES)
+    key = model_facts(cfg).anchor_maps
+    names = list(get_key(cfg, key)) if key else []
     settings = cfg.MODEL.ANCHOR_GENERATOR
     sizes, ratios = (_per_level(values, len(names)) for values in (settings.SIZES, settings.ASPECT_RATIOS))
     levels = []

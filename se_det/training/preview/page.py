@@ -13,9 +13,9 @@ from ... import __version__
 from ...config.resolution import decided_by, dump_config, show
 from ...data.coco_json import shorten
 from ...evaluation.report.bars import bar_chart
+from ...evaluation.report.html import table
 from ...evaluation.report.page import document
 from ...evaluation.report.pictures import data_uri
-from ...evaluation.report.sections import table
 from ..recipe.decide import LEAST_RECALL, SOURCE
 from .anchors import best_of_levels, recall_of
 from .facts import Preview
@@ -152,8 +152,7 @@ def _sizes(preview: Preview) -> list[str]:
     best = best_of_levels(preview.levels)
     parts = [
         "<h2>Sizes and anchors</h2>",
-        f"<p class='note'>{escape(note)} An object is learned easily when an anchor overlaps it with IoU 0.5; the "
-        f"share that some anchor does is the best possible recall, of which the recipe wants {LEAST_RECALL:.0%}.</p>",
+        f"<p class='note'>{escape(note)} {_about_anchors(preview)}</p>",
         "<div class='charts'>",
         bar_chart(
             SIZE_EDGES, counts, x="square root of the area, px", y="objects", logarithmic=True,
@@ -173,6 +172,8 @@ def _sizes(preview: Preview) -> list[str]:
         )
         for level in preview.levels
     ]
+    if not rows:
+        return parts
     rows.append(("all", "", "", "", 100 * recall_of(best)))
     parts.append(table(("level", "stride px", "anchors px", "heights over widths", "best possible recall %"), rows))
     if best is not None and len(best):
@@ -188,10 +189,20 @@ def _sizes(preview: Preview) -> list[str]:
     return parts
 
 
+def _about_anchors(preview: Preview) -> str:
+    if not preview.levels:
+        return f"MODEL.META_ARCHITECTURE {preview.cfg.MODEL.META_ARCHITECTURE} has no anchors."
+    return (
+        "An object is learned easily when an anchor overlaps it with IoU 0.5; the share that some anchor does is the "
+        f"best possible recall, of which the recipe wants {LEAST_RECALL:.0%}."
+    )
+
+
 def _ratio_chart(preview: Preview) -> str:
     ratios = preview.boxes[:, 1] / np.maximum(preview.boxes[:, 0], 1e-6)
     counts = np.histogram(np.clip(ratios, RATIO_EDGES[0], RATIO_EDGES[-1] * 0.999), RATIO_EDGES)[0].tolist()
-    marks = {"anchors": sorted({ratio for level in preview.levels for ratio in level.ratios})}
+    ratios_of_anchors = sorted({ratio for level in preview.levels for ratio in level.ratios})
+    marks = {"anchors": ratios_of_anchors} if ratios_of_anchors else {}
     return bar_chart(RATIO_EDGES, counts, x="height over width", y="objects", logarithmic=True, marks=marks)
 
 

@@ -12,14 +12,17 @@ from typing import Any
 
 from fvcore.common.config import CfgNode
 
-from ...config.loading import get_key, load_config, set_key
+from ...config.loading import get_key, load_config, set_key, shipped_config
 from ...config.provenance import key_source
 from ...config.resolution import Decision
+from ...detection.registry import model_facts
+from ...weights.shipped import SHIPPED
 from .anchors import fitting_anchors
 from .facts import DataFacts, MachineFacts
 
 SOURCE = "the recipe"
-SMALL = "quickstart.yaml"  # the base config that is trained from scratch, in minutes
+SMALL = "starter.yaml"  # the base config that is trained in minutes, from weights that come with se_det
+SCRATCH = "quickstart.yaml"  # the same network from random weights
 MEDIUM = "faster_rcnn_se_r18_fpn.yaml"  # the one that starts from ImageNet weights on a CPU
 LARGE = "faster_rcnn_se_r50_fpn.yaml"  # and on an accelerator
 LEAST_RECALL = 0.95  # of the anchors as they are; below, others are chosen
@@ -31,7 +34,16 @@ LEAST_WINDOW = 128  # px
 SHORT_SIDES = {"scratch": (168, 224, 288, 352, 448), "cpu": (256, 320, 400, 512, 640), "gpu": (400, 512, 640, 800)}
 IMBALANCE = 10  # commonest class over rarest, in images, from which images are repeated
 SECONDS_TO_START = 12  # importing, reading and checking; a trial of a step
-STRIDES = {"p2": 4, "p3": 8, "p4": 16, "p5": 32, "p6": 64}
+STRIDES = {"p2": 4, "p3": 8, "p4": 16, "p5": 32, "p6": 64, "p7": 128}
+# Keys that make another network of SMALL, which its weights do not fit.
+NETWORK = (
+    "MODEL.BACKBONE.NAME", "MODEL.RESNETS.DEPTH", "MODEL.RESNETS.NORM", "MODEL.RESNETS.STEM_OUT_CHANNELS",
+    "MODEL.RESNETS.RES2_OUT_CHANNELS", "MODEL.RESNETS.NUM_GROUPS", "MODEL.RESNETS.WIDTH_PER_GROUP",
+    "MODEL.RESNETS.STEM_POOL", "MODEL.RESNETS.BRANCH_RELU", "MODEL.GATE.NAME", "MODEL.GATE.REDUCTION",
+    "MODEL.GATE.BIAS", "MODEL.GATE.STAGES", "MODEL.GATE.PLACEMENT", "MODEL.FPN.OUT_CHANNELS", "MODEL.FPN.NORM",
+    "MODEL.ROI_BOX_HEAD.FC_DIM", "MODEL.ROI_BOX_HEAD.NUM_FC", "MODEL.ROI_BOX_HEAD.POOLER_RESOLUTION",
+    "MODEL.META_ARCHITECTURE", "MODEL.ROI_HEADS.NAME",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -86,7 +98,7 @@ def base_config(device: str, at_hand: Callable[[str], bool]) -> str:
         at_hand: whether the weights that a config names can be had.
     """
     name = MEDIUM if device == "cpu" else LARGE
-    return name if at_hand(str(load_config(name).MODEL.WEIGHTS)) else SMALL
+    return name if at_hand(str(load_config(shipped_config(name)).MODEL.WEIGHTS)) else SMALL
 
 
 def decide(
@@ -106,8 +118,10 @@ def decide(
         in_windows: the facts of the data as the windows of a config's INPUT.TILE show it; None: of whole images alone.
     """
     choices = Choices(cfg)
-    pretrained = bool(cfg.MODEL.WEIGHTS) and machine.weights
-    _decide_start(choices, machine, pretrained)
+    _decide_start(choices, machine)
+    # Those that come with se_det have seen no photo: what follows is as from random weights, from a better beginning.
+    weights = str(choices.get("MODEL.WEIGHTS"))
+    pretrained = bool(weights) and not weights.startswith(SHIPPED)
     sides = SHORT_SIDES[("cpu" if machine.device == "cpu" else "gpu") if pretrained else "scratch"]
     if in_windows is not None and _decide_tiles(choices, data, sides):
         data = in_windows(choices.cfg)
@@ -126,9 +140,16 @@ def decide(
     return choices.made
 
 
-def _decide_start(choices: Choices, machine: MachineFacts, pretrained: bool) -> None:
+def _decide_start(choices: Choices, machine: MachineFacts) -> None:
     choices.set(f"the accelerator is {machine.device}", MODEL__DEVICE=machine.device)
-    if choices.get("MODEL.WEIGHTS") and not pretrained:
+    weights = str(choices.get("MODEL.WEIGHTS"))
+    if weights.startswith(SHIPPED):
+        changed = next((key for key in NETWORK if key_source(choices.asked, key) is not None), None)
+        if changed is not None:
+            choices.set(
+                f"{changed} makes another network than the one whose weights come with se_det", MODEL__WEIGHTS=""
+            )
+    elif weights and not machine.weights:
         choices.set(
             "the pretrained weights are neither here nor can be fetched: everything is trained from the start",
             MODEL__WEIGHTS="", MODEL__BACKBONE__FREEZE_AT=0, MODEL__RESNETS__NORM="GN", MODEL__FPN__NORM="GN",
@@ -202,7 +223,9 @@ def _enlarge(
 
 def _decide_network(choices: Choices, data: DataFacts, pretrained: bool) -> None:
     """What of a small network's pyramid and heads is worth its time."""
-    if pretrained or choices.get("MODEL.FPN.IN_FEATURES") != ["res2", "res3", "res4", "res5"]:
+    if not model_facts(choices.cfg).two_stage or pretrained or (
+        choices.get("MODEL.FPN.IN_FEATURES") != ["res2", "res3", "res4", "res5"]
+    ):  # fmt: skip
         return
     small = data.size(0.1) * choices.get("INPUT.MIN_SIZE_TEST")
     if small >= LARGE_OBJECTS:
@@ -227,10 +250,11 @@ def _decide_anchors(choices: Choices, data: DataFacts) -> None:
         choices.get("MODEL.ANCHOR_GENERATOR.SIZES"),
         choices.get("MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS"),
     )
-    strides = [STRIDES.get(name, 0) for name in choices.get("MODEL.RPN.IN_FEATURES")]
+    maps = model_facts(choices.cfg).anchor_maps
+    strides = [STRIDES.get(name, 0) for name in choices.get(maps)] if maps else []
     if len(sizes) == 1:
         sizes = list(sizes) * len(strides)
-    if not all(strides) or len(sizes) != len(strides):
+    if not strides or not all(strides) or len(sizes) != len(strides):
         return  # a network that is not ours to know
     boxes = data.boxes * choices.get("INPUT.MIN_SIZE_TEST")
     fitting, shapes, recall = fitting_anchors(boxes, sizes, ratios, strides, LEAST_RECALL)
@@ -267,7 +291,7 @@ def _decide_optimizer(choices: Choices, data: DataFacts, machine: MachineFacts, 
     )
     choices.set(reason, SOLVER__IMS_PER_BATCH=batch)
     batch = choices.get("SOLVER.IMS_PER_BATCH")
-    if not pretrained:
+    if not pretrained and model_facts(choices.cfg).two_stage:
         # Of 256 anchors a few are on objects, and the loss is divided by all: proposals would be learned slowly.
         choices.set("so that objects count in the proposals' losses", MODEL__RPN__BATCH_SIZE_PER_IMAGE=32)
     common = {"SOLVER__OPTIMIZER": "AdamW", "SOLVER__LR_SCHEDULER_NAME": "WarmupCosineLR", "SOLVER__WEIGHT_DECAY": 0.05,

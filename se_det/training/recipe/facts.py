@@ -18,6 +18,7 @@ from ...errors import SeDetError
 from ...internals import mkldnn
 from ...system import cpu_fields, cpu_flags, usable_cpus
 from ...weights.download import cache_path
+from ...weights.shipped import SHIPPED
 from ...weights.source import SCHEME, get_entry
 
 MAX_BOXES = 5000  # of which sides are kept
@@ -144,6 +145,8 @@ def weights_at_hand(source: str) -> bool:
     """Whether weights of the zoo are in the cache, or their server answers; a file, whether it is there."""
     if not source:
         return False
+    if source.startswith(SHIPPED):
+        return True
     if not source.startswith(SCHEME):
         return Path(source).is_file()
     try:

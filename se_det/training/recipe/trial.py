@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import logging
 import multiprocessing
-import statistics
 import time
 from multiprocessing.connection import Connection
+from typing import Any
 
 import torch
 from fvcore.common.config import CfgNode
+from torch import nn
 
+from ...config.loading import set_key
 from ...config.resolution import Decision
 from ...data.loader import build_train_loader
 from ...detection.build import build_detector
@@ -18,10 +20,11 @@ from ...device import select_device
 from ...errors import SeDetError, TrainingError
 from .. import build, datasets
 from ..loss_reader import is_loss
+from ..precision import Precision
 from .decide import SOURCE
 
-LEAST, MOST = 4, 24  # steps
-SECONDS = 4  # of steps between them are enough
+LEAST, MOST = 3, 16  # steps
+SECONDS = 3  # of steps between them are enough
 
 logger = logging.getLogger(__name__)
 
@@ -108,23 +111,37 @@ def _trial(cfg: CfgNode, threads: int, answer: Connection) -> None:
 def _time_steps(cfg: CfgNode) -> float:
     device = select_device(cfg.MODEL.DEVICE)
     train = datasets.train_datasets(cfg)
-    cfg.MODEL.ROI_HEADS.NUM_CLASSES = len(train[0].category_ids)
+    for decision in datasets.decide_num_classes(cfg, train[0]):
+        set_key(cfg, decision.key, decision.value)
     torch.manual_seed(0)
     model = build_detector(cfg).to(device, memory_format=torch.channels_last)
     precision = build.precision(cfg, device)
     optimizer = build.optimizer(cfg, model, base_lr=1e-6, scaled=precision.scaled)
-    batches = iter(build_train_loader(cfg, train, seed=0, start=0, rank=0, world_size=1))
-    seconds: list[float] = []
-    while len(seconds) < LEAST or (len(seconds) < MOST and sum(seconds) < SECONDS):
+    loader = iter(build_train_loader(cfg, train, seed=0, start=0, rank=0, world_size=1))
+    # Every step twice: the first time memory is asked for and kernels are chosen, for images of every new size.
+    steps: list[tuple[float, list[list[dict[str, Any]]]]] = []  # seconds of loading, and the parts of the step
+    first = 0.0
+    while len(steps) < LEAST or (len(steps) < MOST and first < SECONDS):
         begin = time.perf_counter()
-        for _ in range(cfg.SOLVER.ACCUMULATE):
-            with precision.autocast():
-                losses = model(next(batches))
-            precision.backward(sum(value for name, value in losses.items() if is_loss(name)) / cfg.SOLVER.ACCUMULATE)
-        precision.step(optimizer, None)
-        optimizer.zero_grad(set_to_none=True)
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        seconds.append(time.perf_counter() - begin)
-    # The first ones are slower: memory is asked for, kernels are chosen.
-    return statistics.median(seconds[len(seconds) // 2 :])
+        parts = [next(loader) for _ in range(cfg.SOLVER.ACCUMULATE)]
+        loaded = time.perf_counter()
+        _step(model, parts, precision, optimizer)
+        steps.append((loaded - begin, parts))
+        first += time.perf_counter() - begin
+    begin = time.perf_counter()
+    for _, parts in steps:
+        _step(model, parts, precision, optimizer)
+    return (time.perf_counter() - begin + sum(seconds for seconds, _ in steps)) / len(steps)
+
+
+def _step(
+    model: nn.Module, parts: list[list[dict[str, Any]]], precision: Precision, optimizer: torch.optim.Optimizer
+) -> None:
+    for samples in parts:
+        with precision.autocast():
+            losses = model(samples)
+        precision.backward(sum(value for name, value in losses.items() if is_loss(name)) / len(parts))
+    precision.step(optimizer, None)
+    optimizer.zero_grad(set_to_none=True)
+    if model.device.type == "cuda":
+        torch.cuda.synchronize(model.device)

@@ -1,0 +1,219 @@
+"""What one-stage detectors share: every cell of every level predicts, and the best predictions are thinned."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..backbones.trunk import image_area
+from ..errors import WeightsError
+from ..layers.running_mean import RunningMean
+from ..layers.tracing import is_traced
+from ..layers.valid_area import ValidArea
+from .anchors import AnchorGenerator
+from .dense_head import DenseHead
+from .measured_part import MeasuredPart
+from .nms import suppress
+from .rcnn import Detector, resize_detections
+
+# Candidates are found among logits, and one whose score is the threshold up to rounding is asked again.
+MARGIN = 1e-3
+
+
+class DenseDetector(Detector):
+    """A backbone and a head on its maps; a subclass has the losses and says what its deltas mean.
+
+    Args:
+        head: see `DenseHead`.
+        features: names of the maps that it reads.
+        anchor_generator: one box or several for each cell of each map.
+        num_classes: K.
+        start: of the moving average of the number of positive anchors, which losses are divided by.
+        score_threshold, topk, nms_threshold, max_detections: what is kept in inference: scores above the first, of each
+            level the best `topk`.
+        shared: see `Detector`.
+    """
+
+    def __init__(
+        self,
+        *,
+        head: DenseHead,
+        features: Sequence[str],
+        anchor_generator: AnchorGenerator,
+        num_classes: int,
+        start: float,
+        score_threshold: float = 0.05,
+        topk: int = 1000,
+        nms_threshold: float = 0.5,
+        max_detections: int = 100,
+        **shared: Any,
+    ) -> None:
+        super().__init__(**shared)
+        self.head = head
+        self.features = tuple(features)
+        self.anchor_generator = anchor_generator
+        self.num_classes = num_classes
+        self.loss_normalizer = RunningMean(start)
+        self.score_threshold = score_threshold
+        self.topk = topk
+        self.nms_threshold = nms_threshold
+        self.max_detections = max_detections
+
+    def inference_parts(self) -> list[nn.Module]:
+        return [self.backbone, self.head]
+
+    def large_map_convolutions(self) -> list[nn.Module]:
+        return [self.backbone, self.head.cls_subnet, self.head.bbox_subnet, self.head]
+
+    def score_layers(self) -> list[nn.Module]:
+        return [self.head.cls_score]
+
+    def head_costs(self, maps: Mapping[str, torch.Tensor]) -> list[MeasuredPart]:
+        shapes = [tuple(maps[name].shape) for name in self.features]
+        return [MeasuredPart("head", self.head, shapes, lambda x: self.head(x, [None] * len(x)))]
+
+    def losses(
+        self,
+        anchors: Sequence[torch.Tensor],
+        predictions: Sequence[Sequence[torch.Tensor]],
+        outside: torch.Tensor | None,
+        truth: Sequence[Mapping[str, torch.Tensor]],
+    ) -> dict[str, torch.Tensor]:
+        """The losses by name.
+
+        Args:
+            anchors: (H W A, 4) of each level.
+            predictions: what the head gives.
+            outside: (N, R) of all anchors, those outside their image, which do not count; None where all count.
+            truth: `gt_boxes` and `gt_classes` of each image.
+        """
+        raise NotImplementedError
+
+    def decode(self, deltas: torch.Tensor, anchors: torch.Tensor) -> torch.Tensor:
+        """Boxes (n, 4) from deltas (n, 4) and anchors (n, 4)."""
+        raise NotImplementedError
+
+    def forward(self, samples: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor] | list[dict[str, Any]]:
+        """Losses in training mode, detections otherwise; samples and detections as those of `GeneralizedRCNN`."""
+        if not self.training:
+            return self.detect(samples)
+        maps, areas, _ = self.maps(samples)
+        predictions = self.head(maps, areas)
+        truth = [
+            {
+                "gt_boxes": s["instances"]["gt_boxes"].to(self.device, self.pixel_mean.dtype, non_blocking=True),
+                "gt_classes": s["instances"]["gt_classes"].to(self.device, non_blocking=True),
+            }
+            for s in samples
+        ]
+        return self.losses(self.anchor_generator(maps), predictions, self._outside(maps, areas), truth)
+
+    def detect(self, samples: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        """A dict for each image, {"instances": {`pred_boxes` (m, 4) XYXY px, `scores` (m,), `pred_classes` (m,)}},
+        best first, in the size that is wanted."""
+        maps, areas, sizes = self.maps(samples)
+        predictions = self.head(maps, areas)
+        outside = self._outside(maps, areas)
+        found = self.candidates(self.anchor_generator(maps), predictions, outside)
+        return [
+            {"instances": resize_detections(self._thin(*one), size, s.get("height", size[0]), s.get("width", size[1]))}
+            for one, size, s in zip(found, sizes, samples)
+        ]
+
+    def maps(
+        self, samples: Sequence[Mapping[str, Any]]
+    ) -> tuple[list[torch.Tensor], list[ValidArea | None], list[tuple[int, int]]]:
+        """The maps that the head reads, the images' areas on them, the images' sizes."""
+        x, sizes = self.batch([s["image"] for s in samples])
+        maps, areas = self.backbone.features(x, image_area(self.backbone.padding, sizes))
+        return [maps[name] for name in self.features], [areas[name] for name in self.features], sizes
+
+    def _outside(self, maps: Sequence[torch.Tensor], areas: Sequence[ValidArea | None]) -> torch.Tensor | None:
+        """Under padding "exact", (N, R): the anchors of cells outside each image."""
+        if all(area is None or not area.exact or area.covers(x) for x, area in zip(maps, areas)):
+            return None
+        per_cell = self.anchor_generator.anchors_per_cell
+        masks = [area.mask(x).flatten(1)[..., None].expand(-1, -1, per_cell) for x, area in zip(maps, areas)]
+        return ~torch.cat([mask.flatten(1) for mask in masks], 1)
+
+    def _scores(self, logits: torch.Tensor, centreness: torch.Tensor | None) -> torch.Tensor:
+        """Logits (n,) and what says how central a cell is (n,) to scores (n,)."""
+        if centreness is None:
+            return logits.sigmoid()
+        return (logits.sigmoid() * centreness.sigmoid()).sqrt()
+
+    def candidates(
+        self,
+        anchors: Sequence[torch.Tensor],
+        predictions: Sequence[Sequence[torch.Tensor]],
+        outside: torch.Tensor | None,
+    ) -> list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
+        """Boxes (m, 4), scores (m,) and classes (m,) of each image before NMS, level after level, the best of each
+        first.
+
+        Raises:
+            WeightsError: predictions are not finite.
+        """
+        logits, deltas, centreness = predictions
+        central = len(centreness) > 0
+        found: list[list[tuple[torch.Tensor, ...]]] = [[] for _ in range(len(logits[0]))]
+        # sqrt(class * centreness) is at most sqrt(class).
+        least = _logit(self.score_threshold**2 if central else self.score_threshold) - MARGIN
+        start = 0
+        for level, level_anchors in enumerate(anchors):
+            values = logits[level].to(torch.promote_types(logits[level].dtype, torch.float32))
+            end = start + values.shape[1]
+            for row, images in enumerate(found):
+                own = values[row]
+                # What is not a number is a candidate here, and refused below. Few cells have one: most are passed over
+                # by their best class.
+                cells = ~(own.amax(1) < least)
+                if outside is not None:
+                    cells &= ~outside[row, start:end]
+                cells = cells.nonzero()[:, 0]
+                at, label = (~(own[cells] < least)).nonzero(as_tuple=True)
+                at = cells[at]
+                middle = centreness[level][row][at].to(own.dtype) if central else None
+                scores = self._scores(own[at, label], middle)
+                above = (~(scores <= self.score_threshold)).nonzero()[:, 0]
+                best, chosen = scores[above].topk(min(self.topk, len(above)))
+                chosen = above[chosen]
+                at, label = at[chosen], label[chosen]
+                images.append((self.decode(deltas[level][row][at], level_anchors[at]), best, label))
+            start = end
+        return [_checked(*(torch.cat(parts) for parts in zip(*images))) for images in found]
+
+    def _thin(self, boxes: torch.Tensor, scores: torch.Tensor, classes: torch.Tensor) -> dict[str, torch.Tensor]:
+        keep, scores = suppress(boxes, scores, classes, threshold=self.nms_threshold, most=self.max_detections)
+        return {"pred_boxes": boxes[keep], "scores": scores, "pred_classes": classes[keep]}
+
+
+def _logit(probability: float) -> float:
+    if probability <= 0:
+        return -math.inf
+    return math.inf if probability >= 1 else math.log(probability / (1 - probability))
+
+
+def _checked(
+    boxes: torch.Tensor, scores: torch.Tensor, classes: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """What is finite.
+
+    Raises:
+        WeightsError: nothing is, though something was found.
+    """
+    if is_traced():
+        return boxes, scores, classes
+    finite = torch.isfinite(boxes).all(1) & torch.isfinite(scores)
+    kept = finite.nonzero()[:, 0]
+    if len(kept) == 0 < len(boxes):
+        raise WeightsError(
+            "All boxes of an image are NaN or infinite although the weights are finite: activations overflow in this "
+            "precision (TEST.PRECISION, SOLVER.AMP.DTYPE), or the training has diverged. Use TEST.PRECISION float32, "
+            "or an earlier checkpoint."
+        )
+    return boxes[kept], scores[kept], classes[kept]
