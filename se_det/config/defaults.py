@@ -15,6 +15,7 @@ from ..plugins import load_installed_plugins, loaded_plugins
 from .keypoint_keys import add_keypoint_keys
 from .one_stage_keys import add_fcos_keys, add_retinanet_keys
 from .point_rend_keys import add_point_rend_keys
+from .segmentation_keys import add_detectron2_segmentation_keys, add_own_segmentation_keys
 
 CN = CfgNode
 
@@ -90,6 +91,8 @@ def add_se_det_config(cfg: CfgNode) -> None:
     # "triton": our own kernels, for GPUs alone, make the passes over maps that gates add, and NMS of all images'
     # proposals. "pytorch": PyTorch's and torchvision's operators do.
     cfg.MODEL.KERNELS = "pytorch"
+    # Anchors' corners, seen from their centre, as whole numbers: torchvision's detectors. Detectron2's are not rounded.
+    cfg.MODEL.ANCHOR_GENERATOR.ROUNDED = False
     cfg.MODEL.RESNETS.STEM_POOL = "pad1"  # "pad1": 3x3 stride 2 padding 1; "ceil": padding 0, ceil mode (Caffe)
     # Stochastic depth: how often, in training, the last block of the ResNet leaves out its branch; the blocks before it
     # less often, down to the first one's never.
@@ -178,6 +181,7 @@ def add_se_det_config(cfg: CfgNode) -> None:
     cfg.TEST.TILE.WHOLE_IMAGE = False  # the whole image, resized, is a window too: for objects larger than windows
     cfg.TEST.EVALUATORS = ["coco"]  # what evaluates, one after another: coco, or those of plugins
     cfg.WRITERS = ["json", "tensorboard"]  # where a run's numbers go: metrics.json, TensorBoard's event files
+    add_own_segmentation_keys(cfg)
     cfg.PLUGINS = loaded_plugins()  # a record of the files given by --plugin; setting it loads nothing
     for add in _MORE_KEYS.values():
         add(cfg)
@@ -278,7 +282,7 @@ def _detectron2_keys() -> CfgNode:
     c.MODEL.ROI_BOX_HEAD.SMOOTH_L1_BETA = 0.0
     c.MODEL.ROI_BOX_HEAD.POOLER_RESOLUTION = 14
     c.MODEL.ROI_BOX_HEAD.POOLER_SAMPLING_RATIO = 0
-    c.MODEL.ROI_BOX_HEAD.POOLER_TYPE = "ROIAlignV2"
+    c.MODEL.ROI_BOX_HEAD.POOLER_TYPE = "ROIAlignV2"  # ROIAlign: not aligned, as in torchvision and Detectron
     c.MODEL.ROI_BOX_HEAD.NUM_FC = 0
     c.MODEL.ROI_BOX_HEAD.FC_DIM = 1024
     c.MODEL.ROI_BOX_HEAD.NUM_CONV = 0
@@ -311,6 +315,8 @@ def _detectron2_keys() -> CfgNode:
     c.MODEL.ROI_MASK_HEAD.CLS_AGNOSTIC_MASK = False
     add_keypoint_keys(c)
     add_point_rend_keys(c)
+
+    add_detectron2_segmentation_keys(c)
 
     # --- data ----------------------------------------------------------------------------------------------------
     c.INPUT = CN()
@@ -398,8 +404,6 @@ DETECTRON2_ONLY = (
     "GLOBAL",
     "MODEL.ANCHOR_GENERATOR.ANGLES",
     "MODEL.LOAD_PROPOSALS",
-    "MODEL.PANOPTIC_FPN",
-    "MODEL.SEM_SEG_HEAD",
     "SOLVER.NUM_DECAYS",
     "SOLVER.REFERENCE_WORLD_SIZE",
     "SOLVER.RESCALE_INTERVAL",

@@ -7,7 +7,7 @@ to (no reference counts, unlike Python objects); started otherwise, torch hands 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +17,8 @@ import torch
 from ..errors import DataError
 from .image_paths import check_files
 from .keypoints import KeypointLayout
+from .panoptic import PanopticFiles
+from .pixel_labels import PixelLabels, check_label_files
 from .string_array import StringArray
 
 logger = logging.getLogger(__name__)
@@ -71,6 +73,9 @@ class CocoDataset:
         category_names: their names.
         keypoints: which keypoints annotations may have; None without.
         keypoint_fault: why there are none, as a sentence.
+        pixel_labels: the class of every pixel of each image; None where there are none.
+        panoptic: the panoptic truth of the images; likewise.
+        evaluators: the names of those for "instances" and "pixels", where they are not coco and sem_seg.
     """
 
     def __init__(
@@ -85,6 +90,9 @@ class CocoDataset:
         columns: dict[str, torch.Tensor],
         keypoints: KeypointLayout | None = None,
         keypoint_fault: str = "",
+        pixel_labels: PixelLabels | None = None,
+        panoptic: PanopticFiles | None = None,
+        evaluators: Mapping[str, str] | None = None,
     ) -> None:
         """`columns`: as `read_coco` lays them out; `index` is the image of each item, `first` the first annotation of
         each image, `*_range` a first and an after-last position."""
@@ -96,6 +104,9 @@ class CocoDataset:
         self._file_names = file_names
         self._columns = columns
         self.keypoints, self.keypoint_fault = keypoints, keypoint_fault
+        self.pixel_labels = pixel_labels
+        self.panoptic = panoptic
+        self.evaluators = dict(evaluators or {})
 
     def __len__(self) -> int:
         return len(self._columns["index"])
@@ -178,7 +189,10 @@ class CocoDataset:
         return [self._file_names[at] for at in self._columns["index"].tolist()]
 
     def drop_empty(self) -> CocoDataset:
-        """The images with an annotation that is not a crowd; how many others there are is logged."""
+        """The images with an annotation that is not a crowd; how many others there are is logged. All of a data set
+        without instances."""
+        if not self.category_ids:
+            return self
         counts = self._not_crowd(torch.ones(len(self._columns["crowd"]), dtype=torch.bool))
         kept = self.subset(torch.nonzero(counts > 0).flatten())
         if len(kept) < len(self):
@@ -201,7 +215,31 @@ class CocoDataset:
             columns={**self._columns, "index": index},
             keypoints=self.keypoints,
             keypoint_fault=self.keypoint_fault,
+            pixel_labels=self.pixel_labels,
+            panoptic=self.panoptic,
+            evaluators=self.evaluators,
         )
+
+    def evaluated_by(self, **evaluators: str) -> CocoDataset:
+        """The same with other `evaluators`."""
+        result = self.subset(torch.arange(len(self)))
+        result.evaluators = evaluators
+        return result
+
+    def with_labels(self, pixel_labels: PixelLabels | None, panoptic: PanopticFiles | None = None) -> CocoDataset:
+        """The same with classes of pixels and a panoptic truth."""
+        result = self.subset(torch.arange(len(self)))
+        result.pixel_labels, result.panoptic = pixel_labels, panoptic
+        return result
+
+    def labels(self, i: int) -> np.ndarray:
+        """uint8 (height, width): the class of each pixel of the image at position `i`.
+
+        Raises:
+            DataError: see `PixelLabels.read`.
+        """
+        info = self.image(i)
+        return self.pixel_labels.read(self._file_names[self._at(i)], info.height, info.width)
 
     def has_annotations(self) -> bool:
         """Whether any image has an annotation that is not a crowd: without one there is no AP."""
@@ -247,6 +285,8 @@ class CocoDataset:
             DataError: naming the first files missing and their number.
         """
         check_files(self.json_path, self.images_folder, self.file_names)
+        if self.pixel_labels is not None:
+            check_label_files(self.pixel_labels, self.file_names)
 
     def _not_crowd(self, which: torch.Tensor) -> torch.Tensor:
         """int64 (len(self),): how many annotations of each image are in `which` and no crowds."""

@@ -22,6 +22,9 @@ from .tile_truth import TrainTiles, TrainWindows, WindowEpoch, find_windows, tra
 from .transforms import RESIZE_METHODS
 from .worker_loader import Loader
 
+# The meta-architectures whose samples have `sem_seg`.
+LABEL_PIXELS = ("SemanticSegmentor", "PanopticFPN")
+
 logger = logging.getLogger(__name__)
 
 
@@ -41,6 +44,7 @@ def train_loader(
     tiles: TrainTiles | None = None,
     masks: bool = False,
     min_keypoints: int | None = None,
+    ignore: int | None = None,
     format: str = "BGR",
     num_workers: int = 0,
     rank: int = 0,
@@ -65,6 +69,7 @@ def train_loader(
         masks: whether samples have `gt_masks`.
         min_keypoints: samples have `gt_keypoints`, and images with fewer labelled ones are left out; None: they have
             none.
+        ignore: give samples `sem_seg`, the class of each pixel, with this where there is none; None does not.
         format: BGR or RGB.
         num_workers: processes that load; 0 loads in this one.
         pin_memory: whether images come in memory that a GPU reads by itself, while the host goes on.
@@ -84,13 +89,15 @@ def train_loader(
     )
     if masks:
         _check_masks(used)
+    if ignore is not None:
+        check_labels(used)
     windows = None if tiles is None else find_windows(used, tiles)
     sizes = np.concatenate([dataset.sizes.numpy() for dataset in used]) if windows is None else windows.sizes
     groups = aspect_groups(sizes) if grouping else np.zeros(len(sizes), np.int64)
     epoch = _epoch(used, windows, tiles, repeat_threshold, repeat_sqrt)
     batches = TrainBatchSampler(groups, ims_per_batch=ims_per_batch, seed=seed, start=start, epoch=epoch)
     samples = TrainDataset(
-        used, augmentations=augmentations, seed=seed, format=format, masks=masks, windows=windows,
+        used, augmentations=augmentations, seed=seed, format=format, masks=masks, ignore=ignore, windows=windows,
         keypoints=min_keypoints is not None,
     )  # fmt: skip
     skipped = skipped or SkippedImages()
@@ -209,6 +216,7 @@ def build_train_loader(
         tiles=train_tiles(cfg),
         masks=cfg.MODEL.MASK_ON,
         min_keypoints=_min_keypoints(cfg),
+        ignore=ignore_value(cfg),
         format=cfg.INPUT.FORMAT,
         num_workers=cfg.DATALOADER.NUM_WORKERS,
         rank=rank,
@@ -309,6 +317,27 @@ def _check_keypoints(datasets: Sequence[CocoDataset]) -> None:
             raise DataError(
                 f"{datasets[0].json_path} and {dataset.json_path} have different keypoints: give both the same names "
                 "in the same order."
+            )
+
+
+def ignore_value(cfg: CfgNode) -> int | None:
+    """The label of pixels of no class, where the model learns the classes of pixels; else None."""
+    labelled = cfg.MODEL.META_ARCHITECTURE in LABEL_PIXELS
+    return cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE if labelled else None
+
+
+def check_labels(datasets: Sequence[CocoDataset]) -> None:
+    """Refuse data without classes of pixels.
+
+    Raises:
+        DataError: naming the data set and what to give.
+    """
+    for dataset in datasets:
+        if dataset.pixel_labels is None:
+            raise DataError(
+                f"{dataset.json_path} has no classes of pixels, which the model (MODEL.META_ARCHITECTURE) learns: give "
+                "a folder of label PNGs (DATASETS.TRAIN_SEM_SEG, VAL_SEM_SEG) or panoptic ones "
+                "(DATASETS.TRAIN_PANOPTIC_JSON, VAL_PANOPTIC_JSON), or name a data set that has them."
             )
 
 

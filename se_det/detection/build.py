@@ -22,6 +22,7 @@ from .bottom_up import RETINANET_BUILDERS, TRUNK_BUILDERS, build_bottom_up, chec
 from .box_loss import BOX_LOSSES
 from .build_roi_heads import ROI_PARTS
 from .nms import NMS_TYPES
+from .pooler import POOLER_TYPES
 from .rcnn import GeneralizedRCNN
 from .registry import (
     ANCHOR_GENERATORS,
@@ -40,15 +41,15 @@ from .rpn_head import RPNHead
 SUPPORTED = {
     "MODEL.RPN.HEAD_NAME": "StandardRPNHead",
     "MODEL.RPN.BOUNDARY_THRESH": -1,
-    "MODEL.ROI_BOX_HEAD.POOLER_TYPE": "ROIAlignV2",
-    "MODEL.ROI_MASK_HEAD.POOLER_TYPE": "ROIAlignV2",
-    "MODEL.ROI_KEYPOINT_HEAD.POOLER_TYPE": "ROIAlignV2",
 }
 # Those of which the parts here have all.
 CHOICES = {
     "MODEL.RPN.BBOX_REG_LOSS_TYPE": BOX_LOSSES,
     "MODEL.ROI_BOX_HEAD.BBOX_REG_LOSS_TYPE": BOX_LOSSES,
     "MODEL.ROI_HEADS.NMS_TYPE": NMS_TYPES,
+    "MODEL.ROI_BOX_HEAD.POOLER_TYPE": POOLER_TYPES,
+    "MODEL.ROI_MASK_HEAD.POOLER_TYPE": POOLER_TYPES,
+    "MODEL.ROI_KEYPOINT_HEAD.POOLER_TYPE": POOLER_TYPES,
 }
 # The parts of a GeneralizedRCNN.
 PARTS = {
@@ -80,7 +81,12 @@ def check_proposals(cfg: CfgNode) -> None:
     _check_parts(cfg, "MODEL.PROPOSAL_GENERATOR.", "MODEL.ANCHOR_GENERATOR.", "MODEL.RPN.")
 
 
-def _check_rcnn(cfg: CfgNode) -> None:
+def check_rcnn(cfg: CfgNode) -> None:
+    """Refuse what the parts of a GeneralizedRCNN here do not have.
+
+    Raises:
+        ConfigError: naming the key and the value.
+    """
     _check_parts(cfg, "MODEL.")
     if cfg.MODEL.KEYPOINT_ON and (cfg.INPUT.TILE.SIZE or cfg.TEST.TILE.SIZE):
         raise ConfigError(
@@ -109,8 +115,6 @@ def _check_parts(cfg: CfgNode, *sections: str) -> None:
             registry.get(get_key(cfg, key), key)
     for key, value in SUPPORTED.items():
         given = get_key(cfg, key)
-        if key == "MODEL.ROI_MASK_HEAD.POOLER_TYPE" and cfg.MODEL.ROI_MASK_HEAD.NAME in MAP_READING:
-            value = ""
         if given != value and key.startswith(sections):
             raise ConfigError(
                 f"{key} is '{given}', and the builtin engine has only '{value}'. If it is one of Detectron2's, run "
@@ -118,10 +122,12 @@ def _check_parts(cfg: CfgNode, *sections: str) -> None:
             )
     for key, known in CHOICES.items():
         if key.startswith(sections):
+            if key == "MODEL.ROI_MASK_HEAD.POOLER_TYPE" and cfg.MODEL.ROI_MASK_HEAD.NAME in MAP_READING:
+                known = ("",)
             check_choice(key, get_key(cfg, key), known)
 
 
-MODEL_FACTS.register(ModelFacts(two_stage=True, test_augmentation=True, check=_check_rcnn), name="GeneralizedRCNN")
+MODEL_FACTS.register(ModelFacts(two_stage=True, test_augmentation=True, check=check_rcnn), name="GeneralizedRCNN")
 
 
 def build_backbone(cfg: CfgNode) -> nn.Module:
@@ -163,23 +169,31 @@ def build_detector(cfg: CfgNode) -> nn.Module:
 @META_ARCHITECTURES.register(name="GeneralizedRCNN")
 def generalized_rcnn(cfg: CfgNode) -> GeneralizedRCNN:
     """A Faster or Mask R-CNN."""
+    return GeneralizedRCNN(**rcnn_parts(cfg))
+
+
+def rcnn_parts(cfg: CfgNode) -> dict[str, Any]:
+    """What a `GeneralizedRCNN` is made of, by the names of its arguments."""
     check_kernels(cfg.MODEL.KERNELS, select_device(cfg.MODEL.DEVICE))
     backbone = build_backbone(cfg)
     rpn_features = check_features(cfg, "RPN", backbone)
     roi_features = check_features(cfg, "ROI_HEADS", backbone)
-    model = GeneralizedRCNN(
-        backbone=backbone,
-        proposal_generator=build_proposal_generator(cfg, backbone, rpn_features),
-        roi_heads=_part(cfg, "MODEL.ROI_HEADS.NAME")(cfg, backbone, roi_features),
-        rpn_features=rpn_features,
-        roi_features=roi_features,
-        pixel_mean=cfg.MODEL.PIXEL_MEAN,
-        pixel_std=cfg.MODEL.PIXEL_STD,
-    )
+    parts = {
+        "backbone": backbone,
+        "proposal_generator": build_proposal_generator(cfg, backbone, rpn_features),
+        "roi_heads": _part(cfg, "MODEL.ROI_HEADS.NAME")(cfg, backbone, roi_features),
+    }
     if cfg.MODEL.KERNELS == "triton":
-        use_triton(model)
-        model.proposal_generator.triton = True
-    return model
+        for part in parts.values():
+            use_triton(part)
+        parts["proposal_generator"].triton = True
+    return {
+        **parts,
+        "rpn_features": rpn_features,
+        "roi_features": roi_features,
+        "pixel_mean": cfg.MODEL.PIXEL_MEAN,
+        "pixel_std": cfg.MODEL.PIXEL_STD,
+    }
 
 
 def _part(cfg: CfgNode, key: str) -> Callable[..., Any]:
@@ -241,7 +255,11 @@ def default_anchor_generator(cfg: CfgNode, strides: Sequence[int]) -> AnchorGene
     """Anchors of MODEL.ANCHOR_GENERATOR's sizes and shapes on maps of these strides."""
     anchor = cfg.MODEL.ANCHOR_GENERATOR
     return AnchorGenerator(
-        sizes=anchor.SIZES, aspect_ratios=anchor.ASPECT_RATIOS, strides=strides, offset=anchor.OFFSET
+        sizes=anchor.SIZES,
+        aspect_ratios=anchor.ASPECT_RATIOS,
+        strides=strides,
+        offset=anchor.OFFSET,
+        rounded=anchor.ROUNDED,
     )
 
 

@@ -15,7 +15,7 @@ from .cascade import CascadeROIHeads
 from .keypoint_head import KeypointHead
 from .mask_head import MaskHead
 from .point_rend import CoarseHead, PointHead, PointRendMaskHead
-from .pooler import ROIPooler
+from .pooler import POOLER_TYPES, ROIPooler
 from .registry import BOX_HEADS, KEYPOINT_HEADS, MAP_READING, MASK_HEADS, POINT_HEADS, ROI_HEADS
 from .roi_heads import StandardROIHeads
 
@@ -210,7 +210,10 @@ def _shared_roi_parts(cfg: CfgNode, backbone: FPN, features: list[str]) -> dict[
     parts = {
         "num_classes": roi.NUM_CLASSES,
         "box_pooler": ROIPooler(
-            output_size=box.POOLER_RESOLUTION, strides=strides, sampling_ratio=box.POOLER_SAMPLING_RATIO
+            output_size=box.POOLER_RESOLUTION,
+            strides=strides,
+            sampling_ratio=box.POOLER_SAMPLING_RATIO,
+            aligned=POOLER_TYPES[box.POOLER_TYPE],
         ),
         "batch_size_per_image": roi.BATCH_SIZE_PER_IMAGE,
         "positive_fraction": roi.POSITIVE_FRACTION,
@@ -220,13 +223,19 @@ def _shared_roi_parts(cfg: CfgNode, backbone: FPN, features: list[str]) -> dict[
         parts["mask_head"] = _part(cfg, "MODEL.ROI_MASK_HEAD.NAME")(cfg, backbone, features)
     elif cfg.MODEL.MASK_ON:
         parts["mask_pooler"] = ROIPooler(
-            output_size=mask.POOLER_RESOLUTION, strides=strides, sampling_ratio=mask.POOLER_SAMPLING_RATIO
+            output_size=mask.POOLER_RESOLUTION,
+            strides=strides,
+            sampling_ratio=mask.POOLER_SAMPLING_RATIO,
+            aligned=POOLER_TYPES[mask.POOLER_TYPE],
         )
         parts["mask_head"] = _part(cfg, "MODEL.ROI_MASK_HEAD.NAME")(cfg, backbone.channels[features[0]])
     if cfg.MODEL.KEYPOINT_ON:
         keypoint = cfg.MODEL.ROI_KEYPOINT_HEAD
         parts["keypoint_pooler"] = ROIPooler(
-            output_size=keypoint.POOLER_RESOLUTION, strides=strides, sampling_ratio=keypoint.POOLER_SAMPLING_RATIO
+            output_size=keypoint.POOLER_RESOLUTION,
+            strides=strides,
+            sampling_ratio=keypoint.POOLER_SAMPLING_RATIO,
+            aligned=POOLER_TYPES[keypoint.POOLER_TYPE],
         )
         parts["keypoint_head"] = _part(cfg, "MODEL.ROI_KEYPOINT_HEAD.NAME")(cfg, backbone.channels[features[0]])
     return parts

@@ -13,7 +13,7 @@ from ..backbones.gate_insertion import gated_branches
 from ..backbones.timm_trunk import TimmTrunk
 from ..errors import WeightsError
 from ..layers.norms import FrozenBatchNorm2d
-from .class_rows import ClassRows, class_layout, is_keypoint_predictor, reads_classes
+from .class_rows import ClassRows, class_layout, reads_classes
 from .compatibility import check_network, resize_gates
 from .identify import identify
 from .load_report import LoadReport, shorten
@@ -119,7 +119,7 @@ def load_tensors(
             fitting[name] = tensor.reshape(target.shape)
             report.loaded.append(name)
             report.reshaped.append(name)
-        elif (class_layout(name) or is_keypoint_predictor(name) or name.startswith(ANCHOR_LAYERS)) and not strict:
+        elif (class_layout(name) or name.startswith(ANCHOR_LAYERS)) and not strict:
             report.missing.append(name)
             report.resized.append(name)
         else:
@@ -171,7 +171,7 @@ def _sort_classes(
     strict: bool,
 ) -> None:
     """Bring the rows of a file's predictors into the order of the network's classes, by their names."""
-    predictors = [name for name in tensors if class_layout(name) and name in targets]
+    predictors = [name for name in tensors if name in targets and (layout := class_layout(name)) and layout.named]
     if not predictors:
         return
     categories = file.extra.get("categories")
@@ -196,7 +196,9 @@ def _sort_classes(
         tensor = tensors[name]
         if reads_classes(name, tensors, len(rows.file_names)):
             tensor = rows.take_columns(tensor, targets[name])
-        taken[name] = rows.take(name, tensor, targets[name])
+        # Of a point head's hidden layers the outputs are no classes, and the inputs have their places already.
+        hidden = name.startswith("roi_heads.mask_head.point_head.fc")
+        taken[name] = tensor if hidden else rows.take(name, tensor, targets[name])
     tensors.update(taken)
     report.notes.append(rows.note())
 
