@@ -200,8 +200,8 @@ class Predictor:
         output = output or {}
         return Result(
             columns, class_names=self.class_names, category_ids=self.category_ids, thresholds=self.thresholds,
-            image_size=size, skeleton=self.skeleton, sem_seg=output.get("sem_seg"), panoptic_seg=output.get("panoptic_seg"),
-            pixel_class_names=self.pixel_class_names,
+            image_size=size, sem_seg=output.get("sem_seg"), panoptic_seg=output.get("panoptic_seg"),
+            pixel_class_names=self.pixel_class_names, skeleton=self.skeleton,
         )  # fmt: skip
 
     def sample(self, pixels: np.ndarray) -> dict[str, Any]:
