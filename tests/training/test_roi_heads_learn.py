@@ -24,7 +24,7 @@ KEYS = [
     "TEST.DETECTIONS_PER_IMAGE", "20",
 ]  # fmt: skip
 # AP50 of boxes, masks and keypoints on the images that were learnt; unlearned weights have 0.
-LEAST = {"bbox": 30, "segm": 30, "keypoints": 15}
+LEAST = {"bbox": 80, "segm": 80, "keypoints": 70}
 
 
 @pytest.mark.slow
