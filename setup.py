@@ -52,6 +52,7 @@ setup(
         "test": ["pytest>=9", "pytest-xdist", "ruff==0.17.5", "hypothesis", *TIMM, *EXPORT, *SERVE],
         "timm": TIMM,
         "export": EXPORT,
+        "openvino": ["openvino", "nncf", *EXPORT],
         "cloud": ["fsspec[http,s3,gs]", "pyarrow"],
         "wandb": ["wandb"],
         "mlflow": ["mlflow"],

@@ -43,6 +43,7 @@ MACHINES = "needs several machines"
 PROCESSES = "starts several processes, as tests/training/test_torchrun.py does"
 DOWNLOAD = "downloads weights"
 DETECTRON2 = "needs Detectron2; tests/integrations runs it where that is installed"
+EXPORTED = "needs an exported file; tests/export runs small ones"
 MINUTES = "takes minutes"
 TESTS = "is a part of the test run itself"
 INSTALLS = "installs packages"
@@ -73,8 +74,10 @@ NOT_RUN = {
     "tools/benchmark.py": MINUTES,
     "tools/pretrain.py --recipe modern -a se_resnet18": "stands for a run whose data and other keys the text names",
     "python tools/export_model.py --model se_resnet50 --weights se_resnet50.cadene": DOWNLOAD,
-    "python tools/export_model.py --config-file configs/mask_rcnn_se_r50_fpn.yaml --weights output/model_final.pth "
-    "--part detector": "takes a minute; tests/export does it with a small detector",
+    "se-det export --weights output/model_best.pth": "takes a minute; tests/export does it with a small detector",
+    "se-det predict --weights detector.onnx": EXPORTED,
+    "se-det train data/ --eval-only MODEL.WEIGHTS=detector.onnx": EXPORTED,
+    "python tools/benchmark.py runtimes": MINUTES,
     "python tools/train_net.py --config-file configs/mask_rcnn_r50_fpn.yaml MODEL.WEIGHTS zoo://": DOWNLOAD,
     "python tools/analyze_model.py '*' --format csv": MINUTES,
     "python datasets/shape_baseline.py": MINUTES,
@@ -96,7 +99,7 @@ NEEDS = {
     "se-det predict --weights output/model_best.pth --output listed/ images.txt --format parquet": "pyarrow",
     "python tools/analyze_model.py '*resnet50' timm/convnext_tiny": "timm",
     "python tools/export_model.py --config-file configs/mask_rcnn_se_r50_fpn.yaml --weights output/model_final.pth "
-    "--output pyramid.onnx": "onnxscript",
+    "--part backbone": "onnxscript",
 }
 # Statements that are not run as they stand: by how they begin, what is run in their place, and why.
 REPLACED = {
@@ -112,6 +115,7 @@ REPLACED = {
 # Blocks of Python that are not run, by their first line.
 NOT_EXECUTED = {
     "from se_det.integrations.detectron2 import add_se_det_config": DETECTRON2,
+    "import torch, torchvision": "needs a compiled package; tests/export makes a small one",
     "# client.py": "needs a Triton server",
     "# eca.py": "tests/test_extending.py runs it",
     "# blend.py": "tests/test_extending.py runs it",

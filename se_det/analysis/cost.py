@@ -2,9 +2,9 @@
 
 Conventions:
 
-- Multiply-adds: one for each multiplication with a weight in convolutions and linear layers, and in matrix products
-  and attention; for one image. Norms, activations, pooling, additions, the gates' scaling and biases are not counted,
-  as in the papers.
+- Multiply-adds: one for each multiplication with a weight in convolutions (deformable ones too) and linear layers, and
+  in matrix products and attention; for one image. Norms, activations, pooling, additions, the gates' scaling and
+  biases are not counted, as in the papers.
 - Parameter memory: parameters and buffers, in their own dtypes.
 - Training memory: what autograd saves in the forward pass of one image, each tensor once, without weights. It grows
   with the batch; gradients, optimizer state and workspaces are not counted.
@@ -13,8 +13,9 @@ Conventions:
 
 from __future__ import annotations
 
+import math
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -79,10 +80,15 @@ def _blank(images: int, shape: tuple[int, ...]) -> torch.Tensor:
 
 def count_multiply_adds(forward: Forward, x: torch.Tensor) -> int:
     """Count the multiply-adds of `forward(x)`."""
-    counter = FlopCounterMode(display=False)
+    counter = FlopCounterMode(display=False, custom_mapping={torch.ops.torchvision.deform_conv2d: _deformable_flops})
     with counter:
         forward(x)
     return counter.get_total_flops() // 2  # PyTorch counts a multiplication and an addition
+
+
+def _deformable_flops(x: Sequence[int], weight: Sequence[int], *_: Any, out_shape: Sequence[int], **__: Any) -> int:
+    """As of a plain convolution: the points' interpolation is not counted."""
+    return 2 * math.prod(out_shape) * math.prod(weight[1:])
 
 
 def saved_bytes(forward: Forward, x: torch.Tensor, model: nn.Module) -> int:

@@ -31,6 +31,7 @@ class Comparison:
         baseline: the way that the ratios refer to.
         peak_mib: way to the most memory, where it was measured.
         amount: what is done in one turn, in `unit`, for a rate.
+        figures: way to other numbers by name, such as its AP.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Comparison:
     peak_mib: Mapping[str, float] = field(default_factory=dict)
     amount: float = 1.0
     unit: str = "images"
+    figures: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
     def ratios(self, way: str) -> list[float]:
         """Time of `way` over that of the baseline, turn by turn."""
@@ -65,6 +67,7 @@ class Comparison:
                 record["peak_mib"] = self.peak_mib[way]
                 if self.baseline in self.peak_mib:
                     record["memory_ratio"] = self.peak_mib[way] / self.peak_mib[self.baseline]
+            record.update(self.figures.get(way, {}))
             records.append(record)
         return records
 
@@ -82,6 +85,7 @@ class Comparison:
                 line += f"  {row['peak_mib']:7.0f} MiB"
             if "memory_ratio" in row:
                 line += f"  x {row['memory_ratio']:.3f}"
+            line += "".join(f"  {name} {value:.2f}" for name, value in self.figures.get(row["way"], {}).items())
             lines.append(line)
         return lines
 

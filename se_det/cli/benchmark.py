@@ -60,12 +60,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     evaluation.add_argument("--images", type=int, default=5000, metavar="N", help="default: 5000, as val2017")
     evaluation.add_argument("--tasks", nargs="+", choices=("bbox", "segm"), default=["bbox", "segm"], metavar="T")
     evaluation.set_defaults(measure=_evaluation)
+    runtimes = what.add_parser("runtimes", help="a checkpoint beside the files that were exported of it, with AP")
+    runtimes.add_argument("files", nargs="+", metavar="FILE", help="a checkpoint, then .onnx, .xml, .pt2, .engine")
+    runtimes.add_argument("--val-json", required=True, metavar="J", help="a COCO file")
+    runtimes.add_argument("--val-images", required=True, metavar="D", help="the folder of its images")
+    runtimes.add_argument("--images", type=int, default=10, metavar="N", help="in one turn; default: 10")
+    runtimes.add_argument("--no-ap", action="store_true", help="measure time and memory alone")
+    runtimes.set_defaults(measure=_runtimes)
     what.add_parser("scale", help="a simulation of very many images and of COCO on 1, 8 and 64 GPUs: docs/scale.md")
-    for one, turns in ((gates, 7), (backbone, 7), (detector, 7), (pretrain, 5), (loader, 9), (evaluation, 3)):
+    for one, turns in (
+        (runtimes, 5),
+        (gates, 7),
+        (backbone, 7),
+        (detector, 7),
+        (pretrain, 5),
+        (loader, 9),
+        (evaluation, 3),
+    ):
         one.add_argument("--repeat", type=int, default=turns, metavar="R", help=f"turns; default: {turns}")
         one.add_argument("--json", metavar="FILE", help="write the figures there too")
         one.add_argument("--csv", metavar="FILE", help="write the figures there as a table")
-    for one in (gates, backbone, detector, pretrain):
+    for one in (gates, backbone, detector, pretrain, runtimes):
         one.add_argument("--device", default="cuda", metavar="D", help="default: cuda where there is one")
 
 
@@ -149,6 +164,16 @@ def _evaluation(args: argparse.Namespace, device: str, folder: str) -> Iterator[
 
     _check_counts(args, "images")
     return compare_evaluations(images=args.images, tasks=args.tasks, repeat=args.repeat)
+
+
+def _runtimes(args: argparse.Namespace, device: str, folder: str) -> Iterator[Comparison]:
+    from ..benchmarks.runtimes import compare_runtimes
+
+    _check_counts(args, "images")
+    return compare_runtimes(
+        args.files, val_json=args.val_json, val_images=args.val_images, images=args.images, repeat=args.repeat,
+        device=device, ap=not args.no_ap, folder=folder,
+    )  # fmt: skip
 
 
 def _check_counts(args: argparse.Namespace, *flags: str, least: int = 1) -> None:

@@ -1,13 +1,14 @@
-"""`se-det export`: a network as ONNX or as a program of torch.export."""
+"""`se-det export`: a network as ONNX, for OpenVINO, or as a program of torch.export."""
 
 from __future__ import annotations
 
 import argparse
 import logging
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from ..export import Exportable
 
 logger = logging.getLogger(__name__)
@@ -15,16 +16,32 @@ logger = logging.getLogger(__name__)
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's arguments."""
-    parser.add_argument("--output", required=True, metavar="FILE", help="x.onnx, or x.pt2 for torch.export.load")
+    from .export_folders import add_folder_arguments
+
+    parser.add_argument(
+        "--output", required=True, metavar="FILE", help="x.onnx, x.xml for OpenVINO, or x.pt2 for torch.export.load"
+    )
     parser.add_argument("--weights", metavar="W", help="a checkpoint, a URL or an entry of the zoo")
     parser.add_argument("--model", metavar="NAME", help="export this classifier, such as se_resnet50; not needed for "
                         "a checkpoint of pretraining")  # fmt: skip
     parser.add_argument("--num-classes", type=int, default=1000, metavar="N", help="classes of --model; default: 1000")
-    parser.add_argument("--config-file", metavar="F", help="export a detector with this config")
-    parser.add_argument("--part", choices=("backbone", "detector"), default="backbone",
-                        help="export backbone and pyramid, or the whole detector; default: backbone")  # fmt: skip
-    parser.add_argument("--size", type=int, nargs=2, metavar=("H", "W"), default=(800, 1344),
-                        help="image size of --part detector in px; default: 800 1344")  # fmt: skip
+    parser.add_argument("--config-file", metavar="F", help="export a detector with this config; not needed for a "
+                        "checkpoint that carries its own")  # fmt: skip
+    parser.add_argument("--part", choices=("detector", "backbone"), default="detector",
+                        help="export the whole detector, or backbone and pyramid; default: detector")  # fmt: skip
+    parser.add_argument("--no-preprocessing", action="store_true",
+                        help="leave resizing, and the order of the channels, to the caller")  # fmt: skip
+    parser.add_argument("--compiled", action="store_true",
+                        help="compile a .pt2 with AOTInductor for processors like this one")  # fmt: skip
+    parser.add_argument("--int8", action="store_true",
+                        help="a detector of 8-bit whole numbers (.xml by NNCF, .onnx by ONNX Runtime), calibrated and "
+                        "evaluated on the validation data")  # fmt: skip
+    parser.add_argument("--val-json", metavar="J", help="of --int8: a COCO file; default: the checkpoint's own")
+    parser.add_argument("--val-images", metavar="D", help="of --int8: the folder of its images")
+    parser.add_argument("--calibration-images", type=int, default=100, metavar="N",
+                        help="of --int8: how many images calibrate; default: 100")  # fmt: skip
+    add_folder_arguments(parser)
+    parser.add_argument("--size", type=int, nargs=2, metavar=("H", "W"), help=argparse.SUPPRESS)
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="config keys and their values")
 
 
@@ -32,21 +49,66 @@ def run(args: argparse.Namespace) -> int:
     """Export, and log the largest difference between the outputs of the file and of PyTorch."""
     from ..errors import ConfigError
     from ..export import write
-    from ..files import check_writable
+    from .export_folders import check_folders, write_folders
 
+    if args.size is not None:
+        raise ConfigError(
+            "--size is no longer needed: an exported detector takes any number of images of any size, and resizes "
+            "them itself as INPUT.MIN_SIZE_TEST says. Leave it out."
+        )
     if args.config_file and args.model:
         raise ConfigError("Give --model for a classifier or --config-file for a detector, not both.")
-    if args.overrides and not args.config_file:
-        raise ConfigError(f"{' '.join(args.overrides)}: keys and values go with --config-file.")
     if not args.config_file and not args.weights:
         raise ConfigError("No weights were given, and random ones are of no use: give --weights.")
-    network = _detector(args) if args.config_file else _classifier(args)
-    check_writable(Path(args.output).parent)
-    difference = write(network, args.output)
+    classifier = _is_classifier(args)
+    if args.int8 and (classifier or args.part == "backbone" or args.compiled):
+        raise ConfigError("--int8 is for whole detectors, and not for --compiled.")
+    network = _classifier(args) if classifier else _detector(args)
+    check_folders(args, detector=not classifier and args.part == "detector")
+    if args.int8:
+        _write_int8(args, network)
+        write_folders(args)
+        return 0
+    difference = write(network, args.output, compiled=args.compiled)
     compared = "not compared" if difference is None else f"largest difference to PyTorch {difference:.2g}"
     shapes = "1 shape" if len(network.shapes) == 1 else f"{len(network.shapes)} shapes"
     logger.info("Wrote %s: %s, at %s.", args.output, compared, shapes)
+    write_folders(args)
     return 0
+
+
+def _write_int8(args: argparse.Namespace, network: Exportable) -> None:
+    from ..errors import ConfigError
+    from ..export.int8.detectors import write_int8
+    from ..weights import config_of_checkpoint
+
+    val_json, val_images = args.val_json, args.val_images
+    if args.calibration_images < 1:
+        raise ConfigError(f"--calibration-images must be at least 1, got {args.calibration_images}.")
+    if not val_json and args.weights and not args.config_file:
+        data = config_of_checkpoint(args.weights).DATASETS
+        val_json, val_images = data.VAL_JSON, data.VAL_IMAGES
+    if not val_json or not val_images:
+        raise ConfigError("--int8 calibrates on validation images: give --val-json and --val-images.")
+    write_int8(network, args.output, val_json=val_json, val_images=val_images, images=args.calibration_images)
+
+
+def _is_classifier(args: argparse.Namespace) -> bool:
+    """Whether the network is a classifier; if so, options that only a detector has are refused."""
+    from ..errors import ConfigError
+    from ..weights import read_weights, resolve_weights
+
+    if args.config_file:
+        return False
+    if not args.model:
+        extra = read_weights(resolve_weights(args.weights)[0]).extra
+        if "architecture" not in extra and extra.get("config"):
+            return False
+    if args.overrides:
+        raise ConfigError(f"{' '.join(args.overrides)}: keys and values go with a detector, --config-file.")
+    if args.no_preprocessing:
+        raise ConfigError("--no-preprocessing is for detectors: a classifier takes normalised images in any case.")
+    return True
 
 
 def _classifier(args: argparse.Namespace) -> Exportable:
@@ -76,21 +138,45 @@ def _detector(args: argparse.Namespace) -> Exportable:
 
     from ..config import load_config
     from ..config.overrides import parse_overrides
+    from ..errors import ConfigError
     from ..export import detector, pyramid
     from ..inference import Predictor
+    from ..layers.norms import fold_norms
+    from ..weights import config_of_checkpoint
 
-    predictor = Predictor(
-        load_config(
-            args.config_file, [*parse_overrides(args.overrides), "TEST.PRECISION", "float32", "TEST.COMPILE", False]
-        ),
-        args.weights,
-    )
-    if predictor.window_sampler is not None:
+    class Unprepared(Predictor):
+        """The network without what makes PyTorch's own operators faster."""
+
+        def _prepare(self, model: nn.Module) -> nn.Module:
+            model.eval().requires_grad_(False)
+            fold_norms(model)
+            return model
+
+    overrides = [*parse_overrides(args.overrides), "TEST.PRECISION", "float32", "TEST.COMPILE", False]
+    if args.config_file:
+        cfg = load_config(args.config_file, overrides)
+    else:
+        cfg = config_of_checkpoint(args.weights, overrides, data=False)
+    found = Unprepared(cfg, args.weights)
+    if args.part == "backbone":
+        if args.no_preprocessing:
+            raise ConfigError(
+                "--no-preprocessing is for whole detectors: a pyramid takes normalised images in any case."
+            )
+        network = pyramid(found.model)
+        classes = [{"id": i, "name": n} for i, n in zip(found.category_ids, found.class_names)]
+        metadata = {**network.metadata, "input_format": found.cfg.INPUT.FORMAT, "categories": classes}
+        return replace(network, metadata=metadata)
+    if found.window_sampler is not None:
         logger.warning(
-            "The exported detector takes an image, or a window of one, at a time: windows (TEST.TILE.SIZE %d) are left "
-            "to who runs it.", predictor.cfg.TEST.TILE.SIZE,
+            "The exported detector takes whole images, or windows of them as images: windows (TEST.TILE.SIZE %d) are "
+            "left to who runs it.", found.cfg.TEST.TILE.SIZE,
         )  # fmt: skip
-    network = pyramid(predictor.model) if args.part == "backbone" else detector(predictor.model, tuple(args.size))
-    classes = [{"id": i, "name": n} for i, n in zip(predictor.category_ids, predictor.class_names)]
-    metadata = {**network.metadata, "input_format": predictor.cfg.INPUT.FORMAT, "categories": classes}
-    return replace(network, metadata=metadata)
+    return detector(
+        found.model,
+        found.cfg,
+        preprocessing=not args.no_preprocessing,
+        class_names=found.class_names,
+        category_ids=found.category_ids,
+        thresholds=found.thresholds,
+    )

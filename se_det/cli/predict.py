@@ -24,7 +24,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--config-file", metavar="F", help="the config the weights were trained with; default: the one they carry"
     )
-    parser.add_argument("--weights", metavar="W", help="a checkpoint; default: MODEL.WEIGHTS of the config")
+    parser.add_argument("--weights", metavar="W", help="a checkpoint, or an exported detector "
+                        "(.onnx, .xml, .pt2, .engine); default: MODEL.WEIGHTS of the config")  # fmt: skip
     parser.add_argument("--output", required=True, metavar="DIR", help="where what is drawn and detections.json go")
     parser.add_argument(
         "--score-threshold",
@@ -144,6 +145,8 @@ def open_predictor(
     from ..device import count_devices
     from ..errors import ConfigError
     from ..inference import Predictor
+    from ..inference.exported import config_of_exported
+    from ..inference.runtimes import is_exported
     from ..weights import config_of_checkpoint
 
     if config_file:
@@ -154,7 +157,10 @@ def open_predictor(
             raise ConfigError(
                 "No weights were given: give --weights W, a checkpoint of a training, or --config-file F."
             )
-        cfg = config_of_checkpoint(weights, overrides, data=False)
+        if is_exported(weights):
+            cfg = config_of_exported(weights, overrides)
+        else:
+            cfg = config_of_checkpoint(weights, overrides, data=False)
     count = count_devices(cfg.MODEL.DEVICE)
     if process is not None and count > 1 and ":" not in cfg.MODEL.DEVICE:
         cfg.MODEL.DEVICE = f"{cfg.MODEL.DEVICE}:{process % count}"

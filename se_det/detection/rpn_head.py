@@ -43,7 +43,7 @@ class RPNHead(nn.Module):
             for conv in convs:
                 x = conv.forward_relu(x, area)
             logits.append(self.objectness_logits(x).permute(0, 2, 3, 1).flatten(1))
-            deltas.append(self.anchor_deltas(x).permute(0, 2, 3, 1).reshape(len(x), -1, 4))
+            deltas.append(self.anchor_deltas(x).permute(0, 2, 3, 1).reshape(x.shape[0], -1, 4))
         return logits, deltas
 
     def prefers_sparse(self, anchors: int, maps: Sequence[torch.Tensor]) -> bool:

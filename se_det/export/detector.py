@@ -1,9 +1,4 @@
-"""A whole detector as one graph, for one image of a fixed size.
-
-Tensors that depend on the number of boxes in `GeneralizedRCNN` have a fixed size here: proposals and detections are
-padded to their largest possible number with empty boxes, and each box is pooled from every level of the pyramid, of
-which its own is selected. Only the candidates between the scores and the last NMS have a dynamic number.
-"""
+"""A whole detector as one graph, for any number of images of any size."""
 
 from __future__ import annotations
 
@@ -11,153 +6,202 @@ import math
 from collections.abc import Sequence
 
 import torch
+from fvcore.common.config import CfgNode
 from torch import nn
-from torch.nn import functional as F
-from torchvision.ops import nms
 
-from ..backbones.trunk import image_area
 from ..detection import boxes as box_ops
-from ..detection.pooler import ROIPooler
-from ..detection.rcnn import GeneralizedRCNN
-from ..detection.roi_heads import StandardROIHeads
+from ..detection.rcnn import Detector
+from ..detection.registry import META_ARCHITECTURES
 from ..errors import ExportError
-from .networks import Exportable, normalisation, prepare_for_export
+from ..internals.symbolic_size import as_size
+from ..layers.valid_area import ValidArea
+from .architectures import EXPORTERS, GraphDetector
+from .metadata import detector_metadata
+from .networks import Exportable, prepare_for_export
+from .resizing import resize, short_side_sizes
+from .tensor_boxes import ANYTHING, NOTHING
+
+OUTPUTS = ("boxes", "scores", "classes", "counts")
+# Of the images that a file is checked with: batch, height, width.
+SHAPES = ((2, 96, 128), (1, 70, 90), (3, 101, 77))
 
 
-def detector(model: GeneralizedRCNN, size: tuple[int, int]) -> Exportable:
-    """The detector as a network to export: one image (1, 3, height, width), values 0 to 255, to its detections.
+def detector(
+    model: Detector, cfg: CfgNode, *, preprocessing: bool = True, class_names: Sequence[str] | None = None,
+    category_ids: Sequence[int] | None = None, thresholds: Sequence[float | None] | None = None,
+) -> Exportable:  # fmt: skip
+    """A whole detector as a network to export: see `DetectorGraph`, or without `preprocessing` `PreparedDetectorGraph`.
 
-    Outputs, by falling score: `boxes` (D, 4) XYXY px, `scores` (D,), `classes` (D,) and, with a mask head, `masks`
-    (D, 28, 28), probabilities within each box (`detection.masks.paste_masks` pastes them into the image). D is
-    TEST.DETECTIONS_PER_IMAGE; missing detections have score 0 and class -1.
+    Args:
+        model: as `build_detector(cfg)` made it, with its weights.
+        class_names, category_ids, thresholds: of each class, for the metadata; see `Predictor`.
 
     Raises:
-        ExportError: a side is not positive, or the detector has soft-NMS or RoI heads of another kind.
+        ConfigError: nothing is registered that exports MODEL.META_ARCHITECTURE.
+        ExportError: the model cannot be exported as it is configured; the sentence says why.
     """
-    if not isinstance(model, GeneralizedRCNN):
+    name = cfg.MODEL.META_ARCHITECTURE
+    if name in META_ARCHITECTURES.names() and name not in EXPORTERS.names():
         raise ExportError(
-            f"A {type(model).__name__} cannot be exported as a whole yet, only a GeneralizedRCNN: export its backbone "
-            "with --part backbone."
+            f"A {name} is not exported as a whole yet, only {', '.join(EXPORTERS.names())}: export its backbone "
+            "(--part backbone), or register its steps in se_det.export.EXPORTERS."
         )
-    if min(size) < 1:
-        raise ExportError(f"A detector is exported for images of one size, and {size[0]} x {size[1]} is none.")
-    if type(model.roi_heads) is not StandardROIHeads:
-        raise ExportError(
-            f"A detector with {type(model.roi_heads).__name__} is not exported: MODEL.ROI_HEADS.NAME StandardROIHeads "
-            "is."
-        )
-    if model.roi_heads.box_predictor.nms_type != "hard":
-        raise ExportError(
-            f"MODEL.ROI_HEADS.NMS_TYPE is {model.roi_heads.box_predictor.nms_type}, and an exported detector has only "
-            "hard: set MODEL.ROI_HEADS.NMS_TYPE hard."
-        )
-    outputs = ("boxes", "scores", "classes", *(("masks",) if model.roi_heads.mask_head is not None else ()))
-    module = prepare_for_export(Detector(model, size))
-    metadata = {**normalisation(model), "normalised": True, "size": list(size)}
-    return Exportable(
-        module, outputs, ((1, 3, *size),), dynamic=False, metadata=metadata, difference=detections_difference
+    steps = EXPORTERS.get(name, "MODEL.META_ARCHITECTURE")(prepare_for_export(model))
+    kind = DetectorGraph if preprocessing else PreparedDetectorGraph
+    graph = kind(
+        steps,
+        model,
+        short_side=cfg.INPUT.MIN_SIZE_TEST,
+        max_size=cfg.INPUT.MAX_SIZE_TEST,
+        reverse_channels=cfg.INPUT.FORMAT == "BGR",
     )
+    count = cfg.MODEL.ROI_HEADS.NUM_CLASSES if class_names is None else len(class_names)
+    metadata = detector_metadata(
+        cfg,
+        model,
+        graph.outputs,
+        max_detections=steps.max_detections,
+        preprocessing=preprocessing,
+        class_names=class_names or [str(number) for number in range(count)],
+        category_ids=category_ids or list(range(count)),
+        thresholds=thresholds or [None] * count,
+    )
+    return Exportable(
+        graph.eval(), graph.outputs, SHAPES, inputs=graph.inputs, make_inputs=graph.make_inputs, free=graph.free,
+        metadata=metadata, difference=detections_difference,
+    )  # fmt: skip
 
 
 def detections_difference(ours: Sequence[torch.Tensor], theirs: Sequence[torch.Tensor]) -> float:
-    """The largest difference of a detection to the one nearest to it among the others, boxes and scores as shares of
-    the largest coordinate and of 1; infinite where their numbers or classes differ. Two that score alike may change
-    places."""
-    numbers = [int((found[1] > 0).sum()) for found in (ours, theirs)]
-    if numbers[0] != numbers[1]:
-        return math.inf
-    rows = []
-    for boxes, scores, classes, *masks in (ours, theirs):
-        count, side = numbers[0], max(float(ours[0].abs().max()), 1.0)
-        parts = [boxes[:count] / side, scores[:count, None], classes[:count, None].to(boxes.dtype)]
-        rows.append(torch.cat([*parts, *(m[:count].flatten(1) for m in masks)], 1))
-    return float(torch.cdist(*rows, p=math.inf).min(1).values.max()) if numbers[0] else 0.0
+    """The largest difference of a detection to the nearest one of its image and class among the others: boxes as a
+    share of 1000 px, scores and masks as they are. Infinite where there are more or fewer, but for one in a hundred:
+    rounding decides about a score at the threshold and an overlap at that of NMS."""
+    largest = 0.0
+    for n, (count, other) in enumerate(zip(ours[3].tolist(), theirs[3].tolist(), strict=True)):
+        rows = [
+            torch.cat([boxes[n, :k] / 1000, scores[n, :k, None], classes[n, :k, None] * 10.0,
+                       *(extra[n, :k].flatten(1) for extra in extras)], 1)
+            for (boxes, scores, classes, _, *extras), k in ((ours, count), (theirs, other))
+        ]  # fmt: skip
+        allowed = max(count, other) // 100
+        if abs(count - other) > allowed:
+            return math.inf
+        if min(count, other) == 0:
+            continue
+        apart = torch.cdist(*rows, p=math.inf)
+        worst = torch.cat([apart.min(1).values, apart.min(0).values]).sort().values
+        largest = max(largest, float(worst[: len(worst) - 2 * allowed].max()))
+    return largest
 
 
-class Detector(nn.Module):
-    """See `detector`; the parts are those of `model`."""
+class DetectorGraph(nn.Module):
+    """Images as they were read to detections in their own px.
 
-    def __init__(self, model: GeneralizedRCNN, size: tuple[int, int]) -> None:
+    Args:
+        steps: the meta-architecture's, see `EXPORTERS`.
+        model: whose normalisation and stride are used.
+        short_side, max_size: see `short_side_size`.
+        reverse_channels: the model takes BGR.
+    """
+
+    inputs: tuple[str, ...] = ("images", "sizes")
+    free: tuple[tuple[int, ...], ...] = ((0, 1, 2), (0,))
+
+    def __init__(
+        self, steps: GraphDetector, model: Detector, *, short_side: int, max_size: int, reverse_channels: bool
+    ) -> None:
         super().__init__()
-        self.model = model
-        self.size = size
+        self.steps = steps
+        self.outputs = (*OUTPUTS, *steps.extras)
+        self.stride = max(model.backbone.size_divisibility, 1)
+        self.padding = model.backbone.padding
+        self.short_side, self.max_size, self.reverse_channels = short_side, max_size, reverse_channels
+        self.register_buffer("mean", model.pixel_mean.clone())
+        self.register_buffer("std", model.pixel_std.clone())
 
-    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """(1, 3, height, width) to the outputs."""
-        model, (height, width) = self.model, self.size
-        stride = max(model.backbone.size_divisibility, 1)
-        x = (images - model.pixel_mean) / model.pixel_std
-        x = F.pad(x, (0, -width % stride, 0, -height % stride))
-        maps, areas = model.backbone.features(x, image_area(model.backbone.padding, [self.size]))
-        proposals = self._propose(
-            [maps[name] for name in model.rpn_features], [areas[name] for name in model.rpn_features]
+    def make_inputs(self, shape: Sequence[int]) -> tuple[torch.Tensor, ...]:
+        """Images (batch, height, width) of smooth noise, each a few px smaller than the one before."""
+        batch, height, width = shape
+        random = torch.Generator().manual_seed(0)
+        coarse = torch.rand(batch, 3, 8, 8, generator=random) * 255
+        images = nn.functional.interpolate(coarse, (height, width), mode="bilinear").to(torch.uint8)
+        shrunk = 5 * torch.arange(batch)[:, None]
+        return images.permute(0, 2, 3, 1).contiguous(), torch.tensor([height, width]) - shrunk
+
+    def forward(self, images: torch.Tensor, sizes: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Detect.
+
+        Args:
+            images: uint8 (N, H, W, 3) RGB, smaller ones padded at the bottom and on the right with anything.
+            sizes: int64 (N, 2) height and width of each image's own part.
+
+        Returns:
+            `boxes` float32 (N, D, 4) XYXY px of the original, `scores` (N, D) by falling score, `classes` int64 (N, D),
+            `counts` int64 (N,): how many there are; after those score 0 and class -1. Then the steps' `extras`.
+        """
+        resized = short_side_sizes(sizes, self.short_side, self.max_size)
+        cells = (resized.amax(0) + self.stride - 1) // self.stride
+        height, width = (as_size(side) * self.stride for side in cells.unbind())
+        x = resize(images, sizes, resized, height, width)
+        if self.reverse_channels:
+            x = x.flip(1)
+        return self._found(x, resized, sizes)
+
+    def _found(self, x: torch.Tensor, resized: torch.Tensor, sizes: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """From pixels (N, 3, H, W) in the model's order to the outputs."""
+        inside = ValidArea(resized).mask(x)
+        x = torch.where(inside, (x - self.mean) / self.std, 0.0)
+        area = None if self.padding == "keep" else ValidArea(resized, self.padding == "exact")
+        boxes, scores, classes, extras = self.steps(x, area, resized)
+        ratio = (sizes.double() / resized.double()).float().flip(1)[:, None]  # of x and y
+        boxes = boxes * ratio.repeat(1, 1, 2)
+        limits = sizes.to(boxes.dtype).flip(1).repeat(1, 2)[:, None]
+        boxes = boxes.clamp(min=0).minimum(limits)
+        # What scaling back has made empty goes, and what is left moves up.
+        scores = torch.where(box_ops.nonempty(boxes), scores, NOTHING)
+        scores, order = scores.topk(scores.shape[1], 1)
+        there = scores > ANYTHING
+        if "keypoints" in extras:
+            points = extras["keypoints"]
+            extras = {**extras, "keypoints": torch.cat([points[..., :2] * ratio[:, :, None], points[..., 2:]], -1)}
+
+        def ordered(values: torch.Tensor, nothing: float) -> torch.Tensor:
+            shape = (*order.shape, *[1] * (values.ndim - 2))
+            chosen = values.gather(1, order.view(shape).expand(values.shape))
+            return torch.where(there.view(shape), chosen, nothing)
+
+        return (
+            ordered(boxes, 0.0),
+            torch.where(there, scores, 0.0),
+            ordered(classes, -1),
+            there.long().sum(1),
+            *(ordered(extras[name], 0.0) for name in self.steps.extras),
         )
-        roi_maps = [model._prepare_for_pooling(maps[name], areas[name]) for name in model.roi_features]
-        return self._detect(roi_maps, proposals)
-
-    def _propose(self, maps: list[torch.Tensor], areas: list) -> torch.Tensor:
-        """Proposals (P, 4) by falling score, padded with empty boxes."""
-        rpn = self.model.proposal_generator
-        anchors = rpn.anchor_generator(maps)
-        logits, deltas = rpn.rpn_head(maps, areas)
-        scores, boxes, levels = [], [], []
-        for level, (x, area) in enumerate(zip(maps, areas)):
-            own = logits[level]
-            if area is not None and area.exact and not area.covers(x):
-                own = rpn._mask_outside(own, x, area)
-            best, at = own[0].topk(min(rpn.pre_nms_topk[1], own.shape[1]))
-            scores.append(best)
-            boxes.append(box_ops.decode(deltas[level][0, at], anchors[level][at], rpn.box_weights))
-            levels.append(torch.full_like(at, level))
-        scores, levels = torch.cat(scores), torch.cat(levels)
-        boxes = torch.cat(boxes)
-        finite = torch.isfinite(boxes).all(1) & torch.isfinite(scores)
-        boxes = box_ops.clip(torch.where(finite[:, None], boxes, 0.0), *self.size)
-        sound = finite & box_ops.nonempty(boxes, rpn.min_size)
-        # Empty boxes overlap with none, so that those which are not sound neither go nor make others go.
-        boxes = torch.where(sound[:, None], boxes, 0.0)
-        keep = self._nms(boxes, torch.where(sound, scores, -math.inf), levels, rpn.nms_threshold)
-        most = min(rpn.post_nms_topk[1], len(boxes))
-        nothing = torch.full((most,), len(boxes), dtype=keep.dtype, device=keep.device)
-        return torch.cat([boxes, boxes.new_zeros(1, 4)])[torch.cat([keep, nothing])[:most]]
-
-    def _nms(self, boxes: torch.Tensor, scores: torch.Tensor, groups: torch.Tensor, threshold: float) -> torch.Tensor:
-        """NMS within each group: groups are moved apart by more than an image, as torchvision's `batched_nms` does."""
-        apart = groups.to(boxes.dtype) * (max(self.size) + 1)
-        return nms(boxes + apart[:, None], scores, threshold)
-
-    def _detect(self, maps: list[torch.Tensor], proposals: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        heads = self.model.roi_heads
-        predictor = heads.box_predictor
-        scores, deltas = predictor(heads.box_head(pool(heads.box_pooler, maps, proposals)))
-        probabilities = predictor.probabilities(scores)
-        boxes = box_ops.decode(deltas, proposals, predictor.box_weights)
-        finite = torch.isfinite(boxes).all(1) & torch.isfinite(probabilities).all(1) & box_ops.nonempty(proposals)
-        boxes = box_ops.clip(boxes.unflatten(1, (-1, 4)), *self.size)
-        if predictor.class_agnostic:
-            boxes = boxes.expand(-1, heads.num_classes, -1)
-        candidate = (probabilities[:, :-1] > predictor.score_threshold) & finite[:, None] & box_ops.nonempty(boxes)
-        row, label = candidate.nonzero().unbind(1)
-        # The last entry stands for nothing: detections are filled up with it.
-        boxes = torch.cat([boxes[row, label], boxes.new_zeros(1, 4)])
-        score = torch.cat([probabilities[row, label], probabilities.new_zeros(1)])
-        label = torch.cat([label, label.new_full((1,), -1)])
-        keep = self._nms(boxes, score, label, predictor.nms_threshold)
-        most = predictor.max_detections
-        last = (row.new_zeros(1) + row.shape[0]).expand(most)
-        keep = torch.cat([keep, last])[:most]
-        found = boxes[keep], score[keep], label[keep]
-        if heads.mask_head is None:
-            return found
-        logits = heads.mask_head(pool(heads.mask_pooler, maps, found[0]))
-        return *found, heads.mask_head.select_class(logits, found[2].clamp(min=0)).sigmoid()
 
 
-def pool(pooler: ROIPooler, maps: list[torch.Tensor], boxes: torch.Tensor) -> torch.Tensor:
-    """Pool the boxes (n, 4) of one image without sorting them by level."""
-    rois = torch.cat([boxes.new_zeros(len(boxes), 1), boxes], 1)
-    pooled = pooler._pool(maps[0], rois, pooler.strides[0])
-    level = pooler.levels(boxes)[:, None, None, None]
-    for number, (x, stride) in enumerate(zip(maps[1:], pooler.strides[1:]), start=1):
-        pooled = torch.where(level == number, pooler._pool(x, rois, stride), pooled)
-    return pooled
+class PreparedDetectorGraph(DetectorGraph):
+    """The same for images that were resized before."""
+
+    inputs = ("images", "sizes", "scales")
+    free = ((0, 2, 3), (0,), (0,))
+
+    def make_inputs(self, shape: Sequence[int]) -> tuple[torch.Tensor, ...]:
+        """The same, as they would come to the network, resized by one and a half."""
+        images, sizes = super().make_inputs(shape)
+        scales = torch.full((shape[0], 2), 1 / 1.5)
+        return images.permute(0, 3, 1, 2).float().contiguous(), sizes, scales
+
+    def forward(self, images: torch.Tensor, sizes: torch.Tensor, scales: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Detect.
+
+        Args:
+            images: float32 (N, 3, H, W), values 0 to 255 in the model's order of channels, not normalised.
+            sizes: int64 (N, 2) height and width of each image's own part, resized.
+            scales: float32 (N, 2) what they are multiplied by to be the original's height and width.
+
+        Returns:
+            as `DetectorGraph`.
+        """
+        height, width = (-(-side // self.stride) * self.stride for side in images.shape[2:])
+        x = nn.functional.pad(images, (0, width - images.shape[3], 0, height - images.shape[2]))
+        return self._found(x, sizes, (sizes.double() * scales.double()).round().long())

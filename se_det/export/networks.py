@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..detection.rcnn import GeneralizedRCNN
+from ..detection.rcnn import Detector
 
 
 def largest_difference(ours: Sequence[torch.Tensor], theirs: Sequence[torch.Tensor]) -> float:
@@ -23,25 +23,36 @@ def largest_difference(ours: Sequence[torch.Tensor], theirs: Sequence[torch.Tens
     return max(shares)
 
 
+def random_images(shape: Sequence[int]) -> tuple[torch.Tensor, ...]:
+    """Normally distributed values, always the same for a shape, as the one input."""
+    return (torch.randn(tuple(shape), generator=torch.Generator().manual_seed(0)),)
+
+
 @dataclass(frozen=True)
 class Exportable:
     """A network and the metadata of its file.
 
     Attributes:
-        module: (N, 3, H, W) float32 to a tensor, or to a tuple of them.
+        module: takes the inputs, gives a tensor or a tuple of them.
         outputs: their names.
-        shapes: input shapes to check the file with; the network is traced with the first.
-        dynamic: whether batch, height and width are free; otherwise the file takes only that shape.
+        shapes: shapes of the images to check the file with; the network is traced with the first.
+        inputs: the names of what the module takes.
+        make_inputs: inputs for images of a shape, always the same.
+        free: of each input the axes whose lengths are free.
         metadata: plain values, stored in the file as JSON.
         difference: measures how far two tuples of outputs are apart.
+        reference: what the file is compared with; None: the module.
     """
 
     module: nn.Module
     outputs: tuple[str, ...]
-    shapes: tuple[tuple[int, int, int, int], ...]
-    dynamic: bool = True
+    shapes: tuple[tuple[int, ...], ...]
+    inputs: tuple[str, ...] = ("images",)
+    make_inputs: Callable[[Sequence[int]], tuple[torch.Tensor, ...]] = random_images
+    free: tuple[tuple[int, ...], ...] = ((0, 2, 3),)
     metadata: Mapping[str, Any] = field(default_factory=dict)
     difference: Callable[[Sequence[torch.Tensor], Sequence[torch.Tensor]], float] = largest_difference
+    reference: Callable[..., Sequence[torch.Tensor]] | None = None
 
 
 # No map of a network on these has a side of one cell, for which torch.export makes a program of its own.
@@ -53,7 +64,7 @@ def classifier(model: nn.Module, *, metadata: Mapping[str, Any] | None = None) -
     return Exportable(prepare_for_export(model), ("logits",), SHAPES, metadata=metadata or {})
 
 
-def pyramid(model: GeneralizedRCNN) -> Exportable:
+def pyramid(model: Detector) -> Exportable:
     """The backbone and the pyramid of a detector: normalised images (N, 3, H, W) to its maps, "p2" to "p6".
 
     Images are taken to fill the batch, without padding, so MODEL.GATE.PADDING has no effect.
@@ -63,14 +74,14 @@ def pyramid(model: GeneralizedRCNN) -> Exportable:
     )
 
 
-def normalisation(model: GeneralizedRCNN) -> dict[str, Any]:
+def normalisation(model: Detector) -> dict[str, Any]:
     """A detector's pixel mean and deviation, in the order of its channels."""
     mean, std = (value.flatten().tolist() for value in (model.pixel_mean, model.pixel_std))
     return {"pixel_mean": mean, "pixel_std": std}
 
 
 class _Pyramid(nn.Module):
-    def __init__(self, model: GeneralizedRCNN) -> None:
+    def __init__(self, model: Detector) -> None:
         super().__init__()
         self.backbone = model.backbone
 
@@ -81,8 +92,3 @@ class _Pyramid(nn.Module):
 def prepare_for_export(module: nn.Module) -> nn.Module:
     """Move `module` to the CPU and float32, in evaluation mode, with gradients off."""
     return module.cpu().float().eval().requires_grad_(False)
-
-
-def random_images(shape: Sequence[int]) -> torch.Tensor:
-    """Normally distributed values, always the same for a shape."""
-    return torch.randn(tuple(shape), generator=torch.Generator().manual_seed(0))

@@ -2,39 +2,37 @@
 
 from __future__ import annotations
 
-import importlib
-import io
-import json
 import logging
+import tempfile
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 
-from ..errors import ExportError
-from ..files import atomic_write
-from .networks import Exportable, random_images
+from ..errors import ExportError, WeightsError
+from ..files import atomic_write, check_writable
+from ..inference.runtimes import open_runtime
+from .formats import COMPILED, FORMATS
+from .networks import Exportable
 
-if TYPE_CHECKING:
-    from torch.export import ExportedProgram
-
-SUFFIXES = (".onnx", ".pt2")
 TOLERANCE = 1e-4  # of the largest value of an output, or of 1
-METADATA_KEY = "se_det.json"  # the extra file of a .pt2, and the key in ONNX's metadata, that hold the metadata as JSON
-INSTALL = 'pip install "se_det[export]"'
 
 logger = logging.getLogger(__name__)
 
 
-def write(network: Exportable, path: str | Path) -> float | None:
-    """Export `network` to `.onnx`, or to `.pt2` for `torch.export.load`.
+def write(network: Exportable, path: str | Path, *, compiled: bool = False) -> float | None:
+    """Export `network` to the format that the ending of `path` names: `.onnx`, OpenVINO's `.xml` (with a `.bin`), or
+    `.pt2` for `torch.export.load`.
+
+    Args:
+        compiled: a `.pt2` is compiled by AOTInductor, for processors like this machine's.
 
     Returns:
         The largest difference between the outputs of the file and of PyTorch over all of `network.shapes` (see
-        `largest_difference`); None for ONNX if onnxruntime is not installed.
+        `largest_difference`); None if the package that runs the file is not installed.
 
     Raises:
         ExportError: the suffix is unknown, a package is missing, the network cannot be exported, or the exported
@@ -42,102 +40,61 @@ def write(network: Exportable, path: str | Path) -> float | None:
         CheckpointError: the file cannot be written.
     """
     path = Path(path)
-    if path.suffix not in SUFFIXES:
-        raise ExportError(f"{path} has an unknown ending: use {' or '.join(SUFFIXES)}.")
-    if path.suffix == ".onnx":
-        _require("onnx", "onnxscript")
-    program = trace(network)
-    data = _as_onnx(network, program) if path.suffix == ".onnx" else _as_program(network, program)
-    difference = _difference(network, data, path.suffix)
-    if difference is not None and not difference <= TOLERANCE:
-        raise ExportError(
-            f"{path} is not written: its outputs would differ from PyTorch's by {difference:.2g} of their largest "
-            f"value, and at most {TOLERANCE:g} is rounding. Please report it with the network's name and the versions "
-            "that `se-det doctor` prints."
-        )
-    atomic_write(path, lambda file: file.write(data))
+    endings = [name for name in FORMATS.names() if name != COMPILED]
+    if path.suffix not in endings:
+        raise ExportError(f"{path} has an unknown ending: use {', '.join(endings[:-1])} or {endings[-1]}.")
+    if compiled and path.suffix != ".pt2":
+        raise ExportError(f"{path} cannot be compiled: only a .pt2 can.")
+    check_writable(path.parent)
+    with tempfile.TemporaryDirectory(prefix="se_det_export_") as folder, _quiet():
+        made = Path(folder) / path.name
+        try:
+            FORMATS.get(COMPILED if compiled else path.suffix)(network, made)
+        except ExportError:
+            raise
+        except Exception as error:  # of many kinds, most of them private to the exporters
+            raise ExportError(f"The network cannot be exported: {first_line(error)}") from error
+        difference = compare(network, made)
+        if difference is not None and not difference <= TOLERANCE:
+            raise ExportError(
+                f"{path} is not written: its outputs would differ from PyTorch's by {difference:.2g} of their largest "
+                f"value, and at most {TOLERANCE:g} is rounding. Please report it with the network's name and the "
+                "versions that `se-det doctor` prints."
+            )
+        # What the named file refers to comes first.
+        for part in sorted(Path(folder).iterdir(), key=lambda part: part == made):
+            data = part.read_bytes()
+            atomic_write(path.with_name(part.name), lambda file, data=data: file.write(data))
     return difference
 
 
 @torch.no_grad()
-def trace(network: Exportable) -> ExportedProgram:
-    """Trace the network to a graph of PyTorch operations.
-
-    Raises:
-        ExportError: the network has control flow that depends on values, so it cannot be traced.
-    """
-    free = {0: torch.export.Dim.DYNAMIC, 2: torch.export.Dim.DYNAMIC, 3: torch.export.Dim.DYNAMIC}
+def compare(network: Exportable, path: Path) -> float | None:
+    """The largest difference between a file's outputs and PyTorch's; None where nothing can run the file here."""
     try:
-        with _quiet():
-            return torch.export.export(
-                network.module,
-                (random_images(network.shapes[0]),),
-                dynamic_shapes=(free if network.dynamic else None,),
-                strict=False,
-            )
-    except Exception as error:  # of many kinds, most of them private to PyTorch
-        raise ExportError(f"The network cannot be exported: {_first_line(error)}") from error
-
-
-def _as_onnx(network: Exportable, program: ExportedProgram) -> bytes:
-    try:
-        with _quiet():
-            made = torch.onnx.export(
-                program, dynamo=True, verbose=False, input_names=["images"], output_names=list(network.outputs)
-            )
-    except Exception as error:
-        raise ExportError(f"The network cannot be written as ONNX: {_first_line(error)}") from error
-    model = made.model_proto
-    model.metadata_props.add(key=METADATA_KEY, value=json.dumps(dict(network.metadata)))
-    return model.SerializeToString()
-
-
-def _as_program(network: Exportable, program: ExportedProgram) -> bytes:
-    file = io.BytesIO()
-    with _quiet():
-        torch.export.save(program, file, extra_files={METADATA_KEY: json.dumps(dict(network.metadata))})
-    return file.getvalue()
-
-
-@torch.no_grad()
-def _difference(network: Exportable, data: bytes, suffix: str) -> float | None:
-    if suffix == ".onnx":
-        try:
-            runtime: Any = importlib.import_module("onnxruntime")
-        except ImportError:
-            logger.warning("onnxruntime is not installed, so the file is not compared with PyTorch: %s.", INSTALL)
-            return None
-        session = runtime.InferenceSession(data, providers=["CPUExecutionProvider"])
-
-        def outputs(images: torch.Tensor) -> list[torch.Tensor]:
-            return [torch.from_numpy(v) for v in session.run(None, {"images": images.numpy()})]
-    else:
-        with _quiet():
-            loaded = torch.export.load(io.BytesIO(data)).module()
-
-        def outputs(images: torch.Tensor) -> list[torch.Tensor]:
-            return _several(loaded(images))
-
+        runtime = open_runtime(path)
+    except WeightsError as error:
+        if not isinstance(error.__cause__, ImportError):
+            raise ExportError(f"The exported network cannot be read back: {error}") from error
+        logger.warning("The file is not compared with PyTorch: %s", error)
+        return None
     largest = 0.0
     for shape in network.shapes:
-        images = random_images(shape)
-        largest = max(largest, network.difference(_several(network.module(images)), outputs(images)))
+        inputs = network.make_inputs(shape)
+        ours = (network.reference or network.module)(*inputs)
+        ours = [ours] if isinstance(ours, torch.Tensor) else list(ours)
+        try:
+            theirs = [torch.from_numpy(np.array(v)) for v in runtime.run([one.numpy() for one in inputs])]
+        except Exception as error:  # of many kinds, all the runtime's own
+            raise ExportError(
+                f"The exported network does not run in {runtime.description}: {first_line(error)} Please report it."
+            ) from error
+        largest = max(largest, network.difference(ours, theirs))
     return largest
 
 
-def _several(found: torch.Tensor | tuple[torch.Tensor, ...]) -> list[torch.Tensor]:
-    return [found] if isinstance(found, torch.Tensor) else list(found)
-
-
-def _require(*packages: str) -> None:
-    for package in packages:
-        try:
-            importlib.import_module(package)
-        except ImportError as error:
-            raise ExportError(f"ONNX files need the package {package}, which is not installed: {INSTALL}.") from error
-
-
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
+    """A sentence of the first line of an error of someone else's."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return f"{lines[0].rstrip('.')[:300] if lines else type(error).__name__}."
 
@@ -145,7 +102,8 @@ def _first_line(error: BaseException) -> str:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Silence the exporters' warnings and logs about their own internals."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")]
+    names = ("torch.onnx", "torch.export", "torch._inductor", "onnxscript", "onnx_ir")
+    loggers = [logging.getLogger(name) for name in names]
     levels = [each.level for each in loggers]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

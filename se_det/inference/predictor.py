@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 from fvcore.common.config import CfgNode
+from torch import nn
 
 from ..config.loading import get_key
 from ..config.paths import expand_path
@@ -27,7 +28,9 @@ from ..detection.registry import model_facts
 from ..device import select_device
 from ..errors import ConfigError, DataError
 from ..weights import config_of_checkpoint, load_weights, open_configured_weights
+from .exported import check_exported_keys, config_of_exported, input_decisions, open_exported
 from .result import Result
+from .runtimes import is_exported
 from .tiled import build_window_sampler, detect_tiled, pasted_columns
 
 T = TypeVar("T")
@@ -42,7 +45,7 @@ class Predictor:
 
     Args:
         cfg: the config the weights were trained with, or their checkpoint; None takes the config that it carries.
-        weights: a checkpoint; None takes cfg.MODEL.WEIGHTS.
+        weights: a checkpoint, or an exported detector of any of `runtimes.RUNTIMES`; None takes cfg.MODEL.WEIGHTS.
         class_names: names of the classes in order; None takes those kept in the checkpoint, else their numbers.
 
     Attributes:
@@ -75,10 +78,13 @@ class Predictor:
         if cfg is None:
             if not weights:
                 raise ConfigError("No weights were given: pass a checkpoint, such as output/model_best.pth.")
-            cfg = config_of_checkpoint(weights, data=False)
+            cfg = config_of_exported(weights) if is_exported(weights) else config_of_checkpoint(weights, data=False)
         stage = Resolution(cfg)
         if weights:
             stage.decide([Decision("MODEL.WEIGHTS", expand_path(weights, "MODEL.WEIGHTS"), "the caller")])
+        if is_exported(stage.cfg.MODEL.WEIGHTS):
+            self._open_exported(stage, class_names)
+            return
         class_keys = model_facts(stage.cfg).class_keys
         file, decisions = open_configured_weights(stage.cfg, trained=True, class_keys=class_keys)
         if file is None:
@@ -97,9 +103,7 @@ class Predictor:
             check_compiler(device)
         model = build_detector(cfg)
         load_weights(model, file, strict=True)
-        self.model = prepare_for_inference(model.to(device), precision=cfg.TEST.PRECISION)
-        if cfg.TEST.COMPILE:
-            compile_backbone(self.model)
+        self.model = self._prepare(model.to(device))
         if not class_keys:  # proposals: boxes of objects of any class
             categories = [{"id": 0, "name": "object"}]
         count = get_key(cfg, class_keys[0]) if class_keys else 1
@@ -116,6 +120,30 @@ class Predictor:
         stored = file.extra.get("thresholds") or {}
         labels = distinct_names([str(c["name"]) for c in categories], self.category_ids)
         self.thresholds: list[float | None] = [stored.get(label) for label in labels] or [None] * count
+
+    def _prepare(self, model: nn.Module) -> nn.Module:
+        """The model with its weights as it is run."""
+        model = prepare_for_inference(model, precision=self.cfg.TEST.PRECISION)
+        if self.cfg.TEST.COMPILE:
+            compile_backbone(model)
+        return model
+
+    def _open_exported(self, stage: Resolution, class_names: list[str] | None) -> None:
+        """Have a runtime in the place of PyTorch's model; what the file carries takes the place of a checkpoint."""
+        path = stage.cfg.MODEL.WEIGHTS
+        check_exported_keys(stage.cfg)
+        self.model = open_exported(path, stage.cfg.MODEL.DEVICE)
+        stage.decide(input_decisions(stage.cfg, self.model.metadata))
+        self.cfg = stage.finish()
+        self.reverse_channels = self.cfg.INPUT.FORMAT == "RGB"
+        self.window_sampler = None
+        self.pixel_category_ids, self.pixel_class_names = [], []
+        classes = self.model.metadata["classes"]
+        self.category_ids = [int(c["id"]) for c in classes]
+        self.class_names = class_names or [str(c["name"]) for c in classes]
+        if len(self.class_names) != len(classes):
+            raise ConfigError(f"{len(self.class_names)} class names were given for {len(classes)} classes.")
+        self.thresholds = [c["threshold"] for c in classes]
 
     def __call__(self, image: str | Path | np.ndarray | Sequence[str | Path | np.ndarray]) -> Result | list[Result]:
         """Detect.

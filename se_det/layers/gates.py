@@ -119,7 +119,7 @@ class SPSE(SE):
 
     def squeeze(self, u: torch.Tensor, area: ValidArea | None = None) -> list[torch.Tensor]:
         """The averages over each grid, (N, C, k, k) each; with `area`, over each image's own cells."""
-        if (area is not None and not area.covers(u)) or any(side % 4 for side in u.shape[-2:]):
+        if (area is not None and not area.covers(u)) or is_traced() or any(side % 4 for side in u.shape[-2:]):
             return super().squeeze(u, area)
         finest = average_grid(u, 4)  # whose cells are all of one size: the others are averages of it
         return [F.avg_pool2d(finest, 4), F.avg_pool2d(finest, 2), finest]

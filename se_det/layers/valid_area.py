@@ -15,15 +15,15 @@ from .tracing import is_traced
 
 
 def output_size(
-    size: int, kernel: int, stride: int, padding: int, dilation: int = 1, *, ceil_mode: bool = False
-) -> int:
-    """Length of one side after a convolution or pooling, as PyTorch computes it."""
+    size: int | torch.Tensor, kernel: int, stride: int, padding: int, dilation: int = 1, *, ceil_mode: bool = False
+) -> int | torch.Tensor:
+    """Length of one side, or of several, after a convolution or pooling, as PyTorch computes it."""
     span = size + 2 * padding - dilation * (kernel - 1) - 1
     if not ceil_mode:
         return span // stride + 1
     result = -(-span // stride) + 1
     # A window that would start in the right padding is dropped.
-    return result - 1 if (result - 1) * stride >= size + padding else result
+    return result - 1 * ((result - 1) * stride >= size + padding)
 
 
 @dataclass(frozen=True)
@@ -31,11 +31,12 @@ class ValidArea:
     """The height and width in cells of each image's own area, at the top left of its map.
 
     Args:
-        sizes: (height, width) of each of the N images, on this map.
+        sizes: (height, width) of each of the N images, on this map; or, in a graph that is exported for images of any
+            size, int64 (N, 2).
         exact: also zero what lies outside before every operation that mixes neighbouring cells.
     """
 
-    sizes: tuple[tuple[int, int], ...]
+    sizes: tuple[tuple[int, int], ...] | torch.Tensor
     exact: bool = False
 
     @classmethod
@@ -48,19 +49,24 @@ class ValidArea:
         if stride == 1 and 2 * padding == dilation * (kernel - 1):
             return self
 
-        def side(size: int) -> int:
+        def side(size: int | torch.Tensor) -> int | torch.Tensor:
             return output_size(size, kernel, stride, padding, dilation, ceil_mode=ceil_mode)
 
+        if isinstance(self.sizes, torch.Tensor):
+            return ValidArea(side(self.sizes), self.exact)
         return ValidArea(tuple((side(h), side(w)) for h, w in self.sizes), self.exact)
 
     def covers(self, x: torch.Tensor) -> bool:
-        """Whether every image covers the whole of its map `x` (N, C, H, W), so that nothing has to be left out."""
+        """Whether every image covers the whole of its map `x` (N, C, H, W), so that nothing has to be left out; no
+        where that is known only when a graph is run."""
+        if isinstance(self.sizes, torch.Tensor):
+            return False
         return all(size == tuple(x.shape[-2:]) for size in self.sizes)
 
     def mask(self, x: torch.Tensor) -> torch.Tensor:
         """Boolean (N, 1, H, W): the cells of `x` that belong to an image."""
         height, width = x.shape[-2:]
-        sizes = torch.tensor(self.sizes, device=x.device)
+        sizes = torch.as_tensor(self.sizes, device=x.device)
         rows = torch.arange(height, device=x.device) < sizes[:, :1]
         columns = torch.arange(width, device=x.device) < sizes[:, 1:]
         return (rows[:, :, None] & columns[:, None, :])[:, None]
@@ -77,10 +83,10 @@ class ValidArea:
         if self.covers(x):
             return x
         height, width = x.shape[-2:]
-        sizes = torch.tensor(self.sizes, device=x.device)
+        sizes = torch.as_tensor(self.sizes, device=x.device)
         rows = torch.arange(height, device=x.device).minimum(sizes[:, :1] - 1)
         columns = torch.arange(width, device=x.device).minimum(sizes[:, 1:] - 1)
-        image = torch.arange(len(x), device=x.device)[:, None, None]
+        image = torch.arange(x.shape[0], device=x.device)[:, None, None]
         return x.permute(0, 2, 3, 1)[image, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
 
 
@@ -117,7 +123,7 @@ def average_grid(x: torch.Tensor, bins: int, area: ValidArea | None = None) -> t
         cells = torch.bmm(rows.expand(count, -1, -1), torch.bmm(maps, columns.mT.expand(count, -1, -1)))
         return cells.unflatten(0, x.shape[:2])
     x = area.zero_padding(x)  # an infinity outside would survive a weight of zero
-    sizes = torch.tensor(area.sizes, device=x.device)[:, :, None, None]
+    sizes = torch.as_tensor(area.sizes, device=x.device)[:, :, None, None]
     rows = bin_weights(sizes[:, 0], bins, x.shape[-2], x)[:, None]
     columns = bin_weights(sizes[:, 1], bins, x.shape[-1], x)[:, None]
     return rows @ (x @ columns.mT)

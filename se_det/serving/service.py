@@ -11,6 +11,7 @@ from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 
+from ..errors import ConfigError
 from ..inference import Predictor
 from ..inference.tiled import detect_tiled
 from ..system import usable_cpus
@@ -39,9 +40,17 @@ class DetectionService:
     Attributes:
         waiting: requests that were admitted and are not answered yet.
         metrics: what was done so far.
+
+    Raises:
+        ConfigError: the model finds no objects.
     """
 
     def __init__(self, predictor: Predictor, limits: Limits) -> None:
+        if predictor.cfg.MODEL.META_ARCHITECTURE == "SemanticSegmentor":
+            raise ConfigError(
+                "MODEL.META_ARCHITECTURE is SemanticSegmentor, which labels pixels, and the server answers with "
+                "objects: use se-det predict."
+            )
         self.predictor, self.limits = predictor, limits
         self.waiting = 0
         self.metrics = Metrics(lambda: self.waiting)

@@ -99,7 +99,7 @@ def learning_rate(cfg: CfgNode) -> LearningRate:
 def fill_class_weights(cfg: CfgNode, model: nn.Module, train: Sequence[CocoDataset]) -> None:
     """With MODEL.ROI_BOX_HEAD.USE_FED_LOSS: give a fresh detector the weights by which classes are drawn for its loss.
     A class that no image has counts as if one had."""
-    if not cfg.MODEL.ROI_BOX_HEAD.USE_FED_LOSS:
+    if not cfg.MODEL.ROI_BOX_HEAD.USE_FED_LOSS or not hasattr(model, "roi_heads"):
         return
     counts = torch.from_numpy(class_image_counts(train)).clamp(min=1).float()
     weights = counts**cfg.MODEL.ROI_BOX_HEAD.FED_LOSS_FREQ_WEIGHT_POWER

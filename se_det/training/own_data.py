@@ -20,6 +20,8 @@ from ..data.splitting import Split, make_split
 from ..data.tile_truth import train_tiles
 from ..device import select_device
 from ..errors import ConfigError, DataError, suggestion
+from ..inference.exported import config_of_exported
+from ..inference.runtimes import is_exported
 from ..weights import config_of_checkpoint
 from .recipe import Goal, decide, measure_data, measure_machine
 from .recipe.decide import SCRATCH, base_config
@@ -163,8 +165,14 @@ def evaluation_config(source: str | Path | None, weights: str, overrides: Sequen
     Raises:
         SeDetError: the checkpoint carries no config, or the data cannot be used.
     """
-    cfg = config_of_checkpoint(weights, overrides)
+    exported = is_exported(weights)
+    cfg = config_of_exported(weights, overrides) if exported else config_of_checkpoint(weights, overrides)
     if source is None:
+        if exported and not cfg.DATASETS.VAL_JSON:
+            raise ConfigError(
+                f"{weights} is an exported detector and does not say what data it is for: name the data, or give "
+                "--val-json and --val-images."
+            )
         return cfg
     data = open_data(source)
     _log_summary(data)

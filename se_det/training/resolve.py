@@ -11,11 +11,14 @@ import torch
 from fvcore.common.config import CfgNode
 
 from .. import comm
+from ..config.loading import get_key
 from ..config.resolution import Resolution
 from ..data.coco import CocoDataset, compare_categories
 from ..detection.build import check_model
 from ..detection.registry import model_facts
 from ..errors import ConfigError
+from ..inference.exported import ExportedDetector, check_exported_keys, input_decisions, open_exported
+from ..inference.runtimes import is_exported
 from ..weights import open_configured_weights, saved_decisions
 from ..weights.reading import WeightFile
 from . import build, datasets
@@ -46,6 +49,7 @@ class RunFacts:
         device: this process's.
         weights: the file of MODEL.WEIGHTS; None where none is named, or a run is resumed.
         saved: the run that is resumed.
+        exported: what runs MODEL.WEIGHTS where that is an exported detector.
     """
 
     device: torch.device
@@ -53,6 +57,7 @@ class RunFacts:
     train: list[CocoDataset] = field(default_factory=list)
     weights: WeightFile | None = None
     saved: SavedRun | None = None
+    exported: ExportedDetector | None = None
 
 
 def resolve_training(asked: CfgNode, *, resume: bool = False) -> tuple[CfgNode, RunFacts]:
@@ -104,16 +109,45 @@ def resolve_evaluation(asked: CfgNode) -> tuple[CfgNode, RunFacts]:
             "There is no data to evaluate on: give --val-json and --val-images (DATASETS.VAL_JSON and "
             "DATASETS.VAL_IMAGES), or name a data set in DATASETS.TEST."
         )
-    class_keys = model_facts(stage.cfg).class_keys
-    weights, decisions = open_configured_weights(stage.cfg, trained=True, class_keys=class_keys)
-    stage.decide(decisions)
     first, *others = test.values()
     for other in others:
         compare_categories(first, other)
+    if is_exported(stage.cfg.MODEL.WEIGHTS):
+        return _resolve_exported(stage, device, test)
+    class_keys = model_facts(stage.cfg).class_keys
+    weights, decisions = open_configured_weights(stage.cfg, trained=True, class_keys=class_keys)
+    stage.decide(decisions)
     stage.decide(datasets.decide_num_classes(stage.cfg, first))
     stage.decide(datasets.decide_pixel_classes(stage.cfg, list(test.values())))
     stage.decide(datasets.decide_evaluators(stage.cfg, test))
     return stage.finish(check_model), RunFacts(device, test, weights=weights)
+
+
+def _resolve_exported(
+    stage: Resolution, device: torch.device, test: dict[str, CocoDataset]
+) -> tuple[CfgNode, RunFacts]:
+    """The same of an exported detector, which is as it is: images come as it takes them.
+
+    Raises:
+        ConfigError: keys ask for what only a checkpoint can do, or its classes are others than the data's.
+    """
+    path = stage.cfg.MODEL.WEIGHTS
+    check_exported_keys(stage.cfg)
+    for key in ("TEST.AUG.ENABLED", "TEST.EVAL_LOSS"):
+        if get_key(stage.cfg, key):
+            raise ConfigError(f"{key} needs a network of PyTorch, and {path} is an exported one: set {key}=False.")
+    model = open_exported(path, device.type)
+    first = next(iter(test.values()))
+    known = [str(c["name"]) for c in model.metadata["classes"]]
+    if known != list(first.category_names):
+        raise ConfigError(
+            f"{path} was exported with the classes {', '.join(known[:10])} ({len(known)}), and the data has "
+            f"{', '.join(first.category_names[:10])} ({len(first.category_names)}): evaluate on data with the "
+            "categories that it was trained on, in their order."
+        )
+    stage.decide(input_decisions(stage.cfg, model.metadata))
+    stage.decide(datasets.decide_evaluators(stage.cfg, test))
+    return stage.finish(), RunFacts(device, test, exported=model)
 
 
 def _read_saved(stage: Resolution) -> SavedRun:

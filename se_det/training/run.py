@@ -36,6 +36,7 @@ from ..evaluation.test_time_augmentation import build_augmented_inference, check
 from ..evaluation.tiled import TiledEvaluator
 from ..evaluation.validation_loss import ValidationLoss
 from ..files import check_writable
+from ..inference.exported import ExportedDetector
 from ..inference.tiled import build_window_sampler
 from ..weights import load_weights, resize_gates
 from . import build, datasets
@@ -172,12 +173,16 @@ def run_evaluation(cfg: CfgNode) -> Metrics:
         _log_engine()
         cfg, facts = resolve_evaluation(cfg)
         build.set_backend_flags(cfg)
-        model = build_detector(cfg)
-        load_weights(model, facts.weights, strict=True, class_names=next(iter(facts.test.values())).category_names)
+        if facts.exported is not None:
+            model: nn.Module = facts.exported
+        else:
+            model = build_detector(cfg)
+            load_weights(model, facts.weights, strict=True, class_names=next(iter(facts.test.values())).category_names)
+            model.to(facts.device)
         if comm.is_main_process():
             check_writable(cfg.OUTPUT_DIR)
         evaluation = Evaluation(cfg, facts.test, stop)
-        metrics = evaluation(model.to(facts.device))
+        metrics = evaluation(model)
         if cfg.TEST.AUG.ENABLED:
             metrics = {**metrics, **evaluation.augmented(model)}
         if comm.is_main_process():
@@ -286,6 +291,8 @@ class Evaluation:
         return results
 
     def _prepared(self, model: nn.Module) -> nn.Module:
+        if isinstance(model, ExportedDetector):
+            return model
         broadcast_statistics(model)
         model = prepare_for_inference(copy.deepcopy(model), precision=self._cfg.TEST.PRECISION)
         if self._cfg.TEST.COMPILE:

@@ -201,6 +201,7 @@ def test_our_sections_are_of_the_class_of_the_config_they_are_put_into():
     cfg = Other({"MODEL": model, "SOLVER": Other({"AMP": Other()})})
     for name in ("DATASETS", "DATALOADER", "INPUT", "TEST"):
         cfg[name] = Other()
+    cfg.INPUT.CROP = Other()
     add_se_det_config(cfg)
     waiting = [cfg]
     while waiting:

@@ -106,7 +106,15 @@ def test_pickled_it_is_the_same_set(tmp_path: Path) -> None:
 def test_what_grows_with_the_file_is_in_tensors_alone(tmp_path: Path) -> None:
     """Python objects are copied into each worker, page by page, as their reference counts are written."""
     held = dict(vars(small_set(tmp_path)))
-    for key in ("json_path", "images_folder", "category_ids", "category_names"):
+    for key in (
+        "json_path",
+        "images_folder",
+        "category_ids",
+        "category_names",
+        "pixel_labels",
+        "panoptic",
+        "evaluators",
+    ):
         del held[key]
     names = vars(held.pop("_file_names"))
     parts = [held.pop("_image_ids"), *held.pop("_columns").values(), *names.values()]

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from se_det.analysis.cost import measure
 from se_det.backbones import create_backbone
 from se_det.backbones.deform_block import DeformBottleneck
 from se_det.config import load_config
@@ -61,6 +62,15 @@ def test_undeformed_it_is_the_plain_network_whose_points_count_half_where_modula
     with torch.no_grad():
         for name, values in plain(x).items():
             torch.testing.assert_close(deformable(x)[name], values, rtol=1e-4, atol=1e-4)
+
+
+def test_its_multiply_adds_are_those_of_a_plain_convolution_and_of_the_offsets():
+    plain, deformable = (
+        measure(create_backbone("resnet50", **SLIM, deform_on_per_stage=(False, False, False, last)), (3, 64, 64))
+        for last in (False, True)
+    )
+    # 18 values of each of 2 x 2 cells, in three blocks, from 9 cells of 64 channels each.
+    assert deformable.multiply_adds - plain.multiply_adds == 3 * 2 * 2 * 18 * 9 * 64
 
 
 def lively(gate: str, padding: str):

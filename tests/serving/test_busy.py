@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -24,7 +25,11 @@ pytest.importorskip("uvicorn")
 pytest.importorskip("python_multipart")
 
 from se_det.cli.main import main
+from se_det.config import get_cfg
+from se_det.errors import ConfigError
 from se_det.inference import Predictor
+from se_det.serving.limits import Limits
+from se_det.serving.service import DetectionService
 
 from .running import running
 from .small_model import checkpoint, pictures
@@ -201,6 +206,13 @@ def test_sigterm_ends_the_command_when_all_are_answered(weights: Path, photo: by
 def test_what_cannot_be_served_is_told(words: list[str], told: str, capsys) -> None:
     assert main(["serve", "--port", "0", *words]) == 1
     assert told in capsys.readouterr().err
+
+
+def test_a_model_without_objects_is_refused() -> None:
+    cfg = get_cfg()
+    cfg.MODEL.META_ARCHITECTURE = "SemanticSegmentor"
+    with pytest.raises(ConfigError, match="labels pixels"):
+        DetectionService(SimpleNamespace(cfg=cfg), Limits())
 
 
 def test_a_port_that_is_taken_is_told_before_the_model_is_read(capsys) -> None:

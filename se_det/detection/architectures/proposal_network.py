@@ -10,6 +10,7 @@ from fvcore.common.config import CfgNode
 from torch import nn
 
 from ...backbones.trunk import image_area
+from ...errors import ConfigError
 from .. import boxes as box_ops
 from ..build import build_backbone, build_proposal_generator, check_features, check_no_masks, check_proposals
 from ..measured_part import MeasuredPart
@@ -84,6 +85,11 @@ def check_proposal_network(cfg: CfgNode) -> None:
     """
     check_proposals(cfg)
     check_no_masks(cfg)
+    if cfg.TEST.TILE.SIZE:
+        raise ConfigError(
+            f"TEST.TILE.SIZE is {cfg.TEST.TILE.SIZE}, and the proposals of windows are not merged: set it to 0 for "
+            "MODEL.META_ARCHITECTURE ProposalNetwork."
+        )
 
 
 @META_ARCHITECTURES.register(name="ProposalNetwork")

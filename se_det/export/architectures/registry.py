@@ -1,0 +1,52 @@
+"""What exporting a meta-architecture takes: its steps with tensors in place of Python's numbers."""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Protocol
+
+import torch
+
+from ...layers.valid_area import ValidArea
+from ...registry import Registry
+
+# By MODEL.META_ARCHITECTURE: build(model) -> `GraphDetector` of that model's parts. It raises ExportError, with the
+# reason, where the model cannot be exported.
+EXPORTERS = Registry("exported meta-architecture")
+
+
+class Found(NamedTuple):
+    """Detections of N images, D of each, in any order, in px of the batch.
+
+    Attributes:
+        boxes: float32 (N, D, 4) XYXY.
+        scores: (N, D); `tensor_boxes.NOTHING` where there is none. No infinities.
+        classes: int64 (N, D).
+        extras: (N, D, ...) by output name; of `keypoints`, x and y are in px of the batch, too.
+    """
+
+    boxes: torch.Tensor
+    scores: torch.Tensor
+    classes: torch.Tensor
+    extras: dict[str, torch.Tensor]
+
+
+class GraphDetector(Protocol):
+    """A module whose every shape follows from those of its inputs.
+
+    Attributes:
+        extras: the names of what `Found.extras` will have.
+        max_detections: D.
+    """
+
+    extras: tuple[str, ...]
+    max_detections: int
+
+    def __call__(self, x: torch.Tensor, area: ValidArea | None, sizes: torch.Tensor) -> Found:
+        """Detect.
+
+        Args:
+            x: (N, 3, H, W) normalised, 0 beyond each image; H and W divide by the backbone's stride.
+            area: of each image, as MODEL.GATE.PADDING wants it.
+            sizes: int64 (N, 2) height and width of each image on `x`.
+        """
+        ...

@@ -1,0 +1,170 @@
+"""An exported detector in the place of one of PyTorch's: `detect` of samples, and the config of what is around it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from fvcore.common.config import CfgNode
+from torch import nn
+
+from ..config import get_cfg, merge_overrides
+from ..config.provenance import key_source, user_keys
+from ..config.resolution import Decision
+from ..detection.rcnn import paste_detections
+from ..errors import ConfigError, WeightsError
+from .runtimes import Runtime, open_runtime
+
+logger = logging.getLogger(__name__)
+
+# What may be chosen when a file is run; all else was chosen when it was exported.
+FREE_KEYS = (
+    "MODEL.WEIGHTS", "MODEL.DEVICE", "DATASETS.", "DATALOADER.", "OUTPUT_DIR", "SEED", "SOLVER.", "WRITERS",
+    "TEST.IMS_PER_BATCH", "TEST.EVALUATORS", "TEST.BEST_METRIC", "TEST.EVAL_PERIOD", "TEST.EXPECTED_RESULTS",
+)  # fmt: skip
+
+
+class ExportedDetector(nn.Module):
+    """A detector as META_ARCHITECTURES describes it, whose work a runtime does.
+
+    Args:
+        runtime: of a file with the metadata of an exported detector.
+        name: of the file, for sentences.
+
+    Attributes:
+        metadata: of the file.
+        prepared: whether it takes images that are resized already.
+
+    Raises:
+        WeightsError: the file is another network.
+    """
+
+    def __init__(self, runtime: Runtime, name: str) -> None:
+        super().__init__()
+        self.metadata = runtime.metadata
+        if "outputs" not in self.metadata or "input" not in self.metadata:
+            raise WeightsError(
+                f"{name} is no whole detector of `se-det export`: it has no description of one. Export a checkpoint "
+                "with `se-det export --weights W --output FILE`."
+            )
+        self.runtime = runtime
+        self.outputs = list(self.metadata["outputs"])
+        self.prepared = not self.metadata["input"]["preprocessing"]
+        self.device = torch.device("cpu")
+
+    def forward(self, samples: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        """Detections with masks in the image, see `GeneralizedRCNN.forward`."""
+        return [{"instances": paste_detections(found["instances"])} for found in self.detect(samples)]
+
+    def inference_parts(self) -> list[nn.Module]:
+        """None: the file is as it is."""
+        return []
+
+    def detect(self, samples: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        """See `GeneralizedRCNN.detect`.
+
+        Args:
+            samples: `image` uint8 (3, H, W) as `input_decisions` say, optionally `height` and `width`.
+        """
+        inputs, wanted = self.inputs(samples)
+        found = dict(zip(self.outputs, self.runtime.run(inputs)))
+        return [{"instances": self._instances(found, n, tuple(map(int, size)))} for n, size in enumerate(wanted)]
+
+    def inputs(self, samples: Sequence[Mapping[str, Any]]) -> tuple[list[np.ndarray], np.ndarray]:
+        """What the runtime is given for samples, and the sizes int64 (N, 2) that detections come back in."""
+        images = [np.asarray(sample["image"]) for sample in samples]
+        own = np.array([image.shape[1:] for image in images], np.int64)
+        wanted = np.array([[s.get("height", h), s.get("width", w)] for s, (h, w) in zip(samples, own)], np.int64)
+        batch = np.zeros((len(images), 3, *own.max(0)), np.uint8)
+        for row, image, (height, width) in zip(batch, images, own):
+            row[:, :height, :width] = image
+        if self.prepared:
+            return [batch.astype(np.float32), own, (wanted / own).astype(np.float32)], wanted
+        return [np.ascontiguousarray(batch.transpose(0, 2, 3, 1)), own], wanted
+
+    def _instances(self, found: Mapping[str, np.ndarray], number: int, size: tuple[int, int]) -> dict[str, Any]:
+        count = int(found["counts"][number])
+        names = {"boxes": "pred_boxes", "scores": "scores", "classes": "pred_classes", "masks": "box_masks",
+                 "keypoints": "pred_keypoints"}  # fmt: skip
+        instances: dict[str, Any] = {
+            names[name]: torch.from_numpy(np.array(values[number, :count]))
+            for name, values in found.items()
+            if name in names
+        }
+        instances["pred_classes"] = instances["pred_classes"].long()
+        if "box_masks" in instances:
+            instances["image_size"] = size
+        return instances
+
+
+def open_exported(path: str | Path, device: str = "cpu") -> ExportedDetector:
+    """Load an exported detector, and log what runs it.
+
+    Raises:
+        WeightsError: see `open_runtime` and `ExportedDetector`.
+    """
+    model = ExportedDetector(open_runtime(path, device), str(path))
+    logger.info("%s runs in %s (%s).", path, model.runtime.description, model.metadata.get("precision", "float32"))
+    return model
+
+
+def input_decisions(cfg: CfgNode, metadata: Mapping[str, Any]) -> list[Decision]:
+    """What an exported detector needs of a config: images as it takes them, its classes, its number of detections.
+
+    And the batch that it was evaluated in, which counts under MODEL.GATE.PADDING keep, unless the user set one.
+    """
+    given = metadata["input"]
+    values = {
+        "INPUT.FORMAT": given["format"],
+        "INPUT.MIN_SIZE_TEST": 0 if given["preprocessing"] else given["min_size"],
+        "INPUT.MAX_SIZE_TEST": given["max_size"],
+        "MODEL.ROI_HEADS.NUM_CLASSES": len(metadata["classes"]),
+        "MODEL.MASK_ON": "masks" in metadata["outputs"],
+        "TEST.DETECTIONS_PER_IMAGE": metadata["max_detections"],
+    }
+    if key_source(cfg, "TEST.IMS_PER_BATCH") is None and "images_per_batch" in metadata:
+        values["TEST.IMS_PER_BATCH"] = metadata["images_per_batch"]
+    return [Decision(key, value, cfg.MODEL.WEIGHTS, "as it was exported") for key, value in values.items()]
+
+
+def config_of_exported(path: str | Path, overrides: Sequence[Any] = ()) -> CfgNode:
+    """The defaults with MODEL.WEIGHTS this file.
+
+    Args:
+        overrides: `[key, value, ...]`.
+
+    Raises:
+        ConfigError: they set what the file has settled.
+    """
+    cfg = get_cfg()
+    merge_overrides(cfg, ["MODEL.WEIGHTS", str(path), *overrides])
+    check_exported_keys(cfg)
+    return cfg
+
+
+def check_exported_keys(cfg: CfgNode) -> None:
+    """Refuse keys of the command line that an exported file does not follow.
+
+    Raises:
+        ConfigError: naming the key.
+    """
+    for key, source in user_keys(cfg).items():
+        if source == "the command line" and not key.startswith(FREE_KEYS):
+            raise ConfigError(
+                f"{key} was settled when {cfg.MODEL.WEIGHTS} was exported: export the checkpoint again with {key}=..., "
+                "or leave it out."
+            )
+
+
+def config_hash(cfg: CfgNode) -> str:
+    """Of all keys but those that name places and devices."""
+    plain = cfg.clone()
+    plain.defrost()
+    plain.MODEL.WEIGHTS, plain.MODEL.DEVICE, plain.OUTPUT_DIR = "", "", ""
+    return hashlib.sha256(json.dumps(plain.dump()).encode()).hexdigest()[:16]
