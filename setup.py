@@ -28,7 +28,7 @@ setup(
     package_data={
         "se_det": ["py.typed", "serving/page.html", "export/runner/template/*"],
         "se_det.configs": ["*.yaml", "pretrain/*.yaml", "studies/*.yaml"],
-        "se_det.model_zoo": ["*.yaml", "*.md", "*.safetensors"],
+        "se_det.model_zoo": ["*.yaml", "*.md", "*.safetensors", "classes/*.yaml"],
     },
     entry_points={"console_scripts": ["se-det = se_det.cli.main:main"]},
     install_requires=[
@@ -59,6 +59,7 @@ setup(
         "supervision": ["supervision"],
         "fiftyone": ["fiftyone"],
         "serve": SERVE,
+        "cityscapes": ["cityscapesscripts"],
     },
     classifiers=[
         "Programming Language :: Python :: 3",

@@ -1,10 +1,12 @@
 """Make the shapes data set: five classes told apart by shape alone, with instance masks, in COCO's format.
 
-    python datasets/make_shapes.py [--root FOLDER] [--train 1000] [--val 100] [--seed 1]
+    python datasets/make_shapes.py [--root FOLDER] [--train 1000] [--val 100] [--seed 1] [--panoptic]
 
 writes ROOT/shapes/{train,val}/*.jpg and ROOT/shapes/annotations/instances_{train,val}.json; ROOT is DETECTRON2_DATASETS
-(./datasets when that is not set). Needs numpy, OpenCV and pycocotools, not se_det itself. The same parameters give the
-same bytes on any machine; shape_scenes.py, which draws the images, says how.
+(./datasets when that is not set). With --panoptic the textures of backgrounds are classes of stuff, and
+ROOT/shapes/annotations/panoptic_{train,val}.json, panoptic_{train,val}/*.png and panoptic_stuff_{train,val}/*.png come
+beside it, as Detectron2 lays out COCO's. Needs numpy, OpenCV and pycocotools, not se_det itself. The same parameters
+give the same bytes on any machine; shape_scenes.py, which draws the images, says how.
 
     python datasets/make_shapes.py --large 4000 --train 5 --val 2
 
@@ -26,7 +28,7 @@ import cv2
 import numpy as np
 from large_scenes import LargeScene
 from pycocotools import mask as coco_mask
-from shape_scenes import CLASSES, Scene, box_of
+from shape_scenes import CLASSES, STUFF, Scene, box_of
 
 VERSION = 6  # raise it whenever the same parameters would give other bytes
 MARKER = "make_shapes.json"
@@ -152,9 +154,61 @@ def statistics(coco: dict) -> dict:
     }
 
 
-def _write_split(folder: Path, split: str, stream: int, count: int, seed: int, large: int | None) -> dict:
+def _segments(scene: Scene) -> tuple[np.ndarray, list[dict]]:
+    """Panoptic segments of a scene: their numbers at each pixel, instances first, and what COCO says of them."""
+    numbers, infos = scene.owner.copy(), []
+    for kind in np.unique(scene.stuff[scene.owner == 0]).tolist():
+        numbers[(scene.owner == 0) & (scene.stuff == kind)] = len(scene.things) + 1 + kind
+    for number in np.unique(numbers).tolist():
+        mask = numbers == number
+        thing = number <= len(scene.things)
+        category = scene.things[number - 1].category if thing else len(CLASSES) + number - len(scene.things) - 1
+        infos.append({
+            "id": number, "category_id": category + 1, "area": int(mask.sum()), "bbox": list(box_of(mask)),
+            "iscrowd": 0,
+        })  # fmt: skip
+    return numbers, infos
+
+
+def _write_png(path: Path, pixels: np.ndarray) -> None:
+    """Write uint8 (H, W) or (H, W, 3), BGR."""
+    done, data = cv2.imencode(".png", pixels)
+    if not done:
+        raise OSError(f"OpenCV could not encode {path} as PNG.")
+    path.write_bytes(data.tobytes())
+
+
+def _write_panoptic(folder: Path, split: str, index: int, scene: Scene, panoptic: dict) -> None:
+    """Write the two PNGs of an image, and add it to the panoptic annotations."""
+    name = f"{index + 1:06d}.png"
+    numbers, infos = _segments(scene)
+    labels = np.where(scene.owner > 0, 0, scene.stuff + 1)
+    _write_png(
+        folder / f"panoptic_{split}" / name, np.stack([numbers * 0, numbers * 0, numbers], axis=2).astype(np.uint8)
+    )
+    _write_png(folder / f"panoptic_stuff_{split}" / name, labels.astype(np.uint8))
+    panoptic["images"].append(
+        {"id": index + 1, "file_name": f"{index + 1:06d}.jpg", "width": scene.width, "height": scene.height}
+    )
+    panoptic["annotations"].append({"image_id": index + 1, "file_name": name, "segments_info": infos})
+
+
+def _write_split(
+    folder: Path, split: str, stream: int, count: int, seed: int, large: int | None, with_panoptic: bool
+) -> dict:
     """Write the images and the annotations of one split; return the annotations."""
     (folder / split).mkdir(parents=True)
+    names = [*((name, "shape", 1) for name in CLASSES), *((name, "background", 0) for name in STUFF)]
+    panoptic = {
+        "images": [],
+        "annotations": [],
+        "categories": [
+            {"id": i + 1, "name": name, "supercategory": above, "isthing": thing}
+            for i, (name, above, thing) in enumerate(names)
+        ],
+    }
+    for kind in ("panoptic", "panoptic_stuff") if with_panoptic else ():
+        (folder / f"{kind}_{split}").mkdir()
     coco = {
         "info": {"description": f"shapes, {split}, made by make_shapes.py", "version": str(VERSION)},
         "licenses": [],
@@ -174,8 +228,12 @@ def _write_split(folder: Path, split: str, stream: int, count: int, seed: int, l
         coco["images"].append({"id": index + 1, "file_name": name, "width": scene.width, "height": scene.height})
         for annotation in _annotations(scene):
             coco["annotations"].append({"id": len(coco["annotations"]) + 1, "image_id": index + 1, **annotation})
+        if with_panoptic:
+            _write_panoptic(folder, split, index, scene, panoptic)
     (folder / "annotations").mkdir(exist_ok=True)
     (folder / "annotations" / f"instances_{split}.json").write_text(json.dumps(coco), encoding="utf-8")
+    if with_panoptic:
+        (folder / "annotations" / f"panoptic_{split}.json").write_text(json.dumps(panoptic), encoding="utf-8")
     return coco
 
 
@@ -214,7 +272,13 @@ def _check_existing(folder: Path, parameters: dict) -> bool:
 
 
 def make_shapes(
-    root: str | os.PathLike, num_train: int = 1000, num_val: int = 100, seed: int = 1, large: int | None = None
+    root: str | os.PathLike,
+    num_train: int = 1000,
+    num_val: int = 100,
+    seed: int = 1,
+    large: int | None = None,
+    *,
+    panoptic: bool = False,
 ) -> Path:
     """Write the data set into `root`/shapes and return that folder; do nothing when it is there already, complete.
 
@@ -229,7 +293,11 @@ def make_shapes(
     """
     parameters = {"num_train": num_train, "num_val": num_val, "seed": seed, "version": VERSION}
     limits = [("num_train", num_train, 1), ("num_val", num_val, 1), ("seed", seed, 0)]
+    if panoptic:
+        parameters["panoptic"] = True
     if large is not None:
+        if panoptic:
+            raise ValueError("panoptic: large scenes have no classes of stuff; leave one of the two out.")
         parameters["large"] = large
         limits.append(("large", large, 256))
     for name, value, low in limits:
@@ -244,7 +312,7 @@ def make_shapes(
     try:
         building.chmod(0o755)  # mkdtemp makes it private
         splits = {
-            split: statistics(_write_split(building, split, stream, count, seed, large))
+            split: statistics(_write_split(building, split, stream, count, seed, large, panoptic))
             for stream, (split, count) in enumerate((("train", num_train), ("val", num_val)))
         }
         marker = {"parameters": parameters, "sha256": _digest(building), "statistics": splits}
@@ -270,12 +338,13 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--train", type=int, default=1000, help="number of training images (default: %(default)s)")
     parser.add_argument("--val", type=int, default=100, help="number of held-out images (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=1, help="(default: %(default)s)")
+    parser.add_argument("--panoptic", action="store_true", help="label every pixel too: stuff and panoptic PNGs")
     parser.add_argument(
         "--large", type=int, metavar="PX", help="square images of so many px a side with small shapes (shapes_large)"
     )
     given = parser.parse_args(arguments)
     try:
-        folder = make_shapes(given.root, given.train, given.val, given.seed, given.large)
+        folder = make_shapes(given.root, given.train, given.val, given.seed, given.large, panoptic=given.panoptic)
     except (ValueError, OSError) as error:
         print(f"make_shapes: {error}", file=sys.stderr)
         return 1

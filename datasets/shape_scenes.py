@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 
 CLASSES = ("disc", "ring", "triangle", "rectangle", "cross")
+STUFF = ("stripes", "checks", "gradient", "camouflage", "speckle")  # what a background can be
 SIDES = (16, 200)  # px, both sides of an instance's box, before and after others hide parts of it
 MAX_INSTANCES = 6
 MAX_HIDDEN = 0.46  # an instance with more than this behind others would be a guess
@@ -85,8 +86,9 @@ def _between(rng: np.random.Generator, low: float, high: float) -> float:
     return low + (high - low) * rng.random()
 
 
-def _field(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
-    """How far each pixel is from the first colour of a texture to the second, 0..1; float64 (height, width)."""
+def _field(rng: np.random.Generator, height: int, width: int) -> tuple[np.ndarray, int]:
+    """How far each pixel is from the first colour of a texture to the second, 0..1; float64 (height, width). And which
+    of `STUFF` it is."""
     angle = _between(rng, 0, math.pi)
     cos, sin = round(math.cos(angle), 6), round(math.sin(angle), 6)
     x, y = np.arange(width)[None, :] - width / 2, np.arange(height)[:, None] - height / 2
@@ -95,13 +97,13 @@ def _field(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
     period = _between(rng, 7, max(9, min(24, 0.5 * min(height, width))))
     if kind == 0:  # stripes
         wave = along / period + rng.random()
-        return (wave - np.floor(wave) > 0.5) * 1.0
+        return (wave - np.floor(wave) > 0.5) * 1.0, kind
     if kind == 1:  # checks
-        return (np.floor(along / period) + np.floor(across / period)) % 2
+        return (np.floor(along / period) + np.floor(across / period)) % 2, kind
     if kind == 2:  # a gradient with stripes across it
         low, high = along.min(), along.max()
         wave = across / period + rng.random()
-        return 0.5 * (along - low) / max(high - low, 1.0) + 0.5 * (wave - np.floor(wave) > 0.5)
+        return 0.5 * (along - low) / max(high - low, 1.0) + 0.5 * (wave - np.floor(wave) > 0.5), kind
     if kind == 3:  # camouflage: random values on a coarse grid, interpolated, cut in two at the middle
         period = 0.6 * period
         grid = rng.random((int(height / period) + 2, int(width / period) + 2))
@@ -110,10 +112,10 @@ def _field(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
         f, g = (row - i)[:, None], (column - j)[None, :]
         upper = grid[i][:, j] * (1 - g) + grid[i][:, j + 1] * g
         lower = grid[i + 1][:, j] * (1 - g) + grid[i + 1][:, j + 1] * g
-        return (upper * (1 - f) + lower * f > 0.5) * 1.0
+        return (upper * (1 - f) + lower * f > 0.5) * 1.0, kind
     cell = int(rng.integers(2, 6))  # speckle
     grid = rng.random((height // cell + 1, width // cell + 1))
-    return np.repeat(np.repeat(grid, cell, axis=0), cell, axis=1)[:height, :width]
+    return np.repeat(np.repeat(grid, cell, axis=0), cell, axis=1)[:height, :width], kind
 
 
 def _palette(rng: np.random.Generator) -> np.ndarray:
@@ -128,24 +130,30 @@ def _palette(rng: np.random.Generator) -> np.ndarray:
     return best
 
 
-def _texture(rng: np.random.Generator, height: int, width: int, palette: np.ndarray) -> np.ndarray:
-    """Two colours of the palette, a little off, in a pattern; int16 (height, width, 3)."""
+def _texture(rng: np.random.Generator, height: int, width: int, palette: np.ndarray) -> tuple[np.ndarray, int]:
+    """Two colours of the palette, a little off, in a pattern; int16 (height, width, 3). And which of `STUFF` it is."""
     first = int(rng.integers(len(palette)))
     second = (first + int(rng.integers(1, len(palette)))) % len(palette)
     first, second = palette[[first, second]] + rng.integers(-18, 19, (2, 3))
-    return (first + (second - first) * _field(rng, height, width)[..., None]).astype(np.int16)
+    field, kind = _field(rng, height, width)
+    return (first + (second - first) * field[..., None]).astype(np.int16), kind
 
 
-def _background(rng: np.random.Generator, height: int, width: int, palette: np.ndarray) -> np.ndarray:
-    """One texture, or two that meet at a straight line; int16 (height, width, 3)."""
-    image = _texture(rng, height, width, palette)
+def _background(
+    rng: np.random.Generator, height: int, width: int, palette: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """One texture, or two that meet at a straight line; int16 (height, width, 3). And int64 (height, width), which of
+    `STUFF` each pixel is."""
+    image, kind = _texture(rng, height, width, palette)
+    stuff = np.full((height, width), kind)
     if rng.random() < 0.25:
         angle = _between(rng, 0, 2 * math.pi)
         cos, sin = round(math.cos(angle), 6), round(math.sin(angle), 6)
         x, y = np.arange(width)[None, :] - width / 2, np.arange(height)[:, None] - height / 2
         beyond = x * cos + y * sin > _between(rng, -0.25, 0.25) * min(height, width)
-        image = np.where(beyond[..., None], _texture(rng, height, width, palette), image)
-    return image
+        other, kind = _texture(rng, height, width, palette)
+        image, stuff = np.where(beyond[..., None], other, image), np.where(beyond, kind, stuff)
+    return image, stuff
 
 
 @dataclass
@@ -157,13 +165,14 @@ class Thing:
 
 
 class Scene:
-    """An image that is painted from back to front; `owner` says which instance each pixel shows (0: none)."""
+    """An image that is painted from back to front; `owner` says which instance each pixel shows (0: none), and `stuff`
+    which of `STUFF` is there or behind it."""
 
     def __init__(self, rng: np.random.Generator) -> None:
         self.rng = rng
         self.width, self.height = int(rng.integers(256, 321)), int(rng.integers(192, 257))
         self.palette = _palette(rng)
-        self.image = _background(rng, self.height, self.width, self.palette)
+        self.image, self.stuff = _background(rng, self.height, self.width, self.palette)
         self.owner = np.zeros((self.height, self.width), np.int64)
         self.things: list[Thing] = []
         for _ in range(int(rng.integers(1, MAX_INSTANCES + 1))):
@@ -258,7 +267,7 @@ class Scene:
         rng = self.rng
         height, width = mask.shape
         part = self.image[top : top + height, left : left + width]
-        texture = _texture(rng, height, width, self.palette)
+        texture, kind = _texture(rng, height, width, self.palette)
         # A rim, dark outside and light inside of it, as a bevel has.
         thick = 1 + (mask.size > 900)
         square = np.ones((3, 3), np.uint8)
@@ -270,3 +279,5 @@ class Scene:
         texture[(middle == 1) & (inner == 0)] += light
         part[mask] = np.clip(texture[mask], 0, 255)
         self.owner[top : top + height, left : left + width][mask] = owner
+        if owner == 0:
+            self.stuff[top : top + height, left : left + width][mask] = kind

@@ -35,7 +35,8 @@ from .documents import LANGUAGES, PAGES, ROOT, Block, Command, blocks, commands,
 SCRIPTS = {
     "train_net": "train", "predict": "predict", "pretrain": "pretrain", "import_data": "import", "preview": "preview",
     "check_data": "check-data", "analyze_model": "analyze-model", "convert_weights": "convert-weights",
-    "export_model": "export", "serve": "serve", "benchmark": "benchmark", "doctor": "doctor",
+    "export_model": "export", "reproduce_zoo": "reproduce-zoo", "serve": "serve", "benchmark": "benchmark",
+    "doctor": "doctor",
 }  # fmt: skip
 GPUS = "needs several GPUs"
 MACHINES = "needs several machines"
@@ -58,6 +59,10 @@ NOT_RUN = {
     "python tools/train_net.py --config-file configs/mask_rcnn_se_r50_fpn.yaml --num-gpus 8": GPUS,
     "python tools/train_net.py --config-file F --num-gpus 8": GPUS,
     "python tools/train_net.py --engine detectron2": DETECTRON2,
+    "se-det predict --weights zoo://": DOWNLOAD,
+    "se-det train --eval-only MODEL.WEIGHTS=zoo://": DOWNLOAD,
+    "se-det train data/ --model configs/faster_rcnn_r50_fpn.yaml MODEL.WEIGHTS=zoo://": DOWNLOAD,
+    "python tools/reproduce_zoo.py": DOWNLOAD,
     "python tests/integrations/detectron2_pair.py": DETECTRON2,
     "python tools/benchmark.py gates": MINUTES,
     "python tools/benchmark.py backbone": MINUTES,
@@ -73,7 +78,11 @@ NOT_RUN = {
     "python tools/train_net.py --config-file configs/mask_rcnn_r50_fpn.yaml MODEL.WEIGHTS zoo://": DOWNLOAD,
     "python tools/analyze_model.py '*' --format csv": MINUTES,
     "python datasets/shape_baseline.py": MINUTES,
+    "python datasets/make_shapes.py --large": MINUTES,
     "se-det train data/ --output output/mine --resume": "a run that is finished has nothing to go on with",
+    "python datasets/make_shapes.py --panoptic": "tests/datasets runs it with few images",
+    "python tools/train_net.py --config-file configs/quickstart_panoptic.yaml": MINUTES,
+    "se-det predict --weights output/quickstart_panoptic": "is of the run above; tests/training predicts with such",
     "se-det serve": "serves until it is stopped, as tests/serving does",
     "se-det train data/ --output output/mine \"WRITERS=['json', ": "begins a service's run, as "
     "tests/training/test_service_writers.py does",
@@ -96,6 +105,7 @@ REPLACED = {
     'model = se_det.create_model(\n    "se_resnet50", weights="se_resnet50.cadene"\n)': ("", DOWNLOAD),
     'se_det.load_weights(model, "zoo://se_resnet50.cadene")': ("", DOWNLOAD),
     'model = torchvision.models.resnet50(weights="IMAGENET1K_V2")': ("model = torchvision.models.resnet50()", DOWNLOAD),
+    'predictor = se_det.Predictor("zoo://faster_rcnn_R_50_FPN_3x")': ("", DOWNLOAD),
     "result.to_supervision()": ("", "needs supervision"),
     'backbone = se_det.create_backbone("timm/convnext_tiny"': ("", "needs timm, as tests/backbones does"),
 }  # fmt: skip

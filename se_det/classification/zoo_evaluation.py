@@ -9,9 +9,9 @@ import torch
 
 from ..errors import ConfigError, WeightsError
 from ..layers.fuse import fuse_for_inference
-from ..weights import create_model, get_entry, list_weights
+from ..weights import create_model
 from ..weights.download import cache_path
-from ..weights.zoo import Entry
+from ..weights.zoo import ClassifierEntry, classifier_entries
 from .data.dataset import ClassificationDataset
 from .data.loader import test_loader
 from .evaluation import evaluate_classifier
@@ -22,10 +22,9 @@ CLASSES = 1000
 logger = logging.getLogger(__name__)
 
 
-def cached_entries(pattern: str = "*") -> list[Entry]:
+def cached_entries(pattern: str = "*") -> list[ClassifierEntry]:
     """The entries that match a shell pattern and whose files were downloaded, or brought into the cache."""
-    entries = (get_entry(name) for name in list_weights(pattern))
-    return [entry for entry in entries if entry.url and cache_path(entry.url).is_file()]
+    return [entry for entry in classifier_entries(pattern) if entry.url and cache_path(entry.url).is_file()]
 
 
 def evaluate_zoo(
@@ -64,7 +63,7 @@ def evaluate_zoo(
 
 
 def _evaluate(
-    entry: Entry, images: ClassificationDataset, batch_size: int, num_workers: int, device: torch.device
+    entry: ClassifierEntry, images: ClassificationDataset, batch_size: int, num_workers: int, device: torch.device
 ) -> dict[str, Any]:
     published = [{"source": r.source, "top1_error": 100 - r.top1, "top5_error": 100 - r.top5} for r in entry.reports]
     try:

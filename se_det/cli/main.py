@@ -31,6 +31,7 @@ COMMANDS = {
         "count parameters, multiply-adds and memory of networks, and plot the activations of their gates",
     ),
     "convert-weights": ("convert_weights", "convert weight files from and to the formats of other programs"),
+    "reproduce-zoo": ("reproduce_zoo", "evaluate the trained detectors of the zoo beside their published figures"),
     "export": ("export", "export a network to ONNX or torch.export"),
     "push": ("push", "put a trained network on the Hugging Face Hub, with a model card"),
     "benchmark": ("benchmark", "measure time and memory"),

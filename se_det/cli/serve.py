@@ -49,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
 
     limits = _limits(args)
     try:
-        import multipart  # noqa: F401  FastAPI asks for it when the first form comes
+        import python_multipart  # noqa: F401  FastAPI asks for it when the first form comes
 
         from ..serving.app import create_app
         from ..serving.server import Server, open_socket

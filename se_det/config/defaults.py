@@ -13,6 +13,7 @@ from fvcore.common.config import CfgNode
 from ..errors import ConfigError
 from ..plugins import load_installed_plugins, loaded_plugins
 from .one_stage_keys import add_fcos_keys, add_retinanet_keys
+from .segmentation_keys import add_detectron2_segmentation_keys, add_own_segmentation_keys
 
 CN = CfgNode
 
@@ -88,6 +89,8 @@ def add_se_det_config(cfg: CfgNode) -> None:
     # "triton": our own kernels, for GPUs alone, make the passes over maps that gates add, and NMS of all images'
     # proposals. "pytorch": PyTorch's and torchvision's operators do.
     cfg.MODEL.KERNELS = "pytorch"
+    # Anchors' corners, seen from their centre, as whole numbers: torchvision's detectors. Detectron2's are not rounded.
+    cfg.MODEL.ANCHOR_GENERATOR.ROUNDED = False
     cfg.MODEL.RESNETS.STEM_POOL = "pad1"  # "pad1": 3x3 stride 2 padding 1; "ceil": padding 0, ceil mode (Caffe)
     # Stochastic depth: how often, in training, the last block of the ResNet leaves out its branch; the blocks before it
     # less often, down to the first one's never.
@@ -176,6 +179,7 @@ def add_se_det_config(cfg: CfgNode) -> None:
     cfg.TEST.TILE.WHOLE_IMAGE = False  # the whole image, resized, is a window too: for objects larger than windows
     cfg.TEST.EVALUATORS = ["coco"]  # what evaluates, one after another: coco, or those of plugins
     cfg.WRITERS = ["json", "tensorboard"]  # where a run's numbers go: metrics.json, TensorBoard's event files
+    add_own_segmentation_keys(cfg)
     cfg.PLUGINS = loaded_plugins()  # a record of the files given by --plugin; setting it loads nothing
     for add in _MORE_KEYS.values():
         add(cfg)
@@ -275,7 +279,7 @@ def _detectron2_keys() -> CfgNode:
     c.MODEL.ROI_BOX_HEAD.SMOOTH_L1_BETA = 0.0
     c.MODEL.ROI_BOX_HEAD.POOLER_RESOLUTION = 14
     c.MODEL.ROI_BOX_HEAD.POOLER_SAMPLING_RATIO = 0
-    c.MODEL.ROI_BOX_HEAD.POOLER_TYPE = "ROIAlignV2"
+    c.MODEL.ROI_BOX_HEAD.POOLER_TYPE = "ROIAlignV2"  # ROIAlign: not aligned, as in torchvision and Detectron
     c.MODEL.ROI_BOX_HEAD.NUM_FC = 0
     c.MODEL.ROI_BOX_HEAD.FC_DIM = 1024
     c.MODEL.ROI_BOX_HEAD.NUM_CONV = 0
@@ -305,6 +309,8 @@ def _detectron2_keys() -> CfgNode:
     c.MODEL.ROI_MASK_HEAD.CONV_DIM = 256
     c.MODEL.ROI_MASK_HEAD.NORM = ""
     c.MODEL.ROI_MASK_HEAD.CLS_AGNOSTIC_MASK = False
+
+    add_detectron2_segmentation_keys(c)
 
     # --- data ----------------------------------------------------------------------------------------------------
     c.INPUT = CN()
@@ -390,10 +396,8 @@ DETECTRON2_ONLY = (
     "MODEL.ANCHOR_GENERATOR.ANGLES",
     "MODEL.KEYPOINT_ON",
     "MODEL.LOAD_PROPOSALS",
-    "MODEL.PANOPTIC_FPN",
     "MODEL.ROI_BOX_HEAD.TRAIN_ON_PRED_BOXES",
     "MODEL.ROI_KEYPOINT_HEAD",
-    "MODEL.SEM_SEG_HEAD",
     "SOLVER.NUM_DECAYS",
     "SOLVER.REFERENCE_WORLD_SIZE",
     "SOLVER.RESCALE_INTERVAL",

@@ -270,6 +270,18 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
             yield path, value
 
 
+def dump_keys(values: Mapping[str, Any]) -> str:
+    """YAML of {"A.B.C": value}, nested: what `flatten` takes apart."""
+    tree: dict[str, Any] = {}
+    for key, value in values.items():
+        *parents, name = key.split(".")
+        node = tree
+        for part in parents:
+            node = node.setdefault(part, {})
+        node[name] = value
+    return yaml.safe_dump(tree, sort_keys=False)
+
+
 def get_key(cfg: CfgNode, key: str) -> Any:
     """The value of "A.B.C"."""
     for part in key.split("."):
@@ -324,7 +336,10 @@ def _coerce(value: Any, default: Any, key: str, source: str) -> Any:
         if isinstance(default, (list, tuple)) and all(isinstance(item, str) for item in default) and value:
             return type(default)(item.strip() for item in value.split(",") if item.strip())
     elif isinstance(default, (list, tuple)) and isinstance(value, (list, tuple)):
-        return type(default)(value)
+        inner = (
+            type(default[0]) if default and isinstance(default[0], (list, tuple)) else None
+        )  # YAML knows lists alone
+        return type(default)(inner(x) if inner and isinstance(x, (list, tuple)) else x for x in value)
     elif isinstance(default, bool) or isinstance(value, bool):
         if isinstance(default, bool) and isinstance(value, bool):
             return value

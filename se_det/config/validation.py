@@ -10,6 +10,7 @@ from fvcore.common.config import CfgNode
 
 from ..errors import ConfigError
 from .loading import flatten, get_key
+from .segmentation_keys import RANGES as SEGMENTATION_RANGES
 
 # key: (least, most), both included; None is no limit.
 RANGES: dict[str, tuple[float, float | None]] = {
@@ -75,6 +76,7 @@ RANGES: dict[str, tuple[float, float | None]] = {
     "TEST.TILE.OVERLAP": (0, 0.9),
     "TEST.TILE.SIZE": (0, None),
     "TEST.TILE.THRESHOLD": (0.01, 1),
+    **SEGMENTATION_RANGES,
 }
 TILE_MERGES = ("nms", "ios")
 LEAST_TILE = 32  # px: smaller windows show the surroundings of nothing

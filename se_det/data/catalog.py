@@ -3,35 +3,17 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from pathlib import Path
 
 from ..config.paths import expand_path
 from ..errors import DataError, suggestion
 from .coco import CocoDataset, read_coco
+from .dataset_entry import DatasetEntry
+from .named import NAMED_SETS
 
 ROOT_VARIABLE = "DETECTRON2_DATASETS"
 DEFAULT_ROOT = "datasets"
-LAYOUT = "Lay the data set out as datasets/README.md says"
 MAKE_SHAPES = "Make the data set with `python datasets/make_shapes.py`"
-
-
-@dataclass(frozen=True)
-class DatasetEntry:
-    """A named data set.
-
-    Attributes:
-        json: the COCO annotation file; relative paths count from $DETECTRON2_DATASETS (./datasets when not set).
-        images: the folder its file names are relative to; likewise.
-        drop_empty_boxes: leave out boxes without area, which the released file is known to have, with a count logged;
-            in other files such a box is an error.
-        remedy: what to do when the files are not there.
-    """
-
-    json: str
-    images: str
-    drop_empty_boxes: bool = False
-    remedy: str = LAYOUT
 
 
 def _coco(year: int, part: str, images: str, *, drop_empty_boxes: bool = False) -> DatasetEntry:
@@ -50,6 +32,7 @@ DATASETS: dict[str, DatasetEntry] = {
     "coco_2014_valminusminival": _coco(2014, "valminusminival", "val", drop_empty_boxes=True),
     "shapes_train": DatasetEntry("shapes/annotations/instances_train.json", "shapes/train", remedy=MAKE_SHAPES),
     "shapes_val": DatasetEntry("shapes/annotations/instances_val.json", "shapes/val", remedy=MAKE_SHAPES),
+    **NAMED_SETS,
 }
 
 
@@ -72,8 +55,11 @@ def dataset_paths(name: str) -> tuple[Path, Path]:
         DataError: no data set has this name.
     """
     entry = _entry(name)
-    root = Path(expand_path(os.environ.get(ROOT_VARIABLE) or DEFAULT_ROOT, ROOT_VARIABLE))
-    return root / entry.json, root / entry.images
+    return _root() / entry.json, _root() / entry.images
+
+
+def _root() -> Path:
+    return Path(expand_path(os.environ.get(ROOT_VARIABLE) or DEFAULT_ROOT, ROOT_VARIABLE))
 
 
 def open_dataset(name: str, *, absolute_file_names: bool = False) -> CocoDataset:
@@ -85,7 +71,7 @@ def open_dataset(name: str, *, absolute_file_names: bool = False) -> CocoDataset
     entry = _entry(name)
     json, images = dataset_paths(name)
     for path, there, what in (
-        (json, json.is_file(), "annotation file"),
+        (json, json.exists() if entry.open else json.is_file(), "annotation file"),
         (images, images.is_dir(), "folder of images"),
     ):
         if not there:
@@ -95,6 +81,8 @@ def open_dataset(name: str, *, absolute_file_names: bool = False) -> CocoDataset
                 f"The {what} of the data set '{name}' is not there: {path.absolute()} ({setting}). {entry.remedy}, or "
                 f"set {ROOT_VARIABLE} to the folder that holds {Path(entry.json).parts[0]}/."
             )
+    if entry.open is not None:
+        return entry.open(_root())
     return read_coco(json, images, drop_empty_boxes=entry.drop_empty_boxes, absolute_file_names=absolute_file_names)
 
 

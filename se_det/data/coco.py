@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +31,7 @@ def read_coco(
     *,
     drop_empty_boxes: bool = False,
     absolute_file_names: bool = False,
+    file_name: Callable[[dict], str] | None = None,
 ) -> CocoDataset:
     """Read and check a COCO annotation file. Ids may be sparse; polygons, RLEs and crowds may be mixed.
 
@@ -40,6 +41,7 @@ def read_coco(
         drop_empty_boxes: leave out boxes without area and polygons of fewer than 3 points, and log how many, instead
             of refusing them: for released files whose faults are known.
         absolute_file_names: read also files whose name is absolute, or climbs out of the folder with "..".
+        file_name: of an entry of 'images', where it is not its `file_name`.
 
     Raises:
         DataError: a sentence with the file, the id, the value, and what to do.
@@ -50,6 +52,8 @@ def read_coco(
         raise DataError(f"The folder of images {folder} (of {path}) is not there: correct the path.")
     content = parse_coco(path)
     category_ids, category_names = checks.categories(path, content.categories)
+    if file_name is not None:
+        content.images = [{**image, "file_name": file_name(image)} for image in content.images]
     image_ids, file_names, image_sizes = checks.images(path, content.images, absolute=absolute_file_names)
 
     found = content.annotations
@@ -131,6 +135,10 @@ def compare_categories(train: CocoDataset, val: CocoDataset) -> None:
     Raises:
         DataError: naming the ids and names that differ.
     """
+    labels = [d.pixel_labels and d.pixel_labels.names for d in (train, val)]
+    if labels[0] != labels[1]:
+        told = [f"{d.json_path} has {_listed(list(map(repr, names or ())))}" for d, names in zip((train, val), labels)]
+        raise DataError(f"The classes of pixels differ: {'; '.join(told)}. Give both sets the same.")
     one, other = (dict(zip(d.category_ids, d.category_names)) for d in (train, val))
     if one == other:
         return

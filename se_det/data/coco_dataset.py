@@ -7,7 +7,7 @@ to (no reference counts, unlike Python objects); started otherwise, torch hands 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +16,8 @@ import torch
 
 from ..errors import DataError
 from .image_paths import check_files
+from .panoptic import PanopticFiles
+from .pixel_labels import PixelLabels, check_label_files
 from .string_array import StringArray
 
 logger = logging.getLogger(__name__)
@@ -66,6 +68,9 @@ class CocoDataset:
         images_folder: what file names are relative to.
         category_ids: the file's category ids, ascending; a class index is a position here.
         category_names: their names.
+        pixel_labels: the class of every pixel of each image; None where there are none.
+        panoptic: the panoptic truth of the images; likewise.
+        evaluators: the names of those for "instances" and "pixels", where they are not coco and sem_seg.
     """
 
     def __init__(
@@ -78,6 +83,9 @@ class CocoDataset:
         image_ids: torch.Tensor | StringArray,
         file_names: StringArray,
         columns: dict[str, torch.Tensor],
+        pixel_labels: PixelLabels | None = None,
+        panoptic: PanopticFiles | None = None,
+        evaluators: Mapping[str, str] | None = None,
     ) -> None:
         """`columns`: as `read_coco` lays them out; `index` is the image of each item, `first` the first annotation of
         each image, `*_range` a first and an after-last position."""
@@ -88,6 +96,9 @@ class CocoDataset:
         self._image_ids = image_ids
         self._file_names = file_names
         self._columns = columns
+        self.pixel_labels = pixel_labels
+        self.panoptic = panoptic
+        self.evaluators = dict(evaluators or {})
 
     def __len__(self) -> int:
         return len(self._columns["index"])
@@ -137,7 +148,10 @@ class CocoDataset:
         return [self._file_names[at] for at in self._columns["index"].tolist()]
 
     def drop_empty(self) -> CocoDataset:
-        """The images with an annotation that is not a crowd; how many others there are is logged."""
+        """The images with an annotation that is not a crowd; how many others there are is logged. All of a data set
+        without instances."""
+        if not self.category_ids:
+            return self
         counts = self._not_crowd(torch.ones(len(self._columns["crowd"]), dtype=torch.bool))
         kept = self.subset(torch.nonzero(counts > 0).flatten())
         if len(kept) < len(self):
@@ -158,7 +172,31 @@ class CocoDataset:
             image_ids=self._image_ids,
             file_names=self._file_names,
             columns={**self._columns, "index": index},
+            pixel_labels=self.pixel_labels,
+            panoptic=self.panoptic,
+            evaluators=self.evaluators,
         )
+
+    def evaluated_by(self, **evaluators: str) -> CocoDataset:
+        """The same with other `evaluators`."""
+        result = self.subset(torch.arange(len(self)))
+        result.evaluators = evaluators
+        return result
+
+    def with_labels(self, pixel_labels: PixelLabels | None, panoptic: PanopticFiles | None = None) -> CocoDataset:
+        """The same with classes of pixels and a panoptic truth."""
+        result = self.subset(torch.arange(len(self)))
+        result.pixel_labels, result.panoptic = pixel_labels, panoptic
+        return result
+
+    def labels(self, i: int) -> np.ndarray:
+        """uint8 (height, width): the class of each pixel of the image at position `i`.
+
+        Raises:
+            DataError: see `PixelLabels.read`.
+        """
+        info = self.image(i)
+        return self.pixel_labels.read(self._file_names[self._at(i)], info.height, info.width)
 
     def has_annotations(self) -> bool:
         """Whether any image has an annotation that is not a crowd: without one there is no AP."""
@@ -204,6 +242,8 @@ class CocoDataset:
             DataError: naming the first files missing and their number.
         """
         check_files(self.json_path, self.images_folder, self.file_names)
+        if self.pixel_labels is not None:
+            check_label_files(self.pixel_labels, self.file_names)
 
     def _not_crowd(self, which: torch.Tensor) -> torch.Tensor:
         """int64 (len(self),): how many annotations of each image are in `which` and no crowds."""

@@ -22,6 +22,9 @@ from .tile_truth import TrainTiles, TrainWindows, WindowEpoch, find_windows, tra
 from .transforms import RESIZE_METHODS
 from .worker_loader import Loader
 
+# The meta-architectures whose samples have `sem_seg`.
+LABEL_PIXELS = ("SemanticSegmentor", "PanopticFPN")
+
 logger = logging.getLogger(__name__)
 
 
@@ -40,6 +43,7 @@ def train_loader(
     repeat_sqrt: bool = True,
     tiles: TrainTiles | None = None,
     masks: bool = False,
+    ignore: int | None = None,
     format: str = "BGR",
     num_workers: int = 0,
     rank: int = 0,
@@ -62,6 +66,7 @@ def train_loader(
         repeat_threshold, repeat_sqrt: see `epochs.repeat_factors`; 0 repeats no image.
         tiles: has windows of the images in place of images; None has whole ones.
         masks: whether samples have `gt_masks`.
+        ignore: give samples `sem_seg`, the class of each pixel, with this where there is none; None does not.
         format: BGR or RGB.
         num_workers: processes that load; 0 loads in this one.
         pin_memory: whether images come in memory that a GPU reads by itself, while the host goes on.
@@ -79,12 +84,16 @@ def train_loader(
     used = _trained_on(datasets, filter_empty=filter_empty, subset_ratio=subset_ratio, seed=seed)
     if masks:
         _check_masks(used)
+    if ignore is not None:
+        check_labels(used)
     windows = None if tiles is None else find_windows(used, tiles)
     sizes = np.concatenate([dataset.sizes.numpy() for dataset in used]) if windows is None else windows.sizes
     groups = aspect_groups(sizes) if grouping else np.zeros(len(sizes), np.int64)
     epoch = _epoch(used, windows, tiles, repeat_threshold, repeat_sqrt)
     batches = TrainBatchSampler(groups, ims_per_batch=ims_per_batch, seed=seed, start=start, epoch=epoch)
-    samples = TrainDataset(used, augmentations=augmentations, seed=seed, format=format, masks=masks, windows=windows)
+    samples = TrainDataset(
+        used, augmentations=augmentations, seed=seed, format=format, masks=masks, ignore=ignore, windows=windows
+    )
     skipped = skipped or SkippedImages()
     return Loader(
         ReplaceBadImages(samples, groups=groups, seed=seed, budget=skipped.budget, image_of=samples.image_of),
@@ -186,6 +195,7 @@ def build_train_loader(
         filter_empty=cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS,
         tiles=train_tiles(cfg),
         masks=cfg.MODEL.MASK_ON,
+        ignore=ignore_value(cfg),
         format=cfg.INPUT.FORMAT,
         num_workers=cfg.DATALOADER.NUM_WORKERS,
         rank=rank,
@@ -277,6 +287,27 @@ def _check_input(cfg: CfgNode) -> None:
     ):
         if value < least:
             raise ConfigError(f"{key} must be at least {least}, got {value}.")
+
+
+def ignore_value(cfg: CfgNode) -> int | None:
+    """The label of pixels of no class, where the model learns the classes of pixels; else None."""
+    labelled = cfg.MODEL.META_ARCHITECTURE in LABEL_PIXELS
+    return cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE if labelled else None
+
+
+def check_labels(datasets: Sequence[CocoDataset]) -> None:
+    """Refuse data without classes of pixels.
+
+    Raises:
+        DataError: naming the data set and what to give.
+    """
+    for dataset in datasets:
+        if dataset.pixel_labels is None:
+            raise DataError(
+                f"{dataset.json_path} has no classes of pixels, which the model (MODEL.META_ARCHITECTURE) learns: give "
+                "a folder of label PNGs (DATASETS.TRAIN_SEM_SEG, VAL_SEM_SEG) or panoptic ones "
+                "(DATASETS.TRAIN_PANOPTIC_JSON, VAL_PANOPTIC_JSON), or name a data set that has them."
+            )
 
 
 def _check_masks(datasets: Sequence[CocoDataset]) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch.utils.data import get_worker_info
 
-from ..errors import DataError
+from ..errors import ConfigError, DataError
 from .augmentations import Augmentation, Masks, Sample
 from .augmentations.protocol import EMPTY
 from .coco_dataset import CocoDataset, ImageInfo, check_size
@@ -40,14 +40,24 @@ class TrainDataset:
 
     Args:
         augmentations: done one after another.
+        ignore: read the class of each pixel too, and fill with this where there is none; None does not.
         windows: the index is one of these; None: it is an image.
+
+    Raises:
+        ConfigError: an augmentation that classes of pixels cannot go through.
     """
 
     def __init__(
         self, datasets: list[CocoDataset], *, augmentations: Sequence[Augmentation], seed: int, format: str,
-        masks: bool, windows: TrainWindows | None = None,
+        masks: bool, ignore: int | None = None, windows: TrainWindows | None = None,
     ) -> None:  # fmt: skip
-        self.datasets = datasets
+        for augmentation in augmentations if ignore is not None else ():
+            if not getattr(augmentation, "labels_pixels", True):
+                raise ConfigError(
+                    f"INPUT.AUGMENTATIONS has {type(augmentation).__name__}, which the classes of pixels cannot go "
+                    "through: leave it out."
+                )
+        self.datasets, self.ignore = datasets, ignore
         self.windows, self._open = windows, OpenImages(format)
         self.augmentations, self.seed, self.format, self.masks = tuple(augmentations), seed, format, masks
         self._ends = np.cumsum([len(dataset) for dataset in datasets])
@@ -71,6 +81,7 @@ class TrainDataset:
             **where,
             "image": to_tensor(augmented.image, shared=get_worker_info() is not None),
             "instances": _instances(augmented),
+            **({} if augmented.sem_seg is None else {"sem_seg": _stacked([augmented.sem_seg], *augmented.size)[0]}),
         }
 
     def _augmented(self, index: int, count: int, seeds: tuple[int, ...]) -> Sample:
@@ -116,7 +127,8 @@ class TrainDataset:
                 bitmaps=_Bitmaps(found.runs, info.height, info.width),
                 bitmap_owner=found.runs_owner,
             )
-        return Sample(image=pixels, boxes=found.boxes.astype(np.float64), classes=found.classes, masks=masks)
+        labels = {} if self.ignore is None else {"sem_seg": _labels(dataset, at, self.ignore), "ignore": self.ignore}
+        return Sample(image=pixels, boxes=found.boxes.astype(np.float64), classes=found.classes, masks=masks, **labels)
 
     def _read_window(self, dataset: CocoDataset, at: int, info: ImageInfo, index: int) -> Sample:
         window = self.windows.corners[index]
@@ -203,6 +215,12 @@ def _read(dataset: CocoDataset, info: ImageInfo, format: str) -> np.ndarray:
     pixels = read_image(info.path, format)
     check_size(dataset, info, *pixels.shape[:2])
     return pixels
+
+
+def _labels(dataset: CocoDataset, at: int, ignore: int) -> np.ndarray:
+    """The class of each pixel, with `ignore` for those of none."""
+    labels, own = dataset.labels(at), dataset.pixel_labels.ignore
+    return labels if own == ignore else np.where(labels == own, np.uint8(ignore), labels)
 
 
 def _instances(sample: Sample) -> dict[str, Any]:

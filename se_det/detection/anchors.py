@@ -12,17 +12,18 @@ from ..errors import ConfigError
 
 
 class AnchorGenerator(nn.Module):
-    """Anchors are not rounded, and centred on the cell's corner plus `offset` cells (Detectron2's convention).
+    """Anchors are centred on the cell's corner plus `offset` cells (Detectron2's convention).
 
     Args:
         sizes: square roots of the anchors' areas in px, a list for each level (or one list for all of them).
         aspect_ratios: heights over widths, likewise.
         strides: px per cell of each level.
+        rounded: corners, seen from the anchor's centre, are whole numbers, as torchvision's; Detectron2's are not.
     """
 
     def __init__(
         self, *, sizes: Sequence[Sequence[float]], aspect_ratios: Sequence[Sequence[float]], strides: Sequence[int],
-        offset: float = 0.0,
+        offset: float = 0.0, rounded: bool = False,
     ) -> None:  # fmt: skip
         super().__init__()
         self.strides = tuple(strides)
@@ -34,7 +35,8 @@ class AnchorGenerator(nn.Module):
             raise ConfigError(f"MODEL.ANCHOR_GENERATOR gives levels different numbers of anchors: {sorted(counts)}.")
         self.anchors_per_cell = counts.pop()
         for level, (level_sizes, level_ratios) in enumerate(zip(sizes, aspect_ratios)):
-            self.register_buffer(f"cell_anchors{level}", cell_anchors(level_sizes, level_ratios), persistent=False)
+            cells = cell_anchors(level_sizes, level_ratios)
+            self.register_buffer(f"cell_anchors{level}", cells.round() if rounded else cells, persistent=False)
 
     def _per_level(self, key: str, values: Sequence[Sequence[float]]) -> Sequence[Sequence[float]]:
         if len(values) not in (1, len(self.strides)):

@@ -24,7 +24,7 @@ from .box_loss import BOX_LOSSES
 from .cascade import CascadeROIHeads
 from .mask_head import MaskHead
 from .nms import NMS_TYPES
-from .pooler import ROIPooler
+from .pooler import POOLER_TYPES, ROIPooler
 from .rcnn import GeneralizedRCNN
 from .registry import (
     ANCHOR_GENERATORS,
@@ -45,14 +45,14 @@ from .rpn_head import RPNHead
 SUPPORTED = {
     "MODEL.RPN.HEAD_NAME": "StandardRPNHead",
     "MODEL.RPN.BOUNDARY_THRESH": -1,
-    "MODEL.ROI_BOX_HEAD.POOLER_TYPE": "ROIAlignV2",
-    "MODEL.ROI_MASK_HEAD.POOLER_TYPE": "ROIAlignV2",
 }
 # Those of which the parts here have all.
 CHOICES = {
     "MODEL.RPN.BBOX_REG_LOSS_TYPE": BOX_LOSSES,
     "MODEL.ROI_BOX_HEAD.BBOX_REG_LOSS_TYPE": BOX_LOSSES,
     "MODEL.ROI_HEADS.NMS_TYPE": NMS_TYPES,
+    "MODEL.ROI_BOX_HEAD.POOLER_TYPE": POOLER_TYPES,
+    "MODEL.ROI_MASK_HEAD.POOLER_TYPE": POOLER_TYPES,
 }
 # The parts of a GeneralizedRCNN.
 PARTS = {
@@ -85,7 +85,12 @@ def check_proposals(cfg: CfgNode) -> None:
     _check_parts(cfg, "MODEL.PROPOSAL_GENERATOR.", "MODEL.ANCHOR_GENERATOR.", "MODEL.RPN.")
 
 
-def _check_rcnn(cfg: CfgNode) -> None:
+def check_rcnn(cfg: CfgNode) -> None:
+    """Refuse what the parts of a GeneralizedRCNN here do not have.
+
+    Raises:
+        ConfigError: naming the key and the value.
+    """
     _check_parts(cfg, "MODEL.")
     if cfg.MODEL.ROI_BOX_HEAD.USE_FED_LOSS and not cfg.MODEL.ROI_BOX_HEAD.USE_SIGMOID_CE:
         raise ConfigError(
@@ -114,7 +119,7 @@ def _check_parts(cfg: CfgNode, *sections: str) -> None:
             check_choice(key, get_key(cfg, key), known)
 
 
-MODEL_FACTS.register(ModelFacts(two_stage=True, test_augmentation=True, check=_check_rcnn), name="GeneralizedRCNN")
+MODEL_FACTS.register(ModelFacts(two_stage=True, test_augmentation=True, check=check_rcnn), name="GeneralizedRCNN")
 
 
 def build_backbone(cfg: CfgNode) -> nn.Module:
@@ -156,23 +161,31 @@ def build_detector(cfg: CfgNode) -> nn.Module:
 @META_ARCHITECTURES.register(name="GeneralizedRCNN")
 def generalized_rcnn(cfg: CfgNode) -> GeneralizedRCNN:
     """A Faster or Mask R-CNN."""
+    return GeneralizedRCNN(**rcnn_parts(cfg))
+
+
+def rcnn_parts(cfg: CfgNode) -> dict[str, Any]:
+    """What a `GeneralizedRCNN` is made of, by the names of its arguments."""
     check_kernels(cfg.MODEL.KERNELS, select_device(cfg.MODEL.DEVICE))
     backbone = build_backbone(cfg)
     rpn_features = check_features(cfg, "RPN", backbone)
     roi_features = check_features(cfg, "ROI_HEADS", backbone)
-    model = GeneralizedRCNN(
-        backbone=backbone,
-        proposal_generator=build_proposal_generator(cfg, backbone, rpn_features),
-        roi_heads=_part(cfg, "MODEL.ROI_HEADS.NAME")(cfg, backbone, roi_features),
-        rpn_features=rpn_features,
-        roi_features=roi_features,
-        pixel_mean=cfg.MODEL.PIXEL_MEAN,
-        pixel_std=cfg.MODEL.PIXEL_STD,
-    )
+    parts = {
+        "backbone": backbone,
+        "proposal_generator": build_proposal_generator(cfg, backbone, rpn_features),
+        "roi_heads": _part(cfg, "MODEL.ROI_HEADS.NAME")(cfg, backbone, roi_features),
+    }
     if cfg.MODEL.KERNELS == "triton":
-        use_triton(model)
-        model.proposal_generator.triton = True
-    return model
+        for part in parts.values():
+            use_triton(part)
+        parts["proposal_generator"].triton = True
+    return {
+        **parts,
+        "rpn_features": rpn_features,
+        "roi_features": roi_features,
+        "pixel_mean": cfg.MODEL.PIXEL_MEAN,
+        "pixel_std": cfg.MODEL.PIXEL_STD,
+    }
 
 
 def _part(cfg: CfgNode, key: str) -> Callable[..., Any]:
@@ -233,7 +246,11 @@ def default_anchor_generator(cfg: CfgNode, strides: Sequence[int]) -> AnchorGene
     """Anchors of MODEL.ANCHOR_GENERATOR's sizes and shapes on maps of these strides."""
     anchor = cfg.MODEL.ANCHOR_GENERATOR
     return AnchorGenerator(
-        sizes=anchor.SIZES, aspect_ratios=anchor.ASPECT_RATIOS, strides=strides, offset=anchor.OFFSET
+        sizes=anchor.SIZES,
+        aspect_ratios=anchor.ASPECT_RATIOS,
+        strides=strides,
+        offset=anchor.OFFSET,
+        rounded=anchor.ROUNDED,
     )
 
 
@@ -370,7 +387,10 @@ def _shared_roi_parts(cfg: CfgNode, backbone: FPN, features: list[str]) -> dict[
     parts = {
         "num_classes": roi.NUM_CLASSES,
         "box_pooler": ROIPooler(
-            output_size=box.POOLER_RESOLUTION, strides=strides, sampling_ratio=box.POOLER_SAMPLING_RATIO
+            output_size=box.POOLER_RESOLUTION,
+            strides=strides,
+            sampling_ratio=box.POOLER_SAMPLING_RATIO,
+            aligned=POOLER_TYPES[box.POOLER_TYPE],
         ),
         "batch_size_per_image": roi.BATCH_SIZE_PER_IMAGE,
         "positive_fraction": roi.POSITIVE_FRACTION,
@@ -378,7 +398,10 @@ def _shared_roi_parts(cfg: CfgNode, backbone: FPN, features: list[str]) -> dict[
     }
     if cfg.MODEL.MASK_ON:
         parts["mask_pooler"] = ROIPooler(
-            output_size=mask.POOLER_RESOLUTION, strides=strides, sampling_ratio=mask.POOLER_SAMPLING_RATIO
+            output_size=mask.POOLER_RESOLUTION,
+            strides=strides,
+            sampling_ratio=mask.POOLER_SAMPLING_RATIO,
+            aligned=POOLER_TYPES[mask.POOLER_TYPE],
         )
         parts["mask_head"] = _part(cfg, "MODEL.ROI_MASK_HEAD.NAME")(cfg, backbone.channels[features[0]])
     return parts

@@ -15,6 +15,8 @@ from .roi_align import has_fast_path, pyramid_roi_align, roi_align
 # A box of this many px a side belongs to this level (FPN, arXiv 1612.03144, equation 1).
 CANONICAL_SIZE = 224
 CANONICAL_LEVEL = 4
+# Detectron2's names: whether RoIAlign is the aligned one.
+POOLER_TYPES = {"ROIAlignV2": True, "ROIAlign": False}
 
 
 class Levels(NamedTuple):
@@ -30,19 +32,23 @@ class Levels(NamedTuple):
 
 
 class ROIPooler(nn.Module):
-    """Aligned RoIAlign.
+    """RoIAlign.
 
     Args:
         output_size: cells a side of the result.
         strides: px per cell of each level, finest first.
         sampling_ratio: samples per bin and side; 0 chooses by the box's size.
+        aligned: see `roi_align`; Detectron2's ROIAlignV2, and without ROIAlign.
     """
 
-    def __init__(self, *, output_size: int, strides: Sequence[int], sampling_ratio: int = 0) -> None:
+    def __init__(
+        self, *, output_size: int, strides: Sequence[int], sampling_ratio: int = 0, aligned: bool = True
+    ) -> None:
         super().__init__()
         self.output_size = output_size
         self.strides = tuple(strides)
         self.sampling_ratio = sampling_ratio
+        self.aligned = aligned
         self.min_level = int(math.log2(strides[0]))
         self.max_level = int(math.log2(strides[-1]))
 
@@ -74,7 +80,9 @@ class ROIPooler(nn.Module):
             level = known.of_box
         if has_fast_path(maps[0]):
             scales = [1.0 / stride for stride in self.strides]
-            return pyramid_roi_align(maps, rois, level, self.output_size, scales, self.sampling_ratio)
+            return pyramid_roi_align(
+                maps, rois, level, self.output_size, scales, self.sampling_ratio, aligned=self.aligned
+            )
         # Sorted by level, so that the device is asked once how many boxes each level has.
         order = torch.argsort(level, stable=True)
         if known is None:
@@ -89,4 +97,4 @@ class ROIPooler(nn.Module):
         return torch.cat(pieces).index_select(0, order.argsort())
 
     def _pool(self, x: torch.Tensor, rois: torch.Tensor, stride: int) -> torch.Tensor:
-        return roi_align(x, rois, self.output_size, 1.0 / stride, self.sampling_ratio)
+        return roi_align(x, rois, self.output_size, 1.0 / stride, self.sampling_ratio, aligned=self.aligned)

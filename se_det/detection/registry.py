@@ -15,14 +15,15 @@ from ..registry import Registry
 # MODEL.META_ARCHITECTURE: build(cfg) -> detector. A detector is a module with
 #   forward(samples): in training mode a dict of losses, which are added up; otherwise detections. `samples` are dicts
 #       with `image` (3, H, W) uint8, `height`, `width`, and in training `instances`: `gt_boxes` (n, 4) XYXY px,
-#       `gt_classes` (n,) and with MODEL.MASK_ON `gt_masks` (see `masks`);
+#       `gt_classes` (n,) and with MODEL.MASK_ON `gt_masks` (see `masks`), or, of pixels, `sem_seg` (H, W);
 #   detect(samples): what `forward` gives in evaluation mode, masks maybe not pasted yet: for each image
-#       {"instances": {`pred_boxes` (m, 4) px of the image's own size, `scores` (m,), `pred_classes` (m,), ...}};
+#       {"instances": {`pred_boxes` (m, 4) px of the image's own size, `scores` (m,), `pred_classes` (m,), ...}} and, or
+#       in its place, `sem_seg` logits (K, height, width), `panoptic_seg` (see `combine_segments`);
 #   inference_parts(): the modules that may be fused and computed in TEST.PRECISION;
 #   device: where its weights are; backbone: whose pretrained weights MODEL.WEIGHTS may hold.
 # What else may be asked of one is in `rcnn.Detector`, whose answers serve most. What has to be known before it is
 # built is in its `ModelFacts`. Parameters whose rows are classes are named by `weights.register_class_rows`.
-META_ARCHITECTURES = Registry("meta-architecture", detectron2=("PanopticFPN", "SemanticSegmentor"))
+META_ARCHITECTURES = Registry("meta-architecture")
 
 
 def boxes_and_masks(cfg: CfgNode) -> tuple[str, ...]:
@@ -87,3 +88,6 @@ BOX_HEADS = Registry("box head")
 
 # MODEL.ROI_MASK_HEAD.NAME: build(cfg, in_channels) -> see `MaskHead`.
 MASK_HEADS = Registry("mask head", detectron2=("PointRendMaskHead", "CoarseMaskHead"))
+
+# MODEL.SEM_SEG_HEAD.NAME: build(cfg, backbone) -> see `SemSegFPNHead`.
+SEM_SEG_HEADS = Registry("semantic head")

@@ -20,8 +20,10 @@ from . import operators
 WINDOWS = (2, 3, 4, 6, 8, 12, 16, 24, 32)
 
 
-def roi_align(x: torch.Tensor, rois: torch.Tensor, size: int, scale: float, sampling_ratio: int = 0) -> torch.Tensor:
-    """What torchvision's `roi_align(..., aligned=True)` returns, up to rounding.
+def roi_align(
+    x: torch.Tensor, rois: torch.Tensor, size: int, scale: float, sampling_ratio: int = 0, *, aligned: bool = True
+) -> torch.Tensor:
+    """What torchvision's `roi_align` returns, up to rounding.
 
     Args:
         x: (N, C, H, W); fastest on a CPU in channels_last.
@@ -29,13 +31,16 @@ def roi_align(x: torch.Tensor, rois: torch.Tensor, size: int, scale: float, samp
         size: cells a side of the result.
         scale: cells of the map per px.
         sampling_ratio: samples per output cell and side; 0 takes one for each cell of the map, rounded up.
+        aligned: cells' centres are half a cell from their corners, as pixels' are; False is the first version's
+            offset, and widens boxes of less than a cell to one.
 
     Returns:
         (n, C, size, size).
     """
     if not has_fast_path(x):
-        return operators.roi_align(x, rois, size, scale, sampling_ratio, aligned=True)
-    return pyramid_roi_align([x], rois, torch.zeros(len(rois), dtype=torch.long), size, [scale], sampling_ratio)
+        return operators.roi_align(x, rois, size, scale, sampling_ratio, aligned=aligned)
+    level = torch.zeros(len(rois), dtype=torch.long)
+    return pyramid_roi_align([x], rois, level, size, [scale], sampling_ratio, aligned=aligned)
 
 
 def has_fast_path(x: torch.Tensor) -> bool:
@@ -45,7 +50,7 @@ def has_fast_path(x: torch.Tensor) -> bool:
 
 def pyramid_roi_align(
     maps: Sequence[torch.Tensor], rois: torch.Tensor, level: torch.Tensor, size: int, scales: Sequence[float],
-    sampling_ratio: int = 0,
+    sampling_ratio: int = 0, *, aligned: bool = True,
 ) -> torch.Tensor:  # fmt: skip
     """`roi_align` of each box on its own map, for maps that it `has_fast_path` of.
 
@@ -55,7 +60,11 @@ def pyramid_roi_align(
         scales: cells per px of each map.
     """
     heights, widths = (torch.tensor([x.shape[side] for x in maps])[level] for side in (2, 3))
-    boxes = rois[:, 1:].detach() * rois.new_tensor(scales)[level, None] - 0.5
+    boxes = rois[:, 1:].detach() * rois.new_tensor(scales)[level, None]
+    if aligned:
+        boxes = boxes - 0.5
+    else:
+        boxes = torch.cat([boxes[:, :2], boxes[:, 2:].maximum(boxes[:, :2] + 1)], 1)
     first_row, rows = _axis(boxes[:, 1], boxes[:, 3], heights, size, sampling_ratio)
     first_column, columns = _axis(boxes[:, 0], boxes[:, 2], widths, size, sampling_ratio)
     first_row = first_row + (rois[:, 0].long() * heights)[:, None]

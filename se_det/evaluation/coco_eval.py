@@ -22,7 +22,7 @@ from .best_f1 import OperatingPoint, best_f1
 from .box_proposals import BoxProposalEvaluator
 from .coco_metrics import TASKS, coco_scores, summary_names
 from .evaluator import EVALUATORS
-from .ground_truth import GroundTruth
+from .ground_truth import GroundTruth, without_nan
 
 if TYPE_CHECKING:
     from ..data.coco import CocoDataset
@@ -162,7 +162,7 @@ class CocoEvaluator:
         for task in self.tasks:
             _log(task, metrics[task], self.summary, self.output_folder)
         if self.output_folder is not None:
-            write_json(self.output_folder / "inference" / "metrics.json", _without_nan(metrics), indent=2)
+            write_json(self.output_folder / "inference" / "metrics.json", without_nan(metrics), indent=2)
         return metrics
 
     def score(self, results: list[dict[str, Any]]) -> EvaluationResult:
@@ -261,11 +261,3 @@ def _log(task: str, metrics: dict[str, float], summary: Sequence[str], folder: P
     width = max(map(len, shown), default=0)
     for name in shown:
         logger.info("%s: %-*s %7.3f", task, width, name, classes[name])
-
-
-def _without_nan(metrics: dict[str, dict[str, float]]) -> dict[str, dict[str, float | None]]:
-    """JSON has no nan: null."""
-    return {
-        task: {name: None if math.isnan(value) else value for name, value in values.items()}
-        for task, values in metrics.items()
-    }

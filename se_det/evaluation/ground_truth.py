@@ -148,3 +148,11 @@ def _corners(x: float, y: float, width: float, height: float) -> list[float]:
 
 def _as_text(counts: str | bytes) -> str:
     return counts.decode("ascii") if isinstance(counts, bytes) else counts
+
+
+def without_nan(metrics: dict[str, dict[str, float]]) -> dict[str, dict[str, float | None]]:
+    """Metrics for JSON, which has no nan: null."""
+    return {
+        task: {name: None if math.isnan(value) else value for name, value in values.items()}
+        for task, values in metrics.items()
+    }

@@ -16,6 +16,7 @@ from torch import nn
 from .. import comm
 from ..data.augmentations.resize import ResizeShortestEdge
 from ..data.coco_dataset import CocoDataset
+from ..data.loader import ignore_value
 from ..data.samplers import contiguous_shard
 from ..data.samples import TrainDataset
 from ..data.tile_truth import find_windows, train_tiles
@@ -56,7 +57,7 @@ class ValidationLoss:
         )
         samples = TrainDataset(
             [self._dataset], augmentations=[resize], seed=SEED, format=cfg.INPUT.FORMAT, masks=cfg.MODEL.MASK_ON,
-            windows=self._windows,
+            windows=self._windows, ignore=ignore_value(cfg),
         )  # fmt: skip
         return Loader(
             samples,

@@ -112,6 +112,16 @@ def draw_detections(
     return canvas
 
 
+def write_name(canvas: np.ndarray, name: str, middle: tuple[int, int], color: tuple[int, int, int]) -> None:
+    """Write a name on `canvas` uint8 (H, W, 3) about a point (x, y), inside the image; nothing where it has no room."""
+    height, width = canvas.shape[:2]
+    label = _longest_label(name, 0, None, (height, width))
+    if label is not None:
+        x = min(max(middle[0] - label.width // 2, 0), width - label.width)
+        y = min(max(middle[1] - label.height // 2, 0), height - label.height)
+        _write(canvas, label, (x, y), color, 1)
+
+
 def class_color(index: int) -> tuple[int, int, int]:
     """The BGR colour of a class: neighbouring indices get hues far apart."""
     hue = (int(index) * 0.6180339887 + 0.02) % 1.0  # the golden ratio spreads any number of hues evenly

@@ -20,6 +20,7 @@ from ..errors import ConfigError, DataError
 from ..files import atomic_write
 from .coco_results import to_coco_results
 from .drawing import draw_detections
+from .pixel_output import PixelOutput
 from .predictor import Predictor
 from .result import score_limits
 from .result_files import FORMATS, Detected
@@ -55,7 +56,7 @@ def predict_files(
 
     Each entry of the JSON is a COCO result with `image_id` (counted from 1 over all images and frames), `file_name`,
     and of a video `frame`, from 0. A file that cannot be read is passed over; of a video that breaks off the frames
-    before are kept.
+    before are kept. What is written of a model that labels pixels, `PixelOutput` says.
 
     Args:
         predictor: what detects.
@@ -85,8 +86,10 @@ def predict_files(
     limit_of = dict(zip(predictor.category_ids, limits.astype(np.float32).tolist()))
     # Quiet where nobody watches (disable=None); how many frames a video has is known at its end only.
     with FORMATS[format](output, categories) as results, tqdm(unit="image", total=_total(sources), disable=None) as bar:
+        labelled = PixelOutput(predictor, output)
 
-        def finish(picture: Picture, instances: dict[str, Any], image_id: int) -> None:
+        def finish(picture: Picture, everything: dict[str, Any], image_id: int) -> None:
+            instances = everything["instances"]
             if classes is not None:
                 instances = select(instances, torch.isin(instances["pred_classes"].cpu(), torch.tensor(classes)))
             found, _ = to_coco_results(
@@ -106,13 +109,18 @@ def predict_files(
                     shown=[entry["score"] >= limit_of[entry["category_id"]] for entry in found],
                 )
             )
-            drawn = draw_detections(
-                picture.pixels,
-                picture.shrink(select_shown(instances, shown_from)),
-                predictor.class_names,
-                score_threshold=float("-inf"),
-                enlarge_below=ENLARGE_BELOW if picture.frame is None else 0,
-            )
+            drawn = labelled.add(
+                picture.source.target, picture.frame, picture.pixels, everything, image_id=image_id,
+                file_name=str(picture.source.path),
+            )  # fmt: skip
+            if drawn is None:
+                drawn = draw_detections(
+                    picture.pixels,
+                    picture.shrink(select_shown(instances, shown_from)),
+                    predictor.class_names,
+                    score_threshold=float("-inf"),
+                    enlarge_below=ENLARGE_BELOW if picture.frame is None else 0,
+                )
             picture.write(drawn)
             bar.update()
 
@@ -135,9 +143,9 @@ def predict_files(
 
             def detect(pictures: list[Picture]) -> None:
                 pictures = pictures[: None if limit is None else limit - summary.images]
-                for one, instances in zip(pictures, predictor.detect([one.sample for one in pictures])):
+                for one, found in zip(pictures, predictor.outputs([one.sample for one in pictures])):
                     summary.images += 1
-                    later(one, instances, summary.images)
+                    later(one, found, summary.images)
 
             for batch in prefetch(predictor.batches(opened(), _shape)):
                 left = None if limit is None else limit - summary.images
@@ -157,7 +165,7 @@ def predict_files(
                     write = partial(_write_image, source, output / source.target, summary.failures)
                     summary.images += 1
                     one = Picture(source, tiled.overview, write, None, {}, tiled.size, tiled.in_overview)
-                    later(one, tiled.instances, summary.images)
+                    later(one, {"instances": tiled.instances}, summary.images)
                 else:
                     try:
                         with (
@@ -175,6 +183,7 @@ def predict_files(
                                 later.wait()
                     except DataError as error:
                         summary.failures.append(str(error))
+        labelled.close()
         summary.detections = results.count
     return summary
 

@@ -38,6 +38,10 @@ class Result(Mapping):
         category_ids: the training data's category id per class index.
         thresholds: the score of best F1 per class index, see `above_thresholds`; None where there is none.
         image_size: (height, width) px; None where it is not known.
+        sem_seg: uint8 (height, width), the class of each pixel; None from a model without.
+        panoptic_seg: int32 (height, width), the segment of each pixel, and the segments' infos (see
+            `detection.architectures.panoptic_fpn.combine_segments`); None from a model without.
+        pixel_class_names: a name per class of pixels.
     """
 
     def __init__(
@@ -48,6 +52,9 @@ class Result(Mapping):
         category_ids: Sequence[int] | None = None,
         thresholds: Sequence[float | None] | None = None,
         image_size: tuple[int, int] | None = None,
+        sem_seg: np.ndarray | None = None,
+        panoptic_seg: tuple[np.ndarray, list[dict[str, Any]]] | None = None,
+        pixel_class_names: Sequence[str] = (),
     ) -> None:
         """
         Args:
@@ -56,10 +63,12 @@ class Result(Mapping):
             category_ids: None numbers the classes from 0.
             thresholds: None knows of none.
             image_size: None takes that of the masks, where there are any.
+            sem_seg, panoptic_seg, pixel_class_names: see the attributes.
         """
         self._columns = dict(columns)
         self.class_names = list(class_names)
         self.category_ids = list(range(len(self.class_names)) if category_ids is None else category_ids)
+        self.sem_seg, self.panoptic_seg, self.pixel_class_names = sem_seg, panoptic_seg, list(pixel_class_names)
         self.thresholds = list([None] * len(self.class_names) if thresholds is None else thresholds)
 
         masks = self._columns.get("masks")
@@ -139,6 +148,9 @@ class Result(Mapping):
             category_ids=self.category_ids,
             thresholds=self.thresholds,
             image_size=self.image_size,
+            sem_seg=self.sem_seg,
+            panoptic_seg=self.panoptic_seg,
+            pixel_class_names=self.pixel_class_names,
         )
 
     def __repr__(self) -> str:

@@ -82,7 +82,9 @@ def _open(cfg: CfgNode, names: Sequence[str]) -> dict[str, CocoDataset | None]:
                 f"DATASETS names '{name}', which neither se_det nor Detectron2 knows.{suggestion(name, known)}"
             )
     sets = {
-        name: open_dataset(name, absolute_file_names=cfg.DATASETS.ABSOLUTE_FILE_NAMES) if name in DATASETS else None
+        name: open_dataset(name, absolute_file_names=cfg.DATASETS.ABSOLUTE_FILE_NAMES)
+        if name in DATASETS and DATASETS[name].open is None  # others' formats are its own to read
+        else None
         for name in names
     }
     for dataset in sets.values():

@@ -76,6 +76,7 @@ BUILTIN_ONLY = (
     ("SOLVER.EMA.DECAY", 0.0, "its trainer keeps no averaged weights"),
     ("TEST.PRECISION", "float32", "its evaluation computes in float32"),
     ("TEST.COMPILE", False, "its evaluation is not compiled"),
+    ("MODEL.ANCHOR_GENERATOR.ROUNDED", False, "its anchors are not rounded"),
     ("MODEL.KERNELS", "pytorch", "its networks compute with PyTorch's operators"),
     ("TEST.EVAL_LOSS", False, "its evaluation computes no losses"),
     ("TEST.EARLY_STOP", 0, "its trainer always goes to SOLVER.MAX_ITER"),

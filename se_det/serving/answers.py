@@ -80,6 +80,8 @@ def as_json(instances: Mapping[str, Any], size: tuple[int, int], wish: Wish, pre
 def shrunk(instances: Mapping[str, Any], factor: int, size: tuple[int, int]) -> dict[str, Any]:
     """Instances on the CPU in the pixels of an image that is `factor` times smaller, of `size` (height, width)."""
     result = {**instances, "pred_boxes": instances["pred_boxes"] / factor}
+    if "pred_keypoints" in instances:
+        result["pred_keypoints"] = instances["pred_keypoints"] / torch.tensor([factor, factor, 1.0])
     if "image_size" in instances:
         result["image_size"] = size
     if "crop_masks" in instances:

@@ -10,12 +10,15 @@ import numpy as np
 from fvcore.common.config import CfgNode
 
 from .. import comm
+from ..config.provenance import key_source
 from ..config.resolution import Decision
 from ..data.catalog import open_dataset
 from ..data.check.result_cache import log_summary, summary_at_start
-from ..data.coco import CocoDataset, compare_categories, read_coco
+from ..data.coco import CocoDataset, compare_categories
+from ..data.loader import LABEL_PIXELS, check_labels
 from ..detection.registry import model_facts
 from ..errors import ConfigError, DataError, SeDetError
+from .own_files import dataset_from_files, has_own_files
 
 logger = logging.getLogger(__name__)
 
@@ -27,7 +30,7 @@ def train_datasets(cfg: CfgNode) -> list[CocoDataset]:
         ConfigError: neither is given, or a JSON without its folder.
         DataError: they cannot be used, images among them, or do not agree in their categories.
     """
-    own = _dataset_from_files(cfg, "TRAIN")
+    own = dataset_from_files(cfg, "TRAIN")
     sets = [own] if own else [_named_set(cfg, name) for name in cfg.DATASETS.TRAIN]
     if not sets:
         raise ConfigError(
@@ -51,10 +54,10 @@ def test_datasets(cfg: CfgNode) -> dict[str, CocoDataset]:
         ConfigError: a JSON without its folder.
         DataError: they cannot be used.
     """
-    own = _dataset_from_files(cfg, "VAL")
+    own = dataset_from_files(cfg, "VAL")
     if own:
         sets = {"val": own}
-    elif cfg.DATASETS.TRAIN_JSON:
+    elif has_own_files(cfg, "TRAIN"):
         sets = {}
     else:
         sets = {name: _named_set(cfg, name) for name in cfg.DATASETS.TEST}
@@ -78,7 +81,7 @@ def warn_no_annotations(cfg: CfgNode, test: Mapping[str, CocoDataset | None]) ->
     metric = cfg.TEST.BEST_METRIC
     judged = next((name for name in test if metric.startswith(f"{name}/")), next(iter(test), None))
     for name, dataset in test.items():
-        if dataset is None or dataset.has_annotations():
+        if dataset is None or dataset.has_annotations() or not dataset.category_ids:
             continue
         then = ""
         if name == judged:
@@ -94,7 +97,58 @@ def warn_no_annotations(cfg: CfgNode, test: Mapping[str, CocoDataset | None]) ->
 def decide_num_classes(cfg: CfgNode, dataset: CocoDataset) -> list[Decision]:
     """The detector's number of classes is what the annotation file declares."""
     count, source = len(dataset.category_ids), str(dataset.json_path)
+    if not count:  # classes of pixels alone
+        return []
     return [Decision(key, count, source, "the categories that it declares") for key in model_facts(cfg).class_keys]
+
+
+def decide_pixel_classes(cfg: CfgNode, sets: Sequence[CocoDataset]) -> list[Decision]:
+    """MODEL.SEM_SEG_HEAD.NUM_CLASSES is how many classes the labels of pixels have.
+
+    Raises:
+        DataError: data of instances for a model that labels pixels, or the other way round.
+    """
+    name = cfg.MODEL.META_ARCHITECTURE
+    if name != "SemanticSegmentor":
+        for dataset in sets:
+            if not dataset.category_ids:
+                raise DataError(
+                    f"{dataset.json_path} has classes of pixels and no instances, which {name} "
+                    "(MODEL.META_ARCHITECTURE) learns: use a semantic_fpn config, or give annotations of instances."
+                )
+    if name not in LABEL_PIXELS:
+        return []
+    check_labels(sets)
+    labels = sets[0].pixel_labels
+    return [Decision("MODEL.SEM_SEG_HEAD.NUM_CLASSES", len(labels.names), str(labels.folder), "its classes of pixels")]
+
+
+def decide_evaluators(cfg: CfgNode, test: Mapping[str, CocoDataset]) -> list[Decision]:
+    """TEST.EVALUATORS, where nobody has set it, are those of the first data set for what the model finds, as in
+    Detectron2."""
+    if key_source(cfg, "TEST.EVALUATORS") is not None or not test:
+        return []
+    dataset = next(iter(test.values()))
+    name, tasks = cfg.MODEL.META_ARCHITECTURE, model_facts(cfg).tasks(cfg)
+    found = ["coco"] if "box_proposals" in tasks else []
+    if "bbox" in tasks:
+        found.append(dataset.evaluators.get("instances", "coco"))
+    if name in LABEL_PIXELS:
+        found.append(dataset.evaluators.get("pixels", "sem_seg"))
+    if name == "PanopticFPN" and dataset.panoptic is not None:
+        found.append("panoptic")
+    decided = [Decision("TEST.EVALUATORS", found, str(dataset.json_path), "what it is evaluated by")]
+    if "panoptic" in found and len(test) == 1 and not cfg.TEST.BEST_METRIC:
+        decided.append(Decision("TEST.BEST_METRIC", "panoptic_seg/PQ", str(dataset.json_path), "it is panoptic"))
+    return decided
+
+
+def pixel_classes(cfg: CfgNode, dataset: CocoDataset) -> list[dict[str, Any]]:
+    """`categories` of the classes of pixels, where the model learns them; else none."""
+    labels = dataset.pixel_labels
+    if labels is None or cfg.MODEL.META_ARCHITECTURE not in LABEL_PIXELS:
+        return []
+    return [{"id": int(i), "name": str(n)} for i, n in zip(labels.category_ids, labels.names)]
 
 
 def class_image_counts(sets: Sequence[CocoDataset]) -> np.ndarray:
@@ -111,6 +165,8 @@ def categories(dataset: CocoDataset) -> list[dict[str, Any]]:
 def _check_images(cfg: CfgNode, dataset: CocoDataset, *, tolerated: int = 0) -> None:
     """Refuse images that a run would end at, where that is known or soon found. One process looks, all hear."""
     dataset.check_files_exist()
+    if dataset.json_path.is_dir():  # of labels: there is no annotation file to check
+        return
     place = dataset.json_path, dataset.images_folder
     fault = None
     if comm.is_main_process():
@@ -123,17 +179,6 @@ def _check_images(cfg: CfgNode, dataset: CocoDataset, *, tolerated: int = 0) -> 
     fault = comm.broadcast_object(fault)
     if fault:
         raise DataError(fault)
-
-
-def _dataset_from_files(cfg: CfgNode, part: str) -> CocoDataset | None:
-    json, images = cfg.DATASETS[f"{part}_JSON"], cfg.DATASETS[f"{part}_IMAGES"]
-    if bool(json) != bool(images):
-        given, lacking = ("JSON", "IMAGES") if json else ("IMAGES", "JSON")
-        raise ConfigError(
-            f"DATASETS.{part}_{given} is {json or images} and DATASETS.{part}_{lacking} is empty: give both the "
-            f"annotation file and the folder of its images (--{part.lower()}-json and --{part.lower()}-images)."
-        )
-    return read_coco(json, images, absolute_file_names=cfg.DATASETS.ABSOLUTE_FILE_NAMES) if json else None
 
 
 def _named_set(cfg: CfgNode, name: str) -> CocoDataset:

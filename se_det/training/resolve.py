@@ -74,6 +74,8 @@ def resolve_training(asked: CfgNode, *, resume: bool = False) -> tuple[CfgNode, 
     train, test = datasets.train_datasets(stage.cfg), datasets.test_datasets(stage.cfg)
     datasets.check_categories(train, test)
     stage.decide(datasets.decide_num_classes(stage.cfg, train[0]))
+    stage.decide(datasets.decide_pixel_classes(stage.cfg, [*train, *test.values()]))
+    stage.decide(datasets.decide_evaluators(stage.cfg, test))
     saved = _read_saved(stage) if resume else None
     stage.decide(build.decide_seed(stage.cfg, saved and saved.seed, saved and saved.path))
     cfg = stage.finish(check_model)
@@ -109,6 +111,8 @@ def resolve_evaluation(asked: CfgNode) -> tuple[CfgNode, RunFacts]:
     for other in others:
         compare_categories(first, other)
     stage.decide(datasets.decide_num_classes(stage.cfg, first))
+    stage.decide(datasets.decide_pixel_classes(stage.cfg, list(test.values())))
+    stage.decide(datasets.decide_evaluators(stage.cfg, test))
     return stage.finish(check_model), RunFacts(device, test, weights=weights)
 
 

@@ -29,8 +29,9 @@ from ..detection.fuse import check_precision, prepare_for_inference
 from ..device import reads_pinned_memory, select_device
 from ..evaluation.best_f1 import as_metadata
 from ..evaluation.coco_eval import EvaluationResult
-from ..evaluation.evaluator import Evaluator, build_evaluators, evaluate
+from ..evaluation.evaluator import Evaluator, Evaluators, build_evaluators, evaluate
 from ..evaluation.report import detections_drawn, write_report
+from ..evaluation.report.pixels import Outcome
 from ..evaluation.test_time_augmentation import build_augmented_inference, check_test_augmentation
 from ..evaluation.tiled import TiledEvaluator
 from ..evaluation.validation_loss import ValidationLoss
@@ -131,6 +132,7 @@ def _build_run(
         config=cfg.dump(),
         categories=datasets.categories(facts.train[0]),
         images=loader.num_images,
+        pixel_classes=datasets.pixel_classes(cfg, facts.train[0]),
         skipped=skipped,
         unit="windows" if cfg.INPUT.TILE.SIZE else "images",
     )
@@ -149,7 +151,10 @@ def _build_run(
         cfg, state, network=model, loader=loader, rate=rate, evaluate=evaluate, stop=stop, saved=saved,
         findings=evaluation and evaluation.findings, refine=refine, finish=finish,
         pictures=evaluation and evaluation.pictures,
-        report=lambda: write_report(cfg.OUTPUT_DIR, evaluation.outcomes if evaluation else {}, config=state.config),
+        report=lambda: write_report(
+            cfg.OUTPUT_DIR, evaluation.outcomes if evaluation else {}, config=state.config,
+            others=evaluation.other_outcomes if evaluation else {},
+        ),
     )  # fmt: skip
     return runner, state
 
@@ -177,7 +182,7 @@ def run_evaluation(cfg: CfgNode) -> Metrics:
             metrics = {**metrics, **evaluation.augmented(model)}
         if comm.is_main_process():
             _log_thresholds(evaluation.findings())
-            write_report(cfg.OUTPUT_DIR, evaluation.outcomes, config=cfg.dump())
+            write_report(cfg.OUTPUT_DIR, evaluation.outcomes, config=cfg.dump(), others=evaluation.other_outcomes)
         return metrics
 
 
@@ -212,9 +217,19 @@ class Evaluation:
     @property
     def outcomes(self) -> dict[str, EvaluationResult]:
         """What the last evaluation found per data set, on the first process."""
-        found = {name: evaluators.parts.get("coco") for name, (_, evaluators) in self._parts.items()}
-        outcomes = {name: getattr(coco, "outcome", None) for name, coco in found.items()}
-        return {name: outcome for name, outcome in outcomes.items() if outcome is not None}
+        found = ((name, self._outcomes(evaluators, EvaluationResult)) for name, (_, evaluators) in self._parts.items())
+        return {name: outcomes[0] for name, outcomes in found if outcomes}
+
+    @property
+    def other_outcomes(self) -> dict[str, list[Outcome]]:
+        """What evaluators of pixels, and those that give numbers alone, found last per data set; likewise."""
+        found = ((name, self._outcomes(evaluators, Outcome)) for name, (_, evaluators) in self._parts.items())
+        return {name: outcomes for name, outcomes in found if outcomes}
+
+    @staticmethod
+    def _outcomes(evaluators: Evaluators, kind: Any) -> list[Any]:
+        found = (getattr(part, "outcome", None) for part in evaluators.parts.values())
+        return [outcome for outcome in found if isinstance(outcome, kind)]
 
     def findings(self) -> dict[str, Any]:
         """What a checkpoint of the weights evaluated keeps, on the first process: the score thresholds of best F1, of

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -29,6 +29,7 @@ class RunState:
         categories: `[{"id": ..., "name": ...}, ...]` in the order of the classes.
         images: of the training data, or windows of them.
         unit: what they are.
+        pixel_classes: as `categories`, of the classes of pixels.
         skipped: the bad images left out so far; None for a run that has none.
     """
 
@@ -40,6 +41,7 @@ class RunState:
     config: str
     categories: list[dict[str, Any]]
     images: int
+    pixel_classes: list[dict[str, Any]] = field(default_factory=list)
     skipped: SkippedImages | None = None
     unit: str = "images"
 
@@ -71,6 +73,7 @@ class RunState:
             "iteration": step,
             "config": self.config,
             "categories": self.categories,
+            **({"pixel_classes": self.pixel_classes} if self.pixel_classes else {}),
         }
         if self.ema is not None:
             # Whole, so that it loads like a model: what has no average is as it is.

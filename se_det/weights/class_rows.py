@@ -12,22 +12,37 @@ from .load_report import shorten
 
 @dataclass(frozen=True, kw_only=True)
 class ClassLayout:
-    """How the rows of a predictor's weight and bias follow the classes.
+    """How a predictor's weight and bias follow the classes.
 
     Attributes:
-        rows: of one class, next to each other.
+        rows: of one class, next to each other; 0: as many as there are, as of a small map.
         background: whether one more row, the last, is the background's.
         repeated: whether all classes may come several times, as for each anchor of a cell.
+        columns: the classes are the last columns of a weight, whose layer reads something of each class.
+        named: the names of the file's classes are theirs; of stuff and of keypoints they are not.
     """
 
     rows: int = 1
     background: bool = False
     repeated: bool = False
+    columns: bool = False
+    named: bool = True
 
-    def groups(self, length: int, classes: int) -> int:
-        """How often all classes come in so many rows; 0 where rows do not follow the classes."""
-        count, rest = divmod(length - self.background, self.rows * classes)
-        return count if rest == 0 and (count == 1 or (self.repeated and count > 1)) else 0
+    def split(self, tensor: torch.Tensor, classes: int) -> tuple[torch.Tensor, torch.Tensor] | None:
+        """What comes before the classes, (k, ...), and theirs, (repeats, classes, rows, ...), with the background.
+
+        None where the tensor is not of so many classes.
+        """
+        if self.columns:
+            tensor = tensor.movedim(1, 0)
+        count = classes + self.background
+        before = len(tensor) - count if self.columns else 0
+        length, known = len(tensor) - before, count * max(self.rows, 1)
+        # Of a single class, a class-agnostic head's rows are those of that class.
+        if before < 0 or length == 0 or (length % known if self.repeated or not self.rows else length != known):
+            return None
+        rows = self.rows or length // count
+        return tensor[:before], tensor[before:].reshape(-1, count, rows, *tensor.shape[1:])
 
 
 # Layers whose shape follows the number of classes: a detector of other classes may start from the rest. By what the
@@ -38,6 +53,12 @@ _LAYOUTS: dict[str, ClassLayout] = {
     r"roi_heads\.box_predictor\.(\d+\.)?bbox_pred\.": ClassLayout(rows=4),
     r"roi_heads\.box_predictor\.(\d+\.)?fed_loss_cls_weights": ClassLayout(),
     r"roi_heads\.mask_head\.predictor\.": ClassLayout(),
+    r"roi_heads\.mask_head\.coarse_head\.prediction\.": ClassLayout(rows=0),
+    r"roi_heads\.mask_head\.point_head\.predictor\.": ClassLayout(),
+    r"roi_heads\.mask_head\.point_head\.fc\d+\.weight": ClassLayout(columns=True),
+    r"roi_heads\.keypoint_head\.score_lowres\.": ClassLayout(named=False),
+    r"sem_seg_head\.(.*\.)?(predictor|point_head)\.": ClassLayout(named=False),
+    r"head\.cls_score\.": ClassLayout(repeated=True),
     r"linear\.": ClassLayout(),
 }
 
@@ -52,7 +73,7 @@ def register_class_rows(pattern: str, layout: ClassLayout) -> None:
 
 
 def class_layout(name: str) -> ClassLayout | None:
-    """How the rows of a parameter follow the classes; None where they do not."""
+    """How a parameter follows the classes; None where it does not."""
     return next((layout for pattern, layout in _LAYOUTS.items() if re.match(pattern, name)), None)
 
 
@@ -102,21 +123,23 @@ class ClassRows:
             fresh: of the same layer for the network's classes.
         """
         layout = class_layout(key)
-        groups, own = layout.groups(len(tensor), len(self.file_names)), layout.groups(len(fresh), len(self.names))
-        if not groups or groups != own or tensor.shape[1:].numel() != fresh.shape[1:].numel():
+        if tensor.ndim < fresh.ndim:  # a fully connected layer for a 1 x 1 convolution
+            tensor = tensor.reshape(*tensor.shape, *[1] * (fresh.ndim - tensor.ndim))
+        theirs, ours = layout.split(tensor, len(self.file_names)), layout.split(fresh, len(self.names))
+        if theirs is None or ours is None:
             return tensor  # of no class, as in a class-agnostic head; or of another shape, which is refused later
-        result = fresh.clone()
-        tensor = tensor.reshape(len(tensor), *fresh.shape[1:]).to(result.dtype)
-        of_classes, of_file = (
-            values[: len(values) - layout.background].unflatten(0, (groups, -1, layout.rows))
-            for values in (result, tensor)
-        )
+        (before, rows), (own_before, own) = theirs, ours
+        if before.shape != own_before.shape or rows[:, :1].numel() != own[:, :1].numel():
+            return tensor
+        own = own.clone()
+        rows = rows.reshape(own.shape[0], rows.shape[1], *own.shape[2:]).to(own.dtype)
         for at, source in enumerate(self.sources):
             if source >= 0:
-                of_classes[:, at] = of_file[:, source]
+                own[:, at] = rows[:, source]
         if layout.background:
-            result[-1] = tensor[-1]
-        return result
+            own[:, -1] = rows[:, -1]
+        result = torch.cat([before.to(own.dtype), own.flatten(0, 2)])
+        return result.movedim(0, 1) if layout.columns else result
 
     def note(self) -> str:
         """What became of the classes, for the account of a load."""

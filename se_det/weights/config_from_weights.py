@@ -11,6 +11,7 @@ from fvcore.common.config import CfgNode
 from ..backbones.catalog import HOSTS, list_models, parse_name
 from ..backbones.resnet import ResNet
 from ..backbones.timm_trunk import PREFIX
+from ..config.defaults import get_cfg
 from ..config.loading import get_key
 from ..config.provenance import key_source
 from ..config.resolution import Decision
@@ -20,7 +21,10 @@ from .families import SE_DET
 from .load_report import shorten
 from .reading import WeightFile
 from .source import open_weights
-from .zoo import SCHEME, Entry, get_entry
+from .zoo import SCHEME, DetectorEntry, Entry, get_entry
+
+# Which ResNet a detector stands on.
+TRUNK_KEYS = ("MODEL.RESNETS.DEPTH", "MODEL.RESNETS.NUM_GROUPS", "MODEL.RESNETS.WIDTH_PER_GROUP")
 
 logger = logging.getLogger(__name__)
 
@@ -35,7 +39,7 @@ def open_configured_weights(
 
     Args:
         cfg: not changed.
-        trained: a whole detector is needed, for evaluation; entries of the zoo are classifiers.
+        trained: a whole detector is needed, for evaluation; most entries of the zoo are classifiers.
         class_keys: with `trained`, the keys that hold the network's number of classes.
 
     Returns:
@@ -58,7 +62,7 @@ def open_configured_weights(
     wanted = config_keys(file.facts)
     if of_timm:  # its layers are timm's own, whatever these keys say
         wanted = {key: value for key, value in wanted.items() if not key.startswith("MODEL.RESNETS.")}
-    if file.family == SE_DET.name and not trained:
+    if (file.family == SE_DET.name or isinstance(entry, DetectorEntry)) and not trained:
         # Fine-tuning may feed other images on purpose; where the stride is belongs to the weights.
         wanted = {
             key: x for key, x in wanted.items() if key.startswith("MODEL.RESNETS.") or key_source(cfg, key) is None
@@ -101,6 +105,9 @@ def saved_decisions(cfg: CfgNode, config: str, source: str) -> list[Decision]:
 
 
 def _entry_decisions(cfg: CfgNode, entry: Entry, trained: bool) -> list[Decision]:
+    if isinstance(entry, DetectorEntry):
+        _check_trunk(cfg, entry)
+        return []  # as with a checkpoint of ours, what was read decides
     if trained:
         raise ConfigError(
             f"MODEL.WEIGHTS {SCHEME}{entry.name} is a pretrained backbone, and no weights of a trained detector were "
@@ -110,6 +117,24 @@ def _entry_decisions(cfg: CfgNode, entry: Entry, trained: bool) -> list[Decision
         return []  # nobody published it, which is said when the file is asked for
     _check_architecture(cfg, entry)
     return key_decisions(cfg, config_keys(entry.facts), f"{SCHEME}{entry.name}")
+
+
+def _check_trunk(cfg: CfgNode, entry: DetectorEntry) -> None:
+    """Refuse, before it is fetched, a detector on another ResNet than the config's.
+
+    Raises:
+        ConfigError: naming the keys.
+    """
+    if not cfg.MODEL.BACKBONE.NAME.startswith("build_"):
+        return  # a catalog's name may stand for the same network, and loading tells
+    defaults = get_cfg()
+    needed = {key: entry.config.get(key, get_key(defaults, key)) for key in TRUNK_KEYS}
+    wrong = [f"{key} is {get_key(cfg, key)}, not {x}" for key, x in needed.items() if get_key(cfg, key) != x]
+    if wrong:
+        raise ConfigError(
+            f"MODEL.WEIGHTS {SCHEME}{entry.name} is a detector on another network than the config's: "
+            f"{'; '.join(wrong)}. Set those keys, or give other weights."
+        )
 
 
 def _check_architecture(cfg: CfgNode, entry: Entry) -> None:

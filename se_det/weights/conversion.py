@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -41,6 +41,7 @@ class Conversion:
         architecture: the model's name; "" if it is not in the catalog.
         dropped: keys of the source that the new family has no name for.
         notes: sentences about what was left out on purpose.
+        extra: a detector's config and categories, as a checkpoint of ours carries them.
     """
 
     tensors: dict[str, torch.Tensor]
@@ -50,6 +51,7 @@ class Conversion:
     architecture: str
     dropped: list[str]
     notes: list[str]
+    extra: dict[str, Any] = field(default_factory=dict)
 
     def summary(self) -> str:
         """A few lines to log."""
@@ -74,11 +76,18 @@ def convert(
             pooling or input, so that whoever reads the new file would take the weights for what they are not.
     """
     target = family_named(to)
+    if target.detector is not None:
+        raise WeightsError(f"Files of {to} are read, and not written: convert to se_det.")
     ordered = target.facts(None).class_order == "caffe"
     file = identify(source, family, None if ordered else class_order)
     if file.unknown_parts:
         raise WeightsError(f"{file.path} has parts that no network here has: {shorten(list(file.unknown_parts))}.")
-    tensors, dropped = strip_prefix(file.tensors)
+    detector = family_named(file.family).detector is not None
+    if detector and target is not SE_DET:
+        raise WeightsError(
+            f"{file.path} is a detector of {file.family}: convert it to se_det, whose names it has then."
+        )
+    tensors, dropped = (file.tensors, []) if detector else strip_prefix(file.tensors)
     notes = []
     if file.unordered_classes:
         notes.append(
@@ -101,9 +110,10 @@ def convert(
         family=target.name,
         origin=file.family,
         facts=facts,
-        architecture=architecture_of(tensors),
+        architecture=architecture_of(strip_prefix(tensors)[0]),
         dropped=dropped + result.unknown,
         notes=notes,
+        extra={key: file.extra[key] for key in ("config", "categories") if detector and key in file.extra},
     )
 
 
@@ -119,10 +129,11 @@ def write_weights(path: str | Path, conversion: Conversion) -> None:
     known = {"family": conversion.family, "origin": conversion.origin, "network": conversion.architecture}
     facts = conversion.facts.plain()
     if path.suffix == ".safetensors":
-        data = safetensors.torch.save(tensors, {**known, "facts": json.dumps(facts), "format": "pt"})
+        about = {"se_det": json.dumps(conversion.extra)} if conversion.extra else {}
+        data = safetensors.torch.save(tensors, {**known, **about, "facts": json.dumps(facts), "format": "pt"})
         atomic_write(path, lambda file: file.write(data))
     elif path.suffix == ".pth":
-        content: dict[str, Any] = {"model": tensors, **known, "facts": facts}
+        content: dict[str, Any] = {"model": tensors, **known, "facts": facts, **conversion.extra}
         atomic_write(path, lambda file: torch.save(content, file))
     else:
         raise WeightsError(f"{path} has an unknown ending: converted weights are {' or '.join(WRITABLE)}.")

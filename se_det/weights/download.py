@@ -58,12 +58,13 @@ def cache_path(url: str, cache: str | Path | None = None) -> Path:
     return folder / hashlib.sha256(url.encode()).hexdigest()[:8] / (name if name.strip(".") else "file")
 
 
-def fetch(url: str, *, sha256: str | None = None, cache: str | Path | None = None) -> Path:
+def fetch(url: str, *, digest: str | None = None, cache: str | Path | None = None) -> Path:
     """The file at `url`, from the cache or downloaded into it.
 
     Args:
         url: http, https or file.
-        sha256: its hash in hexadecimal, whole or the beginning; None takes that in the file's name, where there is one.
+        digest: its sha256 in hexadecimal, or "md5:" and its md5, whole or the beginning; None takes the sha256 in the
+            file's name, where there is one.
         cache: a folder; None is `cache_folder()`.
 
     Returns:
@@ -74,7 +75,7 @@ def fetch(url: str, *, sha256: str | None = None, cache: str | Path | None = Non
             Nothing is at the returned path then; a part that can be continued is kept beside it.
     """
     path = cache_path(url, cache)
-    expected = sha256 or hash_in_name(path.name)
+    expected = digest or hash_in_name(path.name)
     try:
         if _is_valid(path, expected):
             return path
@@ -92,17 +93,25 @@ def fetch(url: str, *, sha256: str | None = None, cache: str | Path | None = Non
 
 
 def verify(path: Path, expected: str, origin: str) -> None:
-    """Refuse a file whose sha256 does not begin with `expected`.
+    """Refuse a file whose digest does not begin with `expected` (see `fetch`).
 
     Raises:
         WeightsError: naming both hashes.
     """
-    found = _digest(path)
-    if not found.startswith(expected):
+    mismatch = _mismatch(path, expected)
+    if mismatch:
         raise WeightsError(
-            f"{path} is not the file that {origin} names: its sha256 begins with {found[: len(expected)]}, not "
-            f"{expected}. It is damaged or another file: get it again."
+            f"{path} is not the file that {origin} names: {mismatch}. It is damaged or another file: get it again."
         )
+
+
+def _mismatch(path: Path, expected: str) -> str:
+    """How the file's digest differs from the expected one; "" where it does not."""
+    kind, _, digits = expected.rpartition(":")
+    found = _digest(path, kind or "sha256")
+    if found.startswith(digits):
+        return ""
+    return f"its {kind or 'sha256'} begins with {found[: len(digits)]}, not {digits}"
 
 
 def _is_valid(path: Path, expected: str | None) -> bool:
@@ -115,26 +124,26 @@ def _is_valid(path: Path, expected: str | None) -> bool:
             logger.info("%s was put there by hand and no hash of it is known: it is used unverified.", path)
             return True
         expected = note.read_text(encoding="utf-8").strip()
-    return _digest(path).startswith(expected)
+    return not _mismatch(path, expected)
 
 
 def _download(url: str, path: Path, expected: str | None) -> None:
     part = path.with_name(f"{path.name}.part")
     resumed = _receive(url, path, part, expected)
-    digest = _digest(part)
-    if expected and not digest.startswith(expected) and resumed:
+    mismatch = _mismatch(part, expected) if expected else ""
+    if mismatch and resumed:
         logger.warning("The parts of %s do not fit together: it is downloaded from the beginning.", url)
         _forget(part)
         _receive(url, path, part, expected)
-        digest = _digest(part)
-    if expected and not digest.startswith(expected):
+        mismatch = _mismatch(part, expected)
+    if mismatch:
         _forget(part)
         raise WeightsError(
-            f"{url} gave another file than it should: its sha256 begins with {digest[: len(expected)]}, not "
-            f"{expected}. It was changed on its way or at its source, and was removed: try again, or get the file "
-            f"elsewhere and put it at {path}."
+            f"{url} gave another file than it should: {mismatch}. It was changed on its way or at its source, and was "
+            f"removed: try again, or get the file elsewhere and put it at {path}."
         )
     if expected is None:
+        digest = _digest(part)
         logger.warning("No hash of %s is known: it is unverified. Its sha256 is %s.", url, digest)
         _note(path).write_text(f"{digest}\n", encoding="utf-8")
     os.replace(part, path)
@@ -223,8 +232,8 @@ def _lock(path: Path) -> Iterator[None]:
         lock.release()
 
 
-def _digest(path: Path) -> str:
-    digest = hashlib.sha256()
+def _digest(path: Path, kind: str = "sha256") -> str:
+    digest = hashlib.new(kind, usedforsecurity=False)  # md5, too, of which only damage is to be known
     with open(path, "rb") as file:
         while chunk := file.read(CHUNK):
             digest.update(chunk)

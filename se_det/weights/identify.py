@@ -10,7 +10,9 @@ from typing import Any
 import torch
 import yaml
 
+from ..config.loading import dump_keys
 from ..errors import WeightsError
+from .class_lists import read_categories, zoo_folder
 from .families import FAMILIES, SE_DET, Family, WeightConventions, detect_family, family_named
 from .families.class_order import read_class_order
 from .families.conventions import is_grouped
@@ -39,9 +41,20 @@ def identify(source: str | Path | WeightFile, family: str = "", class_order: str
     kind = _family(file, family)
     converted = to_ours(str(file.path), file.tensors, kind) if kind.rules else None
     tensors = converted.tensors if converted else file.tensors
+    extra = file.extra
+    if kind.detector is not None and "config" not in extra:
+        try:
+            config = kind.detector(tensors)
+        except WeightsError as error:
+            raise WeightsError(f"{file.path}: {error}") from error
+        extra = {**extra, "config": dump_keys(config)}
+        classes = kind.classes(file.tensors)
+        if classes:
+            extra["categories"] = list(read_categories(zoo_folder(), classes))
     file = replace(
         file,
         tensors=tensors,
+        extra=extra,
         family=kind.name,
         facts=_facts(file, kind, tensors),
         reshaped=tuple(converted.reshaped) if converted else (),

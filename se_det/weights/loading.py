@@ -171,7 +171,7 @@ def _sort_classes(
     strict: bool,
 ) -> None:
     """Bring the rows of a file's predictors into the order of the network's classes, by their names."""
-    predictors = [name for name in tensors if class_layout(name) and name in targets]
+    predictors = [name for name in tensors if name in targets and (layout := class_layout(name)) and layout.named]
     if not predictors:
         return
     categories = file.extra.get("categories")

@@ -92,6 +92,7 @@ def _is_triple(value: Any) -> bool:
 VALIDATORS: dict[str, Callable[[Any], bool]] = {
     "config": is_config,
     "categories": is_categories,
+    "pixel_classes": is_categories,
     "iteration": lambda value: type(value) is int and value >= 0,
     "engine": lambda value: isinstance(value, str),
     "architecture": _is_architecture,

@@ -13,7 +13,7 @@ from ..backbones.timm_trunk import PREFIX
 from ..errors import WeightsError
 from .loading import load_weights
 from .source import open_weights
-from .zoo import SCHEME, list_weights
+from .zoo import SCHEME, ClassifierEntry, list_weights
 
 
 def create_model(name: str, *, num_classes: int = 1000, weights: str | Path | None = None, **options: Any) -> nn.Module:
@@ -42,7 +42,7 @@ def create_model(name: str, *, num_classes: int = 1000, weights: str | Path | No
     if source in list_weights():
         source = SCHEME + source
     file, entry = open_weights(source, foreign=of_timm)
-    if entry is not None and entry.architecture != name:
+    if isinstance(entry, ClassifierEntry) and entry.architecture != name:
         raise WeightsError(f"The weights of {SCHEME}{entry.name} are a {entry.architecture}'s, not a {name}'s.")
     if not of_timm and catalog.HOSTS[catalog.parse_name(name)[1]].build is ResNet:
         needs = {fact: getattr(file.facts, fact) for fact in ("stride_in_1x1", "stem_pool", "branch_relu")}

@@ -23,7 +23,18 @@ from .formats.torch_file import read_plain
 from .metadata import validate_metadata
 
 # What a file says of its weights, beside them: checkpoints of ours, converted files, Detectron2's pickles.
-EXTRA = ("config", "categories", "iteration", "engine", "architecture", "facts", "family", "thresholds", "__author__")
+EXTRA = (
+    "config",
+    "categories",
+    "pixel_classes",
+    "iteration",
+    "engine",
+    "architecture",
+    "facts",
+    "family",
+    "thresholds",
+    "__author__",
+)
 CONTAINERS = ("model", "state_dict", "blobs")  # under which programs keep the tensors
 # Under which they keep averaged ones: se_det, fairseq, ultralytics; timm; torchvision; DINO; callbacks of Lightning.
 AVERAGED = ("ema", "state_dict_ema", "model_ema", "ema_model", "ema_state_dict", "averaged_model")
@@ -189,7 +200,8 @@ def _read_safetensors(path: Path) -> dict[str, Any]:
     try:
         stored = json.loads(metadata.get("se_det", "{}"))  # an exported checkpoint of ours
         if "facts" in metadata:  # a converted file
-            stored = {"family": metadata.get("family", ""), "facts": json.loads(metadata["facts"])}
+            about = stored if isinstance(stored, dict) else {}
+            stored = {**about, "family": metadata.get("family", ""), "facts": json.loads(metadata["facts"])}
     except (ValueError, RecursionError) as error:
         raise WeightsError(f"{path} is damaged: its metadata is no JSON.") from error
     return (

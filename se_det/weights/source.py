@@ -14,7 +14,7 @@ from .identify import identify, read_foreign
 from .reading import WeightFile
 from .shipped import SHIPPED, shipped_weights
 from .transport import PermanentFailure, local_path
-from .zoo import SCHEME, Entry, entry_of_file, get_entry, list_weights
+from .zoo import SCHEME, ClassifierEntry, DetectorEntry, Entry, entry_of_file, get_entry, list_weights
 
 
 def resolve_weights(source: str | Path) -> tuple[Path, Entry | None]:
@@ -31,13 +31,13 @@ def resolve_weights(source: str | Path) -> tuple[Path, Entry | None]:
         entry = get_entry(text)
         if entry.url is None:
             raise WeightsError(missing_weights_hint(entry))
-        return fetch(entry.url, sha256=entry.sha256), entry
+        return fetch(entry.url, digest=entry.digest), entry
     if text.startswith(SHIPPED):
         return shipped_weights(text), None
     scheme = text.split("://", 1)[0] if "://" in text else ""
     if scheme in ("http", "https"):
-        path = fetch(text)
-        return path, entry_of_file(path)
+        entry = entry_of_file(Path(text.split("?")[0]))
+        return fetch(text, digest=entry.digest if entry else None), entry
     if scheme == "file":
         try:
             path = local_path(text)
@@ -51,7 +51,7 @@ def resolve_weights(source: str | Path) -> tuple[Path, Entry | None]:
     else:
         path, expected = Path(text), None
     entry = entry_of_file(path)
-    expected = entry.sha256 if entry else expected
+    expected = entry.digest if entry else expected
     if expected and path.is_file():
         verify(path, expected, f"{entry.name} in the zoo" if entry else "its own name")
     return path, entry
@@ -76,10 +76,12 @@ def open_weights(
     file = identify(path, family or (entry.family if entry else ""), class_order)
     if entry is not None and entry.facts is not None:
         file = replace(file, facts=WeightConventions.from_dict({**file.facts.plain(), **entry.facts.plain()}))
+    if isinstance(entry, DetectorEntry):
+        file = replace(file, extra={**file.extra, **entry.extra()})
     return file, entry
 
 
-def missing_weights_hint(entry: Entry) -> str:
+def missing_weights_hint(entry: ClassifierEntry) -> str:
     """What to do about a network that has no public weights."""
     plain, *gated = entry.start_from
     note = f" {entry.note}" if entry.note else ""

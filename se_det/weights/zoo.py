@@ -6,13 +6,15 @@ import fnmatch
 import functools
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from ..config.loading import read_yaml
 from ..errors import ConfigError, WeightsError, suggestion
+from .class_lists import zoo_folder
+from .detector_entries import read_detectors
+from .entries import ClassifierEntry, DetectorEntry, Entry, Report
 from .families import FAMILIES, WeightConventions
 
 SCHEME = "zoo://"
@@ -20,59 +22,24 @@ SCHEME = "zoo://"
 SHARED = ("source", "license", "family", "input", "stem_pool", "stride_in_1x1", "branch_relu", "note")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Report:
-    """An accuracy that someone published: percent of the 50,000 ImageNet validation images, one crop."""
-
-    top1: float
-    top5: float
-    crop: int
-    source: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class Entry:
-    """A weight file, and what its network is.
-
-    Attributes:
-        name: `<architecture>.<source>`, after `zoo://`; a network without public weights has its bare name.
-        url: where the file is; None when nobody published one.
-        sha256: hexadecimal, whole or its beginning; None when it is not known.
-        size_mib: of the file, where published.
-        family: whose key names and layouts it has.
-        architecture: a model's name, as in `list_models()`.
-        facts: what the file does not show; None without a file.
-        reports: published accuracies; the first is of this very file.
-        start_from: for a network without public weights, the entries whose trunk may start it.
-        source, license, note: who made it; under what terms; what else to know.
-    """
-
-    name: str
-    url: str | None
-    sha256: str | None
-    size_mib: float | None
-    family: str
-    architecture: str
-    facts: WeightConventions | None
-    reports: tuple[Report, ...]
-    start_from: tuple[str, ...]
-    source: str
-    license: str
-    note: str
-
-    @property
-    def file_name(self) -> str | None:
-        """The last part of the URL."""
-        return urlsplit(self.url).path.rsplit("/", 1)[-1] if self.url else None
-
-
 def list_weights(pattern: str = "*") -> list[str]:
-    """Names of the entries that match a shell pattern, such as "se_resnet50.*"."""
+    """Names of the entries that match a shell pattern: classifiers, such as "se_resnet50.*", and trained detectors,
+    such as "mask_rcnn_*"."""
     return fnmatch.filter(_entries(), pattern)
 
 
+def classifier_entries(pattern: str = "*") -> list[ClassifierEntry]:
+    """The classifiers whose names match a shell pattern."""
+    return [entry for entry in map(get_entry, list_weights(pattern)) if isinstance(entry, ClassifierEntry)]
+
+
+def detector_entries(pattern: str = "*") -> list[DetectorEntry]:
+    """The trained detectors whose names match a shell pattern."""
+    return [entry for entry in map(get_entry, list_weights(pattern)) if isinstance(entry, DetectorEntry)]
+
+
 def get_entry(name: str) -> Entry:
-    """The entry of a name, with or without `zoo://`.
+    """The entry of a name, with or without `zoo://`; a detector's config's path in Detectron2 is a name, too.
 
     Raises:
         WeightsError: there is none; the sentence names the nearest.
@@ -81,7 +48,11 @@ def get_entry(name: str) -> Entry:
     entries = _entries()
     if name in entries:
         return entries[name]
-    same = [entry.name for entry in entries.values() if entry.architecture == name]
+    path = name.removesuffix(".yaml").removesuffix(".py")
+    for entry in entries.values():
+        if isinstance(entry, DetectorEntry) and entry.path == path:
+            return entry
+    same = [entry.name for entry in entries.values() if getattr(entry, "architecture", None) == name]
     hint = f" For {name} there are {', '.join(same)}." if same else suggestion(name, entries)
     raise WeightsError(f"There is no entry '{name}' in the zoo (MODEL.WEIGHTS).{hint} list_weights() lists all.")
 
@@ -89,17 +60,14 @@ def get_entry(name: str) -> Entry:
 def entry_of_file(path: Path) -> Entry | None:
     """The entry whose file has this name, where the name has the hash in it and so is no other file's."""
     for entry in _entries().values():
-        if entry.sha256 and entry.file_name == path.name and entry.sha256[:8] in path.name:
+        if entry.hash_in_name and entry.file_name == path.name:
             return entry
     return None
 
 
 @functools.cache
 def _entries() -> dict[str, Entry]:
-    folder = Path(__file__).resolve().parents[1] / "model_zoo"
-    if not folder.is_dir():
-        folder = Path(__file__).resolve().parents[2] / "model_zoo"  # a checkout
-    return read_entries(folder)
+    return read_entries(zoo_folder())
 
 
 def read_entries(folder: Path) -> dict[str, Entry]:
@@ -111,6 +79,13 @@ def read_entries(folder: Path) -> dict[str, Entry]:
     entries: dict[str, Entry] = {}
     for path in sorted(folder.glob("*.yaml")):
         tree = read_yaml(path)
+        if "parts" in tree:
+            found = read_detectors(path, tree)
+            double = next((name for name in found if name in entries), None)
+            if double:
+                raise ConfigError(f"{path}: there is another entry '{double}'.")
+            entries |= found
+            continue
         listed = tree.pop("entries", None)
         if not isinstance(listed, dict) or set(tree) - set(SHARED):
             raise ConfigError(f"{path} must hold 'entries' and, for all of them, any of {', '.join(SHARED)}.")
@@ -123,8 +98,8 @@ def read_entries(folder: Path) -> dict[str, Entry]:
     return entries
 
 
-def _entry(name: str, values: dict[str, Any], where: str) -> Entry:
-    known = ({field.name for field in fields(Entry)} | set(SHARED)) - {"name", "facts"}
+def _entry(name: str, values: dict[str, Any], where: str) -> ClassifierEntry:
+    known = ({field.name for field in fields(ClassifierEntry)} | set(SHARED)) - {"name", "facts", "md5"}
     for key in values:
         if key not in known:
             raise ConfigError(f"{where}: there is no field '{key}'.{suggestion(key, known)}")
@@ -140,7 +115,7 @@ def _entry(name: str, values: dict[str, Any], where: str) -> Entry:
         raise ConfigError(f"{where}: sha256 must be 8 to 64 hexadecimal digits in quotes, got {sha256!r}.")
     if published and family not in FAMILIES:
         raise ConfigError(f"{where}: family '{family}' is unknown: use one of {', '.join(FAMILIES)}.")
-    return Entry(
+    return ClassifierEntry(
         name=name,
         url=values.get("url"),
         sha256=sha256,

@@ -12,10 +12,11 @@ import pytest
 from broken_sets import BROKEN, HEIGHT, WIDTH, Set, pixels
 from PIL import Image
 from pycocotools import mask as mask_tools
+from tiff_files import write_tiff
 
 from se_det.cli.main import main
 from se_det.data import read_coco, read_image
-from se_det.data.check import KINDS, check_dataset, compare_splits
+from se_det.data.check import KINDS, check_dataset, compare_splits, image_files
 from se_det.data.check.repair import write_cleaned
 from se_det.errors import DataError
 
@@ -454,3 +455,27 @@ def test_whatever_stands_in_the_file_the_check_ends_with_a_report(it, tmp_path):
             continue
         again = check_dataset(out / "x" / "annotations.json", out / "x" / "images")
         assert set(again.findings.counts("error")) <= {"format"}, again.text()
+
+
+def test_small_objects_in_large_images_are_noted(it):
+    """Boxes of 40 px and less in images of 4,000 px: 8 px when these are resized to 800; as they are, nothing."""
+    assert not check_dataset(*it.save(), decode=False).findings.of_kinds("small-for-image")
+    for image in it.content["images"]:
+        image["width"] = image["height"] = 4000
+    (found,) = check_dataset(*it.save(), decode=False).findings.of_kinds("small-for-image")
+    assert "4000 px" in found.detail and "800 px" in found.detail
+
+
+def test_a_tiff_too_large_to_be_decoded_is_checked_in_parts(it, monkeypatch):
+    it.save()
+    name = it.content["images"][0]["file_name"]
+    path = it.images / name
+    with Image.open(path) as image:
+        write_tiff(path.with_suffix(".tif"), np.asarray(image.convert("RGB")), rows=8)
+        image.convert("RGB").save(path.with_suffix(".webp"), lossless=True)
+        size = image.size[::-1]
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", size[0] * size[1] // 4)
+    found = image_files.inspect(it.images, path.with_suffix(".tif").name)
+    assert found.fault is None and found.size == size
+    found = image_files.inspect(it.images, path.with_suffix(".webp").name)
+    assert found.fault == "unreadable-image" and "tiled TIFF" in found.detail

@@ -31,6 +31,9 @@ ARGUMENTS = {
     "FixedSizeCrop": {"crop_size": (90, 100)},
     "LargeScaleJitter": {"size": (120, 110), "min_scale": 0.2},
     "RandomCrop": {"crop_type": "relative_range", "crop_size": (0.3, 0.3)},
+    "RandomCrop_CategoryAreaConstraint": {
+        "crop_type": "relative_range", "crop_size": (0.3, 0.3), "single_category_max_area": 1.0,
+    },
     "MinIoURandomCrop": {},
     "RandomRotation": {"angle": (-30, 30)},
     "RandomQuarterTurn": {},

@@ -252,3 +252,32 @@ def test_impossible_parameters_get_a_sentence(maker, tmp_path, arguments, capsys
     assert maker.main(["--root", str(tmp_path / "new"), *arguments]) == 1
     assert arguments[1] in capsys.readouterr().err
     assert not (tmp_path / "new").exists()
+
+
+def test_every_pixel_has_a_class_and_a_segment(maker, tmp_path):
+    """Things are 0 in the stuff PNGs; the panoptic ones have each instance's visible pixels, and the plain files stay
+    byte for byte what they are without."""
+    plain, labelled = (
+        maker.make_shapes(tmp_path / "a", 3, 2, seed=3),
+        maker.make_shapes(tmp_path / "b", 3, 2, seed=3, panoptic=True),
+    )
+    ours, more = files_of(plain), files_of(labelled)
+    assert all(more[name] == data for name, data in ours.items() if name != maker.MARKER)
+    content = json.loads((labelled / "annotations" / "panoptic_train.json").read_text())
+    instances = json.loads((labelled / "annotations" / "instances_train.json").read_text())
+    assert [c["name"] for c in content["categories"] if not c["isthing"]] == list(maker.STUFF)
+    for annotation in content["annotations"]:
+        name = annotation["file_name"]
+        pixels = cv2.imread(str(labelled / "panoptic_train" / name)).astype(int)
+        numbers = pixels[..., 2] + 256 * pixels[..., 1] + 65536 * pixels[..., 0]
+        labels = cv2.imread(str(labelled / "panoptic_stuff_train" / name), cv2.IMREAD_UNCHANGED)
+        infos = {info["id"]: info for info in annotation["segments_info"]}
+        assert set(infos) == set(np.unique(numbers)) and all(
+            info["area"] == (numbers == number).sum() for number, info in infos.items()
+        )
+        for number, info in infos.items():
+            wanted = 0 if info["category_id"] <= 5 else info["category_id"] - 5
+            assert (labels[numbers == number] == wanted).all()
+        things = sorted(info["area"] for info in infos.values() if info["category_id"] <= 5)
+        own = [a["area"] for a in instances["annotations"] if a["image_id"] == annotation["image_id"]]
+        assert things == sorted(own)

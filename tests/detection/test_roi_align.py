@@ -29,13 +29,14 @@ ODD = torch.tensor(
 @pytest.mark.parametrize("fmt", [torch.contiguous_format, torch.channels_last], ids=["nchw", "nhwc"])
 @pytest.mark.parametrize("ratio", [0, 2])
 @pytest.mark.parametrize("size, scale", [(7, 1 / 4), (14, 1 / 8), (3, 1.0)])
-def test_equals_torchvision_with_gradients(size, scale, ratio, fmt):
+@pytest.mark.parametrize("aligned", [True, False])
+def test_equals_torchvision_with_gradients(size, scale, ratio, fmt, aligned):
     height, width = int(48 * scale), int(64 * scale)
     x = torch.randn(2, 5, height, width, dtype=torch.float64).contiguous(memory_format=fmt)
     rois = torch.cat([boxes(60, 48, 64), ODD]).double()
     mine, theirs = x.clone().requires_grad_(), x.clone().requires_grad_()
-    got = roi_align(mine, rois, size, scale, ratio)
-    expected = ops.roi_align(theirs, rois, size, scale, ratio, aligned=True)
+    got = roi_align(mine, rois, size, scale, ratio, aligned=aligned)
+    expected = ops.roi_align(theirs, rois, size, scale, ratio, aligned=aligned)
     assert got.shape == expected.shape
     assert torch.allclose(got, expected, atol=1e-12)
     weights = torch.randn_like(expected)

@@ -241,7 +241,7 @@ def test_sigterm_leaves_no_part_of_a_file(tmp_path: Path, detector, capsys, monk
     picture(tmp_path / "b.png")
     picture(tmp_path / "z.png")
     out = tmp_path / "out"
-    detect, before, left = Predictor.detect, signal.getsignal(signal.SIGTERM), []
+    detect, before, left = Predictor.outputs, signal.getsignal(signal.SIGTERM), []
 
     def asked_to_leave(self: Predictor, samples: list) -> list:
         found = detect(self, samples)
@@ -250,7 +250,7 @@ def test_sigterm_leaves_no_part_of_a_file(tmp_path: Path, detector, capsys, monk
             os.kill(os.getpid(), signal.SIGTERM)
         return found
 
-    monkeypatch.setattr(Predictor, "detect", asked_to_leave)
+    monkeypatch.setattr(Predictor, "outputs", asked_to_leave)
     inputs = [str(path), str(tmp_path / "b.png"), str(tmp_path / "z.png")]
     assert main([*detector, "TEST.IMS_PER_BATCH=1", "--output", str(out), *inputs]) == 143
     assert capsys.readouterr().err.count("error: SIGTERM ended the run early") == 1
@@ -265,14 +265,14 @@ def test_a_long_video_takes_constant_memory(tmp_path: Path, detector, monkeypatc
     """500 frames of 0.5 MB each, 259 MB of them: were they or the drawn ones kept, resident memory would say so."""
     path = video(tmp_path / "a.mp4", 500, (480, 360))
     resident: list[float] = []
-    detect = Predictor.detect
+    detect = Predictor.outputs
 
     def measured(self: Predictor, pixels: np.ndarray) -> dict[str, torch.Tensor]:
         pages = int(Path("/proc/self/statm").read_text().split()[1])
         resident.append(pages * resource.getpagesize() / 2**20)
         return detect(self, pixels)
 
-    monkeypatch.setattr(Predictor, "detect", measured)
+    monkeypatch.setattr(Predictor, "outputs", measured)
     assert main([*detector, "--score-threshold", "0", "--output", str(tmp_path / "out"), str(path)]) == 0
     found = json.loads((tmp_path / "out" / "detections.json").read_text())
     assert {e["frame"] for e in found} == set(range(500))

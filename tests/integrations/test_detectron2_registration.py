@@ -111,7 +111,7 @@ def test_squeeze_gives_what_the_builtin_engine_gives(gate: str):
     [
         ("retinanet_se_r50_fpn", ["MODEL.RETINANET.NUM_CLASSES", 3]),
         ("cascade_mask_rcnn_se_r50_fpn", []),
-        ("panoptic_fpn_se_r50", []),
+        ("panoptic_fpn_se_r50_fpn", []),
         ("faster_rcnn_se_r50_fpn", ["MODEL.META_ARCHITECTURE", "ProposalNetwork"]),
         ("faster_rcnn_se_r50_fpn", ["MODEL.META_ARCHITECTURE", "SemanticSegmentor"]),
     ],

@@ -21,7 +21,7 @@ import pytest
 
 pytest.importorskip("fastapi")
 pytest.importorskip("uvicorn")
-pytest.importorskip("multipart")
+pytest.importorskip("python_multipart")
 
 from se_det.cli.main import main
 from se_det.inference import Predictor

@@ -25,7 +25,8 @@ EVERY_AUGMENTATION = [
     {"name": "RandomSaturation", "intensity_min": 0.5, "intensity_max": 1.5},
     {"name": "RandomLighting", "scale": 20}, {"name": "RandomGrayscale"}, {"name": "GaussianBlur"},
     {"name": "GaussianNoise"}, {"name": "JPEG"}, {"name": "RandomErasing"},
-    {"name": "RandomCrop", "probability": 0.5}, {"name": "ResizeScale", "min_scale": 0.5, "max_scale": 1.5,
+    {"name": "RandomCrop_CategoryAreaConstraint", "probability": 0.3}, {"name": "RandomCrop", "probability": 0.5},
+    {"name": "ResizeScale", "min_scale": 0.5, "max_scale": 1.5,
      "target_height": 50, "target_width": 60}, {"name": "FixedSizeCrop", "crop_size": [48, 56], "pad": False},
     {"name": "ResizeShortestEdge", "short_sides": [40, 52], "max_size": 90},
 ]  # fmt: skip

@@ -296,3 +296,19 @@ def test_a_browser_shows_it_without_a_word_and_without_scrolling_sideways(odd, t
         told = [params for method, params in shown.events if method in TOLD]
         asked = [params["request"]["url"] for method, params in shown.events if method == "Network.requestWillBeSent"]
     assert told == [] and {address for address in asked if not address.startswith("data:image/")} == {url}
+
+
+def test_windows_are_shown_where_training_is_on_windows(odd):
+    cfg, own = config(odd, "INPUT.TILE.SIZE", "64", "INPUT.TILE.EMPTY", "0.3", "SEED", "4")
+    found = gather(cfg, title="t", own=own, samples=5)
+    expected = first_samples(cfg, found.parts[0].dataset, 4)
+    for shown, sample in zip(found.samples, expected):
+        assert shown.window == sample["window"]
+        np.testing.assert_array_equal(shown.pixels, bgr(sample, found.cfg.INPUT.FORMAT))
+    assert any(not len(shown.boxes) for shown in found.samples)
+    x0, y0, x1, y1 = found.samples[0].window
+    page = preview_page(found)
+    assert f"{x1 - x0} x {y1 - y0} px, from {x0}, {y0} on," in page and "windows of 64 px" in page
+    # A window of 64 px that becomes one of 120 enlarges its objects.
+    whole = list_objects(found.parts[0].dataset)
+    np.testing.assert_allclose(found.boxes, whole.boxes * 120 / 64)

@@ -207,3 +207,64 @@ def test_how_a_trial_ends(monkeypatch: pytest.MonkeyPatch, child, error, told) -
     monkeypatch.setattr(trial, "_trial", child)
     with pytest.raises(error, match=told):
         trial.run_trial(load_config(SMALL))
+
+
+def test_windows_where_small_objects_would_not_be_found() -> None:
+    """A tenth of the objects has 16 px in images of 4,000: 1.8 at the largest size, 448 px. In windows of 288 px, as
+    large as the middle one of the sizes, they keep nearly theirs."""
+    aerial = replace(PHOTOS, boxes=objects(0.004, 0.006), short_side=4000, objects=500)
+    in_windows = replace(aerial, boxes=aerial.boxes * 4000 / 288, short_side=288, objects=30, images=700,
+                         elongation=1.0, tile=288, objects_in_image=500)  # fmt: skip
+    asked = []
+
+    def measured(cfg):
+        asked.append(cfg.INPUT.TILE.SIZE)
+        return in_windows
+
+    found = decide(load_config(SMALL), aerial, CPU, Goal(epochs=10), in_windows=measured)
+    made = {d.key: d.value for d in found}
+    assert asked == [288]
+    assert made["INPUT.TILE.SIZE"] == made["TEST.TILE.SIZE"] == 288
+    assert made["INPUT.MIN_SIZE_TEST"] == 224  # 16 / 288 of it are 12 px, of 168 only 9
+    assert "TEST.DETECTIONS_PER_IMAGE" not in made and made["TEST.MAX_DETS_PER_IMAGE"] == 800
+    assert made["SOLVER.MAX_ITER"] == 1750  # 700 windows in steps of 4
+    reason = next(d.reason for d in found if d.key == "INPUT.TILE.SIZE")
+    assert "below 16 px" in reason and "1.8 px" in reason
+    # Whole images where they do, or where the user says so.
+    for keys, data in (([], PHOTOS), (["INPUT.TILE.SIZE", 0], aerial), ([], replace(aerial, short_side=400))):
+        made = {d.key for d in decide(load_config(SMALL, keys), data, CPU, Goal(epochs=1), in_windows=measured)}
+        assert not any("TILE" in key for key in made)
+    made = {d.key: d.value for d in decide(load_config(SMALL, ["INPUT.TILE.SIZE", 512]), aerial, CPU, Goal(epochs=1),
+                                           in_windows=measured)}  # fmt: skip
+    assert made["TEST.TILE.SIZE"] == asked[-1] == 512
+
+
+def test_facts_in_windows(tmp_path) -> None:
+    """Two images of 400 x 200 px, each with two boxes of 20 px, one in each half."""
+    import json
+
+    from PIL import Image
+
+    from se_det.data.coco import read_coco
+    from se_det.data.tile_truth import TrainTiles
+    from se_det.data.tiles import Tiling
+    from se_det.training.recipe.facts import measure_data, measure_in_windows
+
+    for name in ("1.png", "2.png"):
+        Image.new("RGB", (400, 200)).save(tmp_path / name)
+    annotations = [
+        {"id": 2 * image + at, "image_id": image, "category_id": 1 + at, "bbox": [50 + 200 * at, 50, 20, 20],
+         "area": 400, "iscrowd": 0}
+        for image in (1, 2) for at in (0, 1)
+    ]  # fmt: skip
+    content = {"images": [{"id": i, "file_name": f"{i}.png", "height": 200, "width": 400} for i in (1, 2)],
+               "categories": [{"id": 1, "name": "a"}, {"id": 2, "name": "b"}], "annotations": annotations}  # fmt: skip
+    (tmp_path / "a.json").write_text(json.dumps(content))
+    train = read_coco(tmp_path / "a.json", tmp_path)
+    whole = measure_data(train, train)
+    assert whole.size(0.5) == pytest.approx(0.1) and whole.objects == 2
+    found = measure_in_windows(whole, train, train, TrainTiles(Tiling(100, 0.0), 0.25, 0.2))
+    # Of 2 x 8 windows, 4 have an object and 12 none, of which one joins them in an epoch.
+    assert (found.images, found.val_images, found.objects, found.objects_in_image) == (5, 16, 1, 2)
+    assert found.class_images == (2, 2) and found.tile == found.short_side == 100
+    assert found.size(0.5) == pytest.approx(0.2) and found.elongation == 1.0

@@ -176,7 +176,9 @@ def test_another_backbone_is_refused(add_entry):
 def test_other_schemes_are_refused():
     with pytest.raises(WeightsError, match=r"In the zoo that file is zoo://resnet50.msra"):
         resolve_weights("detectron2://ImageNetPretrained/MSRA/R-50.pkl")
-    with pytest.raises(WeightsError, match="use a path, zoo://name, hf://org/name, or an http, https or file URL"):
+    with pytest.raises(
+        WeightsError, match="use a path, zoo://name, shipped://name, hf://org/name, or an http, https or file URL"
+    ):
         resolve_weights("s3://bucket/net.pth")
 
 

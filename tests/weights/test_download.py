@@ -52,7 +52,7 @@ def weights_in(cache: Path) -> list[Path]:
 def test_a_file_is_downloaded_once_and_verified_each_time(server, cache):
     path = fetch(f"{server.url}/{NAME}")
     assert path == cache / NAME and path.read_bytes() == CONTENT
-    assert fetch(f"{server.url}/{NAME}", sha256=SHA256) == path
+    assert fetch(f"{server.url}/{NAME}", digest=SHA256) == path
     assert len(server.requests) == 1
     assert stat.S_IMODE(path.stat().st_mode) & 0o400
     path.write_bytes(CONTENT[:-1] + b"x")

@@ -63,7 +63,7 @@ def standard_order(tmp_path) -> Path:
 
 
 def test_every_family_has_a_case():
-    assert MODELS.keys() == FAMILIES.keys()
+    assert MODELS.keys() == {name for name, family in FAMILIES.items() if family.detector is None}
 
 
 @pytest.mark.parametrize("name", list(MODELS))

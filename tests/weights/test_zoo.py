@@ -10,14 +10,14 @@ import pytest
 from se_det.backbones.catalog import HOSTS, list_models
 from se_det.config import load_config
 from se_det.errors import ConfigError, WeightsError
-from se_det.weights import get_entry, list_weights
+from se_det.weights import get_entry
 from se_det.weights.download import hash_in_name
 from se_det.weights.families import FAMILIES, differences
-from se_det.weights.zoo import entry_of_file, read_entries
+from se_det.weights.zoo import classifier_entries, entry_of_file, read_entries
 from se_det.weights.zoo_table import with_table
 
 ROOT = Path(__file__).resolve().parents[2]
-ENTRIES = [get_entry(name) for name in list_weights()]
+ENTRIES = classifier_entries()
 REPORTED_COSTS = [entry for entry in ENTRIES if entry.url]
 CAFFE_STRIDE = {"se_resnet50", "se_resnet101", "se_resnet152"}  # SENet authors' prototxts: stride in the first 1x1
 

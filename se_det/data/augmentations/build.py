@@ -18,6 +18,8 @@ from .resize import ResizeShortestEdge
 KEY = "INPUT.AUGMENTATIONS"
 DEFAULT = ({"name": "ResizeShortestEdge"}, {"name": "RandomFlip"})
 CROP = {"name": "RandomCrop"}  # before those, where INPUT.CROP.ENABLED says so
+# Between those in its place, where INPUT.CROP.SINGLE_CATEGORY_MAX_AREA is below 1, as Detectron2's projects have it.
+CONSTRAINED_CROP = {"name": "RandomCrop_CategoryAreaConstraint"}
 # The keys that an entry takes its defaults from: without the entry nothing reads them.
 READ_BY = {
     "INPUT.MIN_SIZE_TRAIN": "ResizeShortestEdge",
@@ -27,6 +29,7 @@ READ_BY = {
     "INPUT.CROP.ENABLED": "RandomCrop",
     "INPUT.CROP.TYPE": "RandomCrop",
     "INPUT.CROP.SIZE": "RandomCrop",
+    "INPUT.CROP.SINGLE_CATEGORY_MAX_AREA": CONSTRAINED_CROP["name"],
 }
 
 logger = logging.getLogger(__name__)
@@ -39,13 +42,27 @@ def build_augmentations(cfg: CfgNode) -> tuple[Augmentation, ...]:
     Raises:
         ConfigError: an entry is no {name, arguments}, its name is unknown, or an argument cannot work.
     """
-    entries = list(cfg.INPUT.AUGMENTATIONS) or [CROP] * bool(cfg.INPUT.CROP.ENABLED) + list(DEFAULT)
+    entries = list(cfg.INPUT.AUGMENTATIONS) or _default(cfg)
     result = tuple(_build(entry, place, cfg) for place, entry in enumerate(entries))
     names = {entry["name"] for entry in entries}
     for key, name in READ_BY.items():
-        if name not in names and key_source(cfg, key) is not None:
+        # A crop with a constraint reads what RandomCrop reads.
+        if (
+            name not in names
+            and not (name == CROP["name"] and CONSTRAINED_CROP["name"] in names)
+            and key_source(cfg, key) is not None
+        ):
             logger.warning("%s is set, and %s has no %s, which alone reads it: it changes nothing.", key, KEY, name)
     return result
+
+
+def _default(cfg: CfgNode) -> list[Mapping[str, Any]]:
+    crop, (resize, *others) = cfg.INPUT.CROP, DEFAULT
+    if not crop.ENABLED:
+        return list(DEFAULT)
+    if crop.SINGLE_CATEGORY_MAX_AREA < 1:
+        return [resize, CONSTRAINED_CROP, *others]
+    return [CROP, *DEFAULT]
 
 
 def _build(entry: Any, place: int, cfg: CfgNode) -> Augmentation:

@@ -61,7 +61,17 @@ def joined(samples: Sequence[Sample]) -> Sample:
         masks=None if first.masks is None else _joined_masks(samples),
         keypoints=None if first.keypoints is None else np.concatenate([sample.keypoints for sample in samples]),
         cut=any(sample.cut for sample in samples),
+        sem_seg=None if first.sem_seg is None else _joined_labels(samples),
     )
+
+
+def _joined_labels(samples: Sequence[Sample]) -> np.ndarray:
+    """The labels of all; of one that has none nothing is taken."""
+    result = samples[0].sem_seg
+    for sample in samples[1:]:
+        if sample.sem_seg is not None:
+            result = np.where(result == sample.ignore, sample.sem_seg, result)
+    return result
 
 
 def _joined_masks(samples: Sequence[Sample]) -> Masks:

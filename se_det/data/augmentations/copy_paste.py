@@ -53,7 +53,9 @@ class CopyPaste(RandomApply):
         image = np.array(sample.image, order="C")
         cv2.copyTo(np.ascontiguousarray(pasted.image), cover.view(np.uint8), image)
         below = covered(replace(sample, image=image), cover, min_visible=self.min_visible)
-        return joined([replace(below, cut=True), pasted])
+        if below.sem_seg is not None:
+            below = replace(below, sem_seg=np.where(cover, pasted.sem_seg, below.sem_seg))
+        return joined([replace(below, cut=True), replace(pasted, sem_seg=None)])
 
 
 def _seen(sample: Sample) -> Sample:

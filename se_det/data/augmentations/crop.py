@@ -112,11 +112,15 @@ class RandomCrop(RandomApply):
         return {"crop_type": cfg.INPUT.CROP.TYPE, "crop_size": cfg.INPUT.CROP.SIZE}
 
     def augmented(self, sample: Sample, random: np.random.Generator, partners: Sequence[Sample]) -> Sample:
-        height, width = sample.size
+        return sample.transformed(Crop(sample.size, *self.draw(sample.size, random)))
+
+    def draw(self, old: tuple[int, int], random: np.random.Generator) -> tuple[int, int, tuple[int, int]]:
+        """Top, left, and height and width px of a window in an image of a size."""
+        height, width = old
         size = self._size(height, width, random)
         top = int(random.integers(height - size[0] + 1))
         left = int(random.integers(width - size[1] + 1))
-        return sample.transformed(Crop(sample.size, top, left, size))
+        return top, left, size
 
     def _size(self, height: int, width: int, random: np.random.Generator) -> tuple[int, int]:
         one, other = self.crop_size

@@ -28,6 +28,7 @@ class MixUp(RandomApply):
     """
 
     partners = 1
+    labels_pixels = False  # a pixel of two images has two classes
 
     def __init__(self, *, alpha: float = 1.5, pad_value: float = PAD_VALUE, probability: float = 0.5) -> None:
         super().__init__(probability=probability)

@@ -33,7 +33,8 @@ class Transform(Protocol):
         ...
 
     def bitmap(self, mask: np.ndarray) -> np.ndarray:
-        """A mask uint8 (H, W) of 0 and 1 to one of `size`."""
+        """A mask or labels uint8 (H, W) to one of `size`: each pixel takes the value of one before, 0 where there was
+        none."""
         ...
 
     def points(self, xy: np.ndarray) -> np.ndarray:
@@ -152,6 +153,8 @@ class Sample:
         flip_pairs: int64 (K,) the keypoint that takes each one's place in a mirror.
         cut: whether some of it may be lost or covered: in the end a box with a mask then becomes the mask's extent, as
             Detectron2's `recompute_boxes`.
+        sem_seg: uint8 (H, W), the class of each pixel; None without.
+        ignore: what `sem_seg` has where no class is known.
     """
 
     image: np.ndarray
@@ -161,6 +164,8 @@ class Sample:
     keypoints: np.ndarray | None = None
     flip_pairs: np.ndarray | None = None
     cut: bool = False
+    sem_seg: np.ndarray | None = None
+    ignore: int = 255
 
     @property
     def size(self) -> tuple[int, int]:
@@ -185,8 +190,16 @@ class Sample:
             boxes=np.concatenate([corners.min(axis=1), corners.max(axis=1)], axis=1),
             masks=self.masks and self.masks.transformed(transform),
             keypoints=keypoints,
+            sem_seg=self._moved_labels(transform),
         )
         return result if transform.window is None else result._cut(transform.window, self._masked())
+
+    def _moved_labels(self, transform: Transform) -> np.ndarray | None:
+        """A mask's 0 is what a transform fills with: labels change places with it on their way."""
+        if self.sem_seg is None:
+            return None
+        ignore = np.uint8(self.ignore)
+        return transform.bitmap(self.sem_seg ^ ignore) ^ ignore
 
     def _cut(self, window: Window, masked: np.ndarray) -> Sample:
         """Without what is beyond the window; `masked`, bool (n,), says which instances had a mask before."""

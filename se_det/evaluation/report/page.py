@@ -11,8 +11,9 @@ from pathlib import Path
 from ... import __version__
 from ...files import write_text
 from ..coco_eval import EvaluationResult
-from . import sections
+from . import pixels, sections
 from .history import read_history, training_charts
+from .html import table
 from .style import STYLE
 
 FILE = "report.html"
@@ -21,8 +22,9 @@ logger = logging.getLogger(__name__)
 
 
 def write_report(
-    folder: str | Path, outcomes: Mapping[str, EvaluationResult], *, config: str, score_threshold: float = 0.5
-) -> Path:
+    folder: str | Path, outcomes: Mapping[str, EvaluationResult], *, config: str, score_threshold: float = 0.5,
+    others: Mapping[str, Sequence[pixels.Outcome]] | None = None,
+) -> Path:  # fmt: skip
     """Write `report.html` of an evaluation into `folder`: one file without scripts, links or anything from outside.
 
     Its size is bounded: of each data set at most 12 images are shown, 20 classes in the confusion matrix, 10 curves.
@@ -32,6 +34,7 @@ def write_report(
         outcomes: name of a data set -> what its evaluation found; may be empty.
         config: the run's config as YAML.
         score_threshold: for confusion, and for what is drawn.
+        others: name of a data set -> what evaluators of pixels, and those that give numbers alone, found.
 
     Raises:
         CheckpointError: the file cannot be written.
@@ -39,10 +42,14 @@ def write_report(
     start = time.perf_counter()
     folder = Path(folder)
     body = [f"<h1>Report of {escape(folder.absolute().name)}</h1>"]
-    for name, outcome in outcomes.items():
+    others = others or {}
+    for name in dict.fromkeys((*others, *outcomes)):
         body.append(f"<h2 class='set'>{escape(name)}</h2>")
-        body += sections.evaluation(outcome, score_threshold)
-    if not outcomes:
+        for outcome in others.get(name, ()):
+            body += pixels.section(outcome)
+        if name in outcomes:
+            body += sections.evaluation(outcomes[name], score_threshold)
+    if not outcomes and not others:
         body.append("<p class='note'>Nothing was evaluated in this run.</p>")
     charts = training_charts(read_history(folder / "metrics.json"))
     body.append("<h2>Training</h2>")
@@ -50,7 +57,8 @@ def write_report(
         f"<div class='charts'>{''.join(charts)}</div>" if charts else "<p class='note'>No metrics.json here.</p>"
     )
     body.append("<h2>Data and config</h2>")
-    body.append(_data_table(outcomes))
+    if outcomes:
+        body.append(_data_table(outcomes))
     body.append(f"<details><summary>Config</summary><pre>{escape(config)}</pre></details>")
     body.append(f"<footer>se_det {escape(__version__)}, {time.strftime('%Y-%m-%d %H:%M')}</footer>")
     path = folder / FILE
@@ -90,4 +98,4 @@ def _data_table(outcomes: Mapping[str, EvaluationResult]) -> str:
         )
         for name, outcome in outcomes.items()
     ]
-    return sections.table(("set", "annotations", "images", "objects", "crowds", "classes", "detections"), rows, texts=2)
+    return table(("set", "annotations", "images", "objects", "crowds", "classes", "detections"), rows, texts=2)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
 from html import escape
 
 import numpy as np
@@ -15,6 +14,7 @@ from ..overlaps import ImageOverlaps, image_overlaps
 from ..precision_recall import precision_recall
 from ..ranking import ImageScore, rank_images
 from ..tide import ERROR_TYPES, error_types
+from .html import as_text, table, tiles
 from .pictures import Pictures
 from .svg import COLORS, line_chart
 
@@ -41,32 +41,12 @@ def evaluation(outcome: EvaluationResult, score_threshold: float) -> list[str]:
     return parts + _images(outcome, rank_images(boxes, score_threshold=score_threshold), score_threshold)
 
 
-def table(head: Sequence[str], rows: Iterable[Sequence[object]], *, texts: int = 1) -> str:
-    """A table that scrolls by itself; the first `texts` columns are words. Everything is escaped."""
-    lines = []
-    for tag, row in [("th", head), *(("td", row) for row in rows)]:
-        cells = (
-            f"<{tag}{' class=t' if number < texts else ''}>{escape(_text(value))}</{tag}>"
-            for number, value in enumerate(row)
-        )
-        lines.append(f"<tr>{''.join(cells)}</tr>")
-    return f"<div class='scroll'><table><thead>{lines[0]}</thead><tbody>{''.join(lines[1:])}</tbody></table></div>"
-
-
-def _text(value: object) -> str:
-    if isinstance(value, float):
-        return "–" if math.isnan(value) else f"{value:.1f}"
-    return str(value)
-
-
 def _tiles(outcome: EvaluationResult) -> str:
-    tiles = [
+    return tiles(
         (f"{TASK_NAMES[task]} {name}", values[name])
         for task, values in outcome.metrics.items()
         for name in ("AP", "AP50", "AP75")
-    ]
-    inner = "".join(f"<div><b>{_text(value)}</b><span>{escape(name)}</span></div>" for name, value in tiles)
-    return f"<div class='tiles'>{inner}</div>"
+    )
 
 
 def _summary(outcome: EvaluationResult) -> str:
@@ -135,11 +115,11 @@ def _errors(outcome: EvaluationResult, overlaps: dict[str, list[ImageOverlaps]])
             width = 0 if math.isnan(loss) else round(120 * max(loss, 0) / largest)
             bar = f"<span class='bar' style='width:{width}px'></span>"
             rows.append(
-                f"<tr><td class=t>{kind}</td><td>{kinds.counts[kind]}</td><td>{_text(loss)}</td>"
+                f"<tr><td class=t>{kind}</td><td>{kinds.counts[kind]}</td><td>{as_text(loss)}</td>"
                 f"<td class=t>{bar}</td><td class='t line'>{escape(meaning)}</td></tr>"
             )
         parts.append(
-            f"<p>{TASK_NAMES[task]}: AP50 {_text(kinds.ap50)}</p><div class='scroll'><table><thead><tr>"
+            f"<p>{TASK_NAMES[task]}: AP50 {as_text(kinds.ap50)}</p><div class='scroll'><table><thead><tr>"
             "<th class=t>kind</th><th>number</th><th>costs AP50</th><th class=t></th><th class=t>meaning</th></tr>"
             f"</thead><tbody>{''.join(rows)}</tbody></table></div>"
         )

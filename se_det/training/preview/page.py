@@ -13,9 +13,9 @@ from ... import __version__
 from ...config.resolution import decided_by, dump_config, show
 from ...data.coco_json import shorten
 from ...evaluation.report.bars import bar_chart
+from ...evaluation.report.html import table
 from ...evaluation.report.page import document
 from ...evaluation.report.pictures import data_uri
-from ...evaluation.report.sections import table
 from ..recipe.decide import LEAST_RECALL, SOURCE
 from .anchors import best_of_levels, recall_of
 from .facts import Preview

@@ -9,6 +9,7 @@ import torch
 from ...errors import WeightsError, suggestion
 from .caffe import CAFFE, MATCONVNET
 from .conventions import WeightConventions, differences
+from .detectors import MMDETECTION, TORCHVISION_DETECTION
 from .detectron2 import CAFFE2, DETECTRON2, SE_DET
 from .family import Family
 from .pytorch import CADENE, MMPRETRAIN, PYTORCHINSIGHT, SP_RG, TIMM, TIMM_LEGACY, TORCHVISION
@@ -19,7 +20,7 @@ FAMILIES = {
     family.name: family
     for family in (
         CAFFE, MATCONVNET, CADENE, TIMM_LEGACY, TIMM, MMPRETRAIN, PYTORCHINSIGHT, SP_RG, TORCHVISION, DETECTRON2,
-        CAFFE2, SE_DET,
+        CAFFE2, TORCHVISION_DETECTION, MMDETECTION, SE_DET,
     )
 }  # fmt: skip
 

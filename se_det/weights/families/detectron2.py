@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from .conventions import RGB_MEAN, WeightConventions
-from .family import Family
+from .family import Family, Tensors
 from .rules import Rule
 
 BGR_MEAN = RGB_MEAN[::-1]
@@ -39,12 +39,32 @@ CAFFE2 = Family(
     trunk=r"res\d",  # conv1_b is in MSRA's files; Detectron2 leaves it out as well
 )
 
+# Where PointRend's heads were before they became parts of its mask head; its published weights are as old as that.
+_MOVED = (
+    ("roi_heads.mask_coarse_head.coarse_mask_fc", "roi_heads.mask_head.coarse_head.fc"),
+    ("roi_heads.mask_coarse_head.", "roi_heads.mask_head.coarse_head."),
+    ("roi_heads.mask_point_head.", "roi_heads.mask_head.point_head."),
+)
+
+
+def _unpack_detectron2(tensors: Tensors) -> Tensors:
+    renamed = {}
+    for key, tensor in tensors.items():
+        if "anchor_generator.cell_anchors" in key:  # in files of 2019; the config says what they are
+            continue
+        for old, new in _MOVED:
+            key = new + key.removeprefix(old) if key.startswith(old) else key
+        renamed[key] = tensor
+    return renamed
+
+
 DETECTRON2 = Family(
     name="detectron2",
     about="Detectron2: a backbone converted for it, or a detector trained with it",
     marker_keys=(r"(^|\.)stem\.conv1\.weight$",),
     # Its converter puts "stem." before the classifier of torchvision's networks, too.
     rules=(Rule("linear.{wb}", "stem.fc.{wb}"),),
+    unpack=_unpack_detectron2,
     like=("caffe2", "se_det"),
 )
 

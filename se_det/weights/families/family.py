@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -33,6 +34,9 @@ class Family:
         trunk: pattern of the keys of the trunk; such a key without a rule is a part that our networks do not have.
         foreign: (pattern, description) of parts that no network here has.
         unpack, pack: join several of the family's tensors to one of ours before the rules, and split them after.
+        detector: the config, key to value on the defaults, that a detector of these tensors, under our names, needs;
+            None for families of classifiers and backbones. Files of detectors are read, not written.
+        classes: the list of classes (a file of model_zoo/classes) that tensors of theirs tell, if any.
         like: families with the same keys, whose files may be given under this family's name.
     """
 
@@ -47,6 +51,8 @@ class Family:
     foreign: tuple[tuple[str, str], ...] = ()
     unpack: Callable[[Tensors], Tensors] = _identity
     pack: Callable[[Tensors], Tensors] = _identity
+    detector: Callable[[Tensors], dict[str, Any]] | None = None
+    classes: Callable[[Tensors], str | None] = lambda tensors: None
     like: tuple[str, ...] = ()
 
     def matches(self, keys: Mapping[str, torch.Tensor]) -> bool:

@@ -158,6 +158,7 @@ MMPRETRAIN = Family(
     name="mmpretrain",
     about="mmpretrain's (mmcls') ResNet, ResNeXt and SE-ResNet in the style pytorch",
     marker_keys=(r"^backbone\.conv1\.weight$", r"^backbone\.layer1\.0\.conv1\.weight$"),
+    forbidden_keys=(r"^neck\.lateral_convs\.",),  # mmdetection's
     rules=(
         Rule("stem.conv1.weight", "backbone.conv1.weight"),
         Rule("stem.conv1.norm.{stat}", "backbone.bn1.{stat}"),
