@@ -136,6 +136,13 @@ def test_windows_of_an_image(place: Path, predictor: Predictor, tmp_path: Path) 
     assert row["detections"] == expected and len(expected) > 2 and (row["width"], row["height"]) == (90, 60)
 
 
+def test_labels_of_pixels_are_refused(place: Path, predictor: Predictor, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(predictor, "pixel_class_names", ["sky"])
+    with pytest.raises(ConfigError, match="labels pixels"):
+        predict_collection(predictor, [str(place / "0.tar")], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 class _Failing(http.server.SimpleHTTPRequestHandler):
     """Serves a folder; each file from the second request on, and some never."""
 
