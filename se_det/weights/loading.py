@@ -13,7 +13,7 @@ from ..backbones.gate_insertion import gated_branches
 from ..backbones.timm_trunk import TimmTrunk
 from ..errors import WeightsError
 from ..layers.norms import FrozenBatchNorm2d
-from .class_rows import ClassRows, class_layout, reads_classes
+from .class_rows import ClassRows, class_layout
 from .compatibility import check_network, resize_gates
 from .identify import identify
 from .load_report import LoadReport, shorten
@@ -188,18 +188,11 @@ def _sort_classes(
         raise WeightsError(
             f"{report.source} was trained on other classes: {rows.lists()}. Evaluate on data of the same class names."
         )
-    taken: dict[str, torch.Tensor] = {}
     if max(rows.sources) < 0:
         for name in predictors:
             del tensors[name]
     for name in predictors if max(rows.sources) >= 0 else ():
-        tensor = tensors[name]
-        if reads_classes(name, tensors, len(rows.file_names)):
-            tensor = rows.take_columns(tensor, targets[name])
-        # Of a point head's hidden layers the outputs are no classes, and the inputs have their places already.
-        hidden = name.startswith("roi_heads.mask_head.point_head.fc")
-        taken[name] = tensor if hidden else rows.take(name, tensor, targets[name])
-    tensors.update(taken)
+        tensors[name] = rows.take(name, tensors[name], targets[name], file.tensors)
     report.notes.append(rows.note())
 
 
