@@ -28,6 +28,7 @@ class LargeScene(Scene):
         self.rng, self.width, self.height = rng, side, side
         self.image = np.zeros((side, side, 3), np.int16)
         self.owner = np.zeros((side, side), np.int32)
+        self.stuff = np.zeros((side, side), np.int64)
         self.things: list[Thing] = []
         self.places: list[tuple[int, int, np.ndarray]] = []
         self._paint_ground()
@@ -59,12 +60,13 @@ class LargeScene(Scene):
             height, left = int(rng.integers(*PATCH)), 0
             while left < self.width:
                 width = int(rng.integers(*PATCH))
-                texture = _texture(rng, height // 2 + 1, width // 2 + 1, base)
+                texture, kind = _texture(rng, height // 2 + 1, width // 2 + 1, base)
                 # Calm: coarse, and with a quarter of the contrast that shapes have.
                 mean = texture[0, 0]
                 texture = (mean + (texture - mean) // 4).repeat(2, axis=0).repeat(2, axis=1)
                 part = self.image[top : top + height, left : left + width]
                 part[:] = texture[: part.shape[0], : part.shape[1]]
+                self.stuff[top : top + height, left : left + width] = kind
                 left += width
             top += height
 

@@ -82,6 +82,7 @@ NOT_RUN = {
     "python tools/analyze_model.py '*' --format csv": MINUTES,
     "python datasets/shape_baseline.py": MINUTES,
     "python datasets/make_shapes.py --large": MINUTES,
+    "datasets/make_shapes.py --large": MINUTES,
     "se-det train data/ --output output/mine --resume": "a run that is finished has nothing to go on with",
     "python datasets/make_shapes.py --panoptic": "tests/datasets runs it with few images",
     "python tools/train_net.py --config-file configs/quickstart_panoptic.yaml": MINUTES,

@@ -298,3 +298,16 @@ def test_every_pixel_has_a_class_and_a_segment(maker, tmp_path):
         things = sorted(info["area"] for info in infos.values() if info["category_id"] <= 5)
         own = [a["area"] for a in instances["annotations"] if a["image_id"] == annotation["image_id"]]
         assert things == sorted(own)
+
+
+def test_large_images_have_small_shapes_apart_from_each_other(maker, tmp_path):
+    folder = maker.make_shapes(tmp_path, 1, 1, large=400)
+    content = json.loads((folder / "annotations" / "instances_train.json").read_text())
+    (image,) = content["images"]
+    assert folder.name == "shapes_large" and (image["width"], image["height"]) == (400, 400)
+    assert all(16 <= side <= 60 for entry in content["annotations"] for side in entry["bbox"][2:])
+    coco = COCO()
+    coco.dataset = content
+    coco.createIndex()
+    masks = [coco.annToMask(entry) for entry in content["annotations"]]
+    assert len(masks) >= 1 and np.sum(masks, axis=0).max() == 1

@@ -45,7 +45,7 @@ OF_TRAINING = ("SOLVER.", "DATALOADER.", "DATASETS.TRAIN", "DATASETS.PROPOSAL_FI
                "TEST.PRECISE_BN", "INPUT.MIN_SIZE_TRAIN", "INPUT.MAX_SIZE_TRAIN", "INPUT.COLOR", "INPUT.MASK_FORMAT",
                "MODEL.WEIGHTS")  # fmt: skip
 # No RegNet is among our backbones; Fast R-CNN's proposals come from a file. The other families may come later.
-NOT_HERE = ("regnet", "/fast_rcnn", "keypoint", "panoptic", "pointrend")
+NOT_HERE = ("regnet", "/fast_rcnn")
 SIZES = {
     key: value
     for key, value in TINY_DETECTOR.items()
