@@ -97,6 +97,7 @@ def predict_files(
                 image_id=image_id,
                 category_ids=predictor.category_ids,
                 masks=not {"box_masks", "crop_masks"}.isdisjoint(instances),
+                keypoints="pred_keypoints" in instances,
             )
             results.add(
                 Detected(
@@ -120,6 +121,7 @@ def predict_files(
                     predictor.class_names,
                     score_threshold=float("-inf"),
                     enlarge_below=ENLARGE_BELOW if picture.frame is None else 0,
+                    skeleton=predictor.skeleton,
                 )
             picture.write(drawn)
             bar.update()
