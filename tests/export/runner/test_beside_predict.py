@@ -17,8 +17,6 @@ from se_det.cli.main import main
 
 from ...serving.small_model import checkpoint, pictures
 
-pytestmark = pytest.mark.slow  # the export takes most of a minute
-
 
 @pytest.fixture(scope="module")
 def house(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -33,6 +31,7 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow  # the export takes most of a minute
 def test_the_runner_writes_what_predict_writes(house: Path) -> None:
     command = [sys.executable, "predict.py", str(house / "photos"), "--output", str(house / "out"), "--batch", "2"]
     subprocess.run(command, cwd=house / "runner", check=True, env={"PATH": "", "PYTHONPATH": ""}, timeout=300)
@@ -55,6 +54,7 @@ def test_the_runner_writes_what_predict_writes(house: Path) -> None:
     assert sorted(path.name for path in (house / "out").iterdir()) == drawn
 
 
+@pytest.mark.slow  # the export takes most of a minute
 def test_the_model_of_triton_is_the_same(house: Path) -> None:
     model = (house / "detector.onnx").read_bytes()
     assert (house / "runner" / "model.onnx").read_bytes() == model
@@ -68,9 +68,10 @@ def test_the_model_of_triton_is_the_same(house: Path) -> None:
     "words", [["--output", "a.pt2"], ["--output", "a.onnx", "--part", "backbone"]], ids=["pt2", "backbone"]
 )
 def test_what_the_folders_cannot_be_made_of_is_told(
-    house: Path, monkeypatch: pytest.MonkeyPatch, capsys, option: str, words: list[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys, option: str, words: list[str]
 ) -> None:
-    monkeypatch.chdir(house)
+    monkeypatch.chdir(tmp_path)
+    checkpoint(tmp_path)
     assert main(["export", "--weights", "model_best.pth", *words, option, "folder"]) == 1
     assert f"{option} is made of a whole detector as ONNX" in capsys.readouterr().err
     assert not Path("folder").exists() and not Path(words[1]).exists()
