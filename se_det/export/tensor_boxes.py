@@ -49,7 +49,7 @@ def pool(pooler: ROIPooler, maps: list[torch.Tensor], rois: torch.Tensor) -> tor
         return pooler._pool(maps[0], rois, pooler.strides[0])
     level = pooler.levels(rois[:, 1:])
     first = torch.arange(rois.shape[0], device=rois.device) == 0
-    place, start, pieces = torch.zeros_like(level), torch.zeros_like(level[:1]), []
+    place, start, pieces = torch.zeros_like(level), level.new_zeros(1), []
     for number, (x, stride) in enumerate(zip(maps, pooler.strides)):
         own = level == number
         taken = own | first
