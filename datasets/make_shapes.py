@@ -1,4 +1,4 @@
-"""Make the shapes data set: five classes told apart by shape alone, with instance masks, in COCO's format.
+"""Make the shapes data set: five classes told apart by shape alone, with masks and corners, in COCO's format.
 
     python datasets/make_shapes.py [--root FOLDER] [--train 1000] [--val 100] [--seed 1] [--panoptic]
 
@@ -22,6 +22,7 @@ import os
 import shutil
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
@@ -30,7 +31,8 @@ from large_scenes import LargeScene
 from pycocotools import mask as coco_mask
 from shape_scenes import CLASSES, STUFF, Scene, box_of
 
-VERSION = 6  # raise it whenever the same parameters would give other bytes
+VERSION = 7  # raise it whenever the same parameters would give other bytes
+CORNERS = ("top_left", "top_right", "bottom_right", "bottom_left")
 MARKER = "make_shapes.json"
 RLE_SHARE = 0.25  # masks written as RLE although a polygon would do
 JPEG = (cv2.IMWRITE_JPEG_QUALITY, 92, cv2.IMWRITE_JPEG_OPTIMIZE, 0, cv2.IMWRITE_JPEG_PROGRESSIVE, 0)
@@ -104,9 +106,16 @@ def _annotations(scene: Scene) -> list[dict]:
                 "iscrowd": 0,
                 "segmentation": segmentation,
                 "occlusion": round(hidden, 4),
+                **_keypoints(thing.corners, scene.owner, i + 1),
             }
         )
     return annotations
+
+
+def _keypoints(corners: Sequence[tuple[int, int]], owner: np.ndarray, number: int) -> dict:
+    """COCO's keypoints of the instance of that number; one without corners has none labelled."""
+    values = [v for x, y in corners for v in (x, y, 2 if owner[y, x] == number else 1)]
+    return {"keypoints": values or [0] * (3 * len(CORNERS)), "num_keypoints": len(corners)}
 
 
 def _annotation_at(scene: LargeScene, i: int) -> dict:
@@ -214,7 +223,16 @@ def _write_split(
         "licenses": [],
         "images": [],
         "annotations": [],
-        "categories": [{"id": i + 1, "name": name, "supercategory": "shape"} for i, name in enumerate(CLASSES)],
+        "categories": [
+            {
+                "id": i + 1,
+                "name": name,
+                "supercategory": "shape",
+                "keypoints": list(CORNERS),
+                "skeleton": [[1, 2], [2, 3], [3, 4], [4, 1]],
+            }
+            for i, name in enumerate(CLASSES)
+        ],
     }
     for index in range(count):
         # A stream of its own for every image: an image does not depend on how many others there are.

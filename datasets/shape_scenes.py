@@ -156,12 +156,24 @@ def _background(
     return image, stuff
 
 
+def corners_of(mask: np.ndarray) -> list[tuple[int, int]]:
+    """The pixels (column, row) of `mask` that lie furthest to the top left, top right, bottom right and bottom left."""
+    rows, columns = np.nonzero(mask)
+    found = []
+    for across, down in ((-1, -1), (1, -1), (1, 1), (-1, 1)):
+        at = int((across * columns + down * rows).argmax())
+        found.append((int(columns[at]), int(rows[at])))
+    return found
+
+
 @dataclass
 class Thing:
-    """An instance in a scene: its class, and how many pixels it would show with nothing in front of it."""
+    """An instance in a scene: its class, how many pixels it would show with nothing in front of it, and the pixels
+    (column, row) of its corners (`corners_of`), none where the shape is round."""
 
     category: int
     pixels: int
+    corners: tuple[tuple[int, int], ...] = ()
 
 
 class Scene:
@@ -199,7 +211,10 @@ class Scene:
         mask = self._draw_mask(category)
         place = self._find_place(mask)
         if place is not None:
-            self.things.append(Thing(category, int(mask.sum())))
+            corners = ()
+            if CLASSES[category] in _CORNERS:
+                corners = tuple((x + place[1], y + place[0]) for x, y in corners_of(mask))
+            self.things.append(Thing(category, int(mask.sum()), corners))
             self._paint(mask, *place, len(self.things))
 
     def _draw_mask(self, category: int) -> np.ndarray:

@@ -94,6 +94,7 @@ def measured_config(config_file: str, overrides: Sequence[Any]) -> tuple[CfgNode
         raise ConfigError("Images to measure on are missing: give --val-json and --val-images.")
     dataset = next(iter(sets.values()))
     stage.decide(datasets.decide_num_classes(stage.cfg, dataset))
+    stage.decide(datasets.decide_heads(stage.cfg, dataset))
     return stage.cfg, dataset
 
 

@@ -38,7 +38,9 @@ def add_config_arguments(parser: argparse.ArgumentParser) -> None:
     """What says what is trained: a data set with a goal, or a config; keys; the output folder."""
     parser.add_argument("--config-file", metavar="F", help="a YAML config, or the name of a shipped one")
     parser.add_argument("--model", metavar="M", help="without --config-file: a model, such as rg_se_resnet50")
-    parser.add_argument("--task", choices=("boxes", "masks"), help="without --config-file; default: what DATA has")
+    parser.add_argument(
+        "--task", choices=("boxes", "masks", "keypoints"), help="without --config-file; default: what DATA has"
+    )
     parser.add_argument("--minutes", type=float, metavar="N", help="without --config-file: how long it may take")
     parser.add_argument("--epochs", type=float, metavar="N", help="without --config-file: passes over the images")
     parser.add_argument("--output", metavar="DIR", help="the output folder (OUTPUT_DIR)")

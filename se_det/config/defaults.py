@@ -12,7 +12,9 @@ from fvcore.common.config import CfgNode
 
 from ..errors import ConfigError
 from ..plugins import load_installed_plugins, loaded_plugins
+from .keypoint_keys import add_keypoint_keys
 from .one_stage_keys import add_fcos_keys, add_retinanet_keys
+from .point_rend_keys import add_point_rend_keys
 from .segmentation_keys import add_detectron2_segmentation_keys, add_own_segmentation_keys
 
 CN = CfgNode
@@ -201,6 +203,7 @@ def _detectron2_keys() -> CfgNode:
     c.MODEL.DEVICE = "cuda"
     c.MODEL.WEIGHTS = ""  # a path, zoo://name (model_zoo/README.md) or a URL; "" starts from random weights
     c.MODEL.MASK_ON = False
+    c.MODEL.KEYPOINT_ON = False
     c.MODEL.PIXEL_MEAN = [103.530, 116.280, 123.675]  # in the order of INPUT.FORMAT, on the 0..255 scale
     c.MODEL.PIXEL_STD = [1.0, 1.0, 1.0]
 
@@ -286,6 +289,7 @@ def _detectron2_keys() -> CfgNode:
     c.MODEL.ROI_BOX_HEAD.CONV_DIM = 256
     c.MODEL.ROI_BOX_HEAD.NORM = ""
     c.MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG = False
+    c.MODEL.ROI_BOX_HEAD.TRAIN_ON_PRED_BOXES = False  # the other heads learn from boxes as the box head moves them
     c.MODEL.ROI_BOX_HEAD.USE_SIGMOID_CE = False  # a sigmoid for each class, in place of a softmax over all
     # With it: the loss of a step is over the classes in it, filled up to FED_LOSS_NUM_CLASSES with others, drawn by the
     # number of training images that have each to the power of FED_LOSS_FREQ_WEIGHT_POWER.
@@ -304,11 +308,13 @@ def _detectron2_keys() -> CfgNode:
     c.MODEL.ROI_MASK_HEAD.NAME = "MaskRCNNConvUpsampleHead"
     c.MODEL.ROI_MASK_HEAD.POOLER_RESOLUTION = 14
     c.MODEL.ROI_MASK_HEAD.POOLER_SAMPLING_RATIO = 0
-    c.MODEL.ROI_MASK_HEAD.POOLER_TYPE = "ROIAlignV2"
+    c.MODEL.ROI_MASK_HEAD.POOLER_TYPE = "ROIAlignV2"  # "" with PointRendMaskHead, which reads the maps itself
     c.MODEL.ROI_MASK_HEAD.NUM_CONV = 0
     c.MODEL.ROI_MASK_HEAD.CONV_DIM = 256
     c.MODEL.ROI_MASK_HEAD.NORM = ""
     c.MODEL.ROI_MASK_HEAD.CLS_AGNOSTIC_MASK = False
+    add_keypoint_keys(c)
+    add_point_rend_keys(c)
 
     add_detectron2_segmentation_keys(c)
 
@@ -370,6 +376,9 @@ def _detectron2_keys() -> CfgNode:
     c.TEST = CN()
     c.TEST.EVAL_PERIOD = 0  # evaluate every so many steps; 0: only at the end
     c.TEST.DETECTIONS_PER_IMAGE = 100
+    # Of each keypoint how far people place it from where it is, as a share of the object's size (OKS); empty: COCO's
+    # for its 17, and the data's own number of others gets their mean.
+    c.TEST.KEYPOINT_OKS_SIGMAS = []
     # After the last evaluation, and with --eval-only, once more with each image detected in several sizes and mirrored:
     # as tasks bbox_TTA, segm_TTA. That takes as many times as long as there are views.
     c.TEST.AUG = CN()
@@ -394,14 +403,10 @@ DETECTRON2_ONLY = (
     "DATASETS.PROPOSAL_FILES_TRAIN",
     "GLOBAL",
     "MODEL.ANCHOR_GENERATOR.ANGLES",
-    "MODEL.KEYPOINT_ON",
     "MODEL.LOAD_PROPOSALS",
-    "MODEL.ROI_BOX_HEAD.TRAIN_ON_PRED_BOXES",
-    "MODEL.ROI_KEYPOINT_HEAD",
     "SOLVER.NUM_DECAYS",
     "SOLVER.REFERENCE_WORLD_SIZE",
     "SOLVER.RESCALE_INTERVAL",
     "TEST.EXPECTED_RESULTS",
-    "TEST.KEYPOINT_OKS_SIGMAS",
     "VIS_PERIOD",
 )

@@ -79,6 +79,7 @@ RANGES: dict[str, tuple[float, float | None]] = {
     **SEGMENTATION_RANGES,
 }
 TILE_MERGES = ("nms", "ios")
+WITHOUT_TILES = ("SemanticSegmentor", "PanopticFPN", "ProposalNetwork")
 LEAST_TILE = 32  # px: smaller windows show the surroundings of nothing
 POSITIVE = (
     "MODEL.PIXEL_STD",
@@ -124,6 +125,11 @@ def validate_config(cfg: CfgNode) -> None:
         size = get_key(cfg, key)
         if 0 < size < LEAST_TILE:
             raise ConfigError(f"{key} must be at least {LEAST_TILE} px, or 0 for whole images, got {size}.")
+        if size and cfg.MODEL.META_ARCHITECTURE in WITHOUT_TILES:
+            raise ConfigError(
+                f"{key} is {size}, and MODEL.META_ARCHITECTURE {cfg.MODEL.META_ARCHITECTURE} takes whole images alone: "
+                f"windows are for detectors of boxes and masks. Set {key} 0."
+            )
     if cfg.TEST.TILE.MERGE not in TILE_MERGES:
         raise ConfigError(
             f"TEST.TILE.MERGE '{cfg.TEST.TILE.MERGE}' is unknown: use nms (intersection over union) or ios "

@@ -16,9 +16,11 @@ DEFAULT_ROOT = "datasets"
 MAKE_SHAPES = "Make the data set with `python datasets/make_shapes.py`"
 
 
-def _coco(year: int, part: str, images: str, *, drop_empty_boxes: bool = False) -> DatasetEntry:
+def _coco(
+    year: int, part: str, images: str, *, kind: str = "instances", drop_empty_boxes: bool = False
+) -> DatasetEntry:
     return DatasetEntry(
-        f"coco/annotations/instances_{part}{year}.json", f"coco/{images}{year}", drop_empty_boxes=drop_empty_boxes
+        f"coco/annotations/{kind}_{part}{year}.json", f"coco/{images}{year}", drop_empty_boxes=drop_empty_boxes
     )
 
 
@@ -30,6 +32,12 @@ DATASETS: dict[str, DatasetEntry] = {
     "coco_2014_minival": _coco(2014, "minival", "val"),
     # Most of val2014, which the train set of 2017 took in: it may have one of the two boxes without area.
     "coco_2014_valminusminival": _coco(2014, "valminusminival", "val", drop_empty_boxes=True),
+    "keypoints_coco_2014_train": _coco(2014, "train", "train", kind="person_keypoints"),
+    "keypoints_coco_2014_val": _coco(2014, "val", "val", kind="person_keypoints"),
+    "keypoints_coco_2014_minival": _coco(2014, "minival", "val", kind="person_keypoints"),
+    "keypoints_coco_2014_valminusminival": _coco(2014, "valminusminival", "val", kind="person_keypoints"),
+    "keypoints_coco_2017_train": _coco(2017, "train", "train", kind="person_keypoints"),
+    "keypoints_coco_2017_val": _coco(2017, "val", "val", kind="person_keypoints"),
     "shapes_train": DatasetEntry("shapes/annotations/instances_train.json", "shapes/train", remedy=MAKE_SHAPES),
     "shapes_val": DatasetEntry("shapes/annotations/instances_val.json", "shapes/val", remedy=MAKE_SHAPES),
     **NAMED_SETS,

@@ -17,6 +17,7 @@ from .annotation_marks import CROWD_REMEDY, crowd_like_marks, crowd_warnings
 from .coco_dataset import CocoDataset, ImageAnnotations, ImageInfo
 from .coco_json import parse_coco
 from .coco_masks import Segmentations, segmentations
+from .keypoints import read_keypoints
 from .polygons import nesting_depth
 from .string_array import StringArray
 
@@ -65,6 +66,7 @@ def read_coco(
     crowd = checks.crowds(path, found, ids)
     areas = checks.areas(path, found, ids, xywh)
     masks = segmentations(path, found, ids, image_sizes[owners], xywh, content.polygons, lenient=drop_empty_boxes)
+    keypoints = read_keypoints(path, content.categories, found, ids)
     _warn_of_marks(path, found, crowd, classes, category_names, masks)
     if empty.any():
         logger.info("%s: %d annotations without area are left out.", path, int(empty.sum()))
@@ -96,7 +98,11 @@ def read_coco(
             "vertices": torch.from_numpy(masks.vertices),
             "runs_range": torch.from_numpy(masks.runs_range[order]),
             "runs": torch.from_numpy(masks.runs.view(np.int32)),  # as they are: few uint32 operations exist
+            "keypoint_row": torch.from_numpy(keypoints.row[order]),
+            "keypoints": torch.from_numpy(keypoints.values),
         },
+        keypoints=keypoints.layout,
+        keypoint_fault=keypoints.fault,
     )
     logger.info(
         "%s: %d images, %d annotations (%d crowds), %d categories, read in %.1f s.",

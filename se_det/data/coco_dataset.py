@@ -16,6 +16,7 @@ import torch
 
 from ..errors import DataError
 from .image_paths import check_files
+from .keypoints import KeypointLayout
 from .panoptic import PanopticFiles
 from .pixel_labels import PixelLabels, check_label_files
 from .string_array import StringArray
@@ -47,6 +48,7 @@ class ImageAnnotations:
         polygon_owner: int64 (P,) its annotation, 0..n-1.
         runs: run lengths of each RLE (see `rle.bitmap`).
         runs_owner: int64, its annotation.
+        keypoints: float32 (n, K, 3) x, y px and v, all 0 where an annotation has none; None where not asked for.
     """
 
     boxes: np.ndarray
@@ -58,6 +60,7 @@ class ImageAnnotations:
     polygon_owner: np.ndarray
     runs: list[np.ndarray]
     runs_owner: np.ndarray
+    keypoints: np.ndarray | None = None
 
 
 class CocoDataset:
@@ -68,6 +71,8 @@ class CocoDataset:
         images_folder: what file names are relative to.
         category_ids: the file's category ids, ascending; a class index is a position here.
         category_names: their names.
+        keypoints: which keypoints annotations may have; None without.
+        keypoint_fault: why there are none, as a sentence.
         pixel_labels: the class of every pixel of each image; None where there are none.
         panoptic: the panoptic truth of the images; likewise.
         evaluators: the names of those for "instances" and "pixels", where they are not coco and sem_seg.
@@ -83,6 +88,8 @@ class CocoDataset:
         image_ids: torch.Tensor | StringArray,
         file_names: StringArray,
         columns: dict[str, torch.Tensor],
+        keypoints: KeypointLayout | None = None,
+        keypoint_fault: str = "",
         pixel_labels: PixelLabels | None = None,
         panoptic: PanopticFiles | None = None,
         evaluators: Mapping[str, str] | None = None,
@@ -96,6 +103,7 @@ class CocoDataset:
         self._image_ids = image_ids
         self._file_names = file_names
         self._columns = columns
+        self.keypoints, self.keypoint_fault = keypoints, keypoint_fault
         self.pixel_labels = pixel_labels
         self.panoptic = panoptic
         self.evaluators = dict(evaluators or {})
@@ -115,8 +123,11 @@ class CocoDataset:
             width=width,
         )
 
-    def annotations(self, i: int, *, crowds: bool = True, masks: bool = True) -> ImageAnnotations:
-        """The annotations of the image at position `i`; without crowds, and without segmentations, when so asked."""
+    def annotations(
+        self, i: int, *, crowds: bool = True, masks: bool = True, keypoints: bool = False
+    ) -> ImageAnnotations:
+        """The annotations of the image at position `i`; without crowds, without segmentations, and with keypoints, when
+        so asked."""
         start, end = self._columns["first"].numpy()[self._at(i) :][:2]
         rows = np.arange(start, end)
         if not crowds:
@@ -135,7 +146,37 @@ class CocoDataset:
             polygon_owner=polygons[2],
             runs=[runs[first:last] for first, last in runs_range[with_runs]],
             runs_owner=with_runs,
+            keypoints=self._keypoints(rows) if keypoints else None,
         )
+
+    def check_keypoints(self) -> KeypointLayout:
+        """Which keypoints there are.
+
+        Raises:
+            DataError: there are none, or they cannot be used.
+        """
+        if self.keypoints is None:
+            raise DataError(
+                f"{self.keypoint_fault} Keypoints are asked for (MODEL.KEYPOINT_ON): correct the file, or set it False."
+            )
+        return self.keypoints
+
+    def labelled_keypoints(self) -> torch.Tensor:
+        """int64 (len(self),): how many keypoints of each image are labelled, crowds' included."""
+        row = self._columns["keypoint_row"]
+        labelled = (self._columns["keypoints"][..., 2] > 0).sum(1)
+        counts = torch.nn.functional.pad(labelled, (1, 0))[row + 1]  # -1 is the first: none
+        return self._per_image(counts)
+
+    def drop_few_keypoints(self, least: int) -> CocoDataset:
+        """The images with so many labelled keypoints at least; how many others there are is logged."""
+        kept = self.subset(torch.nonzero(self.labelled_keypoints() >= least).flatten())
+        if len(kept) < len(self):
+            logger.info(
+                "%s: %d of %d images have fewer than %d labelled keypoints and are left out (MODEL.ROI_KEYPOINT_HEAD."
+                "MIN_KEYPOINTS_PER_IMAGE).", self.json_path, len(self) - len(kept), len(self), least,
+            )  # fmt: skip
+        return kept
 
     @property
     def sizes(self) -> torch.Tensor:
@@ -172,6 +213,8 @@ class CocoDataset:
             image_ids=self._image_ids,
             file_names=self._file_names,
             columns={**self._columns, "index": index},
+            keypoints=self.keypoints,
+            keypoint_fault=self.keypoint_fault,
             pixel_labels=self.pixel_labels,
             panoptic=self.panoptic,
             evaluators=self.evaluators,
@@ -247,9 +290,19 @@ class CocoDataset:
 
     def _not_crowd(self, which: torch.Tensor) -> torch.Tensor:
         """int64 (len(self),): how many annotations of each image are in `which` and no crowds."""
-        sums = torch.nn.functional.pad(torch.cumsum(which & ~self._columns["crowd"], 0), (1, 0))
+        return self._per_image(which & ~self._columns["crowd"])
+
+    def _per_image(self, counts: torch.Tensor) -> torch.Tensor:
+        """int64 (len(self),): the sums over each image's annotations."""
+        sums = torch.nn.functional.pad(torch.cumsum(counts, 0), (1, 0))
         first = self._columns["first"]
         return (sums[first[1:]] - sums[first[:-1]])[self._columns["index"]]
+
+    def _keypoints(self, rows: np.ndarray) -> np.ndarray:
+        row = self._column("keypoint_row")[rows]
+        result = np.zeros((len(rows), *self._columns["keypoints"].shape[1:]), np.float32)
+        result[row >= 0] = self._column("keypoints")[row[row >= 0]]
+        return result
 
     def _polygons(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Vertices, their number per polygon, and its row's position in `rows`. A row's polygons lie together."""

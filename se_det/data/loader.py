@@ -43,6 +43,7 @@ def train_loader(
     repeat_sqrt: bool = True,
     tiles: TrainTiles | None = None,
     masks: bool = False,
+    min_keypoints: int | None = None,
     ignore: int | None = None,
     format: str = "BGR",
     num_workers: int = 0,
@@ -66,6 +67,8 @@ def train_loader(
         repeat_threshold, repeat_sqrt: see `epochs.repeat_factors`; 0 repeats no image.
         tiles: has windows of the images in place of images; None has whole ones.
         masks: whether samples have `gt_masks`.
+        min_keypoints: samples have `gt_keypoints`, and images with fewer labelled ones are left out; None: they have
+            none.
         ignore: give samples `sem_seg`, the class of each pixel, with this where there is none; None does not.
         format: BGR or RGB.
         num_workers: processes that load; 0 loads in this one.
@@ -81,7 +84,9 @@ def train_loader(
         raise DataError("There is no data set to train on: name one in DATASETS.TRAIN, or give DATASETS.TRAIN_JSON.")
     for other in datasets[1:]:
         compare_categories(datasets[0], other)
-    used = _trained_on(datasets, filter_empty=filter_empty, subset_ratio=subset_ratio, seed=seed)
+    used = _trained_on(
+        datasets, filter_empty=filter_empty, min_keypoints=min_keypoints, subset_ratio=subset_ratio, seed=seed
+    )
     if masks:
         _check_masks(used)
     if ignore is not None:
@@ -92,8 +97,9 @@ def train_loader(
     epoch = _epoch(used, windows, tiles, repeat_threshold, repeat_sqrt)
     batches = TrainBatchSampler(groups, ims_per_batch=ims_per_batch, seed=seed, start=start, epoch=epoch)
     samples = TrainDataset(
-        used, augmentations=augmentations, seed=seed, format=format, masks=masks, ignore=ignore, windows=windows
-    )
+        used, augmentations=augmentations, seed=seed, format=format, masks=masks, ignore=ignore, windows=windows,
+        keypoints=min_keypoints is not None,
+    )  # fmt: skip
     skipped = skipped or SkippedImages()
     return Loader(
         ReplaceBadImages(samples, groups=groups, seed=seed, budget=skipped.budget, image_of=samples.image_of),
@@ -119,9 +125,17 @@ def _epoch(
 
 
 def _trained_on(
-    datasets: Sequence[CocoDataset], *, filter_empty: bool, subset_ratio: float, seed: int
+    datasets: Sequence[CocoDataset], *, filter_empty: bool, min_keypoints: int | None, subset_ratio: float, seed: int
 ) -> list[CocoDataset]:
     used = [dataset.drop_empty() if filter_empty else dataset for dataset in datasets]
+    if min_keypoints is not None:
+        _check_keypoints(used)
+        used = [dataset.drop_few_keypoints(min_keypoints) for dataset in used]
+        if not any(map(len, used)):
+            raise DataError(
+                f"{used[0].json_path}: no image has {min_keypoints} labelled keypoints (MODEL.ROI_KEYPOINT_HEAD."
+                "MIN_KEYPOINTS_PER_IMAGE), so there is nothing to train on. Lower it, or set MODEL.KEYPOINT_ON False."
+            )
     return used if subset_ratio == 1 else random_subset(used, ratio=subset_ratio, seed=seed)
 
 
@@ -129,7 +143,13 @@ def images_trained_on(cfg: CfgNode, datasets: Sequence[CocoDataset], *, seed: in
     """The images that `build_train_loader` draws from, whose indices count through these sets one after another."""
     ratio = sampling(cfg).get("subset_ratio", 1.0)
     filter_empty = cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS
-    return _trained_on(datasets, filter_empty=filter_empty, subset_ratio=ratio, seed=seed)
+    return _trained_on(
+        datasets, filter_empty=filter_empty, min_keypoints=_min_keypoints(cfg), subset_ratio=ratio, seed=seed
+    )
+
+
+def _min_keypoints(cfg: CfgNode) -> int | None:
+    return cfg.MODEL.ROI_KEYPOINT_HEAD.MIN_KEYPOINTS_PER_IMAGE if cfg.MODEL.KEYPOINT_ON else None
 
 
 def test_loader(
@@ -195,6 +215,7 @@ def build_train_loader(
         filter_empty=cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS,
         tiles=train_tiles(cfg),
         masks=cfg.MODEL.MASK_ON,
+        min_keypoints=_min_keypoints(cfg),
         ignore=ignore_value(cfg),
         format=cfg.INPUT.FORMAT,
         num_workers=cfg.DATALOADER.NUM_WORKERS,
@@ -287,6 +308,16 @@ def _check_input(cfg: CfgNode) -> None:
     ):
         if value < least:
             raise ConfigError(f"{key} must be at least {least}, got {value}.")
+
+
+def _check_keypoints(datasets: Sequence[CocoDataset]) -> None:
+    first = datasets[0].check_keypoints()
+    for dataset in datasets[1:]:
+        if dataset.check_keypoints().names != first.names:
+            raise DataError(
+                f"{datasets[0].json_path} and {dataset.json_path} have different keypoints: give both the same names "
+                "in the same order."
+            )
 
 
 def ignore_value(cfg: CfgNode) -> int | None:

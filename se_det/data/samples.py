@@ -40,6 +40,7 @@ class TrainDataset:
 
     Args:
         augmentations: done one after another.
+        masks, keypoints: whether samples have them.
         ignore: read the class of each pixel too, and fill with this where there is none; None does not.
         windows: the index is one of these; None: it is an image.
 
@@ -49,7 +50,7 @@ class TrainDataset:
 
     def __init__(
         self, datasets: list[CocoDataset], *, augmentations: Sequence[Augmentation], seed: int, format: str,
-        masks: bool, ignore: int | None = None, windows: TrainWindows | None = None,
+        masks: bool, keypoints: bool = False, ignore: int | None = None, windows: TrainWindows | None = None,
     ) -> None:  # fmt: skip
         for augmentation in augmentations if ignore is not None else ():
             if not getattr(augmentation, "labels_pixels", True):
@@ -60,6 +61,7 @@ class TrainDataset:
         self.datasets, self.ignore = datasets, ignore
         self.windows, self._open = windows, OpenImages(format)
         self.augmentations, self.seed, self.format, self.masks = tuple(augmentations), seed, format, masks
+        self.flip_pairs = np.array(datasets[0].check_keypoints().flip) if keypoints else None
         self._ends = np.cumsum([len(dataset) for dataset in datasets])
 
     def __len__(self) -> int:
@@ -117,7 +119,7 @@ class TrainDataset:
         if self.windows is not None:
             return self._read_window(dataset, at, info, index)
         pixels = _read(dataset, info, self.format)
-        found = dataset.annotations(at, crowds=False, masks=self.masks)
+        found = dataset.annotations(at, crowds=False, masks=self.masks, keypoints=self.flip_pairs is not None)
         masks = None
         if self.masks:
             masks = Masks(
@@ -128,7 +130,15 @@ class TrainDataset:
                 bitmap_owner=found.runs_owner,
             )
         labels = {} if self.ignore is None else {"sem_seg": _labels(dataset, at, self.ignore), "ignore": self.ignore}
-        return Sample(image=pixels, boxes=found.boxes.astype(np.float64), classes=found.classes, masks=masks, **labels)
+        return Sample(
+            image=pixels,
+            boxes=found.boxes.astype(np.float64),
+            classes=found.classes,
+            masks=masks,
+            keypoints=None if found.keypoints is None else found.keypoints.astype(np.float64),
+            flip_pairs=self.flip_pairs,
+            **labels,
+        )
 
     def _read_window(self, dataset: CocoDataset, at: int, info: ImageInfo, index: int) -> Sample:
         window = self.windows.corners[index]
@@ -236,6 +246,11 @@ def _instances(sample: Sample) -> dict[str, Any]:
         # As in Detectron2 an instance whose mask has vanished, here by resizing, is none; one that never had a mask is.
         keep &= ~sample.masks.vanished(len(keep))
     instances: dict[str, Any] = {"gt_boxes": boxes[keep], "gt_classes": sample.classes[keep]}
+    if sample.keypoints is not None:
+        keypoints = sample.keypoints[keep]
+        inside = ((keypoints[..., :2] >= 0) & (keypoints[..., :2] <= [width, height])).all(axis=2)
+        labelled = inside & (keypoints[..., 2] > 0)
+        instances["gt_keypoints"] = np.where(labelled[..., None], keypoints, 0).astype(np.float32)
     if sample.masks is not None:
         masks = sample.masks.select(keep)
         instances["gt_masks"] = {

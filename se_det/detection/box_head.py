@@ -159,6 +159,15 @@ class BoxPredictor(nn.Module):
         kept = federated_classes(classes, self.fed_loss_cls_weights, self.federated) if self.federated else None
         return sigmoid_cross_entropy(scores, classes, kept)
 
+    @torch.no_grad()
+    def boxes_of_classes(self, deltas: torch.Tensor, proposals: torch.Tensor, classes: torch.Tensor) -> torch.Tensor:
+        """(n, 4): proposals (n, 4) moved as the deltas of these classes (n,) say; any where background."""
+        boxes = box_ops.decode(deltas.detach(), proposals, self.box_weights)
+        if self.class_agnostic:
+            return boxes
+        index = classes.clamp(max=self.num_classes - 1)[:, None, None].expand(-1, 1, 4)
+        return boxes.unflatten(1, (-1, 4)).gather(1, index)[:, 0]
+
     def probabilities(self, scores: torch.Tensor) -> torch.Tensor:
         """(n, K + 1) logits to probabilities, in float32 at least."""
         scores = scores.to(torch.promote_types(scores.dtype, torch.float32))

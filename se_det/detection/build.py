@@ -19,17 +19,14 @@ from ..layers.gates import make_gate
 from ..layers.kernels import check_kernels, use_triton
 from .anchors import AnchorGenerator
 from .bottom_up import RETINANET_BUILDERS, TRUNK_BUILDERS, build_bottom_up, check_backbone
-from .box_head import BoxHead, BoxPredictor
 from .box_loss import BOX_LOSSES
-from .cascade import CascadeROIHeads
-from .mask_head import MaskHead
+from .build_roi_heads import ROI_PARTS
 from .nms import NMS_TYPES
-from .pooler import POOLER_TYPES, ROIPooler
+from .pooler import POOLER_TYPES
 from .rcnn import GeneralizedRCNN
 from .registry import (
     ANCHOR_GENERATORS,
-    BOX_HEADS,
-    MASK_HEADS,
+    MAP_READING,
     META_ARCHITECTURES,
     MODEL_FACTS,
     PROPOSAL_GENERATORS,
@@ -37,7 +34,6 @@ from .registry import (
     ModelFacts,
     model_facts,
 )
-from .roi_heads import StandardROIHeads
 from .rpn import RPN
 from .rpn_head import RPNHead
 
@@ -53,14 +49,14 @@ CHOICES = {
     "MODEL.ROI_HEADS.NMS_TYPE": NMS_TYPES,
     "MODEL.ROI_BOX_HEAD.POOLER_TYPE": POOLER_TYPES,
     "MODEL.ROI_MASK_HEAD.POOLER_TYPE": POOLER_TYPES,
+    "MODEL.ROI_KEYPOINT_HEAD.POOLER_TYPE": POOLER_TYPES,
 }
 # The parts of a GeneralizedRCNN.
 PARTS = {
     "MODEL.PROPOSAL_GENERATOR.NAME": PROPOSAL_GENERATORS,
     "MODEL.ANCHOR_GENERATOR.NAME": ANCHOR_GENERATORS,
     "MODEL.ROI_HEADS.NAME": ROI_HEADS,
-    "MODEL.ROI_BOX_HEAD.NAME": BOX_HEADS,
-    "MODEL.ROI_MASK_HEAD.NAME": MASK_HEADS,
+    **ROI_PARTS,
 }
 
 
@@ -92,6 +88,16 @@ def check_rcnn(cfg: CfgNode) -> None:
         ConfigError: naming the key and the value.
     """
     _check_parts(cfg, "MODEL.")
+    if cfg.MODEL.KEYPOINT_ON and (cfg.INPUT.TILE.SIZE or cfg.TEST.TILE.SIZE):
+        raise ConfigError(
+            "Keypoints are not cut into windows: with MODEL.KEYPOINT_ON True set INPUT.TILE.SIZE and TEST.TILE.SIZE 0."
+        )
+    point_rend = cfg.MODEL.MASK_ON and cfg.MODEL.ROI_MASK_HEAD.NAME in MAP_READING
+    if cfg.MODEL.ROI_HEADS.NAME == "Res5ROIHeads" and (cfg.MODEL.KEYPOINT_ON or point_rend):
+        raise ConfigError(
+            "Res5ROIHeads has neither keypoints (MODEL.KEYPOINT_ON) nor PointRend's masks (MODEL.ROI_MASK_HEAD.NAME): "
+            "use MODEL.ROI_HEADS.NAME StandardROIHeads with a pyramid."
+        )
     if cfg.MODEL.ROI_BOX_HEAD.USE_FED_LOSS and not cfg.MODEL.ROI_BOX_HEAD.USE_SIGMOID_CE:
         raise ConfigError(
             "MODEL.ROI_BOX_HEAD.USE_FED_LOSS True needs a score of its own for each class: set "
@@ -116,6 +122,8 @@ def _check_parts(cfg: CfgNode, *sections: str) -> None:
             )
     for key, known in CHOICES.items():
         if key.startswith(sections):
+            if key == "MODEL.ROI_MASK_HEAD.POOLER_TYPE" and cfg.MODEL.ROI_MASK_HEAD.NAME in MAP_READING:
+                known = ("",)
             check_choice(key, get_key(cfg, key), known)
 
 
@@ -214,16 +222,17 @@ def check_features(cfg: CfgNode, section: str, backbone: FPN) -> list[str]:
 
 
 def check_no_masks(cfg: CfgNode) -> None:
-    """Refuse MODEL.MASK_ON with a detector of boxes alone.
+    """Refuse MODEL.MASK_ON and MODEL.KEYPOINT_ON with a detector of boxes alone.
 
     Raises:
-        ConfigError: it is True.
+        ConfigError: one is True.
     """
-    if cfg.MODEL.MASK_ON:
-        raise ConfigError(
-            f"MODEL.MASK_ON is True, and MODEL.META_ARCHITECTURE {cfg.MODEL.META_ARCHITECTURE} makes no masks: set "
-            "MODEL.MASK_ON False, or use GeneralizedRCNN."
-        )
+    for key, made in (("MASK_ON", "masks"), ("KEYPOINT_ON", "keypoints")):
+        if cfg.MODEL[key]:
+            raise ConfigError(
+                f"MODEL.{key} is True, and MODEL.META_ARCHITECTURE {cfg.MODEL.META_ARCHITECTURE} makes no {made}: set "
+                f"MODEL.{key} False, or use GeneralizedRCNN."
+            )
 
 
 def build_proposal_generator(cfg: CfgNode, backbone: FPN, features: list[str]) -> Any:
@@ -281,140 +290,3 @@ def rpn(cfg: CfgNode, backbone: FPN, features: list[str]) -> RPN:
         nms_threshold=rpn.NMS_THRESH,
         min_size=cfg.MODEL.PROPOSAL_GENERATOR.MIN_SIZE,
     )
-
-
-@BOX_HEADS.register(name="FastRCNNConvFCHead")
-def box_head(cfg: CfgNode, in_channels: int) -> BoxHead:
-    """Convolutions, then fully connected layers."""
-    box = cfg.MODEL.ROI_BOX_HEAD
-    return BoxHead(
-        in_channels=in_channels,
-        resolution=box.POOLER_RESOLUTION,
-        conv_dims=[box.CONV_DIM] * box.NUM_CONV,
-        fc_dims=[box.FC_DIM] * box.NUM_FC,
-        norm=box.NORM,
-    )
-
-
-@MASK_HEADS.register(name="MaskRCNNConvUpsampleHead")
-def mask_head(cfg: CfgNode, in_channels: int) -> MaskHead:
-    """Convolutions and a deconvolution."""
-    mask = cfg.MODEL.ROI_MASK_HEAD
-    return MaskHead(
-        in_channels=in_channels,
-        num_classes=cfg.MODEL.ROI_HEADS.NUM_CLASSES,
-        conv_dims=[mask.CONV_DIM] * (mask.NUM_CONV + 1),
-        norm=mask.NORM,
-        class_agnostic=mask.CLS_AGNOSTIC_MASK,
-    )
-
-
-@ROI_HEADS.register(name="StandardROIHeads")
-def standard_roi_heads(cfg: CfgNode, backbone: FPN, features: list[str]) -> StandardROIHeads:
-    """Box head and, with MODEL.MASK_ON, mask head on these maps."""
-    box_head = _part(cfg, "MODEL.ROI_BOX_HEAD.NAME")(cfg, backbone.channels[features[0]])
-    return StandardROIHeads(
-        box_head=box_head,
-        box_predictor=box_predictor(cfg, box_head.out_features, cfg.MODEL.ROI_BOX_HEAD.BBOX_REG_WEIGHTS),
-        iou_thresholds=cfg.MODEL.ROI_HEADS.IOU_THRESHOLDS,
-        iou_labels=cfg.MODEL.ROI_HEADS.IOU_LABELS,
-        **_shared_roi_parts(cfg, backbone, features),
-    )
-
-
-@ROI_HEADS.register(name="CascadeROIHeads")
-def cascade_roi_heads(cfg: CfgNode, backbone: FPN, features: list[str]) -> CascadeROIHeads:
-    """A box head for each of MODEL.ROI_BOX_CASCADE_HEAD's stages and, with MODEL.MASK_ON, mask head on these maps."""
-    weights, ious = _cascade_stages(cfg)
-    channels = backbone.channels[features[0]]
-    heads = [_part(cfg, "MODEL.ROI_BOX_HEAD.NAME")(cfg, channels) for _ in ious]
-    return CascadeROIHeads(
-        box_heads=heads,
-        box_predictors=[box_predictor(cfg, head.out_features, own) for head, own in zip(heads, weights)],
-        stage_thresholds=ious,
-        **_shared_roi_parts(cfg, backbone, features),
-    )
-
-
-def _cascade_stages(cfg: CfgNode) -> tuple[Sequence[Sequence[float]], Sequence[float]]:
-    """Weights and thresholds of the stages, as Detectron2 asks for them."""
-    cascade, first = cfg.MODEL.ROI_BOX_CASCADE_HEAD, list(cfg.MODEL.ROI_HEADS.IOU_THRESHOLDS)
-    weights, ious = cascade.BBOX_REG_WEIGHTS, cascade.IOUS
-    if not ious or len(weights) != len(ious):
-        raise ConfigError(
-            f"MODEL.ROI_BOX_CASCADE_HEAD has {len(ious)} IOUS and {len(weights)} BBOX_REG_WEIGHTS: give one of each "
-            "for every stage."
-        )
-    if any(len(own) != 4 for own in weights):
-        raise ConfigError(f"MODEL.ROI_BOX_CASCADE_HEAD.BBOX_REG_WEIGHTS must have four numbers a stage, got {weights}.")
-    if not cfg.MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG:
-        raise ConfigError(
-            "CascadeROIHeads moves a box once for all classes: MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG True."
-        )
-    if first != [ious[0]]:
-        raise ConfigError(
-            f"MODEL.ROI_HEADS.IOU_THRESHOLDS is {first}, and the first of MODEL.ROI_BOX_CASCADE_HEAD.IOUS {ious[0]}: "
-            "both are of the first stage, make them the same."
-        )
-    return weights, ious
-
-
-def box_predictor(cfg: CfgNode, in_features: int, box_weights: Sequence[float]) -> BoxPredictor:
-    """Scores and deltas, these with factors of their own."""
-    roi, box = cfg.MODEL.ROI_HEADS, cfg.MODEL.ROI_BOX_HEAD
-    return BoxPredictor(
-        in_features=in_features,
-        num_classes=roi.NUM_CLASSES,
-        class_agnostic=box.CLS_AGNOSTIC_BBOX_REG,
-        box_weights=box_weights,
-        box_loss_type=box.BBOX_REG_LOSS_TYPE,
-        smooth_l1_beta=box.SMOOTH_L1_BETA,
-        box_loss_weight=box.BBOX_REG_LOSS_WEIGHT,
-        sigmoid=box.USE_SIGMOID_CE,
-        federated=_federated(cfg),
-        score_threshold=roi.SCORE_THRESH_TEST,
-        nms_threshold=roi.NMS_THRESH_TEST,
-        nms_type=roi.NMS_TYPE,
-        nms_sigma=roi.SOFT_NMS_SIGMA,
-        max_detections=cfg.TEST.DETECTIONS_PER_IMAGE,
-    )
-
-
-def _shared_roi_parts(cfg: CfgNode, backbone: FPN, features: list[str]) -> dict[str, Any]:
-    """What heads have whose boxes go through one stage or several."""
-    roi, box, mask = cfg.MODEL.ROI_HEADS, cfg.MODEL.ROI_BOX_HEAD, cfg.MODEL.ROI_MASK_HEAD
-    strides = [backbone.strides[name] for name in features]
-    parts = {
-        "num_classes": roi.NUM_CLASSES,
-        "box_pooler": ROIPooler(
-            output_size=box.POOLER_RESOLUTION,
-            strides=strides,
-            sampling_ratio=box.POOLER_SAMPLING_RATIO,
-            aligned=POOLER_TYPES[box.POOLER_TYPE],
-        ),
-        "batch_size_per_image": roi.BATCH_SIZE_PER_IMAGE,
-        "positive_fraction": roi.POSITIVE_FRACTION,
-        "append_truth": roi.PROPOSAL_APPEND_GT,
-    }
-    if cfg.MODEL.MASK_ON:
-        parts["mask_pooler"] = ROIPooler(
-            output_size=mask.POOLER_RESOLUTION,
-            strides=strides,
-            sampling_ratio=mask.POOLER_SAMPLING_RATIO,
-            aligned=POOLER_TYPES[mask.POOLER_TYPE],
-        )
-        parts["mask_head"] = _part(cfg, "MODEL.ROI_MASK_HEAD.NAME")(cfg, backbone.channels[features[0]])
-    return parts
-
-
-def _federated(cfg: CfgNode) -> int:
-    """How many classes a step's loss is over; 0 for all. Asked when the number of classes has been decided."""
-    box, classes = cfg.MODEL.ROI_BOX_HEAD, cfg.MODEL.ROI_HEADS.NUM_CLASSES
-    if not box.USE_FED_LOSS:
-        return 0
-    if not 1 <= box.FED_LOSS_NUM_CLASSES <= classes:
-        raise ConfigError(
-            f"MODEL.ROI_BOX_HEAD.FED_LOSS_NUM_CLASSES is {box.FED_LOSS_NUM_CLASSES} and there are {classes} classes: "
-            f"give a number from 1 to {classes}, or set MODEL.ROI_BOX_HEAD.USE_FED_LOSS False."
-        )
-    return box.FED_LOSS_NUM_CLASSES

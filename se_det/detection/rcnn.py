@@ -131,13 +131,16 @@ class GeneralizedRCNN(Detector):
 
         Args:
             samples: dicts with `image` (3, H, W) uint8 or float, not normalised; in training `instances` with
-                `gt_boxes` (n, 4) XYXY px, `gt_classes` (n,) and, with masks, `gt_masks`; for detections optionally
-                `height` and `width`, the size in which results are wanted (default: the image's own).
+                `gt_boxes` (n, 4) XYXY px, `gt_classes` (n,), with masks `gt_masks`, with keypoints `gt_keypoints`
+                (n, K, 3); for detections optionally `height` and `width`, the size in which results are wanted
+                (default: the image's own).
 
         Returns:
-            training: `loss_rpn_cls`, `loss_rpn_loc`, `loss_cls`, `loss_box_reg` and, with masks, `loss_mask`.
+            training: `loss_rpn_cls`, `loss_rpn_loc`, `loss_cls`, `loss_box_reg`, with masks `loss_mask`, with keypoints
+            `loss_keypoint`.
             otherwise: a dict for each image, {"instances": {`pred_boxes` (m, 4) XYXY px, `scores` (m,),
-            `pred_classes` (m,), with masks `pred_masks` (m, height, width) bool}}, best first.
+            `pred_classes` (m,), with masks `pred_masks` (m, height, width) bool, with keypoints `pred_keypoints`
+            (m, K, 3): x, y px and score}}, best first.
         """
         if not self.training:
             return [{"instances": paste_detections(found["instances"])} for found in self.detect(samples)]
@@ -189,15 +192,18 @@ def resize_detections(
     """Detections on an image of `size` (height, width), in the coordinates of `height` x `width`, which are added as
     `image_size` where there are masks.
 
-    Boxes are scaled, clipped, and dropped when empty.
+    Boxes and keypoints are scaled; boxes are clipped, and dropped when empty.
     """
     boxes = detections["pred_boxes"]
+    scale = boxes.new_tensor([width / size[1], height / size[0]])
     if (height, width) != tuple(size):
-        boxes = boxes * boxes.new_tensor([width / size[1], height / size[0]]).repeat(2)
+        boxes = boxes * scale.repeat(2)
     boxes = box_ops.clip(boxes, height, width)
     kept = box_ops.nonempty(boxes).nonzero()[:, 0]
     result: dict[str, Any] = {name: value[kept] for name, value in detections.items()}
     result["pred_boxes"] = boxes[kept]
+    if "pred_keypoints" in result and (height, width) != tuple(size):
+        result["pred_keypoints"] = result["pred_keypoints"] * torch.cat([scale, scale.new_ones(1)])
     if "box_masks" in result:
         result["image_size"] = (height, width)
     return result

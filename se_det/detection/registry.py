@@ -27,8 +27,8 @@ META_ARCHITECTURES = Registry("meta-architecture")
 
 
 def boxes_and_masks(cfg: CfgNode) -> tuple[str, ...]:
-    """The tasks of a detector with MODEL.MASK_ON."""
-    return ("bbox", "segm") if cfg.MODEL.MASK_ON else ("bbox",)
+    """The tasks of a detector with MODEL.MASK_ON and MODEL.KEYPOINT_ON."""
+    return ("bbox", *("segm",) * cfg.MODEL.MASK_ON, *("keypoints",) * cfg.MODEL.KEYPOINT_ON)
 
 
 def two_stage_norms(cfg: CfgNode) -> tuple[str, ...]:
@@ -86,8 +86,16 @@ ROI_HEADS = Registry("RoI heads", detectron2=("RROIHeads",))
 # MODEL.ROI_BOX_HEAD.NAME: build(cfg, in_channels) -> pooled maps (n, C, R, R) to (n, `out_features`).
 BOX_HEADS = Registry("box head")
 
-# MODEL.ROI_MASK_HEAD.NAME: build(cfg, in_channels) -> see `MaskHead`.
-MASK_HEADS = Registry("mask head", detectron2=("PointRendMaskHead", "CoarseMaskHead"))
+# MODEL.ROI_MASK_HEAD.NAME: build(cfg, in_channels) -> see `MaskHead`; or, of those in `MAP_READING`, which have no
+# pooler, build(cfg, backbone, features) -> a module with `losses` and `probabilities`, see `PointRendMaskHead`.
+MASK_HEADS = Registry("mask head", detectron2=("ImplicitPointRendMaskHead",))
+MAP_READING = {"PointRendMaskHead", "CoarseMaskHead"}
+
+# MODEL.POINT_HEAD.NAME: build(cfg, in_channels) -> see `PointHead`.
+POINT_HEADS = Registry("point head", detectron2=("ImplicitPointHead",))
+
+# MODEL.ROI_KEYPOINT_HEAD.NAME: build(cfg, in_channels) -> see `KeypointHead`.
+KEYPOINT_HEADS = Registry("keypoint head")
 
 # MODEL.SEM_SEG_HEAD.NAME: build(cfg, backbone) -> see `SemSegFPNHead`.
 SEM_SEG_HEADS = Registry("semantic head")

@@ -10,22 +10,27 @@ import torch
 from torch import nn
 
 from .box_head import BoxHead, BoxPredictor
+from .keypoint_head import KeypointHead
+from .keypoints import heatmap_cells, heatmaps_to_keypoints, labelled_inside
 from .mask_head import MaskHead
 from .masks import crop_masks, instances_with_mask
 from .matching import match, sample, true_indices_first
 from .measured_part import MeasuredPart
+from .point_rend import PointRendMaskHead
 from .pooler import Levels, ROIPooler
 
 
 class StandardROIHeads(nn.Module):
-    """Box head and, optionally, mask head (Detectron2's StandardROIHeads).
+    """Box head and, optionally, mask and keypoint heads (Detectron2's StandardROIHeads).
 
     Args:
         num_classes: K; class K is background.
         batch_size_per_image, positive_fraction: how many proposals training samples, how many may be positive.
         iou_thresholds, iou_labels: see `matching.match`.
         append_truth: add the ground truth to the proposals.
-        mask_pooler, mask_head: both or neither.
+        train_on_predicted_boxes: the other heads learn from the boxes as the box head moves them.
+        mask_pooler, mask_head: both or neither; or a head alone that reads the maps itself, see `PointRendMaskHead`.
+        keypoint_pooler, keypoint_head: both or neither.
     """
 
     def __init__(
@@ -40,8 +45,11 @@ class StandardROIHeads(nn.Module):
         iou_thresholds: Sequence[float] = (0.5,),
         iou_labels: Sequence[int] = (0, 1),
         append_truth: bool = True,
+        train_on_predicted_boxes: bool = False,
         mask_pooler: ROIPooler | None = None,
-        mask_head: MaskHead | None = None,
+        mask_head: MaskHead | PointRendMaskHead | None = None,
+        keypoint_pooler: ROIPooler | None = None,
+        keypoint_head: KeypointHead | None = None,
     ) -> None:
         super().__init__()
         self.num_classes = num_classes
@@ -50,11 +58,14 @@ class StandardROIHeads(nn.Module):
         self.iou_thresholds = tuple(iou_thresholds)
         self.iou_labels = tuple(iou_labels)
         self.append_truth = append_truth
+        self.train_on_predicted_boxes = train_on_predicted_boxes
         self.box_pooler = box_pooler
         self.box_head = box_head
         self.box_predictor = box_predictor
         self.mask_pooler = mask_pooler
         self.mask_head = mask_head
+        self.keypoint_pooler = keypoint_pooler
+        self.keypoint_head = keypoint_head
 
     @property
     def box_stages(self) -> list[tuple[BoxHead, BoxPredictor]]:
@@ -63,8 +74,8 @@ class StandardROIHeads(nn.Module):
 
     def inference_parts(self) -> list[nn.Module]:
         """What is fused for inference and computed in TEST.PRECISION: all but the layers of scores and boxes."""
-        heads = [head for head, _ in self.box_stages]
-        return heads if self.mask_head is None else [*heads, self.mask_head]
+        heads = [*(head for head, _ in self.box_stages), self.mask_head, self.keypoint_head]
+        return [head for head in heads if head is not None]
 
     def costs(self, channels: int, proposals: int) -> list[MeasuredPart]:
         """The heads on so many proposals, pooled from maps of so many channels, and on as many detections as there can
@@ -77,7 +88,12 @@ class StandardROIHeads(nn.Module):
                 f"roi_heads.box_* ({proposals} proposals)", boxes, pooled, lambda x: [stage(*x) for stage in boxes]
             )
         ]
-        if self.mask_head is not None:
+        if self.keypoint_head is not None:
+            pooled = [(detections, channels, *(self.keypoint_pooler.output_size,) * 2)]
+            name = f"roi_heads.keypoint_head ({detections} detections)"
+            parts.append(MeasuredPart(name, self.keypoint_head, pooled, lambda x: self.keypoint_head(*x)))
+        # What a head that reads the maps itself computes depends on what it sees: it is not measured.
+        if self.mask_pooler is not None:
             pooled = [(detections, channels, *(self.mask_pooler.output_size,) * 2)]
             name = f"roi_heads.mask_head ({detections} detections)"
             parts.append(MeasuredPart(name, self.mask_head, pooled, lambda x: self.mask_head(*x)))
@@ -114,7 +130,8 @@ class StandardROIHeads(nn.Module):
         # One look at the device for all images, and for all that is asked of them later.
         known = {name: torch.cat([r[name] for r in results]) for name in ("instances", "levels")}
         numbers = torch.cat([torch.stack(counts), *known.values()]).cpu()
-        host_boxes = torch.cat([r["boxes"] for r in results]).cpu() if self.mask_head is not None else None
+        asked = self.mask_head is not None or self.keypoint_head is not None
+        host_boxes = torch.cat([r["boxes"] for r in results]).cpu() if asked else None
         drawn = [len(r["boxes"]) for r in results]
         numbers, instances, levels = numbers.split([len(counts), sum(drawn), sum(drawn)])
         host = {"instances": instances.split(drawn), "levels": levels.split(drawn)}
@@ -154,13 +171,15 @@ class StandardROIHeads(nn.Module):
         Args:
             maps: (N, C, H, W) of each level.
             proposals: (p, 4) of each image.
-            truth: `gt_boxes`, `gt_classes`, `image_size` (height, width) and, with a mask head, `gt_masks`, of each
-                image.
+            truth: `gt_boxes`, `gt_classes`, `image_size` (height, width) and, with a mask head, `gt_masks`, with a
+                keypoint head `gt_keypoints` (g, K, 3), of each image.
         """
         sampled = self.sample_proposals(proposals, truth)
         losses = self._box_losses(maps, sampled, truth)
         if self.mask_head is not None:
             losses.update(self._mask_loss(maps, sampled, truth))
+        if self.keypoint_head is not None:
+            losses.update(self._keypoint_loss(maps, sampled, truth))
         return losses
 
     def _box_losses(
@@ -172,13 +191,21 @@ class StandardROIHeads(nn.Module):
         """Losses of classes and boxes, on what `sample_proposals` drew."""
         boxes = [s["boxes"] for s in sampled]
         scores, deltas = self._predict(maps, boxes, self._known_levels(maps, sampled))
-        return self.box_predictor.losses(
-            scores,
-            deltas,
-            torch.cat(boxes),
-            torch.cat([s["classes"] for s in sampled]),
-            torch.cat([s["truth"] for s in sampled]),
+        classes = torch.cat([s["classes"] for s in sampled])
+        losses = self.box_predictor.losses(
+            scores, deltas, torch.cat(boxes), classes, torch.cat([s["truth"] for s in sampled])
         )
+        if self.train_on_predicted_boxes:
+            self._replace_boxes(sampled, self.box_predictor.boxes_of_classes(deltas, torch.cat(boxes), classes))
+        return losses
+
+    def _replace_boxes(self, sampled: Sequence[dict[str, Any]], boxes: torch.Tensor) -> None:
+        """Put other boxes, those of all images one after another, in the place of what `sample_proposals` drew."""
+        counts = [len(s["boxes"]) for s in sampled]
+        levels = self.box_pooler.levels(boxes)
+        parts = (values.split(counts) for values in (boxes, levels, boxes.cpu(), levels.cpu()))
+        for s, own, of_map, host_own, host_map in zip(sampled, *parts):
+            s.update(boxes=own, levels=of_map, host={**s["host"], "boxes": host_own, "levels": host_map})
 
     def _known_levels(
         self, maps: Sequence[torch.Tensor], sampled: Sequence[Mapping[str, Any]], chosen: Sequence[Any] | None = None
@@ -208,6 +235,10 @@ class StandardROIHeads(nn.Module):
     ) -> dict[str, torch.Tensor]:
         chosen = self._with_masks(sampled, truth)
         boxes = [s["boxes"][at] for s, (at, _) in zip(sampled, chosen)]
+        if self.mask_pooler is None:
+            classes = torch.cat([s["classes"][at] for s, (at, _) in zip(sampled, chosen)])
+            host = [s["host"]["instances"][there] for s, (_, there) in zip(sampled, chosen)]
+            return self.mask_head.losses(maps, boxes, classes, list(zip(truth, host)))
         # Queued before polygons are drawn, so that a device has work meanwhile.
         pooled = self.mask_pooler(maps, boxes, self._known_levels(maps, sampled, chosen))
         return self._mask_loss_of(pooled, sampled, truth, chosen)
@@ -245,6 +276,33 @@ class StandardROIHeads(nn.Module):
         ]
         return self.mask_head.loss(pooled, torch.cat(classes), torch.cat(targets))
 
+    def _keypoint_loss(
+        self,
+        maps: Sequence[torch.Tensor],
+        sampled: Sequence[Mapping[str, Any]],
+        truth: Sequence[Mapping[str, torch.Tensor]],
+    ) -> dict[str, torch.Tensor]:
+        """Of the positive boxes with a labelled keypoint inside. All that decides which is known to the host."""
+        boxes, chosen, cells, labelled = [], [], [], []
+        side = self.keypoint_head.scale * self.keypoint_pooler.output_size
+        for s, instances in zip(sampled, truth):
+            host = {name: values[: s["positives"]] for name, values in s["host"].items()}
+            keypoints = instances["gt_keypoints"].cpu()[host["instances"]].to(host["boxes"].dtype)
+            there = labelled_inside(keypoints, host["boxes"]).any(1).nonzero()[:, 0]
+            at = there.to(s["boxes"].device, non_blocking=True)
+            boxes.append(s["boxes"][at])
+            chosen.append((at, there))
+            of_image = heatmap_cells(keypoints[there], host["boxes"][there], side)
+            cells.append(of_image[0])
+            labelled.append(of_image[1])
+        pooled = self.keypoint_pooler(maps, boxes, self._known_levels(maps, sampled, chosen))
+        labelled = torch.cat(labelled).flatten().nonzero()[:, 0]
+        cells = torch.cat(cells).flatten()[labelled]
+        device = pooled.device
+        return self.keypoint_head.loss(
+            pooled, cells.to(device, non_blocking=True), labelled.to(device, non_blocking=True), len(truth)
+        )
+
     def detect(
         self,
         maps: Sequence[torch.Tensor],
@@ -253,9 +311,16 @@ class StandardROIHeads(nn.Module):
         *,
         masks: bool = True,
     ) -> list[dict[str, torch.Tensor]]:
-        """Detections of each image: `pred_boxes` (m, 4), `scores` (m,), `pred_classes` (m,) and, with a mask head and
-        where `masks` are wanted, `box_masks` (m, M, M) probabilities within the boxes."""
+        """Detections of each image: `pred_boxes` (m, 4), `scores` (m,), `pred_classes` (m,); with a mask head and
+        where `masks` are wanted, `box_masks` (m, M, M) probabilities within the boxes; with a keypoint head
+        `pred_keypoints` (m, K, 3): x, y px and score."""
         detections = self._detect_boxes(maps, proposals, image_sizes)
+        if self.keypoint_head is not None:
+            boxes = [d["pred_boxes"] for d in detections]
+            pooled = self.keypoint_pooler(maps, boxes)
+            found = heatmaps_to_keypoints(self.keypoint_head(in_type_of(self.keypoint_head, pooled)), torch.cat(boxes))
+            for d, part in zip(detections, found.split([len(b) for b in boxes])):
+                d["pred_keypoints"] = part
         if self.mask_head is not None and masks:
             parts = self.box_masks(maps, [d["pred_boxes"] for d in detections], [d["pred_classes"] for d in detections])
             for d, part in zip(detections, parts):
@@ -280,6 +345,9 @@ class StandardROIHeads(nn.Module):
         self, maps: Sequence[torch.Tensor], boxes: Sequence[torch.Tensor], classes: Sequence[torch.Tensor]
     ) -> Sequence[torch.Tensor]:
         """Of each image's boxes (m, 4) of these classes (m,) the masks (m, M, M): probabilities within the boxes."""
+        if self.mask_pooler is None:
+            masks = self.mask_head.probabilities(maps, boxes, torch.cat(list(classes)))
+            return masks.split([len(b) for b in boxes])
         return self._masks_of(self.mask_pooler(maps, boxes), boxes, classes)
 
     def _masks_of(

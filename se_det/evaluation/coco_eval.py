@@ -20,9 +20,10 @@ from ..files import write_json
 from ..inference.coco_results import to_coco_results
 from .best_f1 import OperatingPoint, best_f1
 from .box_proposals import BoxProposalEvaluator
-from .coco_metrics import TASKS, coco_scores, summary_names
+from .coco_metrics import TASKS, coco_scores, task_summary
 from .evaluator import EVALUATORS
 from .ground_truth import GroundTruth, without_nan
+from .oks import default_sigmas
 
 if TYPE_CHECKING:
     from ..data.coco import CocoDataset
@@ -50,7 +51,7 @@ class EvaluationResult:
 
 
 class CocoEvaluator:
-    """Box and mask AP on a data set, as the COCO protocol defines them.
+    """Box, mask and keypoint AP on a data set, as the COCO protocol defines them.
 
     Every process gives its part to `process`; `evaluate` gathers the parts. One evaluator serves many evaluations,
     with `reset` before each.
@@ -66,14 +67,16 @@ class CocoEvaluator:
         output_folder: str | Path | None = None,
         *,
         max_dets_per_image: int = 100,
+        sigmas: Sequence[float] = (),
     ) -> None:
         """
         Args:
             dataset: the data set; its images are those evaluated on, also those the detector finds nothing in.
-            tasks: "bbox", or "bbox" and "segm".
+            tasks: "bbox", and "segm", "keypoints" or both.
             output_folder: the run's folder, where `inference/coco_instances_results.json` and
                 `inference/metrics.json` are written by `evaluate`; None writes nothing.
             max_dets_per_image: detections of a class in an image that AP looks at; 100 is COCO's.
+            sigmas: of each keypoint, see `oks`; empty takes COCO's.
 
         Raises:
             DataError: the ground truth cannot be evaluated against, such as masks on a file without segmentations.
@@ -85,7 +88,7 @@ class CocoEvaluator:
         self.dataset = dataset
         self.tasks = tuple(tasks)
         self.max_dets_per_image = max_dets_per_image
-        self.summary = summary_names(max_dets_per_image)
+        self.sigmas = self._check_sigmas(sigmas) if "keypoints" in tasks else ()
         self.output_folder = None if output_folder is None else Path(output_folder)
         self._image_ids = [dataset.image(index).id for index in range(len(dataset))]
         self._known_ids = frozenset(self._image_ids)
@@ -126,6 +129,7 @@ class CocoEvaluator:
                 image_id=image_id,
                 category_ids=self.dataset.category_ids,
                 masks="segm" in self.tasks,
+                keypoints="keypoints" in self.tasks,
             )
             self._not_finite += dropped
 
@@ -160,7 +164,7 @@ class CocoEvaluator:
         self.outcome = self.score(results)
         metrics = self.outcome.metrics
         for task in self.tasks:
-            _log(task, metrics[task], self.summary, self.output_folder)
+            _log(task, metrics[task], task_summary(task, self.max_dets_per_image), self.output_folder)
         if self.output_folder is not None:
             write_json(self.output_folder / "inference" / "metrics.json", without_nan(metrics), indent=2)
         return metrics
@@ -184,18 +188,30 @@ class CocoEvaluator:
             category_ids=self.dataset.category_ids,
             category_names=self.dataset.category_names,
             masks="segm" in self.tasks,
+            sigmas=self.sigmas,
         )
+
+    def _check_sigmas(self, sigmas: Sequence[float]) -> tuple[float, ...]:
+        count = len(self.dataset.check_keypoints())
+        if not sigmas:
+            return default_sigmas(count)
+        if len(sigmas) != count or not all(sigma > 0 for sigma in sigmas):
+            raise ConfigError(
+                f"TEST.KEYPOINT_OKS_SIGMAS has {len(sigmas)} numbers ({list(sigmas)}), and {self.dataset.json_path} "
+                f"declares {count} keypoints: give a number above 0 for each, or none for the default."
+            )
+        return tuple(sigmas)
 
 
 def metric_names(dataset: CocoDataset, tasks: Sequence[str], max_dets_per_image: int = 100) -> list[str]:
     """What the COCO protocol gives, as "task/name"."""
-    names = (*summary_names(max_dets_per_image), *(f"AP-{label}" for label in dataset.category_names))
-    return [f"{task}/{name}" for task in tasks for name in names]
+    classes = [f"AP-{label}" for label in dataset.category_names]
+    return [f"{task}/{name}" for task in tasks for name in (*task_summary(task, max_dets_per_image), *classes)]
 
 
 @EVALUATORS.register(name="coco")
 def coco(cfg: CfgNode, dataset: CocoDataset, folder: str | Path | None) -> CocoEvaluator | BoxProposalEvaluator:
-    """What of boxes and masks the detector gives, or its proposals."""
+    """What of boxes, masks and keypoints the detector gives, or its proposals."""
     given = model_facts(cfg).tasks(cfg)
     if "box_proposals" in given:
         return BoxProposalEvaluator(dataset, folder)
@@ -203,7 +219,7 @@ def coco(cfg: CfgNode, dataset: CocoDataset, folder: str | Path | None) -> CocoE
     limit = cfg.TEST.MAX_DETS_PER_IMAGE
     for sentence in detection_limit_warnings(dataset, cfg.TEST.DETECTIONS_PER_IMAGE, limit, tiling(cfg.TEST.TILE)):
         logger.warning(sentence)
-    return CocoEvaluator(dataset, tasks, folder, max_dets_per_image=limit)
+    return CocoEvaluator(dataset, tasks, folder, max_dets_per_image=limit, sigmas=cfg.TEST.KEYPOINT_OKS_SIGMAS)
 
 
 def detection_limit_warnings(

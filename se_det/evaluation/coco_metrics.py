@@ -10,9 +10,12 @@ import numpy as np
 from ..errors import ConfigError
 from .coco_protocol import LIMITS, THRESHOLDS, Outcomes, accumulate
 from .ground_truth import GroundTruth, is_ignored
+from .oks import MAX_DETECTIONS
 from .overlaps import Entries, mask_areas, shapes_of
 
-TASKS = ("bbox", "segm")
+TASKS = ("bbox", "segm", "keypoints")
+# The protocol's ten numbers for keypoints: there are no small objects, and one limit of detections.
+KEYPOINT_SUMMARY = ("AP", "AP50", "AP75", "APm", "APl", "AR", "AR50", "AR75", "ARm", "ARl")
 
 
 def summary_names(max_dets_per_image: int = LIMITS[-1]) -> tuple[str, ...]:
@@ -35,6 +38,11 @@ def detection_limits(max_dets_per_image: int) -> tuple[int, ...]:
     return (*LIMITS[:-1], max_dets_per_image)
 
 
+def task_summary(task: str, max_dets_per_image: int = LIMITS[-1]) -> tuple[str, ...]:
+    """The names of a task's numbers; of keypoints always `oks.MAX_DETECTIONS` detections are looked at."""
+    return KEYPOINT_SUMMARY if task == "keypoints" else summary_names(max_dets_per_image)
+
+
 SUMMARY = summary_names()
 
 
@@ -46,12 +54,12 @@ def coco_metrics(
     Args:
         truth: what to compare with.
         results: COCO results with the file's own image and category ids: `bbox` (XYWH, px) for task "bbox",
-            `segmentation` (RLE) for "segm", and `score`. They are not changed.
-        task: "bbox" or "segm".
+            `segmentation` (RLE) for "segm", `bbox` and `keypoints` for "keypoints", and `score`. They are not changed.
+        task: "bbox", "segm" or "keypoints".
         max_dets_per_image: detections of a class in an image that are looked at; COCO's 100 by default.
 
     Returns:
-        The twelve numbers of `summary_names`, then `AP-<class name>` for every class, nan where the ground truth holds
+        The numbers of `task_summary`, then `AP-<class name>` for every class, nan where the ground truth holds
         nothing of the kind. APs, APm, APl and ARs, ARm, ARl are for small, medium and large objects (areas below
         32^2, up to 96^2, and above); AR1 and AR10 allow as many detections of a class per image, the others 100.
 
@@ -84,30 +92,36 @@ def coco_scores(
     label = np.array([truth.category_numbers[result["category_id"]] for result in found], np.int64) - 1
     cells = [(a["category_id"] - 1) * images + a["image_id"] - 1 for a in annotations]
     # The size class of a detection is that of its mask for masks and of its box for boxes.
-    shapes = shapes_of(found, task)
-    area = mask_areas(shapes) if task == "segm" else shapes[:, 2] * shapes[:, 3]
+    shapes = shapes_of(found, task, truth.sigmas)
+    points = task == "keypoints"
+    area = mask_areas(shapes) if task == "segm" else (shapes.boxes if points else shapes)[:, 2:].prod(1)
     accumulated = accumulate(
         Entries(
             np.array(cells, np.int64),
             np.array([a["area"] for a in annotations], np.float64),
-            shapes_of(annotations, task),
+            shapes_of(annotations, task, truth.sigmas),
         ),
-        np.array([is_ignored(a, task) for a in annotations], bool),
+        np.array([a["iscrowd"] if points else is_ignored(a, task) for a in annotations], bool),
         Entries(label * images + image, area, shapes),
         score,
         images=images,
         classes=classes,
-        limits=detection_limits(max_dets_per_image),
+        limits=(MAX_DETECTIONS,) if points else detection_limits(max_dets_per_image),
+        unlabelled=np.array([a["num_keypoints"] == 0 for a in annotations], bool) if points else None,
     )
     precision, recall = accumulated.precision, accumulated.recall
-    most = len(LIMITS) - 1
-    means = [
-        precision[..., 0], precision[0, ..., 0], precision[THRESHOLDS.tolist().index(0.75), ..., 0],
-        *(precision[..., size] for size in (1, 2, 3)),
-        *(recall[:, :, 0, limit] for limit in range(len(LIMITS))),
-        *(recall[:, :, size, most] for size in (1, 2, 3)),
-    ]  # fmt: skip
-    metrics = {name: _mean(values) for name, values in zip(summary_names(max_dets_per_image), means)}
+    strict = THRESHOLDS.tolist().index(0.75)
+    means = [precision[..., 0], precision[0, ..., 0], precision[strict, ..., 0]]
+    if points:
+        means += [precision[..., 2], precision[..., 3], recall[:, :, 0, 0], recall[0, :, 0, 0], recall[strict, :, 0, 0],
+                  recall[:, :, 2, 0], recall[:, :, 3, 0]]  # fmt: skip
+    else:
+        means += [
+            *(precision[..., size] for size in (1, 2, 3)),
+            *(recall[:, :, 0, limit] for limit in range(len(LIMITS))),
+            *(recall[:, :, size, -1] for size in (1, 2, 3)),
+        ]
+    metrics = {name: _mean(values) for name, values in zip(task_summary(task, max_dets_per_image), means, strict=True)}
     precision = precision[..., 0]
     for index, label in enumerate(truth.class_labels):
         metrics[f"AP-{label}"] = _mean(precision[:, :, index])

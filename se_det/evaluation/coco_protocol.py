@@ -78,6 +78,7 @@ def accumulate(
     images: int,
     classes: int,
     limits: Sequence[int] = LIMITS,
+    unlabelled: np.ndarray | None = None,
     lenient: np.ndarray | None = None,
 ) -> Accumulated:
     """Precision and recall.
@@ -87,17 +88,19 @@ def accumulate(
         crowd: bool, whether an object is one.
         score: float64, of the detections.
         limits: how many detections of a class in an image are looked at, ascending; COCOeval's `maxDets`.
+        unlabelled: bool, of the objects: what finds one does not count either, but only one detection may.
         lenient: bool, of the detections: one that finds nothing does not count (LVIS); None is none.
     """
     order = np.argsort(objects.cell, kind="stable")
     objects, crowd = objects.take(order), crowd[order]
+    left_out = crowd if unlabelled is None else crowd | unlabelled[order]
     order, rank = rank_in_cells(detections.cell, score)
     order, rank = order[rank < limits[-1]], rank[rank < limits[-1]]
     detections, score = detections.take(order), score[order]
     lenient = np.zeros(len(order), bool) if lenient is None else lenient[order]
 
     pairs = find_overlaps(detections, objects, crowd, THRESHOLDS[0])
-    ignore = crowd | _outside(objects.area)
+    ignore = left_out | _outside(objects.area)
     matches = _match(pairs, detections.cell, crowd, ignore)
     positives = np.array([np.bincount(objects.cell[~row] // images, minlength=classes) for row in ignore])
     label, outside = detections.cell // images, _outside(detections.area) | lenient

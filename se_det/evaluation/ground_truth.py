@@ -27,11 +27,13 @@ class GroundTruth:
 
     Attributes:
         annotations: those of the file, in its order, each with `image_id` and `category_id` (numbers), `bbox` XYWH px,
-            `area`, `iscrowd`, and for masks `segmentation`, an RLE, and `mask_unknown`, whether that is only its box.
+            `area`, `iscrowd`, for masks `segmentation`, an RLE, and `mask_unknown`, whether that is only its box, for
+            keypoints `keypoints`, 3 K numbers, and `num_keypoints`.
         image_numbers: the file's image id -> number, from 1.
         category_numbers: the file's category id -> number, from 1; the class index is one less.
         class_labels: a name per class index; a name that two categories share is followed by the category's id.
         json_path: the file.
+        sigmas: of the keypoints, see `oks`; empty without.
     """
 
     def __init__(
@@ -42,6 +44,7 @@ class GroundTruth:
         category_ids: Sequence[int],
         category_names: Sequence[str],
         masks: bool,
+        sigmas: Sequence[float] = (),
     ) -> None:
         """Read `json_path`, which `read_coco` has found to be sound.
 
@@ -52,12 +55,15 @@ class GroundTruth:
             category_names: their names, in the same order.
             masks: whether segmentations are compared too. What is found in the box of an annotation without one is then
                 not counted, as in a crowd.
+            sigmas: one for each keypoint, where keypoints are compared too. Where an annotation has none labelled, one
+                detection of it is not counted.
 
         Raises:
             DataError: no annotation has a segmentation although `masks`, a segmentation is not of its image's size,
                 or an `area` is not a number.
         """
         self.json_path = Path(json_path)
+        self.sigmas = tuple(sigmas)
         in_order = sorted(image_ids, key=lambda image_id: (isinstance(image_id, str), image_id))
         self.image_numbers = {image_id: number for number, image_id in enumerate(in_order, 1)}
         self.category_numbers = {category_id: number for number, category_id in enumerate(category_ids, 1)}
@@ -105,6 +111,10 @@ class GroundTruth:
                 (rle,) = mask_tools.frPyObjects([_corners(x, y, width, height)], *size)
                 rle = {"size": list(size), "counts": _as_text(rle["counts"])}
             completed |= {"segmentation": rle, "mask_unknown": unknown}
+        if self.sigmas:
+            points = list(annotation.get("keypoints") or [0] * (3 * len(self.sigmas)))
+            count = annotation.get("num_keypoints", sum(v > 0 for v in points[2::3]))
+            completed |= {"keypoints": points, "num_keypoints": count}
         return completed
 
     def _rle(self, annotation: dict, size: tuple[int, int]) -> dict[str, Any]:
@@ -138,8 +148,12 @@ class GroundTruth:
 
 
 def is_ignored(annotation: dict[str, Any], task: str) -> bool:
-    """Whether detections in an annotation of `GroundTruth` do not count: of a crowd, or for "segm" an unknown mask."""
-    return bool(annotation["iscrowd"]) or (task == "segm" and annotation["mask_unknown"])
+    """Whether detections in an annotation of `GroundTruth` do not count: of a crowd, for "segm" an unknown mask, for
+    "keypoints" one without labelled keypoints."""
+    unknown = (task == "segm" and annotation["mask_unknown"]) or (
+        task == "keypoints" and not annotation["num_keypoints"]
+    )
+    return bool(annotation["iscrowd"]) or unknown
 
 
 def _corners(x: float, y: float, width: float, height: float) -> list[float]:

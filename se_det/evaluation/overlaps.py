@@ -15,13 +15,15 @@ import numpy as np
 from pycocotools import mask as mask_tools
 
 from .ground_truth import GroundTruth, is_ignored
+from .oks import KeypointShapes, keypoint_similarity
 
 DETECTIONS_PER_CLASS = 100  # of an image, as the COCO protocol takes
 ALMOST_ONE = 1 - 1e-10  # the protocol's upper bound of a threshold, so that rounding loses no perfect match
 PAIRS_AT_ONCE = 2**20  # bounds the memory, about 100 MB
 MASKS_IN_A_CALL = 255  # pycocotools 2.0.11 counts those of `area` in 8 bits
 
-Shapes = np.ndarray | Sequence[dict[str, Any]]  # float64 (n, 4) XYWH px boxes, or n compressed RLEs
+# float64 (n, 4) XYWH px boxes, n compressed RLEs, or keypoints, whose IoU is their similarity (OKS)
+Shapes = np.ndarray | Sequence[dict[str, Any]] | KeypointShapes
 
 
 @dataclass(frozen=True)
@@ -60,12 +62,13 @@ def find_overlaps(detections: Entries, objects: Entries, crowd: np.ndarray, min_
         crowd: bool, for each object.
         min_overlap: above 0; masks that cannot overlap so much are not compared.
     """
-    boxes = isinstance(detections.shapes, np.ndarray)
+    boxes, points = (isinstance(detections.shapes, kind) for kind in (np.ndarray, KeypointShapes))
     parts = []
     for d, o in _pairs(detections.cell, objects.cell):
-        if not boxes:
+        if not boxes and not points:
             d, o = _near_masks(detections, objects, crowd, d, o, min_overlap)
-        overlap = (_box_overlaps if boxes else _mask_overlaps)(detections, objects, crowd, d, o)
+        compare = _box_overlaps if boxes else _keypoint_overlaps if points else _mask_overlaps
+        overlap = compare(detections, objects, crowd, d, o)
         enough = overlap >= min_overlap
         parts.append((d[enough], o[enough], overlap[enough]))
     return Pairs(*(np.concatenate(column) for column in zip(*parts)))
@@ -114,8 +117,8 @@ def image_overlaps(truth: GroundTruth, results: Iterable[dict[str, Any]], task: 
     of_object = of_object[by_image]
     true_label = np.array([a["category_id"] for a in annotations], np.int64)[by_image] - 1
     crowd = np.array([is_ignored(a, task) for a in annotations], bool)[by_image]
-    shapes = _take(shapes_of(results, task), order)
-    true_shapes = _take(shapes_of(annotations, task), by_image)
+    shapes = _take(shapes_of(results, task, truth.sigmas), order)
+    true_shapes = _take(shapes_of(annotations, task, truth.sigmas), by_image)
 
     places = np.arange(count + 1)
     ends, true_ends = np.searchsorted(image, places).tolist(), np.searchsorted(of_object, places).tolist()
@@ -166,8 +169,11 @@ def rank_in_cells(cell: np.ndarray, score: np.ndarray) -> tuple[np.ndarray, np.n
     return order, np.arange(len(order)) - np.repeat(first, np.diff(first, append=len(order)))
 
 
-def shapes_of(items: Sequence[dict[str, Any]], task: str) -> Shapes:
-    """The boxes (task "bbox") or masks ("segm") of COCO results, or of the annotations of a `GroundTruth`."""
+def shapes_of(items: Sequence[dict[str, Any]], task: str, sigmas: Sequence[float] = ()) -> Shapes:
+    """The boxes (task "bbox"), masks ("segm") or "keypoints" of COCO results, or of the annotations of a `GroundTruth`,
+    whose `sigmas` keypoints are compared by."""
+    if task == "keypoints":
+        return KeypointShapes.of(items, sigmas)
     if task == "segm":
         return [item["segmentation"] for item in items]
     return np.array([item["bbox"] for item in items], np.float64).reshape(-1, 4)
@@ -179,7 +185,7 @@ def mask_areas(rles: Sequence[dict[str, Any]]) -> np.ndarray:
 
 
 def _take(shapes: Shapes, order: np.ndarray) -> Shapes:
-    return shapes[order] if isinstance(shapes, np.ndarray) else [shapes[i] for i in order]
+    return shapes[order] if isinstance(shapes, (np.ndarray, KeypointShapes)) else [shapes[i] for i in order]
 
 
 def _pairs(detection_cells: np.ndarray, object_cells: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -204,6 +210,13 @@ def _box_overlaps(detections: Entries, objects: Entries, crowd: np.ndarray, d: n
     return np.divide(shared, union, out=np.zeros(len(d)), where=shared > 0)
 
 
+def _keypoint_overlaps(
+    detections: Entries, objects: Entries, crowd: np.ndarray, d: np.ndarray, o: np.ndarray
+) -> np.ndarray:
+    """Likewise for keypoints, whatever is a crowd."""
+    return keypoint_similarity(detections.shapes, objects.shapes, d, o)
+
+
 def _mask_overlaps(
     detections: Entries, objects: Entries, crowd: np.ndarray, d: np.ndarray, o: np.ndarray
 ) -> np.ndarray:
@@ -218,6 +231,9 @@ def _mask_overlaps(
 
 def _table(shapes: Shapes, true_shapes: Shapes, crowd: np.ndarray) -> np.ndarray:
     """IoU of every detection with every object, float64 (d, g)."""
+    if isinstance(shapes, KeypointShapes):
+        d, o = np.divmod(np.arange(len(shapes) * len(true_shapes)), max(len(true_shapes), 1))
+        return keypoint_similarity(shapes, true_shapes, d, o).reshape(len(shapes), len(true_shapes))
     if len(shapes) and len(true_shapes):
         return np.asarray(mask_tools.iou(shapes, true_shapes, crowd.tolist()))
     return np.zeros((len(shapes), len(true_shapes)))

@@ -144,5 +144,10 @@ def check_test_augmentation(cfg: CfgNode) -> None:
             f"TEST.AUG.ENABLED is True and MODEL.META_ARCHITECTURE {cfg.MODEL.META_ARCHITECTURE}: images are augmented "
             "at test time for two-stage detectors only, as in Detectron2. Set TEST.AUG.ENABLED False."
         )
+    if cfg.MODEL.KEYPOINT_ON:
+        raise ConfigError(
+            "TEST.AUG.ENABLED is True and MODEL.KEYPOINT_ON, too: keypoints are not augmented at test time. Set "
+            "TEST.AUG.ENABLED False."
+        )
     if not aug.MIN_SIZES or not all(isinstance(size, int) and size > 0 for size in aug.MIN_SIZES):
         raise ConfigError(f"TEST.AUG.MIN_SIZES must be short sides in px, such as (400, 800), got {aug.MIN_SIZES}.")

@@ -34,13 +34,15 @@ class ValidationLoss:
     """The mean over the images of a data set of each loss, every image by itself, so that the numbers depend neither on
     the batch nor on the number of processes. Where training is on windows (INPUT.TILE), over those with objects.
 
-    Images are resized as for detection and not augmented. Those without annotations are left out where training leaves
-    them out (DATALOADER.FILTER_EMPTY_ANNOTATIONS).
+    Images are resized as for detection and not augmented. Those without annotations, or with few
+    keypoints, are left out where training leaves them out (DATALOADER.FILTER_EMPTY_ANNOTATIONS).
     """
 
     def __init__(self, cfg: CfgNode, dataset: CocoDataset) -> None:
         self._cfg = cfg
         self._dataset = dataset.drop_empty() if cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS else dataset
+        if cfg.MODEL.KEYPOINT_ON:
+            self._dataset = self._dataset.drop_few_keypoints(cfg.MODEL.ROI_KEYPOINT_HEAD.MIN_KEYPOINTS_PER_IMAGE)
         tiles = train_tiles(cfg)
         # Every window that has objects; those without are too many to tell much.
         self._windows = None if tiles is None or not len(self._dataset) else find_windows([self._dataset], tiles)
@@ -57,7 +59,7 @@ class ValidationLoss:
         )
         samples = TrainDataset(
             [self._dataset], augmentations=[resize], seed=SEED, format=cfg.INPUT.FORMAT, masks=cfg.MODEL.MASK_ON,
-            windows=self._windows, ignore=ignore_value(cfg),
+            keypoints=cfg.MODEL.KEYPOINT_ON, windows=self._windows, ignore=ignore_value(cfg),
         )  # fmt: skip
         return Loader(
             samples,

@@ -46,6 +46,14 @@ def detector(
             f"A {name} is not exported as a whole yet, only {', '.join(EXPORTERS.names())}: export its backbone "
             "(--part backbone), or register its steps in se_det.export.EXPORTERS."
         )
+    heads = getattr(model, "roi_heads", None)
+    if getattr(heads, "keypoint_head", None) is not None or (
+        getattr(heads, "mask_head", None) is not None and getattr(heads, "mask_pooler", model) is None
+    ):
+        raise ExportError(
+            "A detector with a keypoint head or PointRend's mask head is not exported: set MODEL.KEYPOINT_ON or "
+            "MODEL.MASK_ON False to export the rest."
+        )
     steps = EXPORTERS.get(name, "MODEL.META_ARCHITECTURE")(prepare_for_export(model))
     kind = DetectorGraph if preprocessing else PreparedDetectorGraph
     graph = kind(

@@ -17,7 +17,12 @@ MASKS_AT_ONCE = 16  # a copy of each mask is made for encoding; this bounds the 
 
 
 def to_coco_results(
-    instances: Mapping[str, Any], *, image_id: Hashable, category_ids: Sequence[int], masks: bool
+    instances: Mapping[str, Any],
+    *,
+    image_id: Hashable,
+    category_ids: Sequence[int],
+    masks: bool,
+    keypoints: bool = False,
 ) -> tuple[list[dict[str, Any]], int]:
     """The detections of one image as COCO results, ready for JSON.
 
@@ -28,6 +33,8 @@ def to_coco_results(
         image_id: the image's id in the annotation file.
         category_ids: the file's category id per class index.
         masks: whether to add a `segmentation` to each result.
+        keypoints: whether to add `keypoints`: x, y, score, x, y, score, ..., of `pred_keypoints` (m, K, 3). COCO
+            numbers pixels, whose centres are half a px further.
 
     Returns:
         The results, and how many detections were left out because their box or score was not finite.
@@ -39,6 +46,8 @@ def to_coco_results(
         raise ConfigError(
             "Masks are to be evaluated, but the detector makes none. Set MODEL.MASK_ON True, or evaluate boxes only."
         )
+    if keypoints and "pred_keypoints" not in instances:
+        raise ConfigError("Keypoints are asked for, but the detector makes none: set MODEL.KEYPOINT_ON True.")
     boxes, scores, classes = (instances[key].detach().cpu() for key in ("pred_boxes", "scores", "pred_classes"))
     if boxes.dtype in (torch.float16, torch.bfloat16):
         boxes = boxes.float()  # widths of large boxes would be rounded to several pixels
@@ -56,6 +65,11 @@ def to_coco_results(
         {"image_id": image_id, "category_id": category_ids[index], "bbox": box, "score": score}
         for index, box, score in zip(classes, xywh, scores.tolist())
     ]
+    if keypoints:
+        points = instances["pred_keypoints"].detach().cpu().float()[finite]
+        points = points - points.new_tensor([0.5, 0.5, 0.0])
+        for result, values in zip(results, points.flatten(1).tolist()):
+            result["keypoints"] = values
     if masks:
         if "pred_masks" in instances:
             kept = instances["pred_masks"]

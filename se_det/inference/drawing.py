@@ -17,6 +17,7 @@ from ..fonts import can_draw, text_mask
 FONT = cv2.FONT_HERSHEY_SIMPLEX
 MASK_OPACITY = 0.4
 MAX_HIDDEN = 0.05  # of a label may cover other labels: margins, not letters
+LEAST_KEYPOINT = 0.05  # a keypoint of a lower score is not drawn, as in Detectron2
 MIN_TEXT = 8  # px from the foot to the top of a capital; below this letters run together
 # Text sizes below are fractions of the image's short side, so that a picture looks alike at every size.
 TEXT_FRACTION = 1 / 45
@@ -38,6 +39,7 @@ def draw_detections(
     *,
     score_threshold: float = 0.5,
     enlarge_below: int = 0,
+    skeleton: Sequence[tuple[int, int]] = (),
 ) -> np.ndarray:
     """A copy of `image` with masks blended in, boxes, and labels such as "dog 98%" that stay inside the image.
 
@@ -47,12 +49,14 @@ def draw_detections(
     Args:
         image: uint8 (H, W, 3), BGR.
         instances: `pred_boxes` (m, 4) XYXY px of `image`, `scores` (m,), `pred_classes` (m,), and where there are
-            masks `pred_masks` bool (m, H, W), or a list of `crop_masks`. Without `scores`, as for annotations, labels
-            are names alone.
+            masks `pred_masks` bool (m, H, W), or a list of `crop_masks`, where there are keypoints `pred_keypoints`
+            (m, K, 3), of which those are drawn whose last number is at least `LEAST_KEYPOINT`. Without `scores`, as for
+            annotations, labels are names alone.
         class_names: a name per class index.
         score_threshold: detections that score less are left out.
         enlarge_below: an image whose long side has fewer pixels is enlarged by the smallest whole factor that
             reaches them before drawing, for labels to be readable on tiny images; 0 keeps every image's size.
+        skeleton: pairs of keypoints that are joined by a line where both are drawn.
 
     Returns:
         uint8, of the size of `image` or the enlarged one.
@@ -73,6 +77,9 @@ def draw_detections(
         masks = _array(instances["pred_masks"])[shown].astype(np.uint8)
         if masks.shape[1:] != image.shape[:2]:
             raise ValueError(f"The masks are {masks.shape[1:]} px, but the image is {image.shape[:2]}.")
+    keypoints = None
+    if "pred_keypoints" in instances:
+        keypoints = _array(instances["pred_keypoints"])[shown].astype(np.float64)
 
     crops = [instances["crop_masks"][at] for at in shown.tolist()] if "crop_masks" in instances else None
 
@@ -82,6 +89,7 @@ def draw_detections(
         size = (image.shape[1] * factor, image.shape[0] * factor)
         canvas = cv2.resize(image, size, interpolation=cv2.INTER_CUBIC)
         boxes = boxes * factor
+        keypoints = None if keypoints is None else keypoints * [factor, factor, 1]
     height, width = canvas.shape[:2]
     boxes = np.rint(np.clip(boxes, 0, [width - 1, height - 1, width - 1, height - 1])).astype(int)
     line = max(1, round(min(height, width) * LINE_FRACTION))
@@ -99,6 +107,8 @@ def draw_detections(
             _blend_mask(canvas[top : top + mask.shape[0], left : left + mask.shape[1]], mask, color, line)
         x0, y0, x1, y1 = map(int, boxes[index])
         cv2.rectangle(canvas, (x0, y0), (x1, y1), color, line, cv2.LINE_8)
+        if keypoints is not None:
+            _draw_keypoints(canvas, keypoints[index], skeleton, color, line)
 
     taken = np.empty((0, 4), int)
     for index in np.argsort(-scores, kind="stable"):  # the surest detections get the best places
@@ -110,6 +120,21 @@ def draw_detections(
             taken = np.append(taken, [[x, y, x + label.width, y + label.height]], 0)
             _write(canvas, label, (x, y), class_color(classes[index]), line)
     return canvas
+
+
+def _draw_keypoints(
+    canvas: np.ndarray, keypoints: np.ndarray, skeleton: Sequence[tuple[int, int]], color: tuple[int, int, int],
+    line: int,
+) -> None:  # fmt: skip
+    """Bones, and over them the keypoints, as discs with an edge that shows on every ground."""
+    drawn = (keypoints[:, 2] >= LEAST_KEYPOINT) & (np.abs(keypoints[:, :2]) < 2**15).all(1)
+    places = [(int(x), int(y)) for x, y in np.floor(np.where(drawn[:, None], keypoints[:, :2], 0))]
+    for a, b in skeleton:
+        if drawn[a] and drawn[b]:
+            cv2.line(canvas, places[a], places[b], color, line, cv2.LINE_AA)
+    for at in np.flatnonzero(drawn):
+        cv2.circle(canvas, places[at], 2 * line, (255, 255, 255), -1, cv2.LINE_AA)
+        cv2.circle(canvas, places[at], 2 * line, color, line, cv2.LINE_AA)
 
 
 def write_name(canvas: np.ndarray, name: str, middle: tuple[int, int], color: tuple[int, int, int]) -> None:

@@ -97,14 +97,15 @@ def predict_files(
                 image_id=image_id,
                 category_ids=predictor.category_ids,
                 masks=not {"box_masks", "crop_masks"}.isdisjoint(instances),
+                keypoints="pred_keypoints" in instances,
             )
             results.add(
                 Detected(
                     path=picture.source.path,
                     name=(picture.source.target.parent / picture.source.path.name).as_posix(),
                     frame=picture.frame,
-                    height=picture.pixels.shape[0],
-                    width=picture.pixels.shape[1],
+                    height=picture.size[0],
+                    width=picture.size[1],
                     results=found,
                     shown=[entry["score"] >= limit_of[entry["category_id"]] for entry in found],
                 )
@@ -120,12 +121,13 @@ def predict_files(
                     predictor.class_names,
                     score_threshold=float("-inf"),
                     enlarge_below=ENLARGE_BELOW if picture.frame is None else 0,
+                    skeleton=predictor.skeleton,
                 )
             picture.write(drawn)
             bar.update()
 
         def picture(pixels: np.ndarray, source: Source, write: Write, frame: int | None = None) -> Picture:
-            return Picture(source, pixels, write, frame, predictor.sample(pixels))
+            return Picture(source, pixels, write, frame, predictor.sample(pixels), pixels.shape[:2])
 
         def opened() -> Iterator[Picture | Source | DataError]:
             """Every source: an image as a picture, a video as it is, or why it cannot be read."""
@@ -164,7 +166,7 @@ def predict_files(
                         continue
                     write = partial(_write_image, source, output / source.target, summary.failures)
                     summary.images += 1
-                    one = Picture(source, tiled.overview, write, None, {}, tiled.in_overview)
+                    one = Picture(source, tiled.overview, write, None, {}, tiled.size, tiled.in_overview)
                     later(one, {"instances": tiled.instances}, summary.images)
                 else:
                     try:
@@ -194,13 +196,15 @@ Write = Callable[[np.ndarray], None]
 @dataclass(frozen=True)
 class Picture:
     """An image, or a frame of a video, what takes it when it is drawn on, and what the detector takes. Of an image that
-    is too large to be drawn on, `pixels` are fewer, and `shrink` puts detections into them."""
+    is too large to be drawn on, `pixels` are fewer than its `size` (height, width), and `shrink` puts detections into
+    them."""
 
     source: Source
     pixels: np.ndarray
     write: Write
     frame: int | None
     sample: dict[str, Any]
+    size: tuple[int, int]
     shrink: Callable[[dict[str, Any]], dict[str, Any]] = dict
 
 

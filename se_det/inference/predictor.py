@@ -53,6 +53,7 @@ class Predictor:
         class_names, category_ids: of each class.
         pixel_class_names, pixel_category_ids: of each class of pixels, of a model that labels them; else empty.
         thresholds: the score of best F1 of each class, as the checkpoint keeps it; None where there is none.
+        keypoint_names, skeleton: of a detector with keypoints, and which of them are joined by a line.
         window_sampler: cuts images into windows, under TEST.TILE; None where they are looked at as a whole.
 
     Raises:
@@ -108,6 +109,7 @@ class Predictor:
             categories = [{"id": 0, "name": "object"}]
         count = get_key(cfg, class_keys[0]) if class_keys else 1
         self.category_ids: list[int] = [int(c["id"]) for c in categories] or list(range(count))
+        self.keypoint_names, self.skeleton = _keypoints(cfg, categories)
         self.class_names: list[str] = (
             class_names or [str(c["name"]) for c in categories] or list(map(str, range(count)))
         )
@@ -154,8 +156,9 @@ class Predictor:
 
         Returns:
             `boxes` float32 (n, 4) XYXY px, `scores` (n,) best first, `classes` int64 (n,) and, with a mask head,
-            `masks` bool (n, height, width), all in the image's own size, as a `Result`, which has the classes of pixels
-            and the panoptic segments too where the model finds them. Of a list, a list of these.
+            `masks` bool (n, height, width), with a keypoint head `keypoints` (n, K, 3): x, y px and score, all in the
+            image's own size, as a `Result`, which has the classes of pixels and the panoptic segments too where the
+            model finds them. Of a list, a list of these.
 
         Raises:
             DataError: a file cannot be read as an image, or something else was given.
@@ -198,7 +201,7 @@ class Predictor:
         return Result(
             columns, class_names=self.class_names, category_ids=self.category_ids, thresholds=self.thresholds,
             image_size=size, sem_seg=output.get("sem_seg"), panoptic_seg=output.get("panoptic_seg"),
-            pixel_class_names=self.pixel_class_names,
+            pixel_class_names=self.pixel_class_names, skeleton=self.skeleton,
         )  # fmt: skip
 
     def sample(self, pixels: np.ndarray) -> dict[str, Any]:
@@ -285,3 +288,13 @@ def _as_instances(proposals: Mapping[str, torch.Tensor]) -> dict[str, torch.Tens
     boxes, logits = proposals["proposal_boxes"], proposals["objectness_logits"]
     classes = torch.zeros(len(boxes), dtype=torch.int64, device=boxes.device)
     return {"pred_boxes": boxes, "scores": logits.sigmoid(), "pred_classes": classes}
+
+
+def _keypoints(cfg: CfgNode, categories: Sequence[Mapping[str, Any]]) -> tuple[list[str], tuple[tuple[int, int], ...]]:
+    """The keypoints' names, and the pairs between which lines are drawn, as a checkpoint's categories say."""
+    if not cfg.MODEL.KEYPOINT_ON:
+        return [], ()
+    count = cfg.MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS
+    known = next((c for c in categories if len(c.get("keypoints") or ()) == count), {})
+    bones = [bone for bone in known.get("skeleton") or () if all(1 <= at <= count for at in bone)]
+    return list(known.get("keypoints") or map(str, range(count))), tuple((a - 1, b - 1) for a, b in bones)

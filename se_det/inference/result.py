@@ -51,6 +51,7 @@ class Result(Mapping):
         class_names: Sequence[str],
         category_ids: Sequence[int] | None = None,
         thresholds: Sequence[float | None] | None = None,
+        skeleton: Sequence[tuple[int, int]] = (),
         image_size: tuple[int, int] | None = None,
         sem_seg: np.ndarray | None = None,
         panoptic_seg: tuple[np.ndarray, list[dict[str, Any]]] | None = None,
@@ -59,14 +60,16 @@ class Result(Mapping):
         """
         Args:
             columns: `boxes` float32 (n, 4) XYXY px, `scores` (n,), `classes` int64 (n,), and where there are masks
-                `masks` bool (n, height, width); others are kept.
+                `masks` bool (n, height, width), where there are keypoints `keypoints` (n, K, 3); others are kept.
             category_ids: None numbers the classes from 0.
             thresholds: None knows of none.
+            skeleton: pairs of keypoints that `draw` joins.
             image_size: None takes that of the masks, where there are any.
             sem_seg, panoptic_seg, pixel_class_names: see the attributes.
         """
         self._columns = dict(columns)
         self.class_names = list(class_names)
+        self.skeleton = tuple(skeleton)
         self.category_ids = list(range(len(self.class_names)) if category_ids is None else category_ids)
         self.sem_seg, self.panoptic_seg, self.pixel_class_names = sem_seg, panoptic_seg, list(pixel_class_names)
         self.thresholds = list([None] * len(self.class_names) if thresholds is None else thresholds)
@@ -93,6 +96,11 @@ class Result(Mapping):
     def masks(self) -> np.ndarray | None:
         """bool (n, height, width) of the image; None from a detector without masks."""
         return self._columns.get("masks")
+
+    @property
+    def keypoints(self) -> np.ndarray | None:
+        """float32 (n, K, 3): x, y px of the image and score; None from a detector without keypoints."""
+        return self._columns.get("keypoints")
 
     @property
     def names(self) -> list[str]:
@@ -147,6 +155,7 @@ class Result(Mapping):
             class_names=self.class_names,
             category_ids=self.category_ids,
             thresholds=self.thresholds,
+            skeleton=self.skeleton,
             image_size=self.image_size,
             sem_seg=self.sem_seg,
             panoptic_seg=self.panoptic_seg,
@@ -172,15 +181,18 @@ class Result(Mapping):
         return self[self.scores >= score_limits(self.thresholds).astype(self.scores.dtype)[self.classes]]
 
     def to_coco(self, image_id: Any) -> list[dict[str, Any]]:
-        """COCO results: `image_id`, `category_id`, `bbox` XYWH px, `score`, and `segmentation` (compressed RLE) where
-        there are masks, ready for JSON, as `se-det predict` writes them."""
+        """COCO results: `image_id`, `category_id`, `bbox` XYWH px, `score`, `segmentation` (compressed RLE) where there
+        are masks and `keypoints` where there are those, ready for JSON, as `se-det predict` writes them."""
         instances = {
-            f"pred_{name}": torch.from_numpy(self[name]) for name in ("boxes", "classes", "masks") if name in self
+            f"pred_{name}": torch.from_numpy(self[name])
+            for name in ("boxes", "classes", "masks", "keypoints")
+            if name in self
         }
         instances["scores"] = torch.from_numpy(self.scores)
         results, _ = to_coco_results(
-            instances, image_id=image_id, category_ids=self.category_ids, masks=self.masks is not None
-        )
+            instances, image_id=image_id, category_ids=self.category_ids, masks=self.masks is not None,
+            keypoints=self.keypoints is not None,
+        )  # fmt: skip
         return results
 
     def to_supervision(self) -> Any:
@@ -256,4 +268,6 @@ class Result(Mapping):
         instances = {"pred_boxes": self.boxes, "pred_classes": self.classes, "scores": self.scores}
         if self.masks is not None:
             instances["pred_masks"] = self.masks
-        return draw_detections(image, instances, self.class_names, score_threshold=-np.inf)
+        if self.keypoints is not None:
+            instances["pred_keypoints"] = self.keypoints
+        return draw_detections(image, instances, self.class_names, score_threshold=-np.inf, skeleton=self.skeleton)

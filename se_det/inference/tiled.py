@@ -17,13 +17,14 @@ from ..data.regions import DecodedRegions, Regions, mean_of_squares, open_region
 from ..data.tile_samples import WindowSampler
 from ..data.tiles import tiling
 from ..data.transforms import channelwise
-from ..errors import DataError
+from ..errors import ConfigError, DataError
 from .crop_masks import CropMask, crop_masks_of, paste_crop_masks
 from .tile_merging import TileDetections, TileMerger
 
 if TYPE_CHECKING:
     from .predictor import Predictor
 
+MERGED = {"pred_boxes", "scores", "pred_classes", "pred_masks", "box_masks", "image_size"}
 SHORT = 16  # windows, whose number is not counted aloud
 OVERVIEW = 4096  # px of the long side: larger images are drawn smaller
 
@@ -68,7 +69,17 @@ class TiledInstances:
         return len(self._found) == len(self._windows)
 
     def add(self, instances: Mapping[str, Any]) -> None:
-        """The detections of the next window, in its own pixels; those that are not finite are left out."""
+        """The detections of the next window, in its own pixels; those that are not finite are left out.
+
+        Raises:
+            ConfigError: they have columns that cannot be put together.
+        """
+        unknown = instances.keys() - MERGED
+        if unknown:
+            raise ConfigError(
+                f"The detector finds {', '.join(sorted(unknown))}, which are not put together from windows: set "
+                "TEST.TILE.SIZE 0."
+            )
         x, y = self._windows[len(self._found), :2].tolist()
         boxes, scores, classes = (instances[key].detach().cpu() for key in ("pred_boxes", "scores", "pred_classes"))
         boxes, scores = boxes.double().numpy(), scores.float().numpy()

@@ -14,6 +14,7 @@ from ..config.resolution import Decision
 from ..data.catalog import DATASETS, open_dataset
 from ..data.coco import CocoDataset, compare_categories
 from ..errors import ConfigError, DataError, suggestion
+from ..evaluation.oks import default_sigmas
 from ..training import datasets
 
 # What one's own files are called in Detectron2's catalogs.
@@ -47,6 +48,10 @@ def open_datasets(
     if not ours:
         return [], test, decisions
     decisions += datasets.decide_num_classes(cfg, ours[0])
+    decisions += datasets.decide_heads(cfg, ours[0])
+    if cfg.MODEL.KEYPOINT_ON and not cfg.TEST.KEYPOINT_OKS_SIGMAS:
+        sigmas = list(default_sigmas(len(ours[0].check_keypoints())))
+        decisions.append(Decision("TEST.KEYPOINT_OKS_SIGMAS", sigmas, "the data", "one for each keypoint"))
     for dataset in train.values() if cfg.MODEL.MASK_ON else ():
         lacking = 0 if dataset is None else dataset.num_annotations_without_mask()
         if lacking:
@@ -58,7 +63,7 @@ def open_datasets(
         # Detectron2 draws polygons at the size of the box, but needs bitmaps as soon as one mask is run-length coded.
         why = "it has run-length coded masks"
         decisions.append(Decision("INPUT.MASK_FORMAT", "bitmask", "the training data", why))
-    return datasets.categories(ours[0]), test, decisions
+    return datasets.categories(ours[0], keypoints=cfg.MODEL.KEYPOINT_ON), test, decisions
 
 
 def _train_sets(cfg: CfgNode) -> dict[str, CocoDataset | None]:
@@ -105,6 +110,14 @@ def _register(name: str, dataset: CocoDataset) -> None:
         thing_classes=list(dataset.category_names),
         thing_dataset_id_to_contiguous_id={int(c): i for i, c in enumerate(dataset.category_ids)},
     )
+    layout = dataset.keypoints
+    if layout is not None:
+        names = layout.names
+        MetadataCatalog.get(name).set(
+            keypoint_names=list(names),
+            keypoint_flip_map=[(names[at], names[to]) for at, to in enumerate(layout.flip) if at < to],
+            keypoint_connection_rules=[(names[a], names[b], (255, 128, 0)) for a, b in layout.skeleton],
+        )
 
 
 def records(dataset: CocoDataset) -> list[dict[str, Any]]:
@@ -125,13 +138,16 @@ def records(dataset: CocoDataset) -> list[dict[str, Any]]:
 
 
 def _annotations(dataset: CocoDataset, i: int, height: int, width: int) -> list[dict[str, Any]]:
-    found = dataset.annotations(i)
+    found = dataset.annotations(i, keypoints=dataset.keypoints is not None)
     result: list[dict[str, Any]] = [
         {"bbox": box, "bbox_mode": BoxMode.XYXY_ABS, "category_id": category, "iscrowd": crowd}
         for box, category, crowd in zip(
             found.boxes.tolist(), found.classes.tolist(), found.crowd.astype(int).tolist(), strict=True
         )
     ]
+    if found.keypoints is not None:
+        for annotation, keypoints in zip(result, found.keypoints.reshape(len(result), -1).tolist(), strict=True):
+            annotation["keypoints"] = keypoints
     start = 0
     for points, owner in zip(found.polygon_points.tolist(), found.polygon_owner.tolist(), strict=True):
         polygon = found.polygons[start : start + points].ravel().tolist()

@@ -7,7 +7,7 @@ import os
 import sys
 import weakref
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -94,8 +94,12 @@ logger = logging.getLogger(__name__)
 
 
 def default_config() -> CfgNode:
-    """Every key of Detectron2's, and ours."""
+    """Every key of Detectron2's and, where it is installed with it, of its PointRend project, and ours."""
     cfg = get_cfg()
+    with suppress(ImportError):
+        from detectron2.projects.point_rend import add_pointrend_config
+
+        add_pointrend_config(cfg)
     add_se_det_config(cfg)
     return cfg
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from detectron2.modeling import build_model
 from detectron2.solver import build_optimizer
-from detectron2.structures import Boxes, Instances, PolygonMasks
+from detectron2.structures import Boxes, Instances, Keypoints, PolygonMasks
 from detectron2.utils.events import EventStorage
 from torch import nn
 
@@ -48,6 +48,8 @@ def to_detectron2(sample: Mapping[str, Any]) -> dict[str, Any]:
     instances = Instances(tuple(sample["image"].shape[-2:]))
     instances.gt_boxes = Boxes(truth["gt_boxes"])
     instances.gt_classes = truth["gt_classes"]
+    if "gt_keypoints" in truth:
+        instances.gt_keypoints = Keypoints(truth["gt_keypoints"])
     if "gt_masks" in truth:
         masks = truth["gt_masks"]
         polygons: list[list[np.ndarray]] = [[] for _ in truth["gt_classes"]]

@@ -26,7 +26,7 @@ def best_metric(cfg: CfgNode) -> str:
 
 
 def _tasks(cfg: CfgNode) -> tuple[str, ...]:
-    return ("bbox", "segm") if cfg.MODEL.MASK_ON else ("bbox",)
+    return ("bbox", "segm") if cfg.MODEL.MASK_ON else ("bbox",)  # keypoints are Detectron2's own business there
 
 
 def check_evaluation(cfg: CfgNode, test_datasets: Mapping[str, CocoDataset | None]) -> None:

@@ -70,8 +70,9 @@ def as_json(instances: Mapping[str, Any], size: tuple[int, int], wish: Wish, pre
     """
     instances = chosen(instances, wish)
     results, _ = to_coco_results(
-        instances, image_id=wish.image_id, category_ids=predictor.category_ids, masks=not MASKS.isdisjoint(instances)
-    )
+        instances, image_id=wish.image_id, category_ids=predictor.category_ids, masks=not MASKS.isdisjoint(instances),
+        keypoints="pred_keypoints" in instances,
+    )  # fmt: skip
     names = dict(zip(predictor.category_ids, predictor.class_names))
     entries = [{**result, "category": names[result["category_id"]]} for result in results]
     return json.dumps({"width": size[1], "height": size[0], "detections": entries}).encode(), len(entries)
@@ -103,7 +104,12 @@ def as_picture(instances: Mapping[str, Any], pixels: np.ndarray, wish: Wish, pre
         instances = shrunk(instances, factor, small)
     shown = select_shown(instances, torch.from_numpy(score_limits(thresholds)))
     drawn = draw_detections(
-        pixels, shown, predictor.class_names, score_threshold=float("-inf"), enlarge_below=ENLARGE_BELOW
+        pixels,
+        shown,
+        predictor.class_names,
+        score_threshold=float("-inf"),
+        enlarge_below=ENLARGE_BELOW,
+        skeleton=predictor.skeleton,
     )
     _, encoded = cv2.imencode(ENDINGS[wish.media_type], drawn)
     return encoded.tobytes(), len(shown["scores"])

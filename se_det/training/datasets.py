@@ -102,6 +102,23 @@ def decide_num_classes(cfg: CfgNode, dataset: CocoDataset) -> list[Decision]:
     return [Decision(key, count, source, "the categories that it declares") for key in model_facts(cfg).class_keys]
 
 
+def decide_heads(cfg: CfgNode, dataset: CocoDataset) -> list[Decision]:
+    """What other heads need to know of the data: with MODEL.KEYPOINT_ON the number of keypoints is what the annotation
+    file declares, with a point head its classes.
+
+    Raises:
+        DataError: it declares none, or they cannot be used.
+    """
+    found, source = [], str(dataset.json_path)
+    if cfg.MODEL.KEYPOINT_ON:
+        count = len(dataset.check_keypoints())
+        found.append(Decision("MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS", count, source, "the keypoints that it declares"))
+    if cfg.MODEL.ROI_MASK_HEAD.get("POINT_HEAD_ON"):  # a key of Detectron2's project
+        count = len(dataset.category_ids)
+        found.append(Decision("MODEL.POINT_HEAD.NUM_CLASSES", count, source, "the categories that it declares"))
+    return found
+
+
 def decide_pixel_classes(cfg: CfgNode, sets: Sequence[CocoDataset]) -> list[Decision]:
     """MODEL.SEM_SEG_HEAD.NUM_CLASSES is how many classes the labels of pixels have.
 
@@ -157,9 +174,13 @@ def class_image_counts(sets: Sequence[CocoDataset]) -> np.ndarray:
     return np.bincount(classes, minlength=len(sets[0].category_ids))
 
 
-def categories(dataset: CocoDataset) -> list[dict[str, Any]]:
-    """`[{"id": ..., "name": ...}, ...]` in the order of the classes, as a checkpoint keeps them."""
-    return [{"id": int(i), "name": str(n)} for i, n in zip(dataset.category_ids, dataset.category_names)]
+def categories(dataset: CocoDataset, *, keypoints: bool = False) -> list[dict[str, Any]]:
+    """`[{"id": ..., "name": ...}, ...]` in the order of the classes, as a checkpoint keeps them; with `keypoints`
+    those, too, as in COCO's categories."""
+    layout, points = dataset.keypoints, {}
+    if keypoints and layout is not None:
+        points = {"keypoints": list(layout.names), "skeleton": [[a + 1, b + 1] for a, b in layout.skeleton]}
+    return [{"id": int(i), "name": str(n), **points} for i, n in zip(dataset.category_ids, dataset.category_names)]
 
 
 def _check_images(cfg: CfgNode, dataset: CocoDataset, *, tolerated: int = 0) -> None:

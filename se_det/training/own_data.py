@@ -28,7 +28,7 @@ from .recipe.decide import SCRATCH, base_config
 from .recipe.facts import measure_in_windows, weights_at_hand
 from .recipe.trial import fit_batch
 
-TASKS = ("boxes", "masks")
+TASKS = ("boxes", "masks", "keypoints")
 SPLIT = "split"  # the folder in OUTPUT_DIR of a split that was made
 VALIDATION = ("val", "valid", "validation", "dev")
 
@@ -112,7 +112,8 @@ def recipe_config(
         output: OUTPUT_DIR.
         overrides: `[key, value, ...]` of the user's, which the recipe leaves as they are.
         model: a shipped config, or a model's name such as rg_se_resnet50; None lets the machine decide.
-        task: one of `TASKS`; None: masks if more than half of the objects have one, else boxes.
+        task: one of `TASKS`; None: masks if more than half of the objects have one, keypoints if so many
+            have some, else boxes.
         minutes, epochs: how long; at most one of them.
         device: as MODEL.DEVICE; None takes a GPU where there is one.
         own: `source` as `open_own_data` opened it; None opens it.
@@ -129,9 +130,12 @@ def recipe_config(
     cfg = load_config(name, [*of_model, *own.overrides(), "OUTPUT_DIR", str(output), *overrides])
     data = measure_data(train, val)
     if task is None:
-        task = "masks" if data.masks > 0.5 else "boxes"
+        task = "masks" if data.masks > 0.5 else "keypoints" if data.keypoints > 0.5 else "boxes"
     if task == "masks" and not data.masks:
         raise ConfigError(f"--task masks: no object of {source} has a mask. Leave it out, or give --task boxes.")
+    if task == "keypoints" and not data.keypoints:
+        why = train.keypoint_fault or "No object has a labelled keypoint."
+        raise ConfigError(f"--task keypoints: {why} Leave it out, or give --task boxes.")
     machine = measure_machine(chosen, weights=at_hand(str(cfg.MODEL.WEIGHTS)))
     in_parts: list[Decision] = []
 
@@ -199,7 +203,7 @@ def _log_summary(data: OpenedData) -> None:
 
 def _check_goal(task: str | None, minutes: float | None, epochs: float | None) -> None:
     if task is not None and task not in TASKS:
-        raise ConfigError(f"--task '{task}' is unknown: use {' or '.join(TASKS)}.")
+        raise ConfigError(f"--task '{task}' is unknown: use one of {', '.join(TASKS)}.")
     if minutes is not None and epochs is not None:
         raise ConfigError("--minutes and --epochs both say how long to train: give one of them.")
     for option, value in (("--minutes", minutes), ("--epochs", epochs)):

@@ -79,13 +79,14 @@ def resolve_training(asked: CfgNode, *, resume: bool = False) -> tuple[CfgNode, 
     train, test = datasets.train_datasets(stage.cfg), datasets.test_datasets(stage.cfg)
     datasets.check_categories(train, test)
     stage.decide(datasets.decide_num_classes(stage.cfg, train[0]))
+    stage.decide(datasets.decide_heads(stage.cfg, train[0]))
     stage.decide(datasets.decide_pixel_classes(stage.cfg, [*train, *test.values()]))
     stage.decide(datasets.decide_evaluators(stage.cfg, test))
     saved = _read_saved(stage) if resume else None
     stage.decide(build.decide_seed(stage.cfg, saved and saved.seed, saved and saved.path))
     cfg = stage.finish(check_model)
     if saved:
-        check_resumable(saved.state, cfg, datasets.categories(train[0]), saved.path)
+        check_resumable(saved.state, cfg, datasets.categories(train[0], keypoints=cfg.MODEL.KEYPOINT_ON), saved.path)
     if not test:
         logger.warning("There is no data to evaluate on (DATASETS.VAL_JSON, DATASETS.TEST): nothing is evaluated.")
     datasets.warn_no_annotations(cfg, test)
@@ -118,6 +119,7 @@ def resolve_evaluation(asked: CfgNode) -> tuple[CfgNode, RunFacts]:
     weights, decisions = open_configured_weights(stage.cfg, trained=True, class_keys=class_keys)
     stage.decide(decisions)
     stage.decide(datasets.decide_num_classes(stage.cfg, first))
+    stage.decide(datasets.decide_heads(stage.cfg, first))
     stage.decide(datasets.decide_pixel_classes(stage.cfg, list(test.values())))
     stage.decide(datasets.decide_evaluators(stage.cfg, test))
     return stage.finish(check_model), RunFacts(device, test, weights=weights)

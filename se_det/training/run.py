@@ -131,7 +131,7 @@ def _build_run(
         ema=build.build_ema(cfg, model),
         seed=cfg.SEED,
         config=cfg.dump(),
-        categories=datasets.categories(facts.train[0]),
+        categories=datasets.categories(facts.train[0], keypoints=cfg.MODEL.KEYPOINT_ON),
         images=loader.num_images,
         pixel_classes=datasets.pixel_classes(cfg, facts.train[0]),
         skipped=skipped,

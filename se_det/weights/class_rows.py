@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -18,7 +19,8 @@ class ClassLayout:
         rows: of one class, next to each other; 0: as many as there are, as of a small map.
         background: whether one more row, the last, is the background's.
         repeated: whether all classes may come several times, as for each anchor of a cell.
-        columns: the classes are the last columns of a weight, whose layer reads something of each class.
+        columns: the last columns of the weight are the classes', too: the layer reads something of each class. 0 rows
+            then are none.
         named: the names of the file's classes are theirs; of stuff and of keypoints they are not.
     """
 
@@ -28,21 +30,14 @@ class ClassLayout:
     columns: bool = False
     named: bool = True
 
-    def split(self, tensor: torch.Tensor, classes: int) -> tuple[torch.Tensor, torch.Tensor] | None:
-        """What comes before the classes, (k, ...), and theirs, (repeats, classes, rows, ...), with the background.
-
-        None where the tensor is not of so many classes.
-        """
-        if self.columns:
-            tensor = tensor.movedim(1, 0)
-        count = classes + self.background
-        before = len(tensor) - count if self.columns else 0
-        length, known = len(tensor) - before, count * max(self.rows, 1)
+    def split(self, tensor: torch.Tensor, classes: int) -> torch.Tensor | None:
+        """The rows as (repeats, classes and background, rows, ...); None where they are not of so many classes."""
+        count, length = classes + self.background, len(tensor)
+        known = count * max(self.rows, 1)
         # Of a single class, a class-agnostic head's rows are those of that class.
-        if before < 0 or length == 0 or (length % known if self.repeated or not self.rows else length != known):
+        if length == 0 or (length % known if self.repeated or not self.rows else length != known):
             return None
-        rows = self.rows or length // count
-        return tensor[:before], tensor[before:].reshape(-1, count, rows, *tensor.shape[1:])
+        return tensor.reshape(-1, count, self.rows or length // count, *tensor.shape[1:])
 
 
 # Layers whose shape follows the number of classes: a detector of other classes may start from the rest. By what the
@@ -54,8 +49,8 @@ _LAYOUTS: dict[str, ClassLayout] = {
     r"roi_heads\.box_predictor\.(\d+\.)?fed_loss_cls_weights": ClassLayout(),
     r"roi_heads\.mask_head\.predictor\.": ClassLayout(),
     r"roi_heads\.mask_head\.coarse_head\.prediction\.": ClassLayout(rows=0),
-    r"roi_heads\.mask_head\.point_head\.predictor\.": ClassLayout(),
-    r"roi_heads\.mask_head\.point_head\.fc\d+\.weight": ClassLayout(columns=True),
+    r"roi_heads\.mask_head\.point_head\.predictor\.": ClassLayout(columns=True),
+    r"roi_heads\.mask_head\.point_head\.fc\d+\.weight": ClassLayout(rows=0, columns=True),
     r"roi_heads\.keypoint_head\.score_lowres\.": ClassLayout(named=False),
     r"sem_seg_head\.(.*\.)?(predictor|point_head)\.": ClassLayout(named=False),
     r"head\.cls_score\.": ClassLayout(repeated=True),
@@ -114,32 +109,48 @@ class ClassRows:
         """Whether both have the same classes, in whatever order."""
         return sorted(self.sources) == list(range(len(self.file_names)))
 
-    def take(self, key: str, tensor: torch.Tensor, fresh: torch.Tensor) -> torch.Tensor:
+    def take(
+        self, key: str, tensor: torch.Tensor, fresh: torch.Tensor, tensors: Mapping[str, torch.Tensor] | None = None
+    ) -> torch.Tensor:
         """`fresh`, a predictor's initial values, with the rows of the classes that the file has, and of the background.
 
         Args:
             key: the parameter's name, which has a `class_layout`.
             tensor: the file's.
             fresh: of the same layer for the network's classes.
+            tensors: the file's, of all layers; asked of PointRend's only.
         """
         layout = class_layout(key)
+        if layout.columns and tensor.ndim > 1 and _reads_classes(key, tensor, tensors or {}):
+            tensor = self._take_columns(tensor, fresh)
+        if layout.columns and not layout.rows:
+            return tensor
         if tensor.ndim < fresh.ndim:  # a fully connected layer for a 1 x 1 convolution
             tensor = tensor.reshape(*tensor.shape, *[1] * (fresh.ndim - tensor.ndim))
         theirs, ours = layout.split(tensor, len(self.file_names)), layout.split(fresh, len(self.names))
         if theirs is None or ours is None:
             return tensor  # of no class, as in a class-agnostic head; or of another shape, which is refused later
-        (before, rows), (own_before, own) = theirs, ours
-        if before.shape != own_before.shape or rows[:, :1].numel() != own[:, :1].numel():
+        if theirs[:, :1].numel() != ours[:, :1].numel():
             return tensor
-        own = own.clone()
-        rows = rows.reshape(own.shape[0], rows.shape[1], *own.shape[2:]).to(own.dtype)
+        own = ours.clone()
+        rows = theirs.reshape(own.shape[0], theirs.shape[1], *own.shape[2:]).to(own.dtype)
         for at, source in enumerate(self.sources):
             if source >= 0:
                 own[:, at] = rows[:, source]
         if layout.background:
             own[:, -1] = rows[:, -1]
-        result = torch.cat([before.to(own.dtype), own.flatten(0, 2)])
-        return result.movedim(0, 1) if layout.columns else result
+        return own.flatten(0, 2)
+
+    def _take_columns(self, tensor: torch.Tensor, fresh: torch.Tensor) -> torch.Tensor:
+        """The file's rows, with the columns of the network's classes; 0 for a class that the file does not have."""
+        shared = tensor.shape[1] - len(self.file_names)
+        if shared != fresh.shape[1] - len(self.names):
+            return tensor
+        known = [at for at, source in enumerate(self.sources) if source >= 0]
+        result = tensor.new_zeros(len(tensor), *fresh.shape[1:])
+        result[:, :shared] = tensor[:, :shared]
+        result[:, [shared + at for at in known]] = tensor[:, [shared + self.sources[at] for at in known]]
+        return result
 
     def note(self) -> str:
         """What became of the classes, for the account of a load."""
@@ -159,6 +170,12 @@ class ClassRows:
             f"it has {len(self.file_names)} ({shorten(list(map(ascii, self.file_names)), 10)}), and the data "
             f"{len(self.names)} ({shorten(list(map(ascii, self.names)), 10)})"
         )
+
+
+def _reads_classes(key: str, weight: torch.Tensor, tensors: Mapping[str, torch.Tensor]) -> bool:
+    """Whether a layer of a point head reads the coarse masks: the first does, others where they are wider than it."""
+    first = key.rsplit(".", 2)[0] + ".fc1.weight"
+    return key == first or (first in tensors and weight.shape[1] != len(tensors[first]))
 
 
 def _plain(name: str) -> str:

@@ -192,7 +192,7 @@ def _sort_classes(
         for name in predictors:
             del tensors[name]
     for name in predictors if max(rows.sources) >= 0 else ():
-        tensors[name] = rows.take(name, tensors[name], targets[name])
+        tensors[name] = rows.take(name, tensors[name], targets[name], file.tensors)
     report.notes.append(rows.note())
 
 

@@ -30,7 +30,19 @@ def is_categories(value: Any) -> bool:
     return (
         isinstance(value, list)
         and all(isinstance(c, Mapping) and type(c.get("id")) is int and isinstance(c.get("name"), str) for c in value)
+        and all(map(_are_keypoints, value))
         and len({c["id"] for c in value}) == len(value) <= MAX_CATEGORIES
+    )
+
+
+def _are_keypoints(category: Mapping[str, Any]) -> bool:
+    """Whether a category's keypoints and skeleton, if it has any, are as COCO's."""
+    names, bones = category.get("keypoints", []), category.get("skeleton", [])
+    return (
+        isinstance(names, list)
+        and all(isinstance(name, str) for name in names)
+        and isinstance(bones, list)
+        and all(isinstance(bone, list) and list(map(type, bone)) == [int, int] for bone in bones)
     )
 
 

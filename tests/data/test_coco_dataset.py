@@ -111,6 +111,8 @@ def test_what_grows_with_the_file_is_in_tensors_alone(tmp_path: Path) -> None:
         "images_folder",
         "category_ids",
         "category_names",
+        "keypoints",
+        "keypoint_fault",
         "pixel_labels",
         "panoptic",
         "evaluators",

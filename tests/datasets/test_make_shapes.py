@@ -55,6 +55,23 @@ def test_layout_is_what_the_readme_says(root, splits):
     assert splits["train"]["categories"] == splits["val"]["categories"]
 
 
+def test_corners_are_visible_pixels_of_their_shape_or_hidden_ones(splits):
+    names = ["top_left", "top_right", "bottom_right", "bottom_left"]
+    assert all(category["keypoints"] == names for category in splits["train"]["categories"])
+    seen, hidden = 0, 0
+    for annotation in splits["train"]["annotations"]:
+        points = np.array(annotation["keypoints"]).reshape(4, 3)
+        assert annotation["num_keypoints"] == (points[:, 2] > 0).sum() == (4 if annotation["category_id"] > 2 else 0)
+        if annotation["num_keypoints"]:
+            x, y, width, height = annotation["bbox"]
+            shown = points[points[:, 2] == 2]
+            assert ((shown[:, :2] >= (x, y)) & (shown[:, :2] < (x + width, y + height))).all()
+            left, right = points[[0, 3], 0].sum(), points[[1, 2], 0].sum()
+            assert left <= right and points[[0, 1], 1].sum() <= points[[2, 3], 1].sum()
+            seen, hidden = seen + len(shown), hidden + (points[:, 2] == 1).sum()
+    assert seen > 5 * hidden > 0
+
+
 def test_the_same_parameters_give_the_same_bytes_and_images_do_not_depend_on_the_counts(maker, root, tmp_path):
     again = files_of(maker.make_shapes(tmp_path / "a", 5, 4, seed=3))
     assert again == files_of(maker.make_shapes(tmp_path / "b", 5, 4, seed=3))
@@ -66,7 +83,7 @@ def test_pixels_are_the_ones_written_when_the_version_was_set(maker):
     """Other bytes for the same parameters need another VERSION: figures reported for the set rest on its pixels."""
     scene = maker.Scene(np.random.Generator(np.random.PCG64(np.random.SeedSequence((1, 0, 0)))))
     pixels = scene.pixels()
-    assert (maker.VERSION, pixels.shape) == (6, (225, 286, 3))
+    assert (maker.VERSION, pixels.shape) == (7, (225, 286, 3))
     assert (
         hashlib.sha256(pixels.tobytes() + scene.owner.astype("<i8").tobytes()).hexdigest()
         == "d8992a60a4aa6c0628fecff14deaf67c6cb378155c8d57f357d29f68b761c582"

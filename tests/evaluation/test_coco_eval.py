@@ -189,8 +189,8 @@ def test_what_cannot_be_evaluated_is_refused(tmp_path: Path) -> None:
         return CocoEvaluator(coco_samples.Dataset(coco_samples.write(path, content)), tasks)
 
     found = {"pred_boxes": torch.ones(1, 4), "scores": torch.ones(1), "pred_classes": torch.tensor([3])}
-    with pytest.raises(ConfigError, match="keypoints"):
-        evaluator(("bbox", "keypoints"))
+    with pytest.raises(ConfigError, match="poses"):
+        evaluator(("bbox", "poses"))
     with pytest.raises(DataError, match=r"Image 77 is not in .*truth\.json"):
         evaluator().process([{"image_id": 77}], [{"instances": found}])
     with pytest.raises(ConfigError, match=r"class 3 in image 5.*NUM_CLASSES to 3"):

@@ -66,7 +66,7 @@ class ColourPredictor(Predictor):
         self.cfg, self.reverse_channels = cfg, cfg.INPUT.FORMAT == "RGB"
         self.window_sampler = build_window_sampler(cfg)
         self.model, self.class_names, self.category_ids = ColourDetector(form), ["red", "green"], [3, 7]
-        self.thresholds = [None, None]
+        self.thresholds, self.pixel_class_names = [None, None], []
 
 
 def config(size=200, **keys):
@@ -229,3 +229,18 @@ def test_limits_are_told_of_windows(image, tmp_path):
     assert detection_limit_warnings(dataset, 20, 100, plan) == []
     assert "an image has 60 objects" in detection_limit_warnings(dataset, 20, 100)[0]
     assert "a window of an image has" in detection_limit_warnings(dataset, 2, 100, plan)[0]
+
+
+def test_what_cannot_be_put_together_is_refused(image):
+    from se_det.detection.build import check_model
+    from se_det.errors import ConfigError
+
+    cfg = config()
+    cfg.MODEL.META_ARCHITECTURE = "SemanticSegmentor"
+    with pytest.raises(ConfigError, match="TEST.TILE.SIZE is 200"):
+        check_model(cfg)
+    predictor = ColourPredictor(config())
+    find = predictor.model.find
+    predictor.model.find = lambda sample: {**find(sample), "pred_keypoints": torch.zeros(0)}
+    with pytest.raises(ConfigError, match="pred_keypoints.*TEST.TILE.SIZE 0"):
+        predictor(image)

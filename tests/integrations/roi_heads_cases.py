@@ -7,7 +7,8 @@ tests/detection/golden/roi_heads_*.npz; it needs Detectron2. Our backbone, with 
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -34,6 +35,7 @@ class Case(NamedTuple):
         return [*SLIM, "TEST.DETECTIONS_PER_IMAGE", DETECTIONS, *self.keys, *more]
 
 
+KEYPOINTS = ["MODEL.ROI_KEYPOINT_HEAD.CONV_DIMS", (32, 32), "MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS", 4]
 CASES = {
     "cascade": Case("configs/cascade_mask_rcnn_se_r50_fpn.yaml"),
     "cascade_sigmoid": Case(
@@ -42,7 +44,52 @@ CASES = {
          "giou", "MODEL.ROI_BOX_CASCADE_HEAD.IOUS", (0.5, 0.65),
          "MODEL.ROI_BOX_CASCADE_HEAD.BBOX_REG_WEIGHTS", ((10.0, 10.0, 5.0, 5.0), (16.0, 16.0, 8.0, 8.0))],
     ),
+    "keypoint": Case("configs/keypoint_rcnn_se_r50_fpn.yaml", KEYPOINTS),
+    "keypoint_by_all": Case(
+        "configs/keypoint_rcnn_se_r50_fpn.yaml",
+        [*KEYPOINTS, "MODEL.ROI_KEYPOINT_HEAD.NORMALIZE_LOSS_BY_VISIBLE_KEYPOINTS", False,
+         "MODEL.ROI_KEYPOINT_HEAD.LOSS_WEIGHT", 4.0, "MODEL.ROI_HEADS.NAME", "CascadeROIHeads",
+         "MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG", True],
+    ),
+    "point_rend": Case(
+        "configs/point_rend_se_r50_fpn.yaml",
+        ["MODEL.ROI_MASK_HEAD.FC_DIM", 64, "MODEL.ROI_MASK_HEAD.CONV_DIM", 24, "MODEL.POINT_HEAD.FC_DIM", 32,
+         "MODEL.POINT_HEAD.NUM_CLASSES", 5, "MODEL.POINT_HEAD.SUBDIVISION_STEPS", 4],
+    ),
 }  # fmt: skip
+
+
+@contextmanager
+def even_points() -> Iterator[None]:
+    """Inside, points of boxes are drawn alike for every box, so that the order of boxes changes nothing."""
+    drawn = torch.rand
+
+    def rand(*size: Any, **options: Any) -> torch.Tensor:
+        if len(size) != 3:
+            return drawn(*size, **options)
+        values = np.random.RandomState(size[1]).rand(1, *size[1:])
+        return torch.from_numpy(values).float().repeat(size[0], 1, 1)
+
+    torch.rand = rand
+    try:
+        yield
+    finally:
+        torch.rand = drawn
+
+
+def inputs() -> list[dict[str, Any]]:
+    """`samples` with keypoints, of which some are hidden, not labelled, or outside their box."""
+    found, random = samples(), np.random.RandomState(9)
+    for sample in found:
+        boxes = sample["instances"]["gt_boxes"].numpy()
+        xy = boxes[:, None, :2] + random.uniform(-0.1, 1.1, (len(boxes), 4, 2)) * (
+            boxes[:, None, 2:] - boxes[:, None, :2]
+        )
+        seen = random.randint(0, 3, (len(boxes), 4, 1))
+        keypoints = np.concatenate([xy * (seen > 0), seen], 2)
+        keypoints[0, 0] = [*boxes[0, 2:], 2]  # on the far corner
+        sample["instances"]["gt_keypoints"] = torch.from_numpy(keypoints).float()
+    return found
 
 
 def our_detector(case: Case, *more: Any) -> nn.Module:
@@ -61,10 +108,12 @@ def our_numbers(case: Case) -> dict[str, np.ndarray]:
     """Detections, losses, and the norm of each parameter's gradient."""
     found = {}
     with torch.no_grad():
-        for i, image in enumerate(our_detector(case)(samples())):
+        for i, image in enumerate(our_detector(case)(inputs())):
             found |= _detections(i, image["instances"])
     model = our_detector(case, *SAMPLE_ALL).train()
-    return found | _gradients(model, model(samples()))
+    with even_points():
+        losses = model(inputs())
+    return found | _gradients(model, losses)
 
 
 def their_numbers(case: Case) -> dict[str, np.ndarray]:
@@ -73,15 +122,27 @@ def their_numbers(case: Case) -> dict[str, np.ndarray]:
 
     from se_det.integrations.detectron2_peer import to_detectron2
 
-    inputs, found = [to_detectron2(sample) for sample in samples()], {}
+    given, found = [to_detectron2(sample) for sample in inputs()], {}
     with torch.no_grad():
-        for i, image in enumerate(their_detector(case)(inputs)):
+        for i, image in enumerate(their_detector(case)(given)):
             fields = image["instances"].get_fields()
             found |= _detections(i, {**fields, "pred_boxes": fields["pred_boxes"].tensor})
     model = their_detector(case, *SAMPLE_ALL).train()
-    with EventStorage():
-        losses = model(inputs)
+    if "PointRend" in type(getattr(model.roi_heads, "mask_head", None)).__name__:
+        given = [as_bitmaps(sample) for sample in given]
+    with EventStorage(), even_points():
+        losses = model(given)
     return found | _gradients(model, losses)
+
+
+def as_bitmaps(sample: dict[str, Any]) -> dict[str, Any]:
+    """A sample of Detectron2's with its masks as INPUT.MASK_FORMAT bitmask gives them."""
+    from detectron2.structures import BitMasks
+
+    height, width = sample["image"].shape[1:]
+    truth = sample["instances"]
+    truth.gt_masks = BitMasks.from_polygon_masks(truth.gt_masks, height, width)
+    return sample
 
 
 def _detections(i: int, instances: dict[str, Any]) -> dict[str, np.ndarray]:
@@ -113,6 +174,10 @@ def check(ours: dict[str, np.ndarray], theirs: dict[str, np.ndarray]) -> None:
             assert len(other) and (value == other).all(), name
         elif kind == "pred_masks":
             assert other.sum() > 1000 and (value != other).sum() <= 1e-3 * other.sum(), name
+        elif kind == "pred_keypoints":
+            assert len(other), name
+            np.testing.assert_allclose(value[..., :2], other[..., :2], rtol=0, atol=1e-2, err_msg=name)
+            np.testing.assert_allclose(value[..., 2], other[..., 2], rtol=0, atol=1e-4, err_msg=name)
         else:
             np.testing.assert_allclose(value, other, rtol=0, atol=1e-4 if kind == "scores" else 1e-2, err_msg=name)
 

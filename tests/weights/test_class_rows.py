@@ -32,19 +32,35 @@ def numbered(*shape: int) -> torch.Tensor:
 def test_rows_of_a_class_are_kept(key, theirs, ours, kept):
     tail = () if key.endswith("bias") else (5,)
     file, fresh = numbered(theirs, *tail), -1 - numbered(ours, *tail)
-    taken = ROWS.take(key, file, fresh)
+    taken = ROWS.take(key, file, fresh, {})
     same = dict(kept)
     assert taken.shape == fresh.shape
     for row in range(ours):
         assert torch.equal(taken[row], file[same[row]] if row in same else fresh[row]), row
 
 
+POINT_HEAD = "roi_heads.mask_head.point_head."
+
+
 def test_columns_that_read_a_class_are_kept():
-    """A point head's layers read the features, then the coarse mask of each class."""
-    file, fresh = numbered(6, 4 + 3, 1), -1 - numbered(6, 4 + 2, 1)
-    taken = ROWS.take("roi_heads.mask_head.point_head.fc1.weight", file, fresh)
-    assert torch.equal(taken[:, :4], file[:, :4])
-    assert torch.equal(taken[:, 4], file[:, 4 + 1]) and torch.equal(taken[:, 5], fresh[:, 5])
+    """A point head's layers read the features, then the coarse mask of each class; its last has a row for each, too."""
+    tensors = {f"{POINT_HEAD}fc1.weight": numbered(6, 4 + 3, 1), f"{POINT_HEAD}fc2.weight": numbered(6, 6 + 3, 1),
+               f"{POINT_HEAD}predictor.weight": numbered(3, 6 + 3, 1)}  # fmt: skip
+    for name, rows, shared in (("fc1", 6, 4), ("fc2", 6, 6), ("predictor", 2, 6)):
+        key, fresh = f"{POINT_HEAD}{name}.weight", -1 - numbered(rows, shared + 2, 1)
+        file, taken = tensors[key], ROWS.take(key, tensors[key], fresh, tensors)
+        own, theirs = (slice(None), slice(None)) if rows == 6 else ([0], [1])
+        assert taken.shape == fresh.shape
+        assert torch.equal(taken[own, :shared], file[theirs, :shared])
+        assert torch.equal(taken[own, shared], file[theirs, shared + 1]) and not taken[own, shared + 1].any()
+        assert rows == 6 or torch.equal(taken[1], fresh[1])  # of a class that is new
+
+
+def test_columns_of_a_layer_that_reads_no_class_stay():
+    """Where only the first layer reads the coarse masks (COARSE_PRED_EACH_LAYER False)."""
+    tensors = {f"{POINT_HEAD}fc1.weight": numbered(6, 4 + 3, 1), f"{POINT_HEAD}fc2.weight": numbered(6, 6, 1)}
+    file = tensors[f"{POINT_HEAD}fc2.weight"]
+    assert torch.equal(ROWS.take(f"{POINT_HEAD}fc2.weight", file, -file, tensors), file)
 
 
 @pytest.mark.parametrize(
@@ -53,7 +69,7 @@ def test_columns_that_read_a_class_are_kept():
 )
 def test_a_class_agnostic_layer_is_taken_as_it_is(key, rows):
     file = numbered(rows, 5)
-    assert ROWS.take(key, file, -file) is file
+    assert ROWS.take(key, file, -file, {}) is file
 
 
 def test_what_has_no_class_names_starts_fresh_where_its_shape_differs():

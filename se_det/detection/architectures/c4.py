@@ -13,7 +13,8 @@ from ...backbones.blocks import Stage
 from ...errors import ConfigError
 from ..bottom_up import build_res5
 from ..box_head import BoxPredictor
-from ..build import box_predictor, build_mask_head
+from ..build import build_mask_head
+from ..build_roi_heads import box_predictor
 from ..measured_part import MeasuredPart
 from ..pooler import Levels, ROIPooler
 from ..registry import ROI_HEADS

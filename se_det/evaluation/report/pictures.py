@@ -66,7 +66,9 @@ class Pictures:
             _instances([(a["category_id"] - 1, None, a) for a in truth], size, scale),
             _instances([(numbers[r["category_id"]] - 1, r["score"], r) for r in found], size, scale),
         )
-        drawn = (draw_detections(shown, side, labels, score_threshold=0) for side in sides)
+        layout = outcome.dataset.keypoints
+        bones = () if layout is None else layout.skeleton
+        drawn = (draw_detections(shown, side, labels, score_threshold=0, skeleton=bones) for side in sides)
         return (str(info.path.relative_to(outcome.dataset.images_folder.absolute())), *drawn)
 
 
@@ -90,6 +92,9 @@ def _instances(
     instances = {"pred_boxes": boxes * scale, "pred_classes": np.array([index for index, *_ in things], int)}
     if all(score is not None for _, score, _ in things):
         instances["scores"] = np.array([score for _, score, _ in things], np.float64)
+    if things and all(thing.get("keypoints") for *_, thing in things):
+        points = np.array([thing["keypoints"] for *_, thing in things], np.float64).reshape(len(things), -1, 3)
+        instances["pred_keypoints"] = (points + np.array([0.5, 0.5, 0])) * [*scale[:2], 1]
     if things and all(thing.get("segmentation") for *_, thing in things):
         masks = (mask_tools.decode(thing["segmentation"]) for *_, thing in things)
         instances["pred_masks"] = np.stack([cv2.resize(m, size, interpolation=cv2.INTER_NEAREST) for m in masks])

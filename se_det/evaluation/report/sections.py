@@ -18,7 +18,7 @@ from .html import as_text, table, tiles
 from .pictures import Pictures
 from .svg import COLORS, line_chart
 
-TASK_NAMES = {"bbox": "box", "segm": "mask"}
+TASK_NAMES = {"bbox": "box", "segm": "mask", "keypoints": "keypoint"}
 SHOWN_IMAGES = 6  # of the worst, and of the best
 SHOWN_CLASSES = 20  # in the confusion matrix
 SHOWN_CURVES = len(COLORS)
@@ -50,8 +50,12 @@ def _tiles(outcome: EvaluationResult) -> str:
 
 
 def _summary(outcome: EvaluationResult) -> str:
-    summary = [name for name in next(iter(outcome.metrics.values())) if not name.startswith("AP-")]
-    rows = [(TASK_NAMES[task], *(values[name] for name in summary)) for task, values in outcome.metrics.items()]
+    names = (name for values in outcome.metrics.values() for name in values if not name.startswith("AP-"))
+    summary = list(dict.fromkeys(names))
+    rows = [
+        (TASK_NAMES[task], *(values.get(name, math.nan) for name in summary))
+        for task, values in outcome.metrics.items()
+    ]
     return (
         "<h3>Average precision and recall</h3><p class='note'>COCO protocol, percent; s, m, l: objects under "
         "32², up to 96², and over 96² px. A dash: nothing of the kind is annotated.</p>" + table(("", *summary), rows)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 
 from ...background import SerialExecutor, map_ahead, prefetch
@@ -16,6 +17,7 @@ from ...errors import DataError
 from ..coco_results import to_coco_results
 from ..predictor import Predictor
 from ..selection import select
+from ..tiled import detect_tiled
 from .containers import Entry, Unit
 from .parts import PartFolder, UnitParts
 from .storage import StorageError
@@ -131,7 +133,7 @@ def detect_units(
             start = time.perf_counter()
             counts.waiting += start - before
             if isinstance(found[0], _Picture) and found[0].sample is not None:
-                instances = predictor.detect([one.sample for one in found])
+                instances = _detect(predictor, [one.sample for one in found])
                 counts.network += time.perf_counter() - start
             else:
                 instances = [None]
@@ -183,16 +185,29 @@ def _open(predictor: Predictor, place: _Place, source: Entry | bytes | DataError
     data = None
     try:
         data = source.read() if isinstance(source, Entry) else source
-        return _Picture(place, name, predictor.sample(decode(io.BytesIO(data), "BGR")))
+        return _Picture(place, name, _sample(predictor, decode(io.BytesIO(data), "BGR")))
     except StorageError as error:
         return _Picture(place, name, error=str(error), unreachable=True)
     except Exception as error:  # of many kinds, where an image is not sound; see `decode`
         return _Picture(place, name, error=decode_error(error, empty=data == b""))
 
 
+def _sample(predictor: Predictor, pixels: np.ndarray) -> dict[str, Any]:
+    """An image as the network takes it; under TEST.TILE its pixels, which are cut when their turn comes."""
+    if predictor.window_sampler is None:
+        return predictor.sample(pixels)
+    return {"pixels": pixels, "height": pixels.shape[0], "width": pixels.shape[1]}
+
+
+def _detect(predictor: Predictor, samples: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    if predictor.window_sampler is None:
+        return predictor.detect(samples)
+    return [detect_tiled(predictor, sample["pixels"]).instances for sample in samples]
+
+
 def _together(item: _Picture | _End) -> object:
     """What the images of a batch have in common: size and part, so that parts do not depend on what came before."""
-    if isinstance(item, _End) or item.sample is None:
+    if isinstance(item, _End) or item.sample is None or "image" not in item.sample:
         return id(item)
     return item.sample["image"].shape, item.place
 
@@ -203,7 +218,10 @@ def _row(
     if kept is not None:
         instances = select(instances, torch.isin(instances["pred_classes"].cpu(), kept))
     found, _ = to_coco_results(
-        instances, image_id=0, category_ids=predictor.category_ids, masks="box_masks" in instances
+        instances,
+        image_id=0,
+        category_ids=predictor.category_ids,
+        masks=not {"box_masks", "crop_masks"}.isdisjoint(instances),
     )
     return {
         "image": picture.name,

@@ -73,12 +73,18 @@ def predict_collection(
     Raises:
         CheckpointError: `output` has results of another model, other options or images; or cannot be written.
         DataError: an input names nothing; or the storage no longer answers.
-        ConfigError: a format, part or share that there is not, or a package that is missing for it.
+        ConfigError: a format, part or share that there is not, a package that is missing for it, or a model that labels
+            pixels.
     """
     if format not in FORMATS:
         raise ConfigError(f"The format '{format}' is unknown: use {' or '.join(FORMATS)}.")
     if images_per_part < 1:
         raise ConfigError(f"--part-images must be at least 1, got {images_per_part}.")
+    if predictor.pixel_class_names:
+        raise ConfigError(
+            "The model labels pixels, and the rows of a collection have no place for these: name images or folders "
+            "without lists, shards, --shard and --format, whose results have a PNG each."
+        )
     if is_url(str(output)):
         raise ConfigError(f"--output {output} is a URL: give a folder, which all processes see.")
     output = Path(output)

@@ -75,6 +75,7 @@ def gather(asked: CfgNode, *, title: str, own: OwnData | None, samples: int) -> 
     train, test = datasets.train_datasets(stage.cfg), datasets.test_datasets(stage.cfg)
     datasets.check_categories(train, test)
     stage.decide(datasets.decide_num_classes(stage.cfg, train[0]))
+    stage.decide(datasets.decide_heads(stage.cfg, train[0]))
     cfg = stage.finish(check_model)
     seed = max(cfg.SEED, 0)
     drawn = draw_samples(cfg, train, seed=seed, count=samples)

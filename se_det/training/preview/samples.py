@@ -35,6 +35,7 @@ class Shown:
         boxes: float32 (n, 4) XYXY px.
         classes: int64 (n,).
         masks: see `detection.masks`, as NumPy arrays; None without a mask head.
+        keypoints: float32 (n, K, 3) x, y px and v; None without a keypoint head.
     """
 
     step: int
@@ -45,6 +46,8 @@ class Shown:
     boxes: np.ndarray
     classes: np.ndarray
     masks: dict[str, np.ndarray] | None
+    keypoints: np.ndarray | None = None
+    skeleton: Sequence[tuple[int, int]] = ()
 
     def picture(self, class_names: Sequence[str], long_side: int) -> np.ndarray:
         """The sample with its ground truth drawn, its long side of so many px."""
@@ -57,7 +60,9 @@ class Shown:
         instances = {"pred_boxes": self.boxes * np.tile(scale, 2), "pred_classes": self.classes}
         if self.masks is not None and len(self.boxes):
             instances["pred_masks"] = drawn_masks(self.masks, len(self.boxes), size, scale)
-        return draw_detections(shown, instances, class_names, score_threshold=0)
+        if self.keypoints is not None:
+            instances["pred_keypoints"] = self.keypoints * [*scale, 1]
+        return draw_detections(shown, instances, class_names, score_threshold=0, skeleton=self.skeleton)
 
 
 def draw_samples(cfg: CfgNode, datasets: Sequence[CocoDataset], *, seed: int, count: int) -> list[Shown]:
@@ -87,8 +92,9 @@ def draw_samples(cfg: CfgNode, datasets: Sequence[CocoDataset], *, seed: int, co
         # Each image comes up in an epoch or soon after; an epoch that repeats images is longer.
         later = islice(items, EPOCHS * images)
         chosen[-1] = next((item for item in later if item[1] in backgrounds), chosen[-1])
+    bones = () if datasets[0].keypoints is None else datasets[0].keypoints.skeleton
     return [
-        _shown(sample, number // cfg.SOLVER.IMS_PER_BATCH + 1, cfg.INPUT.FORMAT)
+        _shown(sample, number // cfg.SOLVER.IMS_PER_BATCH + 1, cfg.INPUT.FORMAT, bones)
         for number, index in chosen
         for sample in loader.load([(number, index)])
     ]
@@ -105,7 +111,7 @@ def _without_objects(datasets: Sequence[CocoDataset]) -> set[int]:
     }
 
 
-def _shown(sample: dict[str, Any], step: int, format: str) -> Shown:
+def _shown(sample: dict[str, Any], step: int, format: str, bones: Sequence[tuple[int, int]]) -> Shown:
     pixels = sample["image"].numpy().transpose(1, 2, 0)
     truth = sample["instances"]
     masks = truth.get("gt_masks")
@@ -118,6 +124,8 @@ def _shown(sample: dict[str, Any], step: int, format: str) -> Shown:
         boxes=truth["gt_boxes"].numpy(),
         classes=truth["gt_classes"].numpy(),
         masks=None if masks is None else {key: value.numpy() for key, value in masks.items()},
+        keypoints=truth["gt_keypoints"].numpy() if "gt_keypoints" in truth else None,
+        skeleton=bones,
     )
 
 

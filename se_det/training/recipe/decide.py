@@ -51,7 +51,7 @@ class Goal:
     """What the user asks for.
 
     Attributes:
-        task: "boxes" or "masks".
+        task: "boxes", "masks" or "keypoints".
         minutes: the whole run may take, its evaluations included; None: `epochs` counts.
         epochs: passes over the training images; None: the recipe chooses.
     """
@@ -123,9 +123,9 @@ def decide(
     weights = str(choices.get("MODEL.WEIGHTS"))
     pretrained = bool(weights) and not weights.startswith(SHIPPED)
     sides = SHORT_SIDES[("cpu" if machine.device == "cpu" else "gpu") if pretrained else "scratch"]
-    if in_windows is not None and _decide_tiles(choices, data, sides):
+    if in_windows is not None and goal.task != "keypoints" and _decide_tiles(choices, data, sides):
         data = in_windows(choices.cfg)
-    _decide_task(choices, data, goal)
+    _decide_task(choices, data, goal, pretrained)
     needed = next((side for side in sides if data.size(0.1) * side >= SMALLEST), sides[-1])
     _decide_size(choices, data, needed, pretrained)
     _decide_network(choices, data, pretrained)
@@ -175,11 +175,19 @@ def _decide_tiles(choices: Choices, data: DataFacts, sides: Sequence[int]) -> bo
     return choices.get("INPUT.TILE.SIZE") > 0
 
 
-def _decide_task(choices: Choices, data: DataFacts, goal: Goal) -> None:
+def _decide_task(choices: Choices, data: DataFacts, goal: Goal, pretrained: bool) -> None:
+    if goal.task == "keypoints":
+        choices.set(f"{data.keypoints:.0%} of the objects have keypoints", MODEL__KEYPOINT_ON=True)
+        # What Detectron2's keypoint configs have; plain L1 costs keypoint AP.
+        choices.set("keypoints are asked for", MODEL__ROI_BOX_HEAD__SMOOTH_L1_BETA=0.5)
+        if not pretrained:
+            choices.set(
+                "trained from the start, a small head learns faster", MODEL__ROI_KEYPOINT_HEAD__CONV_DIMS=(128,) * 4
+            )
     if goal.task == "masks":
         choices.set(f"{data.masks:.0%} of the objects have a mask", MODEL__MASK_ON=True)
     else:
-        choices.set("boxes are asked for" if data.masks else "no object has a mask", MODEL__MASK_ON=False)
+        choices.set(f"{goal.task} are asked for" if data.masks else "no object has a mask", MODEL__MASK_ON=False)
     if data.objects > choices.get("TEST.DETECTIONS_PER_IMAGE"):
         most = math.ceil(data.objects * 1.5 / 100) * 100
         reason = f"{'a window' if data.tile else 'an image'} has {data.objects} objects"

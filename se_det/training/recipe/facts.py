@@ -39,6 +39,7 @@ class DataFacts:
         short_side: median of the images' shorter sides, px.
         objects: the most objects that an image has.
         masks: share of the objects with a segmentation.
+        keypoints: share of the objects with a labelled keypoint.
         tile: px of the windows that the images are seen in; all numbers above but `negatives` and `masks` are then of
             windows. 0: of whole images.
         objects_in_image: the most objects that a whole image has, where that is not `objects`.
@@ -53,6 +54,7 @@ class DataFacts:
     short_side: int
     objects: int
     masks: float
+    keypoints: float = 0.0
     tile: int = 0
     objects_in_image: int | None = None
 
@@ -84,9 +86,11 @@ def measure_data(train: CocoDataset, val: CocoDataset | None) -> DataFacts:
     """The facts of a data set; no image is opened."""
     sizes = train.sizes.numpy()
     short = sizes.min(1)
-    boxes, empty, per_class = [], 0, np.zeros(len(train.category_ids), dtype=int)
+    boxes, empty, with_points, per_class = [], 0, 0, np.zeros(len(train.category_ids), dtype=int)
     for i in range(len(train)):
-        found = train.annotations(i, crowds=False, masks=False)
+        found = train.annotations(i, crowds=False, masks=False, keypoints=train.keypoints is not None)
+        if found.keypoints is not None:
+            with_points += int((found.keypoints[..., 2] > 0).any(1).sum())
         empty += not len(found.boxes)
         per_class[np.unique(found.classes)] += 1
         boxes.append((found.boxes[:, 2:] - found.boxes[:, :2]) / short[i])
@@ -104,6 +108,7 @@ def measure_data(train: CocoDataset, val: CocoDataset | None) -> DataFacts:
         short_side=int(np.median(short)),
         objects=train.max_objects_per_image(),
         masks=1 - train.num_annotations_without_mask() / objects if objects else 0.0,
+        keypoints=with_points / objects if objects else 0.0,
     )
 
 

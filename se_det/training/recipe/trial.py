@@ -111,7 +111,7 @@ def _trial(cfg: CfgNode, threads: int, answer: Connection) -> None:
 def _time_steps(cfg: CfgNode) -> float:
     device = select_device(cfg.MODEL.DEVICE)
     train = datasets.train_datasets(cfg)
-    for decision in datasets.decide_num_classes(cfg, train[0]):
+    for decision in [*datasets.decide_num_classes(cfg, train[0]), *datasets.decide_heads(cfg, train[0])]:
         set_key(cfg, decision.key, decision.value)
     torch.manual_seed(0)
     model = build_detector(cfg).to(device, memory_format=torch.channels_last)

@@ -122,6 +122,27 @@ def test_urls(place: Path, predictor: Predictor, expected, tmp_path: Path) -> No
     memory.rm("/bucket", recursive=True)
 
 
+def test_windows_of_an_image(place: Path, predictor: Predictor, tmp_path: Path) -> None:
+    """TEST.TILE is done here, too, as by the predictor."""
+    cfg = predictor.cfg.clone()
+    cfg.defrost()
+    cfg.TEST.TILE.SIZE = 32
+    tiled = Predictor(cfg, place / "w.pth")
+    pixels = toy.np.random.default_rng(0).integers(0, 256, (60, 90, 3), toy.np.uint8)
+    toy.cv2.imwrite(str(tmp_path / "wide.png"), pixels)
+    predict_collection(tiled, [str(tmp_path / "wide.png"), str(place / "photos" / "000001.jpg")], tmp_path / "out")
+    _, row = sorted(toy.rows(tmp_path / "out"), key=lambda row: row["width"])
+    expected = [{k: v for k, v in one.items() if k != "image_id"} for one in tiled(pixels).to_coco(0)]
+    assert row["detections"] == expected and len(expected) > 2 and (row["width"], row["height"]) == (90, 60)
+
+
+def test_labels_of_pixels_are_refused(place: Path, predictor: Predictor, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(predictor, "pixel_class_names", ["sky"])
+    with pytest.raises(ConfigError, match="labels pixels"):
+        predict_collection(predictor, [str(place / "0.tar")], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 class _Failing(http.server.SimpleHTTPRequestHandler):
     """Serves a folder; each file from the second request on, and some never."""
 
