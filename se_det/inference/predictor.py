@@ -140,6 +140,7 @@ class Predictor:
         self.reverse_channels = self.cfg.INPUT.FORMAT == "RGB"
         self.window_sampler = None
         self.pixel_category_ids, self.pixel_class_names = [], []
+        self.keypoint_names, self.skeleton = [], ()
         classes = self.model.metadata["classes"]
         self.category_ids = [int(c["id"]) for c in classes]
         self.class_names = class_names or [str(c["name"]) for c in classes]
