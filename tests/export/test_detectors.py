@@ -201,6 +201,19 @@ def test_soft_nms_is_refused_with_the_reason() -> None:
         detector(model, cfg)
 
 
+@pytest.mark.parametrize(
+    "keys",
+    [
+        ("MODEL.KEYPOINT_ON", True),
+        ("MODEL.ROI_MASK_HEAD.NAME", "PointRendMaskHead", "MODEL.ROI_MASK_HEAD.POOLER_TYPE", ""),
+    ],
+)
+def test_heads_that_are_not_exported_are_not_left_out(keys: tuple) -> None:
+    model, cfg = small("mask" if "MASK" in keys[0] else "faster", "se", "keep", *keys)
+    with pytest.raises(ExportError, match="keypoint head or PointRend's mask head is not exported"):
+        detector(model, cfg)
+
+
 def test_an_architecture_that_nothing_exports() -> None:
     model, cfg = small("faster")
     cfg.MODEL.META_ARCHITECTURE = "Other"
