@@ -28,6 +28,7 @@ from se_det.config import get_cfg, load_config, merge_overrides
 from se_det.config.defaults import DETECTRON2_ONLY
 from se_det.config.loading import flatten
 from se_det.config.overrides import parse_overrides, split_assignments
+from se_det.study import read_study
 
 from .doc_house import build_house
 from .documents import LANGUAGES, PAGES, ROOT, Block, Command, blocks, commands, name_of
@@ -35,7 +36,8 @@ from .documents import LANGUAGES, PAGES, ROOT, Block, Command, blocks, commands,
 SCRIPTS = {
     "train_net": "train", "predict": "predict", "pretrain": "pretrain", "import_data": "import", "preview": "preview",
     "check_data": "check-data", "analyze_model": "analyze-model", "convert_weights": "convert-weights",
-    "export_model": "export", "reproduce_zoo": "reproduce-zoo", "serve": "serve", "benchmark": "benchmark",
+    "export_model": "export", "reproduce_zoo": "reproduce-zoo", "serve": "serve", "study": "study",
+    "benchmark": "benchmark",
     "doctor": "doctor",
 }  # fmt: skip
 GPUS = "needs several GPUs"
@@ -87,6 +89,10 @@ NOT_RUN = {
     "python datasets/make_shapes.py --panoptic": "tests/datasets runs it with few images",
     "python tools/train_net.py --config-file configs/quickstart_panoptic.yaml": MINUTES,
     "se-det predict --weights output/quickstart_panoptic": "is of the run above; tests/training predicts with such",
+    "se-det study": "trains many detectors; tests/study runs small ones",
+    "python datasets/make_shapes.py --train 3000": "draws for a minute",
+    "datasets/make_shapes.py --train 3000": "draws for a minute",
+    "python tools/train_net.py --config-file configs/starter_pretraining.yaml": MINUTES,
     "se-det serve": "serves until it is stopped, as tests/serving does",
     "se-det train data/ --output output/mine \"WRITERS=['json', ": "begins a service's run, as "
     "tests/training/test_service_writers.py does",
@@ -308,7 +314,8 @@ def test_yaml_loads(page: Path, tmp_path: Path) -> None:
     for block in blocks(page):
         if block.language == "yaml":
             (tmp_path / "block.yaml").write_text(block.text, encoding="utf-8")
-            load_config(tmp_path / "block.yaml")
+            # A study's file says of which kind its runs are.
+            (read_study if "\nkind: " in block.text else load_config)(tmp_path / "block.yaml")
 
 
 def python_blocks(page: Path) -> list[Block]:
