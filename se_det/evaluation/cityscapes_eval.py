@@ -147,7 +147,7 @@ class CityscapesInstanceEvaluator(CityscapesEvaluator):
             write_label_png(folder / name, mask_tools.decode(one["segmentation"]) * np.uint8(255))
             lines.append(f"{name} {one['category_id']} {one['score']}\n")
         path = folder / f"{stem}_pred.txt"
-        path.write_text("".join(lines))
+        path.write_text("".join(lines), encoding="utf-8")
         return str(path)
 
     def _metrics(self, results: Mapping[str, Any]) -> dict[str, dict[str, float]]:

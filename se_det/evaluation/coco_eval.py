@@ -20,7 +20,7 @@ from ..files import write_json
 from ..inference.coco_results import to_coco_results
 from .best_f1 import OperatingPoint, best_f1
 from .box_proposals import BoxProposalEvaluator
-from .coco_metrics import TASKS, coco_scores, task_summary
+from .coco_metrics import TASKS, coco_scores, detection_limits, task_summary
 from .evaluator import EVALUATORS
 from .ground_truth import GroundTruth, without_nan
 from .oks import default_sigmas
@@ -80,13 +80,15 @@ class CocoEvaluator:
 
         Raises:
             DataError: the ground truth cannot be evaluated against, such as masks on a file without segmentations.
-            ConfigError: an unknown task.
+            ConfigError: an unknown task, or a limit that is none.
         """
         unknown = [task for task in tasks if task not in TASKS]
         if unknown or not tasks:
             raise ConfigError(f"Evaluation tasks {tuple(tasks)} must be out of {TASKS}.")
         self.dataset = dataset
         self.tasks = tuple(tasks)
+        if not set(tasks).isdisjoint(("bbox", "segm")):
+            detection_limits(max_dets_per_image)  # refuses one that AP cannot look at
         self.max_dets_per_image = max_dets_per_image
         self.sigmas = self._check_sigmas(sigmas) if "keypoints" in tasks else ()
         self.output_folder = None if output_folder is None else Path(output_folder)

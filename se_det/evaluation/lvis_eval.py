@@ -17,7 +17,6 @@ from ..detection.registry import model_facts
 from ..errors import DataError
 from .best_f1 import best_f1
 from .coco_eval import CocoEvaluator, EvaluationResult
-from .coco_metrics import TASKS
 from .coco_protocol import LIMITS, THRESHOLDS, Accumulated, accumulate
 from .evaluator import EVALUATORS
 from .overlaps import Entries, mask_areas, shapes_of
@@ -36,7 +35,7 @@ class LvisEvaluator(CocoEvaluator):
     """Box and mask AP on LVIS: see `CocoEvaluator`."""
 
     def __init__(
-        self, dataset: CocoDataset, tasks: Sequence[str] = TASKS, output_folder: str | Path | None = None, *,
+        self, dataset: CocoDataset, tasks: Sequence[str] = ("bbox", "segm"), output_folder: str | Path | None = None, *,
         max_dets_per_image: int = MAX_DETECTIONS,
     ) -> None:  # fmt: skip
         """
@@ -178,5 +177,5 @@ def lvis(cfg: CfgNode, dataset: CocoDataset, folder: str | Path | None) -> LvisE
             "TEST.DETECTIONS_PER_IMAGE is %d, and LVIS looks at %d detections in an image: raise it.",
             cfg.TEST.DETECTIONS_PER_IMAGE, limit,
         )  # fmt: skip
-    tasks = tuple(task for task in model_facts(cfg).tasks(cfg) if task in TASKS)
+    tasks = tuple(task for task in model_facts(cfg).tasks(cfg) if task in ("bbox", "segm"))
     return LvisEvaluator(dataset, tasks, folder, max_dets_per_image=limit)

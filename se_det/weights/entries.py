@@ -63,10 +63,9 @@ class Entry:
 
 @dataclass(frozen=True, kw_only=True)
 class ClassifierEntry(Entry):
-    """An ImageNet classifier.
+    """An ImageNet classifier, named `<architecture>.<source>`; a network without public weights has its bare name.
 
     Attributes:
-        name: `<architecture>.<source>`; a network without public weights has its bare name.
         size_mib: of the file, where published.
         architecture: a model's name, as in `list_models()`.
         reports: published accuracies; the first is of this very file.

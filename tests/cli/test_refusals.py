@@ -109,7 +109,7 @@ REFUSED = {
     "SyncBN on the CPU": (lambda c: None, ("MODEL.RESNETS.NORM", "SyncBN"), "SyncBN"),
     "weights that are not there": (lambda c: None, ("MODEL.WEIGHTS", "absent.pth"), "absent.pth"),
     "unknown gate": (lambda c: None, ("MODEL.GATE.NAME", "sse"), "MODEL.GATE.NAME"),
-    "other engine's model": (lambda c: None, ("MODEL.META_ARCHITECTURE", "SemanticSegmentor"), "--engine detectron2"),
+    "other engine's model": (lambda c: None, ("MODEL.PROPOSAL_GENERATOR.NAME", "RRPN"), "--engine detectron2"),
 }  # fmt: skip
 
 

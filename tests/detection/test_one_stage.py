@@ -143,7 +143,7 @@ def test_what_cannot_be_is_refused_by_its_key(overrides: tuple, message: str):
 
 
 def test_proposals_of_windows_are_not_merged_and_refused():
-    with pytest.raises(ConfigError, match=r"TEST.TILE.SIZE is 100, .* set it to 0"):
+    with pytest.raises(ConfigError, match=r"TEST.TILE.SIZE is 100, .* Set TEST.TILE.SIZE 0"):
         check_model(load_config("configs/rpn_se_r50_fpn.yaml", ["TEST.TILE.SIZE", 100]))
 
 

@@ -225,11 +225,9 @@ def test_diverged_weights_are_an_error_in_training_and_in_evaluation(samples):
         model.eval()(samples)
 
 
-def test_other_architectures_name_the_other_engine():
-    with pytest.raises(
-        ConfigError, match=r"MODEL.META_ARCHITECTURE 'SemanticSegmentor' is one of .*--engine detectron2"
-    ):
-        build_detector(small_config(overrides=("MODEL.META_ARCHITECTURE", "SemanticSegmentor")))
+def test_other_parts_name_the_other_engine():
+    with pytest.raises(ConfigError, match=r"MODEL.PROPOSAL_GENERATOR.NAME 'RRPN' is one of .*--engine detectron2"):
+        build_detector(small_config(overrides=("MODEL.PROPOSAL_GENERATOR.NAME", "RRPN")))
     with pytest.raises(ConfigError, match="MODEL.FPN.IN_FEATURES"):
         build_detector(small_config(overrides=("MODEL.FPN.IN_FEATURES", ["res2", "res4"])))
 

@@ -66,7 +66,7 @@ class ColourPredictor(Predictor):
         self.cfg, self.reverse_channels = cfg, cfg.INPUT.FORMAT == "RGB"
         self.window_sampler = build_window_sampler(cfg)
         self.model, self.class_names, self.category_ids = ColourDetector(form), ["red", "green"], [3, 7]
-        self.thresholds, self.pixel_class_names = [None, None], []
+        self.thresholds, self.pixel_class_names, self.skeleton = [None, None], [], ()
 
 
 def config(size=200, **keys):

@@ -77,7 +77,9 @@ def _step(masks: bool, monkeypatch, **how) -> Counter:
     # A GPU has torchvision's operator, not the sum of table rows.
     monkeypatch.setattr(pooler, "has_fast_path", lambda x: False)
     monkeypatch.setattr(
-        pooler, "roi_align", lambda x, rois, size, scale, ratio: ops.roi_align(x, rois, size, scale, ratio, True)
+        pooler,
+        "roi_align",
+        lambda x, rois, size, scale, ratio, aligned: ops.roi_align(x, rois, size, scale, ratio, aligned),
     )
     cfg = small_config(masks=masks, overrides=("MODEL.RESNETS.NORM", "GN"))
     model = build_detector(cfg)

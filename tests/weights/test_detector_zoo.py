@@ -44,8 +44,8 @@ ENTRIES = detector_entries()
 OF_TRAINING = ("SOLVER.", "DATALOADER.", "DATASETS.TRAIN", "DATASETS.PROPOSAL_FILES_TRAIN", "INPUT.CROP.", "TEST.EVAL",
                "TEST.PRECISE_BN", "INPUT.MIN_SIZE_TRAIN", "INPUT.MAX_SIZE_TRAIN", "INPUT.COLOR", "INPUT.MASK_FORMAT",
                "MODEL.WEIGHTS")  # fmt: skip
-# No RegNet is among our backbones; Fast R-CNN's proposals come from a file. The other families may come later.
-NOT_HERE = ("regnet", "/fast_rcnn")
+# No RegNet is among our backbones; Fast R-CNN's proposals come from a file; PointRend refines instances alone.
+NOT_HERE = ("regnet", "/fast_rcnn", "pointrend_semantic")
 SIZES = {
     key: value
     for key, value in TINY_DETECTOR.items()

@@ -30,7 +30,7 @@ def open_voc(root: Path, *, folder: str, split: str, year: int) -> CocoDataset:
     place = root / folder
     listed = place / "ImageSets" / "Main" / f"{split}.txt"
     try:
-        names = [line.split()[0] for line in listed.read_text().splitlines() if line.strip()]
+        names = [line.split()[0] for line in listed.read_text(encoding="utf-8").splitlines() if line.strip()]
     except OSError as error:
         raise DataError(f"The list of images {listed} cannot be read: {error.strerror or error}.") from error
     images, annotations = [], []

@@ -16,7 +16,7 @@ from ..masks import paste_masks
 from ..rcnn import GeneralizedRCNN, MeasuredPart, paste_detections, resize_detections
 from ..registry import META_ARCHITECTURES, MODEL_FACTS, ModelFacts, two_stage_norms
 from ..sem_seg_head import SemSegFPNHead, resize_logits
-from .semantic_segmentor import build_sem_seg_head, check_no_tiles, measured_head
+from .semantic_segmentor import build_sem_seg_head, check_pixel_classes, measured_head
 
 Panoptic = tuple[torch.Tensor, list[dict[str, Any]]]
 
@@ -200,7 +200,7 @@ def check_panoptic(cfg: CfgNode) -> None:
         ConfigError: naming the key and the value.
     """
     check_rcnn(cfg)
-    check_no_tiles(cfg)
+    check_pixel_classes(cfg)
     if not cfg.MODEL.MASK_ON:
         raise ConfigError(
             "MODEL.META_ARCHITECTURE PanopticFPN needs the instances' masks, and MODEL.MASK_ON is False: set it True."

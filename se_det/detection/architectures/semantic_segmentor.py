@@ -125,12 +125,13 @@ def pixel_norms(cfg: CfgNode) -> tuple[str, ...]:
     return "MODEL.FPN.NORM", "MODEL.SEM_SEG_HEAD.NORM"
 
 
-def check_no_tiles(cfg: CfgNode) -> None:
-    """Refuse windows of images, of which classes of pixels are not put together.
+def check_pixel_classes(cfg: CfgNode) -> None:
+    """Refuse a head that there is not, and windows of images, of which classes of pixels are not put together.
 
     Raises:
         ConfigError: naming the key.
     """
+    SEM_SEG_HEADS.get(cfg.MODEL.SEM_SEG_HEAD.NAME, "MODEL.SEM_SEG_HEAD.NAME")
     for key in ("INPUT.TILE.SIZE", "TEST.TILE.SIZE"):
         if get_key(cfg, key):
             raise ConfigError(
@@ -140,6 +141,8 @@ def check_no_tiles(cfg: CfgNode) -> None:
 
 
 MODEL_FACTS.register(
-    ModelFacts(class_keys=(), tasks=lambda cfg: ("sem_seg",), norms=pixel_norms, anchor_maps="", check=check_no_tiles),
+    ModelFacts(
+        class_keys=(), tasks=lambda cfg: ("sem_seg",), norms=pixel_norms, anchor_maps="", check=check_pixel_classes
+    ),
     name="SemanticSegmentor",
 )

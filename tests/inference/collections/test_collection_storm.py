@@ -94,6 +94,7 @@ def storm(tmp_path: Path, *, images: int, shards: int, kills: int, most: int, pa
     )
 
 
+@pytest.mark.slow
 def test_killed_five_times(tmp_path: Path) -> None:
     storm(tmp_path, images=800, shards=8, kills=5, most=6, part=10)
 
