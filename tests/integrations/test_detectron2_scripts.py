@@ -34,7 +34,11 @@ def with_our_keys() -> CfgNode:
     return cfg
 
 
-@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda p: p.stem)
+# PointRend's keys are its project's, which Detectron2's package does not install.
+MERGED = [path for path in sorted(CONFIGS.glob("*.yaml")) if not path.stem.startswith("point_rend")]
+
+
+@pytest.mark.parametrize("path", MERGED, ids=lambda p: p.stem)
 def test_every_shipped_config_can_be_merged_and_goes_round(path, tmp_path, caplog):
     cfg = with_our_keys()
     cfg.merge_from_file(str(path))
