@@ -39,7 +39,7 @@ TABLE = {
         "MODEL.WEIGHTS": "shipped://shapes_se_r18_half", "MODEL.RESNETS.NORM": "BN", "SOLVER.BASE_LR": 1e-3,
     }),
     "as long as it takes to boil an egg": (SMALL, PHOTOS, CPU, Goal(minutes=4), {
-        "SOLVER.MAX_ITER": 449, "SOLVER.WARMUP_ITERS": 22, "TEST.EVAL_PERIOD": 0, "INPUT.MIN_SIZE_TEST": 168,
+        "SOLVER.MAX_ITER": 384, "SOLVER.WARMUP_ITERS": 19, "TEST.EVAL_PERIOD": 0, "INPUT.MIN_SIZE_TEST": 168,
     }),
     "a CPU of bfloat16": (SMALL, PHOTOS, replace(CPU, bfloat16=True, cores=8), Goal(), {
         "SOLVER.AMP.ENABLED": True, "SOLVER.AMP.DTYPE": "bfloat16", "DATALOADER.NUM_WORKERS": 7,
@@ -48,7 +48,7 @@ TABLE = {
         "INPUT.MIN_SIZE_TEST": 288, "MODEL.FPN.IN_FEATURES": ["res2", "res3", "res4", "res5"],
     }),
     "time for larger images": (SMALL, PHOTOS, CPU, Goal(minutes=60), {
-        "INPUT.MIN_SIZE_TEST": 288, "SOLVER.MAX_ITER": 2435,
+        "INPUT.MIN_SIZE_TEST": 288, "SOLVER.MAX_ITER": 2205,
     }),
     "masks": (SMALL, replace(PHOTOS, masks=1.0), CPU, Goal(task="masks"), {"MODEL.MASK_ON": True}),
     "backgrounds": (SMALL, replace(PHOTOS, negatives=0.3), CPU, Goal(), {

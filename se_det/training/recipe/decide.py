@@ -33,7 +33,8 @@ SMALLEST = 11  # px: an object this size still overlaps a 16 px anchor by half
 LEAST_WINDOW = 128  # px
 SHORT_SIDES = {"scratch": (168, 224, 288, 352, 448), "cpu": (256, 320, 400, 512, 640), "gpu": (400, 512, 640, 800)}
 IMBALANCE = 10  # commonest class over rarest, in images, from which images are repeated
-SECONDS_TO_START = 12  # importing, reading and checking; a trial of a step
+SECONDS_AROUND = 25  # importing, reading and checking; a trial of a step; the report
+LONGER = 1.1  # a step of the run than one that was tried: images of new sizes come up, checkpoints are written
 STRIDES = {"p2": 4, "p3": 8, "p4": 16, "p5": 32, "p6": 64, "p7": 128}
 # Keys that make another network of SMALL, which its weights do not fit.
 NETWORK = (
@@ -324,8 +325,8 @@ def _decide_length(choices: Choices, data: DataFacts, goal: Goal, pretrained: bo
     if per_step is not None:
         # An image is evaluated in about a third of the time that it is trained on.
         evaluation = data.val_images * per_step / batch / 3
-        left = goal.minutes * 60 - SECONDS_TO_START - 2 * evaluation
-        steps = max(int(left / per_step), 20)
+        left = goal.minutes * 60 - SECONDS_AROUND - 2 * evaluation
+        steps = max(int(left / (per_step * LONGER)), 20)
         reason = f"{goal.minutes:g} minutes in steps of {per_step:.3g} s, measured"
     else:
         epochs = goal.epochs if goal.epochs is not None else default_epochs(data.images, pretrained)
