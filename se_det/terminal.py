@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
+import sys
 import unicodedata
 
 # Besides control characters: those that turn the direction of text or cannot be encoded.
@@ -36,3 +37,10 @@ class EscapingFormatter(logging.Formatter):
             record = copy.copy(record)
             record.args = tuple(escape(arg) if isinstance(arg, str) else arg for arg in record.args)
         return escape(super().format(record), keep="\t\n")
+
+
+def log_to_stdout(level: int) -> None:
+    """Print log lines from `level` on, where nothing else is done with them yet."""
+    handler = logging.StreamHandler(sys.stdout)
+    handler.setFormatter(EscapingFormatter("%(message)s"))
+    logging.basicConfig(level=level, handlers=[handler])

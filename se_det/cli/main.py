@@ -14,7 +14,7 @@ from .. import __version__
 from ..allocator import keep_freed_memory
 from ..errors import SeDetError
 from ..plugins import load_plugins
-from ..terminal import EscapingFormatter, escape
+from ..terminal import escape, log_to_stdout
 
 # command: (module with `add_arguments(parser)` and `run(args)`, what it is for)
 COMMANDS = {
@@ -66,9 +66,7 @@ def run_command(name: str, argv: Sequence[str] | None = None, *, prog: str | Non
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")  # a name that the terminal has no letters for ends nothing
-    handler = logging.StreamHandler(sys.stdout)
-    handler.setFormatter(EscapingFormatter("%(message)s"))
-    logging.basicConfig(level=logging.INFO, handlers=[handler])
+    log_to_stdout(logging.INFO)
     try:
         _expand(args)
         load_plugins(args.plugin)

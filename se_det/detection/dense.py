@@ -101,15 +101,8 @@ class DenseDetector(Detector):
         """Losses in training mode, detections otherwise; samples and detections as those of `GeneralizedRCNN`."""
         if not self.training:
             return self.detect(samples)
-        maps, areas, _ = self.maps(samples)
-        predictions = self.head(maps, areas)
-        truth = [
-            {
-                "gt_boxes": s["instances"]["gt_boxes"].to(self.device, self.pixel_mean.dtype, non_blocking=True),
-                "gt_classes": s["instances"]["gt_classes"].to(self.device, non_blocking=True),
-            }
-            for s in samples
-        ]
+        maps, areas, sizes = self.maps(samples)
+        predictions, truth = self.head(maps, areas), self.truth(samples, sizes)
         return self.losses(self.anchor_generator(maps), predictions, self._outside(maps, areas), truth)
 
     def detect(self, samples: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

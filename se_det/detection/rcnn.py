@@ -80,6 +80,18 @@ class Detector(nn.Module):
             row[:, :h, :w] = (image.to(self.device, non_blocking=True) - self.pixel_mean) / self.pixel_std
         return batch, sizes
 
+    def truth(self, samples: Sequence[Mapping[str, Any]], sizes: Sequence[tuple[int, int]]) -> list[dict[str, Any]]:
+        """The samples' `instances`, their boxes and classes on the device, with the `image_size` of each."""
+        return [
+            {
+                **s["instances"],
+                "gt_boxes": s["instances"]["gt_boxes"].to(self.device, self.pixel_mean.dtype, non_blocking=True),
+                "gt_classes": s["instances"]["gt_classes"].to(self.device, non_blocking=True),
+                "image_size": size,
+            }
+            for s, size in zip(samples, sizes)
+        ]
+
 
 class GeneralizedRCNN(Detector):
     """Detectron2's GeneralizedRCNN, in plain dicts.
@@ -145,7 +157,7 @@ class GeneralizedRCNN(Detector):
         if not self.training:
             return [{"instances": paste_detections(found["instances"])} for found in self.detect(samples)]
         rpn_maps, rpn_areas, roi_maps, sizes = self.maps(samples)
-        truth = [{**self._to_device(s["instances"]), "image_size": size} for s, size in zip(samples, sizes)]
+        truth = self.truth(samples, sizes)
         proposals, losses = self.proposal_generator(rpn_maps, rpn_areas, sizes, [t["gt_boxes"] for t in truth])
         losses.update(self.roi_heads.losses(roi_maps, [boxes for boxes, _ in proposals], truth))
         return losses
@@ -178,12 +190,6 @@ class GeneralizedRCNN(Detector):
         read on a map of that size."""
         x = x.to(torch.promote_types(x.dtype, torch.float32))
         return area.replicate_edge(x) if area is not None and area.exact else x
-
-    def _to_device(self, instances: Mapping[str, Any]) -> dict[str, Any]:
-        moved = dict(instances)
-        moved["gt_boxes"] = instances["gt_boxes"].to(self.device, self.pixel_mean.dtype, non_blocking=True)
-        moved["gt_classes"] = instances["gt_classes"].to(self.device, non_blocking=True)
-        return moved
 
 
 def resize_detections(

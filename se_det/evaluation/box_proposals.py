@@ -13,8 +13,8 @@ import torch
 
 from .. import comm
 from ..detection.boxes import pairwise_iou
-from ..errors import DataError
 from ..files import write_json
+from .evaluator import new_images
 
 if TYPE_CHECKING:
     from ..data.coco import CocoDataset
@@ -57,13 +57,9 @@ class BoxProposalEvaluator:
         Raises:
             DataError: an image that is not in the data set.
         """
-        for sample, output in zip(samples, outputs, strict=True):
-            image_id, found = sample["image_id"], output["proposals"]
-            if image_id not in self._position:
-                raise DataError(
-                    f"Image {image_id!r} is not in {self.dataset.json_path}, which is evaluated against. "
-                    "Load the images from the same annotation file."
-                )
+        new = new_images(samples, outputs, known=self._position, seen=self._covered, source=self.dataset.json_path)
+        for image_id, _, output in new:
+            found = output["proposals"]
             truth = self.dataset.annotations(self._position[image_id], crowds=False, masks=False)
             order = found["objectness_logits"].argsort(descending=True)
             proposals = found["proposal_boxes"][order].float().cpu()

@@ -15,13 +15,13 @@ from fvcore.common.config import CfgNode
 from .. import comm
 from ..data.tiles import Tiling, most_objects_in_a_window, tiling
 from ..detection.registry import model_facts
-from ..errors import ConfigError, DataError
+from ..errors import ConfigError
 from ..files import write_json
 from ..inference.coco_results import to_coco_results
 from .best_f1 import OperatingPoint, best_f1
 from .box_proposals import BoxProposalEvaluator
 from .coco_metrics import TASKS, coco_scores, detection_limits, task_summary
-from .evaluator import EVALUATORS
+from .evaluator import EVALUATORS, new_images
 from .ground_truth import GroundTruth, without_nan
 from .oks import default_sigmas
 
@@ -117,15 +117,8 @@ class CocoEvaluator:
             DataError: an image that is not in the data set.
             ConfigError: classes the data set does not have, or no masks although they are to be evaluated.
         """
-        for sample, output in zip(samples, outputs, strict=True):
-            image_id = sample["image_id"]
-            if image_id not in self._known_ids:
-                raise DataError(
-                    f"Image {image_id!r} is not in {self.dataset.json_path}, which is evaluated against. "
-                    "Load the images from the same annotation file."
-                )
-            if image_id in self._found:
-                continue
+        new = new_images(samples, outputs, known=self._known_ids, seen=self._found, source=self.dataset.json_path)
+        for image_id, _, output in new:
             self._found[image_id], dropped = to_coco_results(
                 output["instances"],
                 image_id=image_id,

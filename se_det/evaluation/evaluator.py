@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
@@ -14,7 +14,7 @@ from fvcore.common.config import CfgNode
 from torch import nn
 
 from ..background import SerialExecutor
-from ..errors import ConfigError
+from ..errors import ConfigError, DataError
 from ..registry import Registry
 
 LOG_SECONDS = 10.0
@@ -97,6 +97,35 @@ class Evaluators:
                 return None
             names += part.metrics
         return names
+
+
+def new_images(
+    samples: Iterable[Mapping[str, Any]],
+    outputs: Iterable[Mapping[str, Any]],
+    *,
+    known: Container[Any],
+    seen: Container[Any],
+    source: str | Path,
+) -> Iterator[tuple[Any, Mapping[str, Any], Mapping[str, Any]]]:
+    """(image_id, sample, output) of each sample whose image was not seen before.
+
+    Args:
+        known: ids of the images that are evaluated on.
+        seen: ids of those that have been taken; asked when a sample's turn comes.
+        source: the annotation file, for the sentence.
+
+    Raises:
+        DataError: an image that is not in the data set.
+    """
+    for sample, output in zip(samples, outputs, strict=True):
+        image_id = sample["image_id"]
+        if image_id not in known:
+            raise DataError(
+                f"Image {image_id!r} is not in {source}, which is evaluated against. Load the images from the same "
+                "annotation file."
+            )
+        if image_id not in seen:
+            yield image_id, sample, output
 
 
 def build_evaluators(cfg: CfgNode, dataset: Any, folder: str | Path | None) -> Evaluators:

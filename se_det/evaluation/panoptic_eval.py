@@ -15,7 +15,7 @@ from .. import comm
 from ..errors import DataError
 from ..files import write_json
 from ..inference.panoptic_files import coco_segments, write_panoptic_png
-from .evaluator import EVALUATORS
+from .evaluator import EVALUATORS, new_images
 from .ground_truth import without_nan
 from .panoptic_quality import Counts, match_segments, panoptic_quality
 from .sem_seg_eval import ends
@@ -98,15 +98,8 @@ class PanopticEvaluator:
         Raises:
             DataError: an image that is not in the data set, or its PNG cannot be read.
         """
-        for sample, output in zip(samples, outputs, strict=True):
-            image_id = sample["image_id"]
-            if image_id not in self._at:
-                raise DataError(
-                    f"Image {image_id!r} is not in {self.dataset.json_path}, which is evaluated against. Load the "
-                    "images from the same files."
-                )
-            if image_id in self._found:
-                continue
+        new = new_images(samples, outputs, known=self._at, seen=self._found, source=self.dataset.json_path)
+        for image_id, sample, output in new:
             segments, infos = output["panoptic_seg"]
             segments = segments.cpu().numpy()
             infos = coco_segments(infos, self.dataset.category_ids, self.dataset.pixel_labels.category_ids)

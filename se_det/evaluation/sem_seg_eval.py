@@ -17,7 +17,7 @@ from pycocotools import mask as mask_tools
 from .. import comm
 from ..errors import DataError
 from ..files import write_json
-from .evaluator import EVALUATORS
+from .evaluator import EVALUATORS, new_images
 from .ground_truth import without_nan
 
 if TYPE_CHECKING:
@@ -98,15 +98,8 @@ class SemSegEvaluator:
         Raises:
             DataError: an image that is not in the data set, or its labels cannot be read.
         """
-        for sample, output in zip(samples, outputs, strict=True):
-            image_id = sample["image_id"]
-            if image_id not in self._positions:
-                raise DataError(
-                    f"Image {image_id!r} is not in {self.dataset.json_path}, which is evaluated against. Load the "
-                    "images from the same files."
-                )
-            if image_id in self._seen:
-                continue
+        new = new_images(samples, outputs, known=self._positions, seen=self._seen, source=self.dataset.json_path)
+        for image_id, sample, output in new:
             self._seen.add(image_id)
             self._add(image_id, output["sem_seg"].argmax(0).cpu().numpy().astype(np.uint8), sample)
 

@@ -15,9 +15,9 @@ from fvcore.common.config import CfgNode
 
 from .. import comm
 from ..data.named.voc import DIFFICULT, YEAR
-from ..errors import ConfigError, DataError
+from ..errors import ConfigError
 from ..files import write_json
-from .evaluator import EVALUATORS
+from .evaluator import EVALUATORS, new_images
 from .ground_truth import without_nan
 from .metrics_outcome import MetricsOutcome
 
@@ -87,15 +87,9 @@ class VocEvaluator:
             DataError: an image that is not in the data set.
             ConfigError: classes that the data set does not have.
         """
-        for sample, output in zip(samples, outputs, strict=True):
-            image_id, found = sample["image_id"], output["instances"]
-            if image_id not in self._known:
-                raise DataError(
-                    f"Image {image_id!r} is not in {self.dataset.json_path}, which is evaluated against. Load the "
-                    "images from the same annotation file."
-                )
-            if image_id in self._found:
-                continue
+        new = new_images(samples, outputs, known=self._known, seen=self._found, source=self.dataset.json_path)
+        for image_id, _, output in new:
+            found = output["instances"]
             boxes = found["pred_boxes"].float().cpu().numpy() + np.array([1, 1, 0, 0], np.float32)
             scores, labels = found["scores"].tolist(), found["pred_classes"].tolist()
             wrong = [label for label in labels if label >= len(self._truth)]

@@ -6,7 +6,6 @@ import logging
 import multiprocessing
 import os
 import signal
-import sys
 import threading
 import time
 from collections.abc import Sequence
@@ -19,7 +18,7 @@ from fvcore.common.config import CfgNode
 
 from ..errors import Interrupted, SeDetError, Terminated
 from ..plugins import load_plugins, plugin_files
-from ..terminal import EscapingFormatter
+from ..terminal import log_to_stdout
 from .start import FILE, with_common_start
 
 EVERY = 0.5  # seconds between looks at the memory
@@ -85,9 +84,7 @@ def _interrupt(process: multiprocessing.process.BaseProcess) -> None:
 def _child(
     kind: str, cfg: CfgNode, first: CfgNode | None, resume: bool, plugins: Sequence[str], connection: Connection
 ) -> None:
-    handler = logging.StreamHandler(sys.stdout)
-    handler.setFormatter(EscapingFormatter("%(message)s"))
-    logging.basicConfig(level=logging.WARNING, handlers=[handler])
+    log_to_stdout(logging.WARNING)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the study's process passes it on
     threading.Thread(target=_leave_with_parent, args=(connection,), daemon=True).start()
     memory = PeakMemory()

@@ -13,6 +13,7 @@ from ..errors import CheckpointError, ConfigError
 from ..files import check_writable, write_json
 from ..locks import ProcessLock
 from ..training.folder_lock import FolderLock
+from ..training.output_folder import has_checkpoint
 from .plan import Run, Study
 from .process import RunFailed, make_run
 from .results import RESULT, measure_cost, read_history
@@ -102,7 +103,7 @@ def _make(study: Study, run: Run, output: Path, make: Callable[..., dict[str, An
     if study.same_start:
         row = next(iter(study.rows))
         first = study.load_config(next(r for r in study.runs() if r.row == row and r.seed == run.seed), output)
-    resume = any(path.stem != "model_best" for path in folder.glob("model_*.pth"))
+    resume = has_checkpoint(folder)
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / KEYS, {"config": study.config, "same_start": study.same_start, "keys": run.keys}, indent=1)
     result = make(study.kind, cfg, first, resume=resume)

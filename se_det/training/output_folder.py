@@ -89,7 +89,7 @@ def check_folder(folder: str | os.PathLike, *, resume: bool = False, overwrite: 
             "name another folder."
         )
     if resume:
-        if not any(p.stem != "model_best" for p in folder.glob("model_*.pth")):
+        if not has_checkpoint(folder):
             raise CheckpointError(
                 f"There is no checkpoint in {folder} to resume from: start with --overwrite instead of --resume."
             )
@@ -101,6 +101,11 @@ def check_folder(folder: str | os.PathLike, *, resume: bool = False, overwrite: 
                 f"OUTPUT_DIR {folder} holds another run ({found.name}): continue it with --resume, replace it with "
                 "--overwrite, or name another folder."
             )
+
+
+def has_checkpoint(folder: Path) -> bool:
+    """Whether a run in `folder` can be resumed: the best weights alone are no checkpoint."""
+    return any(path.stem != "model_best" for path in folder.glob("model_*.pth"))
 
 
 def find_run(folder: Path) -> Path | None:

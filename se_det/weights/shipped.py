@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ..errors import WeightsError, suggestion
+from .class_lists import zoo_folder
 
 SHIPPED = "shipped://"
 
@@ -15,9 +16,7 @@ def shipped_weights(source: str) -> Path:
     Raises:
         WeightsError: there is none of that name.
     """
-    folder = Path(__file__).resolve().parents[1] / "model_zoo"
-    if not folder.is_dir():
-        folder = Path(__file__).resolve().parents[2] / "model_zoo"  # a checkout
+    folder = zoo_folder()
     name = source.removeprefix(SHIPPED)
     path = folder / f"{name}.safetensors"
     names = sorted(file.stem for file in folder.glob("*.safetensors"))

@@ -73,7 +73,7 @@ class PanopticFPN(GeneralizedRCNN):
             return [{**found, "instances": paste_detections(found["instances"])} for found in self.detect(samples)]
         rpn_maps, rpn_areas, roi_maps, logits, sizes = self._maps_and_logits(samples)
         losses = self.sem_seg_head.loss(logits, [s["sem_seg"] for s in samples])
-        truth = [self._to_device(s["instances"]) for s in samples]
+        truth = self.truth(samples, sizes)
         proposals, rpn_losses = self.proposal_generator(rpn_maps, rpn_areas, sizes, [t["gt_boxes"] for t in truth])
         losses.update(rpn_losses)
         found = self.roi_heads.losses(roi_maps, [boxes for boxes, _ in proposals], truth)
