@@ -92,6 +92,15 @@ def test_a_training_step_reaches_every_parameter(gate):
     assert all(torch.isfinite(p.grad).all() for p in model.parameters())
 
 
+def test_the_instances_of_a_panoptic_model_may_come_from_a_cascade():
+    samples = [labelled(make_sample(64, 96, [[5, 5, 40, 30], [30, 20, 90, 60]]))]
+    cascade = ("MODEL.ROI_HEADS.NAME", "CascadeROIHeads", "MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG", True)
+    model = model_of("PanopticFPN", "se", *cascade, "MODEL.RPN.POST_NMS_TOPK_TRAIN", 50)
+    losses = model(samples)
+    assert {f"loss_cls_stage{stage}" for stage in range(3)} < set(losses)
+    assert all(torch.isfinite(loss) for loss in losses.values())
+
+
 def test_the_loss_is_the_mean_over_labelled_pixels():
     head = SemSegFPNHead(in_features={"p2": (32, 4)}, num_classes=3, conv_dims=32, loss_weight=0.5)
     logits = torch.randn(2, 3, 16, 16)
