@@ -6,9 +6,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from .convolution import convolution
 from .norms import FrozenBatchNorm2d, GroupNorm, apply_frozen, get_norm
 from .onednn import PackedConv2d
-from .strided_pointwise import take_strided_cells
 from .valid_area import ValidArea
 
 
@@ -70,10 +70,7 @@ class Conv2d(nn.Conv2d):
 
     def convolve(self, x: torch.Tensor, area: ValidArea | None = None) -> torch.Tensor:
         """The convolution without its norm."""
-        x, stride = take_strided_cells(self, self._own(x, area))
-        if stride == self.stride:
-            return super().forward(x)
-        return F.conv2d(x, self.weight, self.bias, stride, self.padding, self.dilation, self.groups)
+        return convolution(self, self._own(x, area), self.weight, self.bias)
 
     def normalize(self, x: torch.Tensor, area: ValidArea | None = None) -> torch.Tensor:
         """The norm of what `convolve` returned; `area` is still that of the convolution's input."""

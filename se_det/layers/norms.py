@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import torch
 from torch import nn
-from torch.nn import functional as F
 
 from ..errors import ConfigError
-from .strided_pointwise import take_strided_cells
+from .convolution import convolution
 from .valid_area import ValidArea
 
 NORMS = ("", "BN", "SyncBN", "FrozenBN", "GN")
@@ -139,9 +138,7 @@ def apply_frozen(conv: nn.Conv2d, x: torch.Tensor) -> torch.Tensor:
     Equal up to rounding, to every gradient too, and the convolution's output is neither scaled in a pass of its own
     nor kept for it.
     """
-    weight, bias = affine_convolution(conv)
-    x, stride = take_strided_cells(conv, x)
-    return F.conv2d(x, weight, bias, stride, conv.padding, conv.dilation, conv.groups)
+    return convolution(conv, x, *affine_convolution(conv))
 
 
 def affine_convolution(conv: nn.Conv2d) -> tuple[torch.Tensor, torch.Tensor | None]:
