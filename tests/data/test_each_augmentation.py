@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
-from dataclasses import fields, replace
+from dataclasses import astuple, fields, replace
 from functools import cache
 from itertools import islice
 from pathlib import Path
@@ -118,13 +118,13 @@ def test_masks_stay_on_what_they_show(name: str, kind: str) -> None:
         random = np.random.default_rng((number, 5))
         sample = random_sample(random, kinds=kind)
         sample = sample.select(np.arange(len(sample.boxes)) == 0)
-        rows, columns, pixels = pixels_of(sample, 0)
+        (rows, columns), pixels = astuple(pixels_of(sample, 0))
         image = np.zeros((*sample.size, 3), np.uint8)
         image[rows, columns][pixels] = 255
         result = made(name)(replace(sample, image=image), random)
         if not len(result.boxes):
             continue
-        rows, columns, pixels = pixels_of(result, 0)
+        (rows, columns), pixels = astuple(pixels_of(result, 0))
         white = result.image[:, :, 0] >= 250
         black = (result.image[:, :, 0] <= 5) | (result.image[:, :, 0] == 128)
         mask = np.zeros(result.size, bool)

@@ -1,0 +1,80 @@
+"""A window of a resized image, to the last bit that of all of it, and little else computed."""
+
+from __future__ import annotations
+
+import numpy as np
+from PIL import Image
+
+from .transforms import channelwise, resize_image, torch_resized
+
+MARGIN = 2  # px of the image before, that the bilinear filter may see beyond a window when the image grows
+LONGEST = 2**14  # px
+WORTH = 0.85  # of the resized image's area: a window that is larger takes longer than all of it
+
+
+def resize_window(
+    pixels: np.ndarray, height: int, width: int, rows: slice, columns: slice, *, method: str = "pil"
+) -> np.ndarray:
+    """`resize_image(pixels, height, width, method=method)[rows, columns]`.
+
+    Both libraries resize along rows, round, and then along columns; so do these two, on what the window needs. Only
+    where the image grows: where it shrinks, filters are wider, newer versions of Pillow begin with the columns, and
+    there is less to be gained.
+
+    Args:
+        rows, columns: of the resized image, from `start` to `stop`.
+
+    Raises:
+        ConfigError: an unknown method.
+    """
+    old_height, old_width = pixels.shape[:2]
+    size = rows.stop - rows.start, columns.stop - columns.start
+    grows = old_height < height < LONGEST and old_width < width < LONGEST
+    if not grows or not 0 < size[0] * size[1] < WORTH * height * width or method not in _WINDOWS:
+        return resize_image(pixels, height, width, method=method)[rows, columns]
+    needed = _source(rows, old_height, height)
+    return channelwise(pixels, lambda forward: _WINDOWS[method](forward, height, width, rows, columns, needed))
+
+
+def _source(window: slice, old: int, new: int) -> slice:
+    """The pixels before, of `old`, that a window of `new` is made of."""
+    first, last = window.start * old // new - MARGIN, -(-window.stop * old // new) + MARGIN
+    return slice(max(first, 0), min(last, old))
+
+
+def _pil_window(pixels: np.ndarray, height: int, width: int, rows: slice, columns: slice, needed: slice) -> np.ndarray:
+    # Pillow's argument `box` would leave out more, but is in single precision, which a hundredth of the pixels shows.
+    image, bilinear = Image.fromarray(np.ascontiguousarray(pixels[needed])), Image.Resampling.BILINEAR
+    wide = image.resize((width, image.height), bilinear)
+    # As high as the image again, with nothing in the rows that are not needed.
+    wide = wide.crop((columns.start, -needed.start, columns.stop, pixels.shape[0] - needed.start))
+    return np.asarray(wide.resize((wide.width, height), bilinear).crop((0, rows.start, wide.width, rows.stop)))
+
+
+def _fast_window(pixels: np.ndarray, height: int, width: int, rows: slice, columns: slice, needed: slice) -> np.ndarray:
+    wide = _up_to(pixels[needed], 1, width, columns.stop)[:, columns]
+    part = np.empty((pixels.shape[0], *wide.shape[1:]), np.uint8)
+    part[needed] = wide
+    return _up_to(part, 0, height, rows.stop)[rows]
+
+
+def _up_to(pixels: np.ndarray, axis: int, new: int, stop: int) -> np.ndarray:
+    """An image resized along an axis to `new` px, of which those beyond `stop` may be missing.
+
+    The factor in place of the size may move positions by the last bit of a double. A weight is m / (2 new) and rounded
+    to 14 bits, so that there is no tie below 2^14 px that this could break.
+    """
+    old = pixels.shape[axis]
+    end = min(-(-stop * old // new) + MARGIN, old)
+    factor = new / old
+    if int(end * factor) == end:  # torch would take it for no resizing at all
+        end = old
+    if end == old:
+        size = (new, pixels.shape[1]) if axis == 0 else (pixels.shape[0], new)
+        return torch_resized(pixels, size=size)
+    return torch_resized(
+        pixels[:end] if axis == 0 else pixels[:, :end], scale_factor=(factor, 1.0) if axis == 0 else (1.0, factor)
+    )
+
+
+_WINDOWS = {"pil": _pil_window, "fast": _fast_window}
