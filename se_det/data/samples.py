@@ -262,7 +262,7 @@ def _instances(sample: Sample) -> dict[str, Any]:
         boxes = np.where(masked, sample.masks.extents(len(boxes)), boxes)
     boxes = np.clip(boxes, 0.0, np.array([width, height, width, height], np.float64)).astype(np.float32)
     keep = ((boxes[:, 2:] - boxes[:, :2]) > EMPTY).all(axis=1)
-    if sample.masks is not None:
+    if sample.masks is not None and not sample.cut:  # else its extent is empty
         # As in Detectron2 an instance whose mask has vanished, here by resizing, is none; one that never had a mask is.
         keep &= ~sample.masks.vanished(len(keep))
     instances: dict[str, Any] = {"gt_boxes": boxes[keep], "gt_classes": sample.classes[keep]}

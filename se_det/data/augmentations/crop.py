@@ -67,15 +67,16 @@ class Crop:
     def planes(self, before: LazyImage, out: Sequence[np.ndarray]) -> None:
         """The channels, see `MovedImage`."""
         inner, (rows, columns) = self._overlap()
-        for plane in out:
-            for filled in (
-                plane[: rows.start],
-                plane[rows.stop :],
-                plane[rows, : columns.start],
-                plane[rows, columns.stop :],
-            ):
-                filled[:] = np.uint8(self.fill)
-        split_channels(before.part(*inner), [plane[rows, columns] for plane in out])
+        part = before.part(*inner)
+        if part.shape[:2] == self.size:
+            split_channels(part, out)
+            return
+        planes = np.empty((len(out), *part.shape[:2]), np.uint8)
+        if part.size:
+            split_channels(part, planes)  # into windows of `out` OpenCV would write row by row
+        for plane, filled in zip(planes, out):
+            filled[:] = np.uint8(self.fill)
+            filled[rows, columns] = plane
 
     def bitmap(self, mask: np.ndarray) -> np.ndarray:
         """A mask; empty where it is filled."""

@@ -137,8 +137,11 @@ class Masks:
 
 def bitmap_extent(mask: np.ndarray) -> tuple[int, int, int, int] | None:
     """XYXY px of what is not 0 in a mask (H, W), to the outer edge of the last pixel; None when all is."""
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    return (columns[0], rows[0], columns[-1] + 1, rows[-1] + 1) if len(rows) else None
+    rows = np.flatnonzero(mask.any(axis=1))
+    if not len(rows):
+        return None
+    columns = np.flatnonzero(mask[rows[0] : rows[-1] + 1].any(axis=0))
+    return columns[0], rows[0], columns[-1] + 1, rows[-1] + 1
 
 
 @dataclass(frozen=True, kw_only=True)
