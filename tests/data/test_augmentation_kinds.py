@@ -223,7 +223,9 @@ def test_mixup_is_the_weighted_mean_with_the_objects_of_both() -> None:
 def test_partners_are_read_only_when_an_augmentation_happens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     dataset, read = small_set(tmp_path), []
     original = TrainDataset._read
-    monkeypatch.setattr(TrainDataset, "_read", lambda self, index, **later: read.append(index) or original(self, index, **later))
+    monkeypatch.setattr(
+        TrainDataset, "_read", lambda self, index, **later: read.append(index) or original(self, index, **later)
+    )
     for probability, count in ((0, 1), (1, 4)):
         samples = TrainDataset(
             [dataset], augmentations=[Mosaic(size=40, probability=probability)], seed=0, format="BGR", masks=True
