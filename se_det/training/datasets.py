@@ -171,8 +171,8 @@ def pixel_classes(cfg: CfgNode, dataset: CocoDataset) -> list[dict[str, Any]]:
 def class_image_counts(sets: Sequence[CocoDataset]) -> np.ndarray:
     """int64 (K,): how many images of all sets together have each class.
 
-    A file that declares it (`image_count` of LVIS's categories, which Detectron2 takes) is believed, as it may be a part
-    of another; else they are counted, crowds too.
+    A file that declares it (`image_count` of LVIS's categories, which Detectron2 takes) is believed, as it may be a
+    part of another; else they are counted, crowds too.
 
     Raises:
         DataError: a file declares it for some classes alone, or as something that is no number of images.
