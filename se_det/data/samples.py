@@ -272,7 +272,7 @@ def _instances(sample: Sample) -> dict[str, Any]:
         labelled = inside & (keypoints[..., 2] > 0)
         instances["gt_keypoints"] = np.where(labelled[..., None], keypoints, 0).astype(np.float32)
     if sample.masks is not None:
-        masks = sample.masks.select(keep)
+        masks = sample.masks if keep.all() else sample.masks.select(keep)
         instances["gt_masks"] = {
             "polygons": masks.polygons,
             "polygon_points": masks.polygon_points,

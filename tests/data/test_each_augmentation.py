@@ -80,6 +80,8 @@ def assert_same(one: Sample, other: Sample) -> None:
 def test_every_augmentation_is_tested_here() -> None:
     ours = [name for name in AUGMENTATIONS.names() if AUGMENTATIONS.get(name).__module__.startswith("se_det.data.")]
     assert sorted(ours) == sorted(ARGUMENTS)
+    page = (Path(__file__).parents[2] / "docs/training.md").read_text(encoding="utf-8")
+    assert [name for name in ours if f"`{name}`" not in page] == []
 
 
 @pytest.mark.parametrize("name", [name for name in ARGUMENTS if name != "ResizeShortestEdge"])

@@ -63,6 +63,9 @@ class MovedImage(LazyImage):
         self._before, self._transform = before, transform
 
     def part(self, rows: slice, columns: slice) -> np.ndarray:
+        size = rows.stop - rows.start, columns.stop - columns.start
+        if 0 in size:
+            return np.zeros((*size, 3), np.uint8)
         if self.made or not hasattr(self._transform, "part"):
             return super().part(rows, columns)
         return self._transform.part(self._before, rows, columns)
