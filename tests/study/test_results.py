@@ -81,7 +81,9 @@ def test_further_metrics_are_columns(study, tmp_path):
     plain, se = write_study_report(study, tmp_path)
     assert plain.also == {"classification/top5": 92.0} and se.also == {}
     lines = (tmp_path / "table.md").read_text(encoding="utf-8").splitlines()
-    head, cells = ([line.split(" | ") for line in lines if line.startswith(start)][0] for start in ("| row", "| plain"))
+    head, cells = (
+        next(line.split(" | ") for line in lines if line.startswith(start)) for start in ("| row", "| plain")
+    )
     assert cells[head.index("classification/top5")] == "92.00"
 
 
