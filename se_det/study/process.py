@@ -15,6 +15,7 @@ from typing import Any
 
 import psutil
 from fvcore.common.config import CfgNode
+from tqdm import tqdm
 
 from ..errors import Interrupted, SeDetError, Terminated
 from ..plugins import load_plugins, plugin_files
@@ -85,6 +86,8 @@ def _child(
     kind: str, cfg: CfgNode, first: CfgNode | None, resume: bool, plugins: Sequence[str], connection: Connection
 ) -> None:
     log_to_stdout(logging.WARNING)
+    # The bars' lock between processes, which none shares, would be told of as leaked at the end.
+    tqdm.set_lock(threading.RLock())
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the study's process passes it on
     threading.Thread(target=_leave_with_parent, args=(connection,), daemon=True).start()
     memory = PeakMemory()
