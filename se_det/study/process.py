@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import multiprocessing
 import os
@@ -95,11 +96,13 @@ def _child(
         load_plugins(plugins)
         metrics = _train(kind, cfg, first, resume)
     except (Terminated, Interrupted) as error:
-        connection.send(("stopped", str(error)))
+        answer = ("stopped", str(error))
     except SeDetError as error:
-        connection.send(("failed", str(error)))
+        answer = ("failed", str(error))
     else:
-        connection.send(("done", {"metrics": metrics, "memory_mib": memory.peak()}))
+        answer = ("done", {"metrics": metrics, "memory_mib": memory.peak()})
+    with contextlib.suppress(BrokenPipeError):  # the study's process was ended: what is saved here is found again
+        connection.send(answer)
 
 
 def _train(kind: str, cfg: CfgNode, first: CfgNode | None, resume: bool) -> dict[str, dict[str, Any]]:
