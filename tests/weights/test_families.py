@@ -224,6 +224,7 @@ def test_bad_class_orders(text, wanted, tmp_path):
         read_class_order(tmp_path / "absent.txt")
 
 
+@pytest.mark.slow
 def test_msras_file_under_caffe2s_names(tmp_path):
     """The keys of R-50.pkl, as published logs of loading it list them."""
     source = with_random_statistics(create_model("resnet50", stride_in_1x1=True))
