@@ -185,7 +185,7 @@ def pixels_of_all(sample: Sample) -> Pixels:
 
 def _filled(xy: np.ndarray, points: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """bool (H, W): the union of polygons, filled as COCO does."""
-    pieces = np.split(xy, np.cumsum(points)[:-1])
+    pieces = np.split(xy, np.cumsum(points)[:-1]) if len(points) > 1 else [xy]
     runs = coco_mask.frPyObjects([piece.ravel().tolist() for piece in pieces], *size)
     merged = coco_mask.merge(runs)
     if size[0] * size[1] < LARGE:

@@ -115,9 +115,10 @@ class Masks:
         result = np.full((count, 4), np.inf)
         result[:, 2:] = -np.inf
         if len(self.polygon_points):
-            first = np.cumsum(self.polygon_points) - self.polygon_points
-            np.minimum.at(result[:, :2], self.polygon_owner, np.minimum.reduceat(self.polygons, first))
-            np.maximum.at(result[:, 2:], self.polygon_owner, np.maximum.reduceat(self.polygons, first))
+            new = np.flatnonzero(np.diff(self.polygon_owner, prepend=-1))
+            first, owners = (np.cumsum(self.polygon_points) - self.polygon_points)[new], self.polygon_owner[new]
+            result[owners, :2] = np.minimum.reduceat(self.polygons, first)
+            result[owners, 2:] = np.maximum.reduceat(self.polygons, first)
         for owner, at in zip(self.bitmap_owner, range(len(self.bitmaps))):
             found = bitmap_extent(self.bitmaps[at])
             if found is not None:
