@@ -13,7 +13,7 @@ from torchvision.ops import nms as torchvision_nms
 from se_det.config import get_cfg, load_config
 from se_det.data.transforms import resize_image, short_side_size, to_tensor
 from se_det.detection import build_detector
-from se_det.errors import ConfigError, ExportError
+from se_det.errors import ConfigError, ExportError, WeightsError
 from se_det.export import EXPORTERS, detector, nms, write
 from se_det.export.detector import detections_difference
 from se_det.export.resizing import resize, short_side_sizes
@@ -295,6 +295,15 @@ class GraphRuntime:
     @torch.no_grad()
     def run(self, inputs: list[np.ndarray]) -> list[np.ndarray]:
         return [v.numpy() for v in self._module(*(torch.from_numpy(value) for value in inputs))]
+
+
+def test_a_runtime_that_fails_is_a_sentence() -> None:
+    model, cfg = small("faster")
+    runtime = GraphRuntime(detector(model, cfg))
+    runtime.run = lambda inputs: torch.zeros(2) @ torch.zeros(3)  # as if the runtime had no memory left
+    said = r"x.onnx does not run in PyTorch on 2 images of up to \d+ x \d+ px: .*\. Try .*TEST.IMS_PER_BATCH=1"
+    with pytest.raises(WeightsError, match=said):
+        ExportedDetector(runtime, "x.onnx").detect(samples_of(photos(2, 1), cfg))
 
 
 @pytest.mark.parametrize("preprocessing", [True, False])
