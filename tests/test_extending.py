@@ -76,6 +76,7 @@ def package_hash() -> str:
     return hashlib.sha256(b"".join(p.read_bytes() for p in sorted((ROOT / "se_det").rglob("*.py")))).hexdigest()
 
 
+@pytest.mark.slow
 def test_a_run_with_parts_from_outside_resumes_to_the_same(place) -> None:
     folder, files, data = place
     before = package_hash()
@@ -113,6 +114,7 @@ def test_a_run_with_parts_from_outside_resumes_to_the_same(place) -> None:
     assert package_hash() == before
 
 
+@pytest.mark.slow
 def test_workers_that_are_spawned_know_the_plugins(place) -> None:
     _, files, data = place
     code = f"""

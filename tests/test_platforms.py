@@ -112,6 +112,7 @@ def test_import_and_help(tmp_path: Path) -> None:
     assert 50 < float(lines[-1].removeprefix("peak ")) < 10_000
 
 
+@pytest.mark.slow
 def test_training_resuming_and_predicting_are_the_same(tmp_path: Path) -> None:
     """In the run that goes on with a worker that loads, which is spawned; evaluations and a prediction among it."""
     json_file, images = draw(tmp_path / "data", 4)

@@ -41,12 +41,31 @@ class GateStatistics:
             stages.setdefault(stage_of(name), []).append(mean.mean(1))
         return {stage: np.mean(rows, 0).tolist() for stage, rows in stages.items()}
 
+    def by_gate(self) -> list[dict[str, Any]]:
+        """What each gate tells apart: its mean, how far classes and images of a class differ, how many channels hang.
+
+        `between` is the deviation of a channel's class means, `within` that of images of one class (roots of the mean
+        squares over channels and classes); `by_class` the share of both together, as variances, that the class
+        explains; `above_0.9` and `below_0.1` the shares of channels whose mean over the classes lies there.
+        """
+        rows = []
+        for name, mean in self.mean.items():
+            between, within = mean.var(0).mean(), (self.std[name] ** 2).mean()
+            level = mean.mean(0)
+            rows.append({
+                "gate": name, "mean": float(level.mean()), "between": float(between**0.5),
+                "within": float(within**0.5), "by_class": float(between / max(between + within, 1e-12)),
+                "above_0.9": float((level > 0.9).mean()), "below_0.1": float((level < 0.1).mean()),
+            })  # fmt: skip
+        return rows
+
     def as_dict(self) -> dict[str, Any]:
         """The statistics as plain values, for JSON."""
         return {
             "classes": self.classes,
             "images": self.images,
             "stages": self.by_stage(),
+            "roles": self.by_gate(),
             "gates": {
                 name: {"mean": self.mean[name].tolist(), "std": self.std[name].tolist()} for name in self.mean
             },

@@ -182,6 +182,9 @@ def _gates(args: argparse.Namespace) -> int:
     rows = [{"class": label, "images": found.images[i], **{s: f"{stages[s][i]:.4f}" for s in stages}}
             for i, label in enumerate(found.classes)]  # fmt: skip
     _write_output(render(rows, "table"), None)
+    roles = [{name: value if name == "gate" else f"{value:.4f}" for name, value in row.items()}
+             for row in found.by_gate()]  # fmt: skip
+    _write_output(render(roles, "table"), None)
     logger.info("%s with the figures of %d gates, and a plot of each beside it.",
                 output / ("gates.csv" if args.format == "csv" else "gates.json"), len(found.mean))  # fmt: skip
     return 0

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from ..layers.conv import Conv2d
 from .masks import crop_masks
+from .measured_part import MeasuredPart
 from .point_sampling import (
     grid_points,
     most_uncertain,
@@ -151,6 +152,20 @@ class PointRendMaskHead(nn.Module):
         while 4 * self.first_side**2 <= subdivision_points:
             self.first_side, self.subdivisions = 2 * self.first_side, self.subdivisions - 1
         self.border = border
+
+    def costs(self, channels: int, detections: int) -> list[MeasuredPart]:
+        """Both heads on so many detections, of maps of so many channels, to be measured."""
+        side = self.resolution
+        cells = [(detections, channels * len(self.coarse_maps), side, side)]
+        name = f"roi_heads.mask_head.coarse_head ({detections} detections)"
+        parts = [MeasuredPart(name, self.coarse_head, cells, lambda x: self.coarse_head(*x))]
+        if self.point_head is not None:
+            points = self.first_side**2 + self.subdivisions * self.subdivision_points
+            read = [(detections, channels * len(self.point_maps), points),
+                    (detections, self.coarse_head.num_classes, points)]  # fmt: skip
+            name = f"roi_heads.mask_head.point_head ({points} points of {detections} detections)"
+            parts.append(MeasuredPart(name, self.point_head, read, lambda x: self.point_head(*x)))
+        return parts
 
     def _sample(self, maps: Sequence[torch.Tensor], which: Sequence[int], boxes: Sequence[torch.Tensor],
                 points: torch.Tensor) -> torch.Tensor:  # fmt: skip

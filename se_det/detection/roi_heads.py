@@ -92,8 +92,9 @@ class StandardROIHeads(nn.Module):
             pooled = [(detections, channels, *(self.keypoint_pooler.output_size,) * 2)]
             name = f"roi_heads.keypoint_head ({detections} detections)"
             parts.append(MeasuredPart(name, self.keypoint_head, pooled, lambda x: self.keypoint_head(*x)))
-        # What a head that reads the maps itself computes depends on what it sees: it is not measured.
-        if self.mask_pooler is not None:
+        if self.mask_pooler is None and self.mask_head is not None:
+            parts += self.mask_head.costs(channels, detections)
+        elif self.mask_head is not None:
             pooled = [(detections, channels, *(self.mask_pooler.output_size,) * 2)]
             name = f"roi_heads.mask_head ({detections} detections)"
             parts.append(MeasuredPart(name, self.mask_head, pooled, lambda x: self.mask_head(*x)))

@@ -17,7 +17,7 @@ from ..config.loading import find_config, get_key, load_config, merge_overrides,
 from ..errors import ConfigError, suggestion
 
 KINDS = ("train", "pretrain")
-FIELDS = ("title", "about", "kind", "config", "keys", "rows", "axes", "seeds", "metric", "same_start")
+FIELDS = ("title", "about", "kind", "config", "keys", "rows", "axes", "seeds", "metric", "also", "same_start")
 METRICS = {"train": "bbox/AP", "pretrain": "classification/top1"}
 NAME = re.compile(r"[\w.+-]+( [\w.+-]+)*")  # of a row, which names a folder
 PLACEHOLDER = re.compile(r"{(\w+)}")
@@ -58,6 +58,7 @@ class Study:
         rows: the keys of each row; differences are to the first.
         seeds: one run of every row for each.
         metric: "task/name" of the last evaluation, on which rows are compared.
+        also: further metrics, of which the table has the means.
         same_start: runs of a seed begin with the same random weights wherever they have the same parameters.
     """
 
@@ -68,6 +69,7 @@ class Study:
     rows: dict[str, dict[str, Any]]
     seeds: tuple[int, ...]
     metric: str
+    also: tuple[str, ...]
     same_start: bool
 
     def runs(self) -> list[Run]:
@@ -127,10 +129,12 @@ def read_study(path: str | Path, overrides: Sequence[Any] = ()) -> Study:
         rows=rows,
         seeds=_seeds(tree.get("seeds", [1]), file),
         metric=str(tree.get("metric", METRICS[kind])),
+        also=_metrics(tree.get("also", []), file),
         same_start=_flag(tree.get("same_start", True), file),
     )
-    if study.metric.count("/") < 1:
-        raise ConfigError(f"{file}: metric '{study.metric}' must be task/name, such as {METRICS[kind]}.")
+    for metric in (study.metric, *study.also):
+        if "/" not in metric:
+            raise ConfigError(f"{file}: the metric '{metric}' must be task/name, such as {METRICS[kind]}.")
     _check_rows(study, file)
     return study
 
@@ -191,6 +195,12 @@ def _seeds(seeds: Any, file: Path) -> tuple[int, ...]:
     if not sound or len(set(seeds)) < len(seeds):
         raise ConfigError(f"{file}: seeds must be different whole numbers from 0 on, got {seeds!r}.")
     return tuple(seeds)
+
+
+def _metrics(names: Any, file: Path) -> tuple[str, ...]:
+    if not isinstance(names, list):
+        raise ConfigError(f"{file}: also must list further metrics, such as [bbox/AP50], got {names!r}.")
+    return tuple(map(str, names))
 
 
 def _flag(value: Any, file: Path) -> bool:

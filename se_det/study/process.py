@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import multiprocessing
 import os
@@ -15,6 +16,7 @@ from typing import Any
 
 import psutil
 from fvcore.common.config import CfgNode
+from tqdm import tqdm
 
 from ..errors import Interrupted, SeDetError, Terminated
 from ..plugins import load_plugins, plugin_files
@@ -85,6 +87,8 @@ def _child(
     kind: str, cfg: CfgNode, first: CfgNode | None, resume: bool, plugins: Sequence[str], connection: Connection
 ) -> None:
     log_to_stdout(logging.WARNING)
+    # The bars' lock between processes, which none shares, would be told of as leaked at the end.
+    tqdm.set_lock(threading.RLock())
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the study's process passes it on
     threading.Thread(target=_leave_with_parent, args=(connection,), daemon=True).start()
     memory = PeakMemory()
@@ -92,11 +96,13 @@ def _child(
         load_plugins(plugins)
         metrics = _train(kind, cfg, first, resume)
     except (Terminated, Interrupted) as error:
-        connection.send(("stopped", str(error)))
+        answer = ("stopped", str(error))
     except SeDetError as error:
-        connection.send(("failed", str(error)))
+        answer = ("failed", str(error))
     else:
-        connection.send(("done", {"metrics": metrics, "memory_mib": memory.peak()}))
+        answer = ("done", {"metrics": metrics, "memory_mib": memory.peak()})
+    with contextlib.suppress(BrokenPipeError):  # the study's process was ended: what is saved here is found again
+        connection.send(answer)
 
 
 def _train(kind: str, cfg: CfgNode, first: CfgNode | None, resume: bool) -> dict[str, dict[str, Any]]:

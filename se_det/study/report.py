@@ -35,7 +35,7 @@ def write_study_report(study: Study, output: str | Path, failed: Mapping[Run, st
     """
     output, failed = Path(output), failed or {}
     rows = read_results(study, output)
-    head, cells = _head(study), [_cells(row) for row in rows]
+    head, cells = _head(study), [_cells(study, row) for row in rows]
     missing = [f"{row.name}, seed {seed}" for row in rows for seed in row.missing]
     notes = [f"{run.name} failed: {why}" for run, why in failed.items()]
     if missing:
@@ -54,11 +54,11 @@ def write_study_report(study: Study, output: str | Path, failed: Mapping[Run, st
 
 
 def _head(study: Study) -> list[str]:
-    return ["row", study.metric, "spread", "runs", f"difference to {next(iter(study.rows))}", "s a step", "memory, MiB",
-            "M parameters", "G multiply-adds"]  # fmt: skip
+    return ["row", study.metric, "spread", "runs", f"difference to {next(iter(study.rows))}", *study.also, "s a step",
+            "memory, MiB", "M parameters", "G multiply-adds"]  # fmt: skip
 
 
-def _cells(row: Row) -> list[str]:
+def _cells(study: Study, row: Row) -> list[str]:
     difference = ""
     if row.difference is not None:
         half = row.difference.half_width
@@ -70,6 +70,7 @@ def _cells(row: Row) -> list[str]:
         _number(row.spread, ".2f"),
         str(len(row.values)),
         difference,
+        *(_number(row.also.get(name), ".2f") for name in study.also),
         _number(row.step_seconds, ".3f"),
         _number(row.memory_mib, ".0f"),
         _number(row.parameters, ".3f", 1e6),

@@ -50,6 +50,7 @@ class Row:
         step_seconds, memory_mib: medians over the runs.
         parameters, multiply_adds: of the network, the latter of one image; None where they could not be counted.
         missing: the seeds that are not done.
+        also: the means of `Study.also`, of those that its runs have.
     """
 
     name: str
@@ -60,6 +61,7 @@ class Row:
     parameters: int | None
     multiply_adds: int | None
     missing: tuple[int, ...]
+    also: dict[str, float]
 
     @property
     def mean(self) -> float | None:
@@ -109,6 +111,7 @@ def read_results(study: Study, output: str | Path) -> list[Row]:
                 memory_mib=_median(of_row, "memory_mib"),
                 parameters=_first(of_row, "parameters"),
                 multiply_adds=_first(of_row, "multiply_adds"),
+                also=_means(of_row, study.also),
                 missing=tuple(seed for seed in study.seeds if seed not in values),
             )
         )
@@ -159,6 +162,13 @@ def _read(run: Run, output: str | Path) -> dict[str, Any] | None:
 def _median(results: dict[int, dict[str, Any]], name: str) -> float | None:
     values = [result[name] for result in results.values() if result.get(name) is not None]
     return statistics.median(values) if values else None
+
+
+def _means(results: dict[int, dict[str, Any]], names: Sequence[str]) -> dict[str, float]:
+    """Of those metrics that all runs of a row have."""
+    of_runs = [run["metrics"] for run in results.values() if "metrics" in run]
+    known = [name for name in names if of_runs and all(name in metrics for metrics in of_runs)]
+    return {name: statistics.fmean(metrics[name] for metrics in of_runs) for name in known}
 
 
 def _first(results: dict[int, dict[str, Any]], name: str) -> int | None:

@@ -97,3 +97,16 @@ def test_parts_of_a_detector():
     # The pyramid: lateral 1x1s of 64..512 channels and output 3x3s.
     levels = ((32 * 40, 64), (16 * 20, 128), (8 * 10, 256), (4 * 5, 512))
     assert parts["backbone (pyramid)"].multiply_adds == sum(n * (c * 256 + 256 * 256 * 9) for n, c in levels)
+
+
+def test_point_rends_two_heads():
+    keys = ["MODEL.RESNETS.DEPTH", 18, "TEST.DETECTIONS_PER_IMAGE", 10, "MODEL.ROI_HEADS.NUM_CLASSES", 5]
+    parts = dict(
+        measure_detector(load_config("configs/point_rend_se_r50_fpn.yaml", [*keys, "MODEL.WEIGHTS", ""]), (64, 64))
+    )
+    # 256 channels at 14 x 14, halved by a 2x2 with stride 2, two layers of 1024, 7 x 7 masks of 5 classes.
+    coarse = parts["roi_heads.mask_head.coarse_head (10 detections)"].multiply_adds
+    assert coarse == 10 * (49 * 256 * 256 * 4 + 49 * 256 * 1024 + 1024 * 1024 + 1024 * 5 * 49)
+    # All of 28 x 28 cells, then 784 points three times; three layers of 256 that read the coarse mask again.
+    points = parts["roi_heads.mask_head.point_head (3136 points of 10 detections)"].multiply_adds
+    assert points == 10 * 3136 * (3 * 256 * (256 + 5) + (256 + 5) * 5)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from se_det.analysis.gate_statistics import collect_gate_statistics
+from se_det.analysis.gate_statistics import GateStatistics, collect_gate_statistics
 from se_det.backbones import create_backbone
 from se_det.cli.main import main
 from se_det.errors import ConfigError, DataError
@@ -54,6 +54,16 @@ def test_mean_and_deviation_by_class(folder):
     np.testing.assert_allclose(found.std["gate"][1], 0, atol=1e-7)
     limited = collect_gate_statistics(OneGate(), folder, size=32, **PLAIN, limit=2)
     np.testing.assert_allclose(limited.mean["gate"][0], factors[:2].mean(), rtol=1e-6)
+
+
+def test_what_a_gate_tells_apart():
+    mean = np.array([[0.95, 0.05, 0.5], [0.95, 0.05, 0.9]])
+    std = np.array([[0.0, 0.0, 0.1], [0.0, 0.0, 0.1]])
+    (role,) = GateStatistics(["a", "b"], [5, 5], {"res5.0.gate": mean}, {"res5.0.gate": std}).by_gate()
+    assert role.pop("gate") == "res5.0.gate"
+    expected = {"mean": 1.7 / 3, "between": (0.04 / 3) ** 0.5, "within": (0.01 / 3) ** 0.5, "by_class": 0.8,
+                "above_0.9": 1 / 3, "below_0.1": 1 / 3}  # fmt: skip
+    assert role == pytest.approx(expected)
 
 
 def test_channels_come_in_the_order_asked_for(folder):

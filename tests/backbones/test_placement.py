@@ -72,6 +72,7 @@ def test_placement_is_that_of_the_papers_figure(placement):
         torch.testing.assert_close(block(x)[0], by_hand(block, placement, x))
 
 
+@pytest.mark.slow
 def test_identity_gates_keep_the_function_or_are_refused(tmp_path):
     torch.manual_seed(0)
     plain = create_backbone("resnet18").eval()

@@ -40,6 +40,7 @@ def part(seconds: float, least: float = 0.0) -> Part:
     return Part("A part", lambda task: iter(()), seconds=seconds, least=least)
 
 
+@pytest.mark.slow
 def test_a_part_that_fails_or_hangs_or_comes_too_late_is_told_of(tmp_path):
     parts = {"works": part(80), "hangs": part(1, least=10), "fails": part(80), "late": part(80, least=600)}
     complete, records, text = report(tmp_path, parts, minutes=2)

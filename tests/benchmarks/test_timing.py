@@ -10,6 +10,7 @@ from se_det.benchmarks.timing import Comparison, machine, time_alternately, time
 from se_det.errors import ConfigError
 
 
+@pytest.mark.slow
 def test_ways_take_turns_and_the_order_is_reversed_every_other_time():
     order = []
     seconds = time_alternately({name: lambda n=name: order.append(n) for name in "ab"}, repeat=3)

@@ -31,6 +31,7 @@ def results(folder: Path) -> dict:
     return json.loads((folder / "inference" / "metrics.json").read_text())
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quick_start")
 def test_two_processes_are_one(pictures: Path, tmp_path: Path) -> None:
     add_tiny_host()

@@ -93,6 +93,7 @@ def test_tiles_without_bytes_are_black(tmp_path):
     np.testing.assert_array_equal(pixels[:, :32], picture()[:32, :32, ::-1])
 
 
+@pytest.mark.slow
 def test_a_large_tiff_is_not_in_memory(tmp_path):
     """30,000 x 30,000 px in a file of holes: 2.7 GB of pixels, more than Pillow opens."""
     path = tmp_path / "a.tif"

@@ -115,6 +115,7 @@ for address in ("hf://anna/none", "hf://anna/birds@gone", "hf://anna/birds/gone.
 """
 
 
+@pytest.mark.slow
 def test_push_and_fetch(checkpoint: Path, tmp_path: Path) -> None:
     pytest.importorskip("huggingface_hub", reason="pushes and fetches")
     from .fake_hub import FakeHub

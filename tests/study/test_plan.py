@@ -64,6 +64,8 @@ def test_row_and_seed_are_filled_in(tmp_path):
         (("config: modern", "config: [modern]"), "config must name"),
         (("rows:", "seeds: [1, 1]\nrows:"), "different whole numbers"),
         (("rows:", "metric: top1\nrows:"), "must be task/name"),
+        (("rows:", "also: top5\nrows:"), "also must list"),
+        (("rows:", "also: [top5]\nrows:"), "'top5' must be task/name"),
         (("rows:", "same_start: 1\nrows:"), "true or false"),
         (("rows:", "keys: {MODEL.WEIGHTS: x.pth}\nrows:"), "same_start"),
         (("rows:", "axes: {}\nrows:"), "either rows"),

@@ -2,6 +2,7 @@
 
 import json
 import statistics
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -71,6 +72,19 @@ def test_the_report_names_what_is_not_done_and_what_failed(study, tmp_path):
     assert "&lt;b&gt;no&lt;/b&gt;" in page and "data:image/png" in page
     assert json.loads((tmp_path / "study.json").read_text(encoding="utf-8"))["rows"][1]["values"] == {"1": 53.0}
     assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_further_metrics_are_columns(study, tmp_path):
+    study = replace(study, also=("classification/top5", "segm/AP"))
+    for seed, top5 in ((1, 90.0), (2, 94.0)):
+        put(study, tmp_path, "plain", seed, 50.0, metrics={"classification/top5": top5})
+    plain, se = write_study_report(study, tmp_path)
+    assert plain.also == {"classification/top5": 92.0} and se.also == {}
+    lines = (tmp_path / "table.md").read_text(encoding="utf-8").splitlines()
+    head, cells = (
+        next(line.split(" | ") for line in lines if line.startswith(start)) for start in ("| row", "| plain")
+    )
+    assert cells[head.index("classification/top5")] == "92.00"
 
 
 def test_a_torn_result_is_named(study, tmp_path):

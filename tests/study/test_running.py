@@ -1,6 +1,7 @@
 """Making a study's runs: each once, by one or several processes, whatever is killed."""
 
 import multiprocessing
+import random
 import threading
 import time
 
@@ -9,7 +10,6 @@ import torch
 
 from se_det.errors import ConfigError
 from se_det.study import read_study, run_study
-from se_det.study.plan import Run
 from se_det.study.process import RunFailed
 from se_det.study.results import read_results
 from se_det.study.start import common_start
@@ -163,22 +163,56 @@ def test_rows_begin_alike_but_for_their_gates(pictures, tmp_path):
     assert len(own) == 8 and all(gated[name].std() > 0 for name in own)
 
 
+LONG = {"SOLVER.MAX_ITER": 48, "SOLVER.CHECKPOINT_PERIOD": 4}
+
+
+@pytest.fixture(scope="module")
+def whole(pictures, tmp_path_factory):
+    """The folder of a study that nothing disturbed."""
+    folder = tmp_path_factory.mktemp("whole")
+    assert run_study(tiny(folder / "study.yaml", pictures, **LONG), folder) == {}
+    return folder
+
+
+def started(study, folder):
+    process = multiprocessing.get_context("spawn").Process(target=run_study, args=(study, folder))
+    process.start()
+    return process
+
+
+def assert_same_study(study, folder, whole):
+    for one, other in zip(read_results(study, whole), read_results(study, folder)):
+        assert one.values == other.values and one.also == other.also and not other.missing
+    for run in study.runs():
+        ours, theirs = (torch.load(run.folder(root) / "model_final.pth", weights_only=False)["model"]
+                        for root in (folder, whole))  # fmt: skip
+        assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+        assert not (run.folder(folder) / "start.pth").exists()
+
+
 @pytest.mark.slow
-def test_runs_in_processes_of_their_own_killed_and_not(pictures, tmp_path):
-    study = tiny(tmp_path / "study.yaml", pictures)
-    assert run_study(study, tmp_path / "whole") == {}
-    context = multiprocessing.get_context("spawn")
-    for wait in (6.0, 9.0, 12.0):
-        process = context.Process(target=run_study, args=(study, tmp_path / "killed"))
-        process.start()
-        process.join(wait)
+def test_a_study_killed_ten_times_ends_as_one_that_was_not(pictures, tmp_path, whole):
+    study, folder, chance = tiny(tmp_path / "study.yaml", pictures, **LONG), tmp_path / "killed", random.Random(0)
+    for _ in range(10):
+        process, before = started(study, folder), set(folder.glob("runs/*/*/model_0*.pth"))
+        while process.is_alive() and set(folder.glob("runs/*/*/model_0*.pth")) <= before:
+            time.sleep(0.05)
+        time.sleep(chance.uniform(0.0, 1.5))
+        assert process.is_alive(), "it ended before it was killed"
         process.kill()
         process.join()
-    assert run_study(study, tmp_path / "killed") == {}
-    for one, other in zip(read_results(study, tmp_path / "whole"), read_results(study, tmp_path / "killed")):
-        assert one.values == other.values
-    run: Run = study.runs()[1]
-    assert not (run.folder(tmp_path / "whole") / "start.pth").exists()
-    weights = [torch.load(run.folder(tmp_path / name) / "model_final.pth", weights_only=False)["model"]
-               for name in ("whole", "killed")]  # fmt: skip
-    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+    assert run_study(study, folder) == {}
+    assert_same_study(study, folder, whole)
+
+
+@pytest.mark.slow
+def test_two_processes_share_a_study(pictures, tmp_path, whole):
+    study, folder = tiny(tmp_path / "study.yaml", pictures, **LONG), tmp_path / "shared"
+    processes = [started(study, folder) for _ in range(2)]
+    for process in processes:
+        process.join()
+    assert [process.exitcode for process in processes] == [0, 0]
+    assert_same_study(study, folder, whole)
+    for run in study.runs():
+        log = (run.folder(folder) / "log.txt").read_text(encoding="utf-8")
+        assert log.count("Pretraining (") == 1, run

@@ -120,6 +120,7 @@ def losses_of_a_process(folder: str, data: list[Any]) -> None:
     (Path(folder) / f"rank{comm.get_rank()}.json").write_text(json.dumps(losses))
 
 
+@pytest.mark.slow
 def test_two_processes_equal_one(tmp_path: Path, data: list[Any]) -> None:
     cfg = config(tmp_path, *data)
     alone = ValidationLoss(cfg, val(cfg))(model_of(cfg))

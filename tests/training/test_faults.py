@@ -252,6 +252,7 @@ def test_an_image_that_goes_bad_ends_the_run_with_its_name(keys: list[Any], tmp_
         train_and_evaluate(str(tmp_path / "run"), *keys)
 
 
+@pytest.mark.slow
 def test_a_run_without_its_bad_images_is_resumed_bit_for_bit(
     keys: list[Any], tmp_path: Path, in_step: Any, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -36,7 +36,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
             "DATASETS.VAL_JSON", train[0], "DATASETS.VAL_IMAGES", train[1]]  # fmt: skip
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", ["retinanet_se_r50_fpn", pytest.param("fcos_se_r50_fpn", marks=pytest.mark.slow)])
 def test_a_run_its_resumption_its_evaluation_and_its_predictions(name: str, data: list[Any], tmp_path: Path):
     torch.set_num_threads(1)
 

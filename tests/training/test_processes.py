@@ -140,6 +140,7 @@ def test_processes_share_one_budget_of_bad_images() -> None:
         spawn_two(overflow_on_each)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quick_start")
 def test_processes_that_end_together_are_waited_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Between the end of the first and the next wait all others end."""
@@ -169,6 +170,7 @@ def refuse_at_length() -> None:
     raise DataError(f"{comm.get_rank()} " + "many.jpg are torn. " * 20_000)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quick_start")
 def test_a_sentence_longer_than_a_pipe_holds_arrives() -> None:
     """Each process must be heard before it can end."""
@@ -228,6 +230,7 @@ def leave_an_evaluation(folder: str) -> None:
             Path(folder, f"{comm.get_rank()}_{last}").touch()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quick_start")
 def test_all_processes_leave_an_evaluation_after_equally_many_batches(tmp_path: Path) -> None:
     spawn_two(leave_an_evaluation, str(tmp_path))

@@ -200,8 +200,9 @@ def refused(cfg, threads, answer) -> None:
 
 @pytest.mark.parametrize(
     ("child", "error", "told"),
-    [(killed, trial.TrialOutOfMemory, "was killed"), (allocating, trial.TrialOutOfMemory, "memory"),
-     (refused, DataError, "x.json is not there")],
+    [(allocating, trial.TrialOutOfMemory, "memory"),
+     pytest.param(killed, trial.TrialOutOfMemory, "was killed", marks=pytest.mark.slow),
+     pytest.param(refused, DataError, "x.json is not there", marks=pytest.mark.slow)],
 )  # fmt: skip
 def test_how_a_trial_ends(monkeypatch: pytest.MonkeyPatch, child, error, told) -> None:
     monkeypatch.setattr(trial, "_trial", child)

@@ -36,6 +36,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
             "DATASETS.VAL_IMAGES", images]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_run_with_all_of_them(data: list[Any], tmp_path: Path) -> None:
     straight, resumed = tmp_path / "straight", tmp_path / "resumed"
     metrics = run_training(config(straight, *data, *OPTIONS))

@@ -76,6 +76,7 @@ def test_log_while_waiting(caplog, monkeypatch):
     assert not caplog.records
 
 
+@pytest.mark.slow
 def test_variables_left_over_are_told_of_within_seconds():
     """A second process never comes: the first says what it waits for."""
     code = "from se_det.training.launch import launch; launch(print, device='cpu')"

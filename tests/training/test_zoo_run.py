@@ -40,6 +40,7 @@ def legacy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return file
 
 
+@pytest.mark.slow
 def test_from_the_zoo_to_a_resumed_run_to_its_evaluation(legacy: Path, tmp_path: Path) -> None:
     train, images = draw(tmp_path / "train", 4)
     val = ["DATASETS.VAL_JSON", train, "DATASETS.VAL_IMAGES", images]

@@ -35,12 +35,16 @@ MODELS = {
     "torchvision": "resnet18",
     "detectron2": "resnet18",
     "caffe2": "resnet50",
+    "detectron2_regnet": "regnety_400mf",
+    "torchvision_regnet": "regnetx_400mf",
     "se_det": "rg_se_resnet18",
 }
 
 
 def options_of(name: str, **options) -> dict:
     """Arguments that make a model of few channels, whose keys are those of the large one."""
+    if "regnet" in name:
+        return {"depth": 4, "w_0": 8, "w_a": 8, "w_m": 1.3, "group_width": 8, **options}
     basic = name.endswith(("18", "34"))
     width = 1 if "resnext" in name else 64 if basic else 4 if name == "senet154" else 16
     return {"stem_channels": 16, "res2_channels": 16 if basic else 64, "width_per_group": width, **options}
@@ -220,6 +224,7 @@ def test_bad_class_orders(text, wanted, tmp_path):
         read_class_order(tmp_path / "absent.txt")
 
 
+@pytest.mark.slow
 def test_msras_file_under_caffe2s_names(tmp_path):
     """The keys of R-50.pkl, as published logs of loading it list them."""
     source = with_random_statistics(create_model("resnet50", stride_in_1x1=True))
