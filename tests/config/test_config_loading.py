@@ -198,7 +198,7 @@ def test_our_sections_are_of_the_class_of_the_config_they_are_put_into():
     class Other(CfgNode):
         pass
 
-    model = Other({name: Other() for name in ("RESNETS", "ROI_HEADS", "FPN", "ANCHOR_GENERATOR")})
+    model = Other({name: Other() for name in ("RESNETS", "ROI_HEADS", "FPN", "ANCHOR_GENERATOR", "RETINANET")})
     cfg = Other({"MODEL": model, "SOLVER": Other({"AMP": Other()})})
     for name in ("DATASETS", "DATALOADER", "INPUT", "TEST"):
         cfg[name] = Other()

@@ -45,8 +45,8 @@ ENTRIES = detector_entries()
 OF_TRAINING = ("SOLVER.", "DATALOADER.", "DATASETS.TRAIN", "DATASETS.PROPOSAL_FILES_TRAIN", "INPUT.CROP.", "TEST.EVAL",
                "TEST.PRECISE_BN", "INPUT.MIN_SIZE_TRAIN", "INPUT.MAX_SIZE_TRAIN", "INPUT.COLOR", "INPUT.MASK_FORMAT",
                "MODEL.WEIGHTS")  # fmt: skip
-# Fast R-CNN's proposals come from a file; PointRend refines instances alone.
-NOT_HERE = ("/fast_rcnn", "pointrend_semantic")
+# PointRend refines instances alone.
+NOT_HERE = ("pointrend_semantic",)
 SIZES = {
     key: value
     for key, value in TINY_DETECTOR.items()
