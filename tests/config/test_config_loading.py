@@ -128,7 +128,7 @@ def test_bases_are_laid_under(tmp_path):
         ("a: [", "is not valid YAML"),
         ("SEED: !!python/object/apply:os.system ['touch {marker}']", "Only plain values are read"),
         ("VIS_PERIOD: 20", "VIS_PERIOD is a key of Detectron2's"),
-        ("MODEL: {LOAD_PROPOSALS: True}", "MODEL.LOAD_PROPOSALS is a key of Detectron2's"),
+        ("MODEL: {ANCHOR_GENERATOR: {ANGLES: 5}}", "MODEL.ANCHOR_GENERATOR.ANGLES is a key of Detectron2's"),
     ],
 )
 def test_what_is_wrong_is_said(tmp_path, text, message):
