@@ -138,7 +138,10 @@ def decide_pixel_classes(cfg: CfgNode, sets: Sequence[CocoDataset]) -> list[Deci
         return []
     check_labels(sets)
     labels = sets[0].pixel_labels
-    return [Decision("MODEL.SEM_SEG_HEAD.NUM_CLASSES", len(labels.names), str(labels.folder), "its classes of pixels")]
+    keys = ["MODEL.SEM_SEG_HEAD.NUM_CLASSES"]
+    if cfg.MODEL.SEM_SEG_HEAD.NAME == "PointRendSemSegHead":
+        keys.append("MODEL.POINT_HEAD.NUM_CLASSES")
+    return [Decision(key, len(labels.names), str(labels.folder), "its classes of pixels") for key in keys]
 
 
 def decide_evaluators(cfg: CfgNode, test: Mapping[str, CocoDataset]) -> list[Decision]:
