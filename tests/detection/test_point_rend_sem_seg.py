@@ -12,7 +12,8 @@ from se_det.detection.point_rend_sem_seg import uncertainty
 from se_det.errors import ConfigError
 from tests.integrations.known_weights import SLIM
 
-KEYS = [*SLIM, "MODEL.GATE.NAME", "se", "MODEL.SEM_SEG_HEAD.NAME", "PointRendSemSegHead", "MODEL.SEM_SEG_HEAD.CONVS_DIM",
+KEYS = [*SLIM, "MODEL.GATE.NAME", "se", "MODEL.SEM_SEG_HEAD.NAME", "PointRendSemSegHead",
+        "MODEL.SEM_SEG_HEAD.CONVS_DIM",
         32, "MODEL.SEM_SEG_HEAD.NUM_CLASSES", 5, "MODEL.POINT_HEAD.SUBDIVISION_STEPS", 2, "MODEL.POINT_HEAD.FC_DIM", 16,
         "MODEL.POINT_HEAD.TRAIN_NUM_POINTS", 40, "MODEL.POINT_HEAD.SUBDIVISION_NUM_POINTS", 50]  # fmt: skip
 
