@@ -20,6 +20,7 @@ from .image_paths import check_files
 from .keypoints import KeypointLayout
 from .panoptic import PanopticFiles
 from .pixel_labels import PixelLabels, check_label_files
+from .proposals import Proposals
 from .string_array import StringArray
 
 logger = logging.getLogger(__name__)
@@ -112,6 +113,7 @@ class CocoDataset:
         self.panoptic = panoptic
         self.evaluators = dict(evaluators or {})
         self.declared_counts = declared_counts or (None,) * len(category_ids)
+        self._proposals: tuple[Proposals, torch.Tensor] | None = None  # with the place of each image's
 
     def __len__(self) -> int:
         return len(self._columns["index"])
@@ -210,7 +212,7 @@ class CocoDataset:
     def subset(self, positions: torch.Tensor | Sequence[int]) -> CocoDataset:
         """The images at these positions, in this order; everything else is shared with this data set."""
         index = self._columns["index"][torch.as_tensor(positions, dtype=torch.int64)]
-        return CocoDataset(
+        result = CocoDataset(
             json_path=self.json_path,
             images_folder=self.images_folder,
             category_ids=self.category_ids,
@@ -225,6 +227,8 @@ class CocoDataset:
             evaluators=self.evaluators,
             declared_counts=self.declared_counts,
         )
+        result._proposals = self._proposals
+        return result
 
     def evaluated_by(self, **evaluators: str) -> CocoDataset:
         """The same with other `evaluators`."""
@@ -237,6 +241,20 @@ class CocoDataset:
         result = self.subset(torch.arange(len(self)))
         result.pixel_labels, result.panoptic = pixel_labels, panoptic
         return result
+
+    def with_proposals(self, proposals: Proposals) -> CocoDataset:
+        """The same with proposals of its images, in their order."""
+        index = self._columns["index"]
+        place = torch.zeros(int(index.max()) + 1, dtype=torch.int64)
+        place[index] = torch.arange(len(index))
+        result = self.subset(torch.arange(len(self)))
+        result._proposals = proposals, place
+        return result
+
+    def proposals(self, i: int) -> tuple[np.ndarray, np.ndarray]:
+        """Boxes (p, 4) XYXY px and logits (p,) of the image at position `i`."""
+        proposals, place = self._proposals
+        return proposals.of(int(place[self._at(i)]))
 
     def labels(self, i: int) -> np.ndarray:
         """uint8 (height, width): the class of each pixel of the image at position `i`.

@@ -44,15 +44,24 @@ class TrainDataset:
         masks, keypoints: whether samples have them.
         ignore: read the class of each pixel too, and fill with this where there is none; None does not.
         windows: the index is one of these; None: it is an image.
+        most_proposals: give each sample so many of its image's proposals; None gives none.
 
     Raises:
-        ConfigError: an augmentation that classes of pixels cannot go through.
+        ConfigError: an augmentation that classes of pixels, or proposals, cannot go through.
     """
 
     def __init__(
         self, datasets: list[CocoDataset], *, augmentations: Sequence[Augmentation], seed: int, format: str,
         masks: bool, keypoints: bool = False, ignore: int | None = None, windows: TrainWindows | None = None,
+        most_proposals: int | None = None,
     ) -> None:  # fmt: skip
+        for augmentation in augmentations if most_proposals is not None else ():
+            if augmentation.partners:
+                raise ConfigError(
+                    f"INPUT.AUGMENTATIONS has {type(augmentation).__name__}, which mixes images, and the proposals of "
+                    "files are of one each: leave it out."
+                )
+        self.most_proposals = most_proposals
         for augmentation in augmentations if ignore is not None else ():
             if not getattr(augmentation, "labels_pixels", True):
                 raise ConfigError(
@@ -85,7 +94,14 @@ class TrainDataset:
             "image": _image_tensor(augmented.lazy_image),
             "instances": _instances(augmented),
             **({} if augmented.sem_seg is None else {"sem_seg": _stacked([augmented.sem_seg], *augmented.size)[0]}),
+            **self._proposals(dataset, at, augmented),
         }
+
+    def _proposals(self, dataset: CocoDataset, at: int, sample: Sample) -> dict[str, Any]:
+        if self.most_proposals is None:
+            return {}
+        _, logits = dataset.proposals(at)
+        return {"proposals": _best_proposals(sample.proposals, logits, sample.size, self.most_proposals)}
 
     def _augmented(self, index: int, count: int, seeds: tuple[int, ...], *, partner: bool = False) -> Sample:
         """The image at `index` after the first `count` augmentations.
@@ -135,6 +151,9 @@ class TrainDataset:
                 bitmaps=_Bitmaps(found.runs, info.height, info.width),
                 bitmap_owner=found.runs_owner,
             )
+        proposals = {}
+        if self.most_proposals is not None:
+            proposals["proposals"] = dataset.proposals(at)[0].astype(np.float64)
         labels = {} if self.ignore is None else {"sem_seg": _labels(dataset, at, self.ignore), "ignore": self.ignore}
         return Sample(
             image=image,
@@ -144,6 +163,7 @@ class TrainDataset:
             keypoints=None if found.keypoints is None else found.keypoints.astype(np.float64),
             flip_pairs=self.flip_pairs,
             **labels,
+            **proposals,
         )
 
     def _read_window(self, dataset: CocoDataset, at: int, info: ImageInfo, index: int) -> Sample:
@@ -199,12 +219,19 @@ class _Bitmaps:
 
 
 class TestDataset:
-    """Samples without ground truth, resized by their short side; map-style, the key is an index."""
+    """Samples without ground truth, resized by their short side; map-style, the key is an index.
+
+    Args:
+        most_proposals: see `TrainDataset`.
+    """
 
     __test__ = False  # not a test, whatever its name makes pytest think
 
-    def __init__(self, dataset: CocoDataset, *, short_side: int, max_size: int, format: str, method: str) -> None:
-        self.dataset = dataset
+    def __init__(
+        self, dataset: CocoDataset, *, short_side: int, max_size: int, format: str, method: str,
+        most_proposals: int | None = None,
+    ) -> None:  # fmt: skip
+        self.dataset, self.most_proposals = dataset, most_proposals
         self.short_side, self.max_size, self.format, self.method = short_side, max_size, format, method
 
     def __len__(self) -> int:
@@ -220,7 +247,12 @@ class TestDataset:
         pixels = _read(self.dataset, info, self.format)
         size = short_side_size(info.height, info.width, self.short_side, self.max_size)
         pixels = resize_image(pixels, *size, method=self.method)
-        return {**_image_record(info), "image": to_tensor(pixels, shared=get_worker_info() is not None)}
+        found = {**_image_record(info), "image": to_tensor(pixels, shared=get_worker_info() is not None)}
+        if self.most_proposals is not None:
+            boxes, logits = self.dataset.proposals(index)
+            scale = np.tile([size[1] / info.width, size[0] / info.height], 2)
+            found["proposals"] = _best_proposals(boxes * scale, logits, size, self.most_proposals)
+        return found
 
 
 def _image_record(info: ImageInfo) -> dict[str, Any]:
@@ -245,6 +277,14 @@ def _image_tensor(image: LazyImage) -> torch.Tensor:
     tensor = empty_tensor(3, *image.size, shared=get_worker_info() is not None)
     image.planes(tensor.numpy())
     return tensor
+
+
+def _best_proposals(boxes: np.ndarray, logits: np.ndarray, size: tuple[int, int], most: int) -> dict[str, np.ndarray]:
+    """The first `most` of boxes (p, 4), best first, that have a part in an image of `size`, clipped to it."""
+    height, width = size
+    boxes = np.clip(boxes, 0.0, np.array([width, height, width, height], np.float64)).astype(np.float32)
+    kept = (boxes[:, 2:] > boxes[:, :2]).all(axis=1).nonzero()[0][:most]
+    return {"proposal_boxes": boxes[kept], "objectness_logits": logits[kept]}
 
 
 def _labels(dataset: CocoDataset, at: int, ignore: int) -> np.ndarray:

@@ -16,6 +16,7 @@ from ..data.catalog import open_dataset
 from ..data.check.result_cache import log_summary, summary_at_start
 from ..data.coco import CocoDataset, compare_categories
 from ..data.loader import LABEL_PIXELS, check_labels
+from ..data.proposals import read_proposals
 from ..detection.registry import model_facts
 from ..errors import ConfigError, DataError, SeDetError
 from .own_files import dataset_from_files, has_own_files
@@ -41,7 +42,7 @@ def train_datasets(cfg: CfgNode) -> list[CocoDataset]:
         compare_categories(sets[0], other)
     for dataset in sets:
         _check_images(cfg, dataset, tolerated=cfg.DATALOADER.SKIP_BAD_IMAGES)
-    return sets
+    return _with_proposals(cfg, "TRAIN", sets)
 
 
 def test_datasets(cfg: CfgNode) -> dict[str, CocoDataset]:
@@ -63,7 +64,7 @@ def test_datasets(cfg: CfgNode) -> dict[str, CocoDataset]:
         sets = {name: _named_set(cfg, name) for name in cfg.DATASETS.TEST}
     for dataset in sets.values():
         _check_images(cfg, dataset)
-    return sets
+    return dict(zip(sets, _with_proposals(cfg, "TEST", list(sets.values()))))
 
 
 def check_categories(train: list[CocoDataset], test: dict[str, CocoDataset]) -> None:
@@ -137,7 +138,10 @@ def decide_pixel_classes(cfg: CfgNode, sets: Sequence[CocoDataset]) -> list[Deci
         return []
     check_labels(sets)
     labels = sets[0].pixel_labels
-    return [Decision("MODEL.SEM_SEG_HEAD.NUM_CLASSES", len(labels.names), str(labels.folder), "its classes of pixels")]
+    keys = ["MODEL.SEM_SEG_HEAD.NUM_CLASSES"]
+    if cfg.MODEL.SEM_SEG_HEAD.NAME == "PointRendSemSegHead":
+        keys.append("MODEL.POINT_HEAD.NUM_CLASSES")
+    return [Decision(key, len(labels.names), str(labels.folder), "its classes of pixels") for key in keys]
 
 
 def decide_evaluators(cfg: CfgNode, test: Mapping[str, CocoDataset]) -> list[Decision]:
@@ -220,6 +224,23 @@ def _check_images(cfg: CfgNode, dataset: CocoDataset, *, tolerated: int = 0) -> 
     fault = comm.broadcast_object(fault)
     if fault:
         raise DataError(fault)
+
+
+def _with_proposals(cfg: CfgNode, part: str, sets: list[CocoDataset]) -> list[CocoDataset]:
+    """With MODEL.LOAD_PROPOSALS, the sets with the proposals of DATASETS.PROPOSAL_FILES_*, a file each.
+
+    Raises:
+        ConfigError: there are more or fewer files than sets.
+    """
+    if not cfg.MODEL.LOAD_PROPOSALS:
+        return sets
+    files = cfg.DATASETS[f"PROPOSAL_FILES_{part}"]
+    if len(files) != len(sets):
+        raise ConfigError(
+            f"DATASETS.PROPOSAL_FILES_{part} names {len(files)} files of proposals for {len(sets)} data sets: with "
+            "MODEL.LOAD_PROPOSALS True give one for each, in their order."
+        )
+    return [dataset.with_proposals(read_proposals(file, dataset)) for dataset, file in zip(sets, files)]
 
 
 def _named_set(cfg: CfgNode, name: str) -> CocoDataset:

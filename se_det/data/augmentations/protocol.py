@@ -161,6 +161,7 @@ class Sample:
             Detectron2's `recompute_boxes`.
         sem_seg: uint8 (H, W), the class of each pixel; None without.
         ignore: what `sem_seg` has where no class is known.
+        proposals: float64 (p, 4) XYXY px, boxes that were proposed before, none of which is dropped; None without.
     """
 
     image: np.ndarray = ImageField()  # noqa: RUF009 (a descriptor)
@@ -172,6 +173,7 @@ class Sample:
     cut: bool = False
     sem_seg: np.ndarray | None = None
     ignore: int = 255
+    proposals: np.ndarray | None = None
 
     @property
     def size(self) -> tuple[int, int]:
@@ -190,9 +192,6 @@ class Sample:
     def transformed(self, transform: Transform) -> Sample:
         """Everything after `transform`. A box becomes the extent of its four corners; what is beyond the window of a
         transform that has one is lost: instances, parts of polygons, and keypoints, whose v becomes 0."""
-        x0, y0, x1, y1 = self.boxes.T
-        corners = np.stack([x0, y0, x1, y0, x1, y1, x0, y1], axis=1).reshape(-1, 2)
-        corners = transform.points(corners).reshape(-1, 4, 2)
         keypoints = self.keypoints
         if keypoints is not None:
             xy = transform.points(keypoints[..., :2].reshape(-1, 2)).reshape(*keypoints.shape[:2], 2)
@@ -201,10 +200,11 @@ class Sample:
                 keypoints = keypoints[:, self.flip_pairs]
         result = self.replaced(
             image=MovedImage(self.lazy_image, transform),
-            boxes=np.concatenate([corners.min(axis=1), corners.max(axis=1)], axis=1),
+            boxes=moved_boxes(self.boxes, transform),
             masks=self.masks and self.masks.transformed(transform),
             keypoints=keypoints,
             sem_seg=self._moved_labels(transform),
+            proposals=None if self.proposals is None else moved_boxes(self.proposals, transform),
         )
         return result if transform.window is None else result._cut(transform.window, self._masked())
 
@@ -240,6 +240,14 @@ class Sample:
             masks=self.masks and self.masks.select(keep),
             keypoints=None if self.keypoints is None else self.keypoints[keep],
         )
+
+
+def moved_boxes(boxes: np.ndarray, transform: Transform) -> np.ndarray:
+    """The extents (n, 4) of the four corners of boxes (n, 4) after `transform`."""
+    x0, y0, x1, y1 = boxes.T
+    corners = np.stack([x0, y0, x1, y0, x1, y1, x0, y1], axis=1).reshape(-1, 2)
+    corners = transform.points(corners).reshape(-1, 4, 2)
+    return np.concatenate([corners.min(axis=1), corners.max(axis=1)], axis=1)
 
 
 class Augmentation(Protocol):

@@ -27,6 +27,11 @@ class GraphRCNN(nn.Module):
     def __init__(self, model: GeneralizedRCNN) -> None:
         super().__init__()
         heads = model.roi_heads
+        if model.proposal_generator is None:
+            raise ExportError(
+                "A detector whose proposals come from files (MODEL.PROPOSAL_GENERATOR.NAME PrecomputedProposals) is "
+                "not exported, as its graph would need them with each image: train one with RPN."
+            )
         if type(heads) not in (StandardROIHeads, CascadeROIHeads):
             raise ExportError(
                 f"A detector with {type(heads).__name__} is not exported: MODEL.ROI_HEADS.NAME StandardROIHeads and "
