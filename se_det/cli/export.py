@@ -179,4 +179,8 @@ def _detector(args: argparse.Namespace) -> Exportable:
         class_names=found.class_names,
         category_ids=found.category_ids,
         thresholds=found.thresholds,
+        keypoint_names=found.keypoint_names,
+        skeleton=found.skeleton,
+        pixel_class_names=found.pixel_class_names or None,
+        pixel_category_ids=found.pixel_category_ids or None,
     )

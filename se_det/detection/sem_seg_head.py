@@ -111,7 +111,7 @@ class SemSegFPNHead(nn.Module):
             stride //= 2
             x = layer(x if area is None else area.replicate_edge(x))
             if area is not None:
-                area = exact.get(stride) or ValidArea(tuple((2 * h, 2 * w) for h, w in area.sizes), exact=True)
+                area = exact.get(stride) or area.doubled()
         return x, area
 
     def loss(self, logits: torch.Tensor, labels: Sequence[torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -129,6 +129,11 @@ class SemSegFPNHead(nn.Module):
         total = F.cross_entropy(logits, target, reduction="sum", ignore_index=self.ignore_value)
         count = (target != self.ignore_value).sum().clamp(min=1)
         return {"loss_sem_seg": total / count * self.loss_weight}
+
+
+def pixel_labels(sem_seg: torch.Tensor) -> torch.Tensor:
+    """The class of each pixel (H, W): of logits (K, H, W), or of what an exported network has decided already."""
+    return sem_seg.argmax(0) if sem_seg.ndim == 3 else sem_seg
 
 
 def resize_logits(logits: torch.Tensor, size: tuple[int, int], height: int, width: int) -> torch.Tensor:

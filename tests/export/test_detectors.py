@@ -15,7 +15,7 @@ from se_det.data.transforms import resize_image, short_side_size, to_tensor
 from se_det.detection import build_detector
 from se_det.errors import ConfigError, ExportError
 from se_det.export import EXPORTERS, detector, nms, write
-from se_det.export.detector import detections_difference
+from se_det.export.comparing import detections_difference
 from se_det.export.resizing import resize, short_side_sizes
 from se_det.inference.exported import ExportedDetector
 from se_det.inference.runtimes import open_runtime
