@@ -63,7 +63,7 @@ def detections_difference(ours: Sequence[torch.Tensor], theirs: Sequence[torch.T
         apart = torch.cdist(*rows, p=math.inf)
         near, at = apart.min(1)
         for one, another in zip(ours[4:], theirs[4:], strict=True):
-            cells = (one[n, :count] - another[n, at]).flatten(1).abs().sort(1).values
+            cells = (one[n, :count] - another[n, at]).reshape(count, -1).abs().sort(1).values
             near = near.maximum(cells[:, -1 - cells.shape[1] // CELLS])
         worst = torch.cat([near, apart.min(0).values]).sort().values
         largest = max(largest, float(worst[: len(worst) - 2 * allowed].max()))

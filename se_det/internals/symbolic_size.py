@@ -18,3 +18,9 @@ def as_size(value: torch.Tensor) -> int:
         torch._check(size >= 1)
         torch._check(size <= 2**16)
     return size
+
+
+def at_least_one(size: int) -> None:
+    """Tell the exporter that a size which only a run knows is not 0."""
+    if not isinstance(size, int) and hasattr(torch, "_check"):
+        torch._check(size >= 1)

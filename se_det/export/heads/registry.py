@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from ...errors import ExportError
+from ...internals.symbolic_size import at_least_one
 from ...registry import Registry
 from ..found import Found
 from ..tensor_boxes import ANYTHING, rois_of
@@ -65,6 +66,7 @@ def present(found: Found) -> tuple[torch.Tensor, torch.Tensor]:
     rois = rois_of(found.boxes, there)
     first = torch.arange(rois.shape[0], device=rois.device) == 0
     at = (there.flatten() | first).nonzero()[:, 0]
+    at_least_one(at.shape[0])
     return rois.index_select(0, at), at
 
 
