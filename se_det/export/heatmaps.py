@@ -40,13 +40,15 @@ def highest_places(maps: torch.Tensor, boxes: torch.Tensor) -> torch.Tensor:
     step = torch.arange(4, device=maps.device)
     cells = ((of_map * (side + 4) + row)[:, None] + step)[:, :, None] * (side + 4) + (column[:, None] + step)[:, None]
     values = padded.flatten().index_select(0, cells.flatten()).view(-1, 4, 4)
-    longest = as_size((whole.amax() / side).floor().long() + 3)
+    longest = as_size((whole.flatten().amax(0) / side).floor().long() + 3)
     x, across, in_x = _pixels(column, whole[:, 0].index_select(0, of_box), side, longest)
     y, down, in_y = _pixels(row, whole[:, 1].index_select(0, of_box), side, longest)
     large = torch.bmm(torch.bmm(down, values), across.mT)
     large = torch.where(in_y[:, :, None] & in_x[:, None, :], large, NOTHING)
-    high, place = large.flatten(1).max(1)
-    number = (y.gather(1, (place // longest)[:, None]) * FAR + x.gather(1, (place % longest)[:, None]))[:, 0]
+    of_row, at_x = large.max(2)
+    high, at_y = of_row.max(1, keepdim=True)
+    number = (y.gather(1, at_y) * FAR + x.gather(1, at_x.gather(1, at_y)))[:, 0]
+    high = high[:, 0]
     # Of each map the highest, and of equal ones the first row by row.
     best = maps.new_full((count * kinds,), NOTHING).scatter_reduce(0, of_map, high, "amax")
     number = torch.where(high == best.index_select(0, of_map), number, FAR**2)

@@ -23,7 +23,7 @@ class GraphPointRend:
 
     def __call__(self, maps: list[torch.Tensor], found: Found) -> torch.Tensor:
         there = found.scores > ANYTHING
-        used = torch.arange(as_size(there.sum(1).amax().clamp(min=1)), device=there.device)
+        used = torch.arange(as_size(there.sum(1).amax(0).clamp(min=1)), device=there.device)
         pixel = found.boxes.new_tensor([0.0, 0.0, 1.0, 1.0])
         boxes = torch.where(there[..., None], found.boxes, pixel).index_select(1, used)
         classes = found.classes.index_select(1, used)
