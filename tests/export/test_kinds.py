@@ -20,7 +20,7 @@ from .test_export import needs_onnx
 from .tiny import KINDS, LONG, SHORT, tiny
 
 # Of images (height, width) in batches. None is much taller than wide: see `resize`.
-FEW = [[(70, 90)], [(101, 77), (40, 150)], [(96, 128), (64, 64), (33, 47), (120, 200), (1, 1)]]
+FEW = [[(70, 90)], [(96, 128), (40, 90), (1, 1)]]
 MANY = [
     [(1, 1)], [(64, 64)], [(480, 640)], [(20, 8000)], [(63, 129)], [(300, 310)], [(7, 9)], [(333, 500)], [(2, 640)],
     [(96, 128), (128, 96)], [(240, 320), (55, 60)], [(640, 640), (5, 5)], [(150, 151), (149, 300)],
@@ -130,10 +130,10 @@ def test_the_graph_before_any_export(kind: str) -> None:
     network = detector(model, cfg)
     exported = ExportedDetector(GraphRuntime(network), kind)
     found, _ = check(kind, model, cfg, exported, FEW)
-    assert found > 15 or kind == "semantic"
+    assert found > 10 or kind == "semantic"
     raise_threshold(model, 2.0)
-    _, none = check(kind, model, cfg, exported, FEW[1:2])
-    assert none == 2 or kind == "proposals"
+    _, none = check(kind, model, cfg, exported, FEW[:1])
+    assert none == 1 or kind == "proposals"
 
 
 @pytest.mark.slow

@@ -70,7 +70,13 @@ def write_data(folder: Path, found: Predictor) -> list[object]:
     ]
 
 
-@pytest.mark.parametrize("kind", ["retinanet", "keypoint", "proposals", "semantic", "panoptic"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "panoptic",
+        *(pytest.param(k, marks=pytest.mark.slow) for k in ("retinanet", "keypoint", "proposals", "semantic")),
+    ],
+)
 def test_a_file_in_a_checkpoints_place(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model, cfg = tiny(kind)
     things = [{"id": 10 + k, "name": n, "keypoints": POINTS, "skeleton": [[1, 2], [1, 3]]} for k, n in enumerate(NAMES)]
