@@ -20,6 +20,7 @@ from .bn_inception import BNInception
 from .classifier import Classifier
 from .inception_resnet import InceptionResNetV2
 from .mobilenet import MobileNet
+from .regnet import RegNet
 from .resnet import ResNet
 from .shufflenet import ShuffleNet
 from .timm_trunk import PREFIX, TimmTrunk
@@ -52,6 +53,18 @@ SENET154 = {
     "stem": "deep", "stem_channels": 128, "stem_pool": "ceil", "stride_in_1x1": False,
 }  # fmt: skip
 
+# Radosavovic et al., arXiv 2003.13678, by multiply-adds: what pycls, torchvision and Detectron2 build them from.
+REGNET_X = {
+    "400mf": {"depth": 22, "w_0": 24, "w_a": 24.48, "w_m": 2.54, "group_width": 16},
+    "800mf": {"depth": 16, "w_0": 56, "w_a": 35.73, "w_m": 2.28, "group_width": 16},
+    "4gf": {"depth": 23, "w_0": 96, "w_a": 38.65, "w_m": 2.43, "group_width": 40},
+}
+REGNET_Y = {
+    "400mf": {"depth": 16, "w_0": 48, "w_a": 27.89, "w_m": 2.09, "group_width": 8},
+    "800mf": {"depth": 14, "w_0": 56, "w_a": 38.84, "w_m": 2.4, "group_width": 16},
+    "4gf": {"depth": 22, "w_0": 96, "w_a": 31.41, "w_m": 2.24, "group_width": 64},
+}
+
 
 HOSTS = {
     "resnet18": Host(ResNet, {"depth": 18}),
@@ -67,6 +80,11 @@ HOSTS = {
     "mobilenet_v1": Host(MobileNet),
     "shufflenet_v1": Host(ShuffleNet),
     "inception_resnet_v2": Host(InceptionResNetV2, in_classifier={"aligned": False}),
+    **{f"regnetx_{size}": Host(RegNet, arguments) for size, arguments in REGNET_X.items()},
+    **{
+        f"regnety_{size}": Host(RegNet, {**arguments, "inner_gate": True}, own_gate="se")
+        for size, arguments in REGNET_Y.items()
+    },
 }
 
 

@@ -27,6 +27,7 @@ from se_det.inference import Predictor
 from se_det.weights import (
     config_of_checkpoint,
     get_entry,
+    identify,
     load_weights,
     loading,
     open_configured_weights,
@@ -44,8 +45,8 @@ ENTRIES = detector_entries()
 OF_TRAINING = ("SOLVER.", "DATALOADER.", "DATASETS.TRAIN", "DATASETS.PROPOSAL_FILES_TRAIN", "INPUT.CROP.", "TEST.EVAL",
                "TEST.PRECISE_BN", "INPUT.MIN_SIZE_TRAIN", "INPUT.MAX_SIZE_TRAIN", "INPUT.COLOR", "INPUT.MASK_FORMAT",
                "MODEL.WEIGHTS")  # fmt: skip
-# No RegNet is among our backbones; Fast R-CNN's proposals come from a file; PointRend refines instances alone.
-NOT_HERE = ("regnet", "/fast_rcnn", "pointrend_semantic")
+# Fast R-CNN's proposals come from a file; PointRend refines instances alone.
+NOT_HERE = ("/fast_rcnn", "pointrend_semantic")
 SIZES = {
     key: value
     for key, value in TINY_DETECTOR.items()
@@ -113,8 +114,9 @@ def test_every_weight_of_detectron2s_model_is_loaded(entry, monkeypatch):
     tensors = {name: value.expand(shape) if shape else value[0] for name, shape in keys.items()}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a copy to the meta device copies nothing
-        report = load_tensors(model, WeightFile(Path(entry.file_name), tensors, family="detectron2"), strict=True)
-    assert report.missing == report.unexpected == report.resized == report.reshaped == []
+        report = load_tensors(model, identify(WeightFile(Path(entry.file_name), tensors), "detectron2"), strict=True)
+    assert report.missing == report.unexpected == report.resized == []
+    assert all(".gate.fc" in name for name in report.reshaped)  # RegNetY's are convolutions
     assert len(report.loaded) == len([name for name in keys if not name.endswith("num_batches_tracked")])
 
 

@@ -35,12 +35,16 @@ MODELS = {
     "torchvision": "resnet18",
     "detectron2": "resnet18",
     "caffe2": "resnet50",
+    "detectron2_regnet": "regnety_400mf",
+    "torchvision_regnet": "regnetx_400mf",
     "se_det": "rg_se_resnet18",
 }
 
 
 def options_of(name: str, **options) -> dict:
     """Arguments that make a model of few channels, whose keys are those of the large one."""
+    if "regnet" in name:
+        return {"depth": 4, "w_0": 8, "w_a": 8, "w_m": 1.3, "group_width": 8, **options}
     basic = name.endswith(("18", "34"))
     width = 1 if "resnext" in name else 64 if basic else 4 if name == "senet154" else 16
     return {"stem_channels": 16, "res2_channels": 16 if basic else 64, "width_per_group": width, **options}

@@ -13,6 +13,7 @@ from .detectors import MMDETECTION, TORCHVISION_DETECTION
 from .detectron2 import CAFFE2, DETECTRON2, SE_DET
 from .family import Family
 from .pytorch import CADENE, MMPRETRAIN, PYTORCHINSIGHT, SP_RG, TIMM, TIMM_LEGACY, TORCHVISION
+from .regnet import DETECTRON2_REGNET, TORCHVISION_REGNET
 
 __all__ = ["FAMILIES", "SE_DET", "Family", "WeightConventions", "detect_family", "differences", "family_named"]
 
@@ -20,7 +21,7 @@ FAMILIES = {
     family.name: family
     for family in (
         CAFFE, MATCONVNET, CADENE, TIMM_LEGACY, TIMM, MMPRETRAIN, PYTORCHINSIGHT, SP_RG, TORCHVISION, DETECTRON2,
-        CAFFE2, TORCHVISION_DETECTION, MMDETECTION, SE_DET,
+        CAFFE2, DETECTRON2_REGNET, TORCHVISION_REGNET, TORCHVISION_DETECTION, MMDETECTION, SE_DET,
     )
 }  # fmt: skip
 

@@ -65,7 +65,7 @@ DETECTRON2 = Family(
     # Its converter puts "stem." before the classifier of torchvision's networks, too.
     rules=(Rule("linear.{wb}", "stem.fc.{wb}"),),
     unpack=_unpack_detectron2,
-    like=("caffe2", "se_det"),
+    like=("caffe2", "detectron2_regnet", "se_det"),
 )
 
 SE_DET = Family(
