@@ -10,6 +10,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -77,6 +78,8 @@ class CocoDataset:
         pixel_labels: the class of every pixel of each image; None where there are none.
         panoptic: the panoptic truth of the images; likewise.
         evaluators: the names of those for "instances" and "pixels", where they are not coco and sem_seg.
+        declared_counts: what the file says of how many images have each class (`image_count` of LVIS's categories), as
+            it stands there; None where it says nothing.
     """
 
     def __init__(
@@ -94,6 +97,7 @@ class CocoDataset:
         pixel_labels: PixelLabels | None = None,
         panoptic: PanopticFiles | None = None,
         evaluators: Mapping[str, str] | None = None,
+        declared_counts: tuple[Any, ...] = (),
     ) -> None:
         """`columns`: as `read_coco` lays them out; `index` is the image of each item, `first` the first annotation of
         each image, `*_range` a first and an after-last position."""
@@ -108,6 +112,7 @@ class CocoDataset:
         self.pixel_labels = pixel_labels
         self.panoptic = panoptic
         self.evaluators = dict(evaluators or {})
+        self.declared_counts = declared_counts or (None,) * len(category_ids)
         self._proposals: tuple[Proposals, torch.Tensor] | None = None  # with the place of each image's
 
     def __len__(self) -> int:
@@ -220,6 +225,7 @@ class CocoDataset:
             pixel_labels=self.pixel_labels,
             panoptic=self.panoptic,
             evaluators=self.evaluators,
+            declared_counts=self.declared_counts,
         )
         result._proposals = self._proposals
         return result

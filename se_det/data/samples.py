@@ -12,6 +12,7 @@ from torch.utils.data import get_worker_info
 
 from ..errors import ConfigError, DataError
 from .augmentations import Augmentation, Masks, Sample
+from .augmentations.lazy_image import LazyImage
 from .augmentations.protocol import EMPTY
 from .coco_dataset import CocoDataset, ImageInfo, check_size
 from .images import read_image
@@ -90,7 +91,7 @@ class TrainDataset:
         return {
             **_image_record(dataset.image(at)),
             **where,
-            "image": to_tensor(augmented.image, shared=get_worker_info() is not None),
+            "image": _image_tensor(augmented.lazy_image),
             "instances": _instances(augmented),
             **({} if augmented.sem_seg is None else {"sem_seg": _stacked([augmented.sem_seg], *augmented.size)[0]}),
             **self._proposals(dataset, at, augmented),
@@ -102,14 +103,15 @@ class TrainDataset:
         _, logits = dataset.proposals(at)
         return {"proposals": _best_proposals(sample.proposals, logits, sample.size, self.most_proposals)}
 
-    def _augmented(self, index: int, count: int, seeds: tuple[int, ...]) -> Sample:
+    def _augmented(self, index: int, count: int, seeds: tuple[int, ...], *, partner: bool = False) -> Sample:
         """The image at `index` after the first `count` augmentations.
 
         The partners of an augmentation are found and augmented with random numbers of their own, whose seeds begin
-        with this sample's: what they draw changes nothing of what this one draws.
+        with this sample's: what they draw changes nothing of what this one draws. A partner's image is not read before
+        something of it is asked for.
         """
         random = np.random.default_rng(seeds)
-        sample = self._read(index)
+        sample = self._read(index, later=partner)
         for place, augmentation in enumerate(self.augmentations[:count]):
             # The index is among the seeds, as an image that takes a bad one's place should get other partners.
             own = (*seeds, PARTNER, index, place)
@@ -123,18 +125,22 @@ class TrainDataset:
         among = len(self) if self.windows is None else self.windows.full or len(self)
         other = int(np.random.default_rng((*own, PARTNER)).integers(among))
         try:
-            return self._augmented(other, place, own)
+            return self._augmented(other, place, own, partner=True)
         except PartnerError:
             raise
         except DataError as error:
             raise PartnerError(str(error), other) from error
 
-    def _read(self, index: int) -> Sample:
+    def _read(self, index: int, *, later: bool = False) -> Sample:
         dataset, at = self._locate(index)
         info = dataset.image(at)
         if self.windows is not None:
             return self._read_window(dataset, at, info, index)
-        pixels = _read(dataset, info, self.format)
+        if later:
+            read = partial(_read_partner, dataset, info, self.format, index)
+            image = LazyImage((info.height, info.width), read)
+        else:
+            image = _read(dataset, info, self.format)
         found = dataset.annotations(at, crowds=False, masks=self.masks, keypoints=self.flip_pairs is not None)
         masks = None
         if self.masks:
@@ -150,7 +156,7 @@ class TrainDataset:
             proposals["proposals"] = dataset.proposals(at)[0].astype(np.float64)
         labels = {} if self.ignore is None else {"sem_seg": _labels(dataset, at, self.ignore), "ignore": self.ignore}
         return Sample(
-            image=pixels,
+            image=image,
             boxes=found.boxes.astype(np.float64),
             classes=found.classes,
             masks=masks,
@@ -259,6 +265,20 @@ def _read(dataset: CocoDataset, info: ImageInfo, format: str) -> np.ndarray:
     return pixels
 
 
+def _read_partner(dataset: CocoDataset, info: ImageInfo, format: str, index: int) -> np.ndarray:
+    try:
+        return _read(dataset, info, format)
+    except DataError as error:
+        raise PartnerError(str(error), index) from error
+
+
+def _image_tensor(image: LazyImage) -> torch.Tensor:
+    """uint8 (3, H, W). In a worker it is in memory that is handed over as it is, where it would else be copied."""
+    tensor = empty_tensor(3, *image.size, shared=get_worker_info() is not None)
+    image.planes(tensor.numpy())
+    return tensor
+
+
 def _best_proposals(boxes: np.ndarray, logits: np.ndarray, size: tuple[int, int], most: int) -> dict[str, np.ndarray]:
     """The first `most` of boxes (p, 4), best first, that have a part in an image of `size`, clipped to it."""
     height, width = size
@@ -282,7 +302,7 @@ def _instances(sample: Sample) -> dict[str, Any]:
         boxes = np.where(masked, sample.masks.extents(len(boxes)), boxes)
     boxes = np.clip(boxes, 0.0, np.array([width, height, width, height], np.float64)).astype(np.float32)
     keep = ((boxes[:, 2:] - boxes[:, :2]) > EMPTY).all(axis=1)
-    if sample.masks is not None:
+    if sample.masks is not None and not sample.cut:  # else its extent is empty
         # As in Detectron2 an instance whose mask has vanished, here by resizing, is none; one that never had a mask is.
         keep &= ~sample.masks.vanished(len(keep))
     instances: dict[str, Any] = {"gt_boxes": boxes[keep], "gt_classes": sample.classes[keep]}
@@ -292,7 +312,7 @@ def _instances(sample: Sample) -> dict[str, Any]:
         labelled = inside & (keypoints[..., 2] > 0)
         instances["gt_keypoints"] = np.where(labelled[..., None], keypoints, 0).astype(np.float32)
     if sample.masks is not None:
-        masks = sample.masks.select(keep)
+        masks = sample.masks if keep.all() else sample.masks.select(keep)
         instances["gt_masks"] = {
             "polygons": masks.polygons,
             "polygon_points": masks.polygon_points,

@@ -102,4 +102,4 @@ def _through(tower: nn.Sequential, x: torch.Tensor, area: ValidArea | None, leve
 
 def _rows(x: torch.Tensor, values: int) -> torch.Tensor:
     """(N, A values, H, W) to (N, H W A, values)."""
-    return x.permute(0, 2, 3, 1).reshape(len(x), -1, values)
+    return x.permute(0, 2, 3, 1).reshape(x.shape[0], -1, values)

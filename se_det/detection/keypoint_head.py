@@ -9,6 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from ..layers.conv import Conv2d
+from ..layers.tracing import is_traced
 
 
 class KeypointHead(nn.Sequential):
@@ -52,7 +53,10 @@ class KeypointHead(nn.Sequential):
         """(n, C, R, R) to logits (n, K, 4 R, 4 R), in float32 at least."""
         x = super().forward(x)
         x = x.to(torch.promote_types(x.dtype, torch.float32))
-        return F.interpolate(x, scale_factor=2.0, mode="bilinear", align_corners=False) if len(x) else self._none(x)
+        # An exported graph always has a box.
+        if not is_traced() and len(x) == 0:
+            return self._none(x)
+        return F.interpolate(x, scale_factor=2.0, mode="bilinear", align_corners=False)
 
     def _none(self, x: torch.Tensor) -> torch.Tensor:
         return x.new_zeros(0, x.shape[1], 2 * x.shape[2], 2 * x.shape[3]) + x.sum()

@@ -97,11 +97,11 @@ def _bicubic(lengths: torch.Tensor, longest: int, maps: torch.Tensor) -> torch.T
     result = maps.new_zeros(len(lengths), longest, side)
     for step in (-1, 0, 1, 2):
         cell = (first + step).clamp(0, side - 1).long()  # the border's cells go on beyond it
-        result.scatter_add_(2, cell[..., None], _kernel((offset - step).abs())[..., None])
+        result.scatter_add_(2, cell[..., None], cubic_kernel((offset - step).abs())[..., None])
     return result
 
 
-def _kernel(distance: torch.Tensor) -> torch.Tensor:
+def cubic_kernel(distance: torch.Tensor) -> torch.Tensor:
     """Keys' cubic convolution kernel (IEEE TASSP 29(6), 1981), equation 15 with another coefficient."""
     near = ((CUBIC + 2) * distance - (CUBIC + 3)) * distance * distance + 1
     far = ((CUBIC * distance - 5 * CUBIC) * distance + 8 * CUBIC) * distance - 4 * CUBIC

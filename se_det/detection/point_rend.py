@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from ..layers.conv import Conv2d
+from ..layers.tracing import is_traced
 from .masks import crop_masks
 from .measured_part import MeasuredPart
 from .point_sampling import (
@@ -174,9 +175,9 @@ class PointRendMaskHead(nn.Module):
         )
         return found.to(self.coarse_head.prediction.weight.dtype)
 
-    def _coarse(self, maps: Sequence[torch.Tensor], boxes: Sequence[torch.Tensor]) -> torch.Tensor:
-        """(R, K, side, side) logits, in float32 at least."""
-        count, side = sum(map(len, boxes)), self.resolution
+    def _coarse(self, maps: Sequence[torch.Tensor], boxes: Sequence[torch.Tensor], count: int) -> torch.Tensor:
+        """(R, K, side, side) logits of `count` boxes, R, in float32 at least."""
+        side = self.resolution
         features = self._sample(maps, self.coarse_maps, boxes, grid_points(count, side, maps[0]))
         logits = self.coarse_head(features.unflatten(2, (side, side)))
         return logits.to(torch.promote_types(logits.dtype, torch.float32))
@@ -203,7 +204,7 @@ class PointRendMaskHead(nn.Module):
             classes: (R,).
             truth: of each image the ground truth, with `gt_masks` and `image_size`, and which instance each box shows.
         """
-        coarse = self._coarse(maps, boxes)
+        coarse = self._coarse(maps, boxes, len(classes))
         side, chosen = self.coarse_head.side, _of_class(coarse, classes)
         whole = [whole_masks(t["gt_masks"], len(t["gt_classes"]), *t["image_size"]) for t, _ in truth]
         targets = [crop_masks(masks, of, shown, side) for masks, (_, of), shown in zip(whole, truth, boxes)]
@@ -232,12 +233,13 @@ class PointRendMaskHead(nn.Module):
 
         Of each box only its class's logits are carried along: the others have no part in the result.
         """
-        coarse = self._coarse(maps, boxes)
+        count = classes.shape[0]
+        coarse = self._coarse(maps, boxes, count)
         if self.point_head is None:
             return _of_class(coarse, classes).sigmoid()
         side = self.first_side
-        logits = self._points(maps, boxes, coarse, classes, grid_points(len(coarse), side, maps[0]))
-        for _ in range(self.subdivisions if len(coarse) else 0):
+        logits = self._points(maps, boxes, coarse, classes, grid_points(count, side, maps[0]))
+        for _ in range(self.subdivisions if is_traced() or count else 0):
             logits = logits.view(-1, 1, side, side)
             logits = F.interpolate(logits, scale_factor=2.0, mode="bilinear", align_corners=False).flatten(1)
             side *= 2

@@ -65,7 +65,11 @@ MODEL_FACTS = Registry("description of a meta-architecture")
 
 def model_facts(cfg: CfgNode) -> ModelFacts:
     """The facts of MODEL.META_ARCHITECTURE."""
-    name = cfg.MODEL.META_ARCHITECTURE
+    return facts_of(cfg.MODEL.META_ARCHITECTURE)
+
+
+def facts_of(name: str) -> ModelFacts:
+    """The facts of a meta-architecture."""
     return MODEL_FACTS.get(name) if name in MODEL_FACTS else ModelFacts()
 
 

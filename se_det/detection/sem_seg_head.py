@@ -117,7 +117,7 @@ class SemSegFPNHead(nn.Module):
             stride //= 2
             x = layer(x if area is None else area.replicate_edge(x))
             if area is not None:
-                area = exact.get(stride) or ValidArea(tuple((2 * h, 2 * w) for h, w in area.sizes), exact=True)
+                area = exact.get(stride) or area.doubled()
         return x, area
 
     def loss(self, logits: torch.Tensor, labels: Sequence[torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -140,6 +140,11 @@ class SemSegFPNHead(nn.Module):
         for row, one in zip(target, labels):
             row[: one.shape[0], : one.shape[1]] = one.to(logits.device, non_blocking=True)
         return target
+
+
+def pixel_labels(sem_seg: torch.Tensor) -> torch.Tensor:
+    """The class of each pixel (H, W): of logits (K, H, W), or of what an exported network has decided already."""
+    return sem_seg.argmax(0) if sem_seg.ndim == 3 else sem_seg
 
 
 def resize_logits(logits: torch.Tensor, size: tuple[int, int], height: int, width: int) -> torch.Tensor:

@@ -15,6 +15,7 @@ from fvcore.common.config import CfgNode
 from .. import comm
 from ..data.named.cityscapes import IMAGE, LABELS, THINGS
 from ..detection.rcnn import paste_detections
+from ..detection.sem_seg_head import pixel_labels
 from ..errors import ConfigError, DataError
 from ..files import write_json
 from ..inference.coco_results import to_coco_results
@@ -164,7 +165,7 @@ class CityscapesSemSegEvaluator(CityscapesEvaluator):
     metrics = ("sem_seg/IoU", "sem_seg/iIoU", "sem_seg/IoU_sup", "sem_seg/iIoU_sup")
 
     def _kept(self, output: Mapping[str, Any]) -> np.ndarray:
-        labels = output["sem_seg"].argmax(0).cpu().numpy()
+        labels = pixel_labels(output["sem_seg"]).cpu().numpy()
         return np.array([label.id for label in LABELS], np.uint8)[labels]
 
     def _write(self, folder: Path, truth: Path, found: np.ndarray | None) -> str:

@@ -15,6 +15,7 @@ from fvcore.common.config import CfgNode
 from pycocotools import mask as mask_tools
 
 from .. import comm
+from ..detection.sem_seg_head import pixel_labels
 from ..errors import DataError
 from ..files import write_json
 from .evaluator import EVALUATORS, new_images
@@ -101,7 +102,7 @@ class SemSegEvaluator:
         new = new_images(samples, outputs, known=self._positions, seen=self._seen, source=self.dataset.json_path)
         for image_id, sample, output in new:
             self._seen.add(image_id)
-            self._add(image_id, output["sem_seg"].argmax(0).cpu().numpy().astype(np.uint8), sample)
+            self._add(image_id, pixel_labels(output["sem_seg"]).cpu().numpy().astype(np.uint8), sample)
 
     def _add(self, image_id: Hashable, found: np.ndarray, sample: Mapping[str, Any]) -> None:
         classes = len(self.names)

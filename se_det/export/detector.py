@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import torch
@@ -16,12 +15,16 @@ from ..errors import ExportError
 from ..internals.symbolic_size import as_size
 from ..layers.valid_area import ValidArea
 from .architectures import EXPORTERS, GraphDetector
-from .metadata import detector_metadata
+from .comparing import outputs_difference
+from .found import Found
+from .label_map import label_map
+from .metadata import Labels, detector_metadata
 from .networks import Exportable, prepare_for_export
 from .resizing import resize, short_side_sizes
 from .tensor_boxes import ANYTHING, NOTHING
 
 OUTPUTS = ("boxes", "scores", "classes", "counts")
+PIXELS = "sem_seg"
 # Of the images that a file is checked with: batch, height, width.
 SHAPES = ((2, 96, 128), (1, 70, 90), (3, 101, 77))
 
@@ -29,12 +32,15 @@ SHAPES = ((2, 96, 128), (1, 70, 90), (3, 101, 77))
 def detector(
     model: Detector, cfg: CfgNode, *, preprocessing: bool = True, class_names: Sequence[str] | None = None,
     category_ids: Sequence[int] | None = None, thresholds: Sequence[float | None] | None = None,
+    keypoint_names: Sequence[str] = (), skeleton: Sequence[tuple[int, int]] = (),
+    pixel_class_names: Sequence[str] | None = None, pixel_category_ids: Sequence[int] | None = None,
 ) -> Exportable:  # fmt: skip
     """A whole detector as a network to export: see `DetectorGraph`, or without `preprocessing` `PreparedDetectorGraph`.
 
     Args:
         model: as `build_detector(cfg)` made it, with its weights.
-        class_names, category_ids, thresholds: of each class, for the metadata; see `Predictor`.
+        class_names, category_ids, thresholds, keypoint_names, skeleton, pixel_class_names, pixel_category_ids: for the
+            metadata; see `Predictor`.
 
     Raises:
         ConfigError: nothing is registered that exports MODEL.META_ARCHITECTURE.
@@ -46,14 +52,16 @@ def detector(
             f"A {name} is not exported as a whole yet, only {', '.join(EXPORTERS.names())}: export its backbone "
             "(--part backbone), or register its steps in se_det.export.EXPORTERS."
         )
-    heads = getattr(model, "roi_heads", None)
-    if getattr(heads, "keypoint_head", None) is not None or (
-        getattr(heads, "mask_head", None) is not None and getattr(heads, "mask_pooler", model) is None
-    ):
-        raise ExportError(
-            "A detector with a keypoint head or PointRend's mask head is not exported: set MODEL.KEYPOINT_ON or "
-            "MODEL.MASK_ON False to export the rest."
-        )
+    labels = Labels.of(
+        cfg,
+        class_names=class_names,
+        category_ids=category_ids,
+        thresholds=thresholds,
+        keypoint_names=keypoint_names,
+        skeleton=skeleton,
+        pixel_class_names=pixel_class_names,
+        pixel_category_ids=pixel_category_ids,
+    )
     steps = EXPORTERS.get(name, "MODEL.META_ARCHITECTURE")(prepare_for_export(model))
     kind = DetectorGraph if preprocessing else PreparedDetectorGraph
     graph = kind(
@@ -63,43 +71,13 @@ def detector(
         max_size=cfg.INPUT.MAX_SIZE_TEST,
         reverse_channels=cfg.INPUT.FORMAT == "BGR",
     )
-    count = cfg.MODEL.ROI_HEADS.NUM_CLASSES if class_names is None else len(class_names)
     metadata = detector_metadata(
-        cfg,
-        model,
-        graph.outputs,
-        max_detections=steps.max_detections,
-        preprocessing=preprocessing,
-        class_names=class_names or [str(number) for number in range(count)],
-        category_ids=category_ids or list(range(count)),
-        thresholds=thresholds or [None] * count,
+        cfg, model, graph.outputs, max_detections=steps.max_detections, preprocessing=preprocessing, labels=labels
     )
     return Exportable(
         graph.eval(), graph.outputs, SHAPES, inputs=graph.inputs, make_inputs=graph.make_inputs, free=graph.free,
-        metadata=metadata, difference=detections_difference,
+        metadata=metadata, difference=outputs_difference(graph.outputs),
     )  # fmt: skip
-
-
-def detections_difference(ours: Sequence[torch.Tensor], theirs: Sequence[torch.Tensor]) -> float:
-    """The largest difference of a detection to the nearest one of its image and class among the others: boxes as a
-    share of 1000 px, scores and masks as they are. Infinite where there are more or fewer, but for one in a hundred:
-    rounding decides about a score at the threshold and an overlap at that of NMS."""
-    largest = 0.0
-    for n, (count, other) in enumerate(zip(ours[3].tolist(), theirs[3].tolist(), strict=True)):
-        rows = [
-            torch.cat([boxes[n, :k] / 1000, scores[n, :k, None], classes[n, :k, None] * 10.0,
-                       *(extra[n, :k].flatten(1) for extra in extras)], 1)
-            for (boxes, scores, classes, _, *extras), k in ((ours, count), (theirs, other))
-        ]  # fmt: skip
-        allowed = max(count, other) // 100
-        if abs(count - other) > allowed:
-            return math.inf
-        if min(count, other) == 0:
-            continue
-        apart = torch.cdist(*rows, p=math.inf)
-        worst = torch.cat([apart.min(1).values, apart.min(0).values]).sort().values
-        largest = max(largest, float(worst[: len(worst) - 2 * allowed].max()))
-    return largest
 
 
 class DetectorGraph(nn.Module):
@@ -120,7 +98,7 @@ class DetectorGraph(nn.Module):
     ) -> None:
         super().__init__()
         self.steps = steps
-        self.outputs = (*OUTPUTS, *steps.extras)
+        self.outputs = ((*OUTPUTS, *steps.extras) if steps.max_detections else ()) + (PIXELS,) * steps.labels_pixels
         self.stride = max(model.backbone.size_divisibility, 1)
         self.padding = model.backbone.padding
         self.short_side, self.max_size, self.reverse_channels = short_side, max_size, reverse_channels
@@ -145,7 +123,9 @@ class DetectorGraph(nn.Module):
 
         Returns:
             `boxes` float32 (N, D, 4) XYXY px of the original, `scores` (N, D) by falling score, `classes` int64 (N, D),
-            `counts` int64 (N,): how many there are; after those score 0 and class -1. Then the steps' `extras`.
+            `counts` int64 (N,): how many there are; after those score 0 and class -1. Then the steps' `extras`. Of
+            steps that label pixels, last or alone, `sem_seg` uint8 (N, H, W): the class of each pixel of the original,
+            `label_map.BEYOND` beyond an image.
         """
         resized = short_side_sizes(sizes, self.short_side, self.max_size)
         cells = (resized.amax(0) + self.stride - 1) // self.stride
@@ -153,14 +133,24 @@ class DetectorGraph(nn.Module):
         x = resize(images, sizes, resized, height, width)
         if self.reverse_channels:
             x = x.flip(1)
-        return self._found(x, resized, sizes)
+        return self._found(x, resized, sizes, images.shape[1], images.shape[2])
 
-    def _found(self, x: torch.Tensor, resized: torch.Tensor, sizes: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """From pixels (N, 3, H, W) in the model's order to the outputs."""
+    def _found(
+        self, x: torch.Tensor, resized: torch.Tensor, sizes: torch.Tensor, height: int, width: int
+    ) -> tuple[torch.Tensor, ...]:
+        """From pixels (N, 3, H, W) in the model's order to the outputs, classes of pixels on maps of this size."""
         inside = ValidArea(resized).mask(x)
         x = torch.where(inside, (x - self.mean) / self.std, 0.0)
         area = None if self.padding == "keep" else ValidArea(resized, self.padding == "exact")
-        boxes, scores, classes, extras = self.steps(x, area, resized)
+        found = self.steps(x, area, resized)
+        outputs = self._instances(found, resized, sizes) if self.steps.max_detections else ()
+        if found.pixels is not None:
+            outputs = (*outputs, label_map(found.pixels, resized, sizes, height, width))
+        return outputs
+
+    def _instances(self, found: Found, resized: torch.Tensor, sizes: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Detections in px of the original, best first."""
+        boxes, scores, classes, extras, _ = found
         ratio = (sizes.double() / resized.double()).float().flip(1)[:, None]  # of x and y
         boxes = boxes * ratio.repeat(1, 1, 2)
         limits = sizes.to(boxes.dtype).flip(1).repeat(1, 2)[:, None]
@@ -212,4 +202,6 @@ class PreparedDetectorGraph(DetectorGraph):
         """
         height, width = (-(-side // self.stride) * self.stride for side in images.shape[2:])
         x = nn.functional.pad(images, (0, width - images.shape[3], 0, height - images.shape[2]))
-        return self._found(x, sizes, (sizes.double() * scales.double()).round().long())
+        original = (sizes.double() * scales.double()).round().long()
+        last = (as_size(side) for side in original.amax(0).unbind()) if self.steps.labels_pixels else (0, 0)
+        return self._found(x, sizes, original, *last)

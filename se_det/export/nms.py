@@ -33,7 +33,7 @@ def grouped_nms(boxes: torch.Tensor, scores: torch.Tensor, threshold: float) -> 
     """Which boxes stay: bool (G, B).
 
     Args:
-        boxes: float32 (G, B, 4) XYXY, not negative; only those of one group suppress each other.
+        boxes: float32 (G, B, 4) XYXY, finite; only those of one group suppress each other.
         scores: float32 (G, B); below `ANYTHING` where there is no box.
         threshold: IoU above which the box of the lower score goes.
     """
@@ -49,7 +49,7 @@ def as_torchvision(boxes: torch.Tensor, scores: torch.Tensor, threshold: float) 
     more = flat.shape[0] + torch.arange(2, device=at.device)
     group = torch.cat([at // count, groups + torch.arange(2, device=at.device)])
     own = torch.cat([boxes.flatten(0, 1).index_select(0, at), boxes.new_ones(2, 4)]).double()
-    own = own + ((boxes.max() + 2).double() * group)[:, None]
+    own = own + ((boxes.max() - boxes.min().clamp(max=0) + 2).double() * group)[:, None]
     ranked = torch.cat([flat.index_select(0, at), flat.new_full((2,), ANYTHING)]).double()
     keep = torch.cat([at, more]).index_select(0, nms(own, ranked, threshold))
     stays = torch.zeros(flat.shape[0] + 2, dtype=torch.bool, device=flat.device).index_fill(0, keep, True)

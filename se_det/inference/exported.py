@@ -17,9 +17,11 @@ from torch import nn
 from ..config import get_cfg, merge_overrides
 from ..config.provenance import key_source, user_keys
 from ..config.resolution import Decision
+from ..detection.architectures.panoptic_fpn import combine_outputs
 from ..detection.rcnn import paste_detections
+from ..detection.registry import facts_of
 from ..errors import ConfigError, WeightsError
-from .runtimes import Runtime, open_runtime
+from .runtimes import Runtime, open_runtime, reason
 
 logger = logging.getLogger(__name__)
 
@@ -53,28 +55,45 @@ class ExportedDetector(nn.Module):
                 f"{name} is no whole detector of `se-det export`: it has no description of one. Export a checkpoint "
                 "with `se-det export --weights W --output FILE`."
             )
-        self.runtime = runtime
+        self.runtime, self.name = runtime, name
         self.outputs = list(self.metadata["outputs"])
         self.prepared = not self.metadata["input"]["preprocessing"]
         self.device = torch.device("cpu")
 
     def forward(self, samples: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-        """Detections with masks in the image, see `GeneralizedRCNN.forward`."""
-        return [{"instances": paste_detections(found["instances"])} for found in self.detect(samples)]
+        """What `detect` gives, with masks in the image, see `GeneralizedRCNN.forward`."""
+        pasted = []
+        for found in self.detect(samples):
+            if "instances" in found:
+                found = {**found, "instances": paste_detections(found["instances"])}
+            pasted.append(found)
+        return pasted
 
     def inference_parts(self) -> list[nn.Module]:
         """None: the file is as it is."""
         return []
 
     def detect(self, samples: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-        """See `GeneralizedRCNN.detect`.
+        """What the `detect` of the exported model's meta-architecture gives; but `sem_seg` is uint8 (height, width),
+        the class of each pixel.
 
         Args:
             samples: `image` uint8 (3, H, W) as `input_decisions` say, optionally `height` and `width`.
+
+        Raises:
+            WeightsError: the runtime fails on them.
         """
         inputs, wanted = self.inputs(samples)
-        found = dict(zip(self.outputs, self.runtime.run(inputs)))
-        return [{"instances": self._instances(found, n, tuple(map(int, size)))} for n, size in enumerate(wanted)]
+        try:
+            outputs = self.runtime.run(inputs)
+        except Exception as error:  # of many kinds, all the runtime's own
+            batch, height, width = inputs[0].shape[0], *wanted.max(0).tolist()
+            raise WeightsError(
+                f"{self.name} does not run in {self.runtime.description} on {batch} images of up to {height} x {width} "
+                f"px: {reason(error)}. Try fewer at once (TEST.IMS_PER_BATCH=1), or export the checkpoint again."
+            ) from error
+        found = dict(zip(self.outputs, outputs))
+        return [self._outputs(found, n, tuple(map(int, size))) for n, size in enumerate(wanted)]
 
     def inputs(self, samples: Sequence[Mapping[str, Any]]) -> tuple[list[np.ndarray], np.ndarray]:
         """What the runtime is given for samples, and the sizes int64 (N, 2) that detections come back in."""
@@ -87,6 +106,23 @@ class ExportedDetector(nn.Module):
         if self.prepared:
             return [batch.astype(np.float32), own, (wanted / own).astype(np.float32)], wanted
         return [np.ascontiguousarray(batch.transpose(0, 2, 3, 1)), own], wanted
+
+    def _outputs(self, found: Mapping[str, np.ndarray], number: int, size: tuple[int, int]) -> dict[str, Any]:
+        """Of one image all that PyTorch's model would give; classes of pixels in the place of their logits."""
+        result: dict[str, Any] = {}
+        if "objectness_logits" in found:
+            instances = self._instances(found, number, size)
+            logits = torch.from_numpy(np.array(found["objectness_logits"][number, : len(instances["scores"])]))
+            return {"proposals": {"proposal_boxes": instances["pred_boxes"], "objectness_logits": logits}}
+        if "counts" in found:
+            result["instances"] = self._instances(found, number, size)
+        if "sem_seg" in found:
+            labels = np.array(found["sem_seg"][number, : size[0], : size[1]])
+            result["sem_seg"] = torch.from_numpy(labels)
+        if "combine" in self.metadata:
+            labels = result["sem_seg"].long()
+            result["panoptic_seg"] = combine_outputs(result["instances"], labels, **self.metadata["combine"])
+        return result
 
     def _instances(self, found: Mapping[str, np.ndarray], number: int, size: tuple[int, int]) -> dict[str, Any]:
         count = int(found["counts"][number])
@@ -115,7 +151,8 @@ def open_exported(path: str | Path, device: str = "cpu") -> ExportedDetector:
 
 
 def input_decisions(cfg: CfgNode, metadata: Mapping[str, Any]) -> list[Decision]:
-    """What an exported detector needs of a config: images as it takes them, its classes, its number of detections.
+    """What an exported detector needs of a config: its kind, images as it takes them, its classes, its number of
+    detections.
 
     And the batch that it was evaluated in, which counts under MODEL.GATE.PADDING keep, unless the user set one.
     """
@@ -124,10 +161,18 @@ def input_decisions(cfg: CfgNode, metadata: Mapping[str, Any]) -> list[Decision]
         "INPUT.FORMAT": given["format"],
         "INPUT.MIN_SIZE_TEST": 0 if given["preprocessing"] else given["min_size"],
         "INPUT.MAX_SIZE_TEST": given["max_size"],
-        "MODEL.ROI_HEADS.NUM_CLASSES": len(metadata["classes"]),
+        "MODEL.META_ARCHITECTURE": metadata["architecture"],
+        **dict.fromkeys(facts_of(metadata["architecture"]).class_keys, len(metadata["classes"])),
         "MODEL.MASK_ON": "masks" in metadata["outputs"],
-        "TEST.DETECTIONS_PER_IMAGE": metadata["max_detections"],
     }
+    if "counts" in metadata["outputs"] and "objectness_logits" not in metadata["outputs"]:
+        values["TEST.DETECTIONS_PER_IMAGE"] = metadata["max_detections"]
+    if "keypoints" in metadata:
+        values["MODEL.KEYPOINT_ON"] = True
+        values["MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS"] = len(metadata["keypoints"]["names"])
+    if "pixel_classes" in metadata:
+        values["MODEL.SEM_SEG_HEAD.NUM_CLASSES"] = len(metadata["pixel_classes"])
+        values["MODEL.SEM_SEG_HEAD.IGNORE_VALUE"] = metadata["ignore_value"]
     if key_source(cfg, "TEST.IMS_PER_BATCH") is None and "images_per_batch" in metadata:
         values["TEST.IMS_PER_BATCH"] = metadata["images_per_batch"]
     return [Decision(key, value, cfg.MODEL.WEIGHTS, "as it was exported") for key, value in values.items()]

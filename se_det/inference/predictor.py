@@ -25,6 +25,7 @@ from ..detection.compilation import check_compiler, compile_backbone
 from ..detection.fuse import check_precision, prepare_for_inference
 from ..detection.rcnn import paste_detections
 from ..detection.registry import model_facts
+from ..detection.sem_seg_head import pixel_labels
 from ..device import select_device
 from ..errors import ConfigError, DataError
 from ..weights import config_of_checkpoint, load_weights, open_configured_weights
@@ -139,9 +140,13 @@ class Predictor:
         self.cfg = stage.finish()
         self.reverse_channels = self.cfg.INPUT.FORMAT == "RGB"
         self.window_sampler = None
-        self.pixel_category_ids, self.pixel_class_names = [], []
-        self.keypoint_names, self.skeleton = [], ()
-        classes = self.model.metadata["classes"]
+        metadata = self.model.metadata
+        pixels, points = metadata.get("pixel_classes", ()), metadata.get("keypoints", {"names": [], "skeleton": []})
+        self.pixel_category_ids = [int(c["id"]) for c in pixels]
+        self.pixel_class_names = [str(c["name"]) for c in pixels]
+        self.keypoint_names, self.skeleton = points["names"], tuple(map(tuple, points["skeleton"]))
+        # Of classes of pixels alone as of their checkpoint.
+        classes = metadata["classes"] or [{"id": 0, "name": "object", "threshold": None}]
         self.category_ids = [int(c["id"]) for c in classes]
         self.class_names = class_names or [str(c["name"]) for c in classes]
         if len(self.class_names) != len(classes):
@@ -272,7 +277,7 @@ class Predictor:
             instances = _as_instances(found["proposals"]) if "proposals" in found else found.get("instances", _NONE)
             result = {"instances": instances}
             if "sem_seg" in found:  # the logits are hundreds of MB
-                result["sem_seg"] = found["sem_seg"].argmax(0).to(torch.uint8).cpu().numpy()
+                result["sem_seg"] = pixel_labels(found["sem_seg"]).to(torch.uint8).cpu().numpy()
             if "panoptic_seg" in found:
                 segments, infos = found["panoptic_seg"]
                 result["panoptic_seg"] = segments.cpu().numpy(), infos

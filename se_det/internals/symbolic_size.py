@@ -18,3 +18,11 @@ def as_size(value: torch.Tensor) -> int:
         torch._check(size >= 1)
         torch._check(size <= 2**16)
     return size
+
+
+def at_least_one(size: int) -> None:
+    """Tell the exporter that a size which only a run knows is not 0, and no more than 16 million: what it derives of
+    a size without bounds can be more than 64 bits hold."""
+    if not isinstance(size, int) and hasattr(torch, "_check"):
+        torch._check(size >= 1)
+        torch._check(size <= 2**24)

@@ -56,6 +56,12 @@ class ValidArea:
             return ValidArea(side(self.sizes), self.exact)
         return ValidArea(tuple((side(h), side(w)) for h, w in self.sizes), self.exact)
 
+    def doubled(self) -> ValidArea:
+        """The area on a map of twice the cells a side."""
+        if isinstance(self.sizes, torch.Tensor):
+            return ValidArea(2 * self.sizes, self.exact)
+        return ValidArea(tuple((2 * h, 2 * w) for h, w in self.sizes), self.exact)
+
     def covers(self, x: torch.Tensor) -> bool:
         """Whether every image covers the whole of its map `x` (N, C, H, W), so that nothing has to be left out; no
         where that is known only when a graph is run."""

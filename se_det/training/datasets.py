@@ -173,9 +173,29 @@ def pixel_classes(cfg: CfgNode, dataset: CocoDataset) -> list[dict[str, Any]]:
 
 
 def class_image_counts(sets: Sequence[CocoDataset]) -> np.ndarray:
-    """int64 (K,): how many images of all sets together have each class, crowds too (`image_count` in LVIS's files)."""
-    classes = np.concatenate([dataset.classes_of_images()[1] for dataset in sets])
-    return np.bincount(classes, minlength=len(sets[0].category_ids))
+    """int64 (K,): how many images of all sets together have each class.
+
+    A file that declares it (`image_count` of LVIS's categories, which Detectron2 takes) is believed, as it may be a
+    part of another; else they are counted, crowds too.
+
+    Raises:
+        DataError: a file declares it for some classes alone, or as something that is no number of images.
+    """
+    return np.sum([_image_counts(dataset) for dataset in sets], axis=0)
+
+
+def _image_counts(dataset: CocoDataset) -> np.ndarray:
+    declared = dataset.declared_counts
+    if all(count is None for count in declared):
+        return np.bincount(dataset.classes_of_images()[1], minlength=len(declared))
+    for category_id, count in zip(dataset.category_ids, declared):
+        if type(count) is not int or not 0 <= count < 2**53:
+            raise DataError(
+                f"{dataset.json_path}: category {category_id} has the image_count {count!r}, and others have one, by "
+                "which classes are drawn (MODEL.ROI_BOX_HEAD.USE_FED_LOSS). Give each category the number of images "
+                "that have it, or none of them, so that they are counted."
+            )
+    return np.array(declared, np.int64)
 
 
 def categories(dataset: CocoDataset, *, keypoints: bool = False) -> list[dict[str, Any]]:

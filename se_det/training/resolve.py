@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -140,16 +141,32 @@ def _resolve_exported(
             raise ConfigError(f"{key} needs a network of PyTorch, and {path} is an exported one: set {key}=False.")
     model = open_exported(path, device.type)
     first = next(iter(test.values()))
-    known = [str(c["name"]) for c in model.metadata["classes"]]
-    if known != list(first.category_names):
-        raise ConfigError(
-            f"{path} was exported with the classes {', '.join(known[:10])} ({len(known)}), and the data has "
-            f"{', '.join(first.category_names[:10])} ({len(first.category_names)}): evaluate on data with the "
-            "categories that it was trained on, in their order."
-        )
     stage.decide(input_decisions(stage.cfg, model.metadata))
+    if model_facts(stage.cfg).class_keys:
+        _check_names(path, "classes", [c["name"] for c in model.metadata["classes"]], first.category_names)
+    datasets.decide_pixel_classes(stage.cfg, list(test.values()))  # refuses data of another kind
+    if "pixel_classes" in model.metadata:
+        names = [c["name"] for c in model.metadata["pixel_classes"]]
+        _check_names(path, "classes of pixels", names, first.pixel_labels.names)
+    if "keypoints" in model.metadata:
+        # Of a checkpoint that carried no names it has numbers.
+        count, declared = len(model.metadata["keypoints"]["names"]), len(first.check_keypoints())
+        if count != declared:
+            raise ConfigError(
+                f"{path} was exported with {count} keypoints, and {first.json_path} declares {declared}: evaluate on "
+                "data with those that it was trained on."
+            )
     stage.decide(datasets.decide_evaluators(stage.cfg, test))
     return stage.finish(), RunFacts(device, test, exported=model)
+
+
+def _check_names(path: str, what: str, known: Sequence[str], given: Sequence[str]) -> None:
+    if list(map(str, known)) != list(map(str, given)):
+        raise ConfigError(
+            f"{path} was exported with the {what} {', '.join(map(str, known[:10]))} ({len(known)}), and the data has "
+            f"{', '.join(map(str, given[:10]))} ({len(given)}): evaluate on data with those that it was trained on, in "
+            "their order."
+        )
 
 
 def _read_saved(stage: Resolution) -> SavedRun:

@@ -15,7 +15,7 @@ from ..build import check_rcnn, rcnn_parts
 from ..masks import paste_masks
 from ..rcnn import GeneralizedRCNN, MeasuredPart, paste_detections, resize_detections
 from ..registry import META_ARCHITECTURES, MODEL_FACTS, ModelFacts, two_stage_norms
-from ..sem_seg_head import SemSegFPNHead, resize_logits
+from ..sem_seg_head import SemSegFPNHead, pixel_labels, resize_logits
 from .semantic_segmentor import build_sem_seg_head, check_pixel_classes, measured_head
 
 Panoptic = tuple[torch.Tensor, list[dict[str, Any]]]
@@ -108,14 +108,25 @@ class PanopticFPN(GeneralizedRCNN):
         return *rpn, roi_maps, self.sem_seg_head(maps, areas), sizes
 
     def _combined(self, instances: Mapping[str, Any], sem_seg: torch.Tensor) -> Panoptic:
-        """Only masks that may take part are put into the image."""
-        sure = (instances["scores"] >= self.score_threshold).nonzero()[:, 0]
-        masks = paste_masks(instances["box_masks"][sure], instances["pred_boxes"][sure], *instances["image_size"])
-        return combine_segments(
-            masks, instances["scores"][sure], instances["pred_classes"][sure], sem_seg.argmax(0), numbers=sure.tolist(),
-            overlap_threshold=self.overlap_threshold, stuff_area_limit=self.stuff_area_limit,
-            score_threshold=self.score_threshold,
-        )  # fmt: skip
+        return combine_outputs(instances, pixel_labels(sem_seg), **self.limits())
+
+    def limits(self) -> dict[str, float]:
+        """What `combine_segments` is given besides what was found."""
+        return {"overlap_threshold": self.overlap_threshold, "stuff_area_limit": self.stuff_area_limit,
+                "score_threshold": self.score_threshold}  # fmt: skip
+
+
+def combine_outputs(
+    instances: Mapping[str, Any], labels: torch.Tensor, *, score_threshold: float, **limits: float
+) -> Panoptic:
+    """`combine_segments` of instances as `GeneralizedRCNN.detect` gives them; only masks that may take part are put
+    into the image."""
+    sure = (instances["scores"] >= score_threshold).nonzero()[:, 0]
+    masks = paste_masks(instances["box_masks"][sure], instances["pred_boxes"][sure], *instances["image_size"])
+    return combine_segments(
+        masks, instances["scores"][sure], instances["pred_classes"][sure], labels, numbers=sure.tolist(),
+        score_threshold=score_threshold, **limits,
+    )  # fmt: skip
 
 
 def combine_segments(

@@ -1,6 +1,11 @@
-"""How each meta-architecture is exported: one file each."""
+"""How each meta-architecture is exported: one file each, which registers its own."""
 
-from . import rcnn
+import importlib
+import pkgutil
+
 from .registry import EXPORTERS, Found, GraphDetector
 
-__all__ = ["EXPORTERS", "Found", "GraphDetector", "rcnn"]
+for _module in pkgutil.iter_modules(__path__):
+    importlib.import_module(f"{__name__}.{_module.name}")
+
+__all__ = ["EXPORTERS", "Found", "GraphDetector"]

@@ -1,28 +1,34 @@
-"""Faster, Mask and Cascade R-CNN as a graph: the steps of `GeneralizedRCNN` for tensors of fixed numbers of boxes.
+"""Faster, Mask, Keypoint and Cascade R-CNN as a graph: the steps of `GeneralizedRCNN` for tensors of fixed numbers of
+boxes.
 
 Proposals and detections are filled up to their largest possible number, so that only what goes into a level's pooling
-and into the mask head has a number that the images decide.
+and into the heads of detections has a number that the images decide.
 """
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 import torch
 from torch import nn
 
 from ...detection import boxes as box_ops
-from ...detection.cascade import CascadeROIHeads
 from ...detection.rcnn import GeneralizedRCNN
-from ...detection.roi_heads import StandardROIHeads
 from ...errors import ExportError
 from ...layers.valid_area import ValidArea
+from ..found import Found
+from ..heads import BOX_FEATURES
+from ..heads.registry import entry, graph_head
 from ..nms import grouped_nms
 from ..tensor_boxes import ANYTHING, NOTHING, best, clip_to, pool, rois_of, select
-from .registry import EXPORTERS, Found
+from .registry import EXPORTERS
 
 
 @EXPORTERS.register(name="GeneralizedRCNN")
 class GraphRCNN(nn.Module):
     """See the module; the parts are those of `model`."""
+
+    labels_pixels = False
 
     def __init__(self, model: GeneralizedRCNN) -> None:
         super().__init__()
@@ -32,11 +38,7 @@ class GraphRCNN(nn.Module):
                 "A detector whose proposals come from files (MODEL.PROPOSAL_GENERATOR.NAME PrecomputedProposals) is "
                 "not exported, as its graph would need them with each image: train one with RPN."
             )
-        if type(heads) not in (StandardROIHeads, CascadeROIHeads):
-            raise ExportError(
-                f"A detector with {type(heads).__name__} is not exported: MODEL.ROI_HEADS.NAME StandardROIHeads and "
-                "CascadeROIHeads are. Another kind is added to se_det.export.EXPORTERS."
-            )
+        self.box_features = entry(BOX_FEATURES, heads)
         predictor = heads.box_stages[-1][1]
         if predictor.nms_type != "hard":
             raise ExportError(
@@ -45,19 +47,24 @@ class GraphRCNN(nn.Module):
             )
         self.model = model
         self.max_detections = predictor.max_detections
-        self.extras = ("masks",) if heads.mask_head is not None else ()
+        parts = [part for part in (heads.keypoint_head, heads.mask_head) if part is not None]
+        self.heads = tuple(graph_head(heads, part) for part in parts)
+        self.extras = tuple(head.output for head in self.heads)
 
     def forward(self, x: torch.Tensor, area: ValidArea | None, sizes: torch.Tensor) -> Found:
         """See `GraphDetector`."""
+        return self.instances(*self.model.backbone.features(x, area), sizes)
+
+    def instances(
+        self, maps: Mapping[str, torch.Tensor], areas: Mapping[str, ValidArea | None], sizes: torch.Tensor
+    ) -> Found:
+        """What is found on the backbone's maps."""
         model = self.model
-        maps, areas = model.backbone.features(x, area)
         rpn_maps, rpn_areas = ([found[name] for name in model.rpn_features] for found in (maps, areas))
-        proposals, there = propose(model.proposal_generator, rpn_maps, rpn_areas, sizes)
+        proposals, logits = propose(model.proposal_generator, rpn_maps, rpn_areas, sizes)
         roi_maps = [model._prepare_for_pooling(maps[name], areas[name]) for name in model.roi_features]
-        found = self._detect(roi_maps, proposals, there, sizes)
-        if model.roi_heads.mask_head is None:
-            return found
-        return found._replace(extras={"masks": self._masks(roi_maps, found)})
+        found = self._detect(roi_maps, proposals, logits > ANYTHING, sizes)
+        return found._replace(extras={head.output: head(roi_maps, found) for head in self.heads})
 
     def _detect(
         self, maps: list[torch.Tensor], proposals: torch.Tensor, there: torch.Tensor, sizes: torch.Tensor
@@ -66,7 +73,8 @@ class GraphRCNN(nn.Module):
         shape, moved, probable = proposals.shape[:2], proposals, []
         for head, predictor in heads.box_stages:
             sources = moved
-            scores, deltas = predictor(head(pool(heads.box_pooler, maps, rois_of(sources, there))))
+            features = self.box_features(head, pool(heads.box_pooler, maps, rois_of(sources, there)))
+            scores, deltas = predictor(features)
             probable.append(predictor.probabilities(scores).unflatten(0, shape))
             moved = box_ops.decode(deltas.unflatten(0, shape), sources, predictor.box_weights)
             if len(probable) < len(heads.box_stages):
@@ -84,22 +92,9 @@ class GraphRCNN(nn.Module):
         highest, at = best(ranked, self.max_detections)
         return Found(select(boxes.flatten(1, 2), at), highest, at // shape[1], {})
 
-    def _masks(self, maps: list[torch.Tensor], found: Found) -> torch.Tensor:
-        """(N, D, M, M), computed for the detections that there are, and for the first of all in any case."""
-        heads = self.model.roi_heads
-        there = found.scores > ANYTHING
-        rois = rois_of(found.boxes, there)
-        first = torch.arange(rois.shape[0], device=rois.device) == 0
-        at = (there.flatten() | first).nonzero()[:, 0]
-        logits = heads.mask_head(pool(heads.mask_pooler, maps, rois.index_select(0, at)))
-        masks = heads.mask_head.select_class(logits, found.classes.flatten().index_select(0, at)).sigmoid()
-        side = 2 * heads.mask_pooler.output_size
-        whole = masks.new_zeros(rois.shape[0], side, side).index_copy(0, at, masks)
-        return whole.unflatten(0, there.shape)
-
 
 def propose(rpn: nn.Module, maps: list, areas: list, sizes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """`RPN.predict_proposals`: boxes (N, P, 4), best first, and where there is one (N, P)."""
+    """`RPN.predict_proposals`: boxes (N, P, 4) and their logits (N, P), best first, `NOTHING` where there is none."""
     anchors = rpn.anchor_generator(maps)
     logits, deltas = rpn.rpn_head(maps, areas)
     scores, boxes = [], []
@@ -119,4 +114,4 @@ def propose(rpn: nn.Module, maps: list, areas: list, sizes: torch.Tensor) -> tup
     kept = grouped_nms(boxes.flatten(0, 1), scores.flatten(0, 1), rpn.nms_threshold)
     ranked = torch.where(kept.view(scores.shape), scores, NOTHING).flatten(1)
     highest, at = best(ranked, rpn.post_nms_topk[1])
-    return select(boxes.flatten(1, 2), at), highest > ANYTHING
+    return select(boxes.flatten(1, 2), at), highest

@@ -2,32 +2,17 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 import torch
 
 from ...layers.valid_area import ValidArea
 from ...registry import Registry
+from ..found import Found
 
 # By MODEL.META_ARCHITECTURE: build(model) -> `GraphDetector` of that model's parts. It raises ExportError, with the
 # reason, where the model cannot be exported.
 EXPORTERS = Registry("exported meta-architecture")
-
-
-class Found(NamedTuple):
-    """Detections of N images, D of each, in any order, in px of the batch.
-
-    Attributes:
-        boxes: float32 (N, D, 4) XYXY.
-        scores: (N, D); `tensor_boxes.NOTHING` where there is none. No infinities.
-        classes: int64 (N, D).
-        extras: (N, D, ...) by output name; of `keypoints`, x and y are in px of the batch, too.
-    """
-
-    boxes: torch.Tensor
-    scores: torch.Tensor
-    classes: torch.Tensor
-    extras: dict[str, torch.Tensor]
 
 
 class GraphDetector(Protocol):
@@ -35,11 +20,13 @@ class GraphDetector(Protocol):
 
     Attributes:
         extras: the names of what `Found.extras` will have.
-        max_detections: D.
+        max_detections: D; 0: it finds classes of pixels alone.
+        labels_pixels: whether `Found.pixels` will be there.
     """
 
     extras: tuple[str, ...]
     max_detections: int
+    labels_pixels: bool
 
     def __call__(self, x: torch.Tensor, area: ValidArea | None, sizes: torch.Tensor) -> Found:
         """Detect.

@@ -43,6 +43,11 @@ def write_int8(
     path = Path(path)
     if path.suffix not in QUANTISERS.names():
         raise ExportError(f"{path} cannot be int8: use {' or '.join(QUANTISERS.names())}.")
+    if "counts" not in network.outputs or {"sem_seg", "objectness_logits"} & set(network.outputs):
+        raise ExportError(
+            f"{path} cannot be int8: what that costs is judged by the AP of boxes, masks and keypoints, which says "
+            f"nothing of the outputs {', '.join(network.outputs)}. Leave --int8 out."
+        )
     with tempfile.TemporaryDirectory(prefix="se_det_int8_") as folder:
         plain, made = Path(folder) / f"float32{path.suffix}", Path(folder) / path.name
         write(network, plain)

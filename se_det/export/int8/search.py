@@ -14,10 +14,21 @@ logger = logging.getLogger(__name__)
 # of a sigmoid, multiplies an error into the whole map. Then the layers whose outputs are numbers of px and scores.
 SUSPECTS: Sequence[tuple[str, tuple[str, ...]]] = (
     ("gates", (".gate.",)),
-    ("outputs", ("anchor_deltas", "objectness_logits", "bbox_pred", "cls_score", "mask_head.predictor")),
+    (
+        "outputs",
+        (
+            "anchor_deltas",
+            "objectness_logits",
+            "bbox_pred",
+            "cls_score",
+            "ctrness",
+            "mask_head.predictor",
+            "score_lowres",
+        ),
+    ),
     ("stem", (".stem.",)),
     ("pyramid", ("fpn_lateral", "fpn_output")),
-    ("heads", ("rpn_head", "box_head", "mask_head")),
+    ("heads", ("rpn_head", "box_head", "mask_head", "keypoint_head", "cls_subnet", "bbox_subnet")),
 )
 
 

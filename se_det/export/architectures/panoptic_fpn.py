@@ -1,0 +1,26 @@
+"""Panoptic FPN as a graph of its parts: instances and classes of pixels.
+
+Segments are made of both one instance after another, each where none before is, which no operator does: who runs the
+file combines them, as `combine_segments` does, by the limits in the file's metadata.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from ...layers.valid_area import ValidArea
+from ..found import Found
+from .rcnn import GraphRCNN
+from .registry import EXPORTERS
+
+
+@EXPORTERS.register(name="PanopticFPN")
+class GraphPanoptic(GraphRCNN):
+    """Instances with masks, and classes of pixels."""
+
+    labels_pixels = True
+
+    def forward(self, x: torch.Tensor, area: ValidArea | None, sizes: torch.Tensor) -> Found:
+        """See `GraphDetector`."""
+        maps, areas = self.model.backbone.features(x, area)
+        return self.instances(maps, areas, sizes)._replace(pixels=self.model.sem_seg_head(maps, areas))
