@@ -121,7 +121,7 @@ def test_maps_that_cannot_be_brought_to_the_stride_are_refused():
     with pytest.raises(ConfigError, match="MODEL.MASK_ON is False"):
         model_of("PanopticFPN", "se", "MODEL.MASK_ON", False)
     with pytest.raises(ConfigError, match="semantic head"):
-        model_of("SemanticSegmentor", "se", "MODEL.SEM_SEG_HEAD.NAME", "PointRendSemSegHead")
+        model_of("SemanticSegmentor", "se", "MODEL.SEM_SEG_HEAD.NAME", "NoSuchHead")
 
 
 def test_nothing_found_is_an_empty_map():
