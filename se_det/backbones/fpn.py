@@ -36,13 +36,15 @@ class LastLevelP6P7(nn.Module):
     Args:
         in_channels: of the map that P6 is made of.
         in_feature: its name: "res5", or "p5" as in FCOS (arXiv 2006.09214, section 2.2).
+        relu: whether P7 is made of P6 after a ReLU.
     """
 
     num_levels = 2
 
-    def __init__(self, in_channels: int, out_channels: int, *, in_feature: str = "res5") -> None:
+    def __init__(self, in_channels: int, out_channels: int, *, in_feature: str = "res5", relu: bool = True) -> None:
         super().__init__()
         self.in_feature = in_feature
+        self.relu = relu
         self.p6 = Conv2d(in_channels, out_channels, 3, stride=2, padding=1)
         self.p7 = Conv2d(out_channels, out_channels, 3, stride=2, padding=1)
         for convolution in (self.p6, self.p7):
@@ -54,11 +56,11 @@ class LastLevelP6P7(nn.Module):
     ) -> tuple[list[torch.Tensor], list[ValidArea | None]]:  # fmt: skip
         """The map (N, C_in, H, W) and its area to P6 and P7 and their areas."""
         p6, of_p6 = self.p6(x, area), self.p6.area_after(area)
-        return [p6, self.p7(F.relu(p6), of_p6)], [of_p6, self.p7.area_after(of_p6)]
+        return [p6, self.p7(F.relu(p6) if self.relu else p6, of_p6)], [of_p6, self.p7.area_after(of_p6)]
 
 
 # MODEL.FPN.TOP_BLOCK: what each is made of.
-TOP_BLOCKS = {"max_pool": "", "p6p7_res5": "res5", "p6p7_p5": "p5"}
+TOP_BLOCKS = {"max_pool": "", "p6p7_res5": "res5", "p6p7_res5_linear": "res5", "p6p7_p5": "p5"}
 
 
 class FPN(nn.Module):
@@ -109,13 +111,15 @@ class FPN(nn.Module):
         self.gated = make_gate is not None
         for level in self.levels if make_gate is not None else ():
             self.add_module(f"fpn_gate{level}", make_gate(out_channels, f"res{min(level, 5)}"))
-        self.top_block = self._make_top_block(TOP_BLOCKS[top_block], out_channels)
+        self.top_block = self._make_top_block(
+            TOP_BLOCKS[top_block], out_channels, relu=not top_block.endswith("_linear")
+        )
         above = [self.levels[-1] + number for number in range(1, self.top_block.num_levels + 1)]
         self.strides = {f"p{level}": 2**level for level in (*self.levels, *above)}
         self.channels = dict.fromkeys(self.strides, out_channels)
         self.size_divisibility = strides[-1]
 
-    def _make_top_block(self, source: str, out_channels: int) -> nn.Module:
+    def _make_top_block(self, source: str, out_channels: int, *, relu: bool) -> nn.Module:
         if not source:
             block: nn.Module = LastLevelMaxPool()
             block.in_feature = f"p{self.levels[-1]}"
@@ -129,7 +133,7 @@ class FPN(nn.Module):
                 f"MODEL.RESNETS.OUT_FEATURES {list(self.bottom_up.out_features)} lacks {source}, which P6 and P7 are "
                 "made from."
             )
-        return LastLevelP6P7(channels, out_channels, in_feature=source)
+        return LastLevelP6P7(channels, out_channels, in_feature=source, relu=relu)
 
     def _lateral(self, level: int) -> Conv2d:
         return getattr(self, f"fpn_lateral{level}")

@@ -67,12 +67,14 @@ def compare_loaders(
 
 
 def compare_jitter(
-    train_json: str, train_images: str, *, size: int, masks: bool, count: int, repeat: int
-) -> Iterator[Comparison]:
+    train_json: str, train_images: str, *, size: int, short_side: int, max_size: int, masks: bool, count: int,
+    repeat: int,
+) -> Iterator[Comparison]:  # fmt: skip
     """The same for large-scale jitter and copy-paste, beside resizing alone and Detectron2's mapper with that jitter.
 
     Args:
-        size: px of the jitter's result, and of the short side where images are only resized.
+        size: px of the jitter's result. Images are resized to that short side, too.
+        short_side, max_size: px, of the resized images that all is compared with.
 
     Raises:
         DataError: the data cannot be read, or no image has an annotation.
@@ -80,9 +82,10 @@ def compare_jitter(
     dataset = read_coco(train_json, train_images, drop_empty_boxes=True).drop_empty()
     for method in RESIZE_METHODS:
         flip, jitter = RandomFlip(), LargeScaleJitter(size=size, method=method)
-        plain = f"short side {size} px"
+        plain = f"short side {short_side} px, at most {max_size}"
         ways = {
-            plain: resize_and_flip(short_sides=(size,), max_size=size * 5 // 3, method=method),
+            plain: resize_and_flip(short_sides=(short_side,), max_size=max_size, method=method),
+            f"short side {size} px": resize_and_flip(short_sides=(size,), max_size=size * 5 // 3, method=method),
             "large-scale jitter": [jitter, flip],
             "large-scale jitter, copy-paste": [jitter, flip, CopyPaste()],
         }

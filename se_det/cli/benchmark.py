@@ -150,8 +150,8 @@ def _loader(args: argparse.Namespace, device: str, folder: str) -> Iterator[Comp
     _check_counts(args, "jitter", least=0)
     if args.jitter:
         return compare_jitter(
-            args.train_json, args.train_images, size=args.jitter, masks=args.masks, count=args.images,
-            repeat=args.repeat,
+            args.train_json, args.train_images, size=args.jitter, short_side=args.size[0], max_size=args.size[1],
+            masks=args.masks, count=args.images, repeat=args.repeat,
         )  # fmt: skip
     return compare_loaders(
         args.train_json, args.train_images, short_side=args.size[0], max_size=args.size[1], masks=args.masks,

@@ -15,6 +15,7 @@ from ..plugins import load_installed_plugins, loaded_plugins
 from .keypoint_keys import add_keypoint_keys
 from .one_stage_keys import add_fcos_keys, add_retinanet_keys
 from .point_rend_keys import add_point_rend_keys
+from .proposal_keys import add_proposal_keys
 from .segmentation_keys import add_detectron2_segmentation_keys, add_own_segmentation_keys
 
 CN = CfgNode
@@ -102,8 +103,10 @@ def add_se_det_config(cfg: CfgNode) -> None:
     cfg.MODEL.RESNETS.BRANCH_RELU = False  # a ReLU before the gate of a basic block: timm's legacy_seresnet18 and -34
 
     # The maps above P5. "": as MODEL.BACKBONE.NAME says, P6 by a maximum unless it is a retinanet builder; max_pool;
-    # p6p7_res5 (RetinaNet), p6p7_p5 (FCOS): P6 and P7 by convolutions of that map.
+    # p6p7_res5 (RetinaNet), p6p7_p5 (FCOS): P6 and P7 by convolutions of that map; p6p7_res5_linear: without the ReLU
+    # between the two, as mmdetection's RetinaNet.
     cfg.MODEL.FPN.TOP_BLOCK = ""
+    cfg.MODEL.RETINANET.CLIP_BEFORE_NMS = False  # cut boxes off at the image's border before NMS, as torchvision does
     add_fcos_keys(cfg)
 
     # How detections of one object become one. "hard": all but the best are dropped; soft-NMS lowers their scores:
@@ -335,6 +338,7 @@ def _detectron2_keys() -> CfgNode:
     c.DATASETS = CN()
     c.DATASETS.TRAIN = ()
     c.DATASETS.TEST = ()
+    add_proposal_keys(c)
     c.DATALOADER = CN()
     c.DATALOADER.NUM_WORKERS = 4  # per process; 0 loads in the training process
     c.DATALOADER.ASPECT_RATIO_GROUPING = True
@@ -397,13 +401,8 @@ def _detectron2_keys() -> CfgNode:
 # Keys (or whole sections) that exist in Detectron2 and that the builtin engine does not implement.
 DETECTRON2_ONLY = (
     "CUDNN_DETERMINISTIC",
-    "DATASETS.PRECOMPUTED_PROPOSAL_TOPK_TEST",
-    "DATASETS.PRECOMPUTED_PROPOSAL_TOPK_TRAIN",
-    "DATASETS.PROPOSAL_FILES_TEST",
-    "DATASETS.PROPOSAL_FILES_TRAIN",
     "GLOBAL",
     "MODEL.ANCHOR_GENERATOR.ANGLES",
-    "MODEL.LOAD_PROPOSALS",
     "SOLVER.NUM_DECAYS",
     "SOLVER.REFERENCE_WORLD_SIZE",
     "SOLVER.RESCALE_INTERVAL",

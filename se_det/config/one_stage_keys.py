@@ -40,3 +40,5 @@ def add_fcos_keys(cfg: CfgNode) -> None:
     c.INFERENCE_TH_TEST = 0.2  # of sqrt(class score * centreness)
     c.PRE_NMS_TOPK_TEST = 1000  # of each level
     c.NMS_TH = 0.6
+    c.CLIP_BEFORE_NMS = False  # cut boxes off at the image's border before NMS, as torchvision does
+    c.OFFSET = 0.5  # where in a cell its point is, from 0 (the corner, as in torchvision) to below 1

@@ -28,4 +28,6 @@ def add_point_rend_keys(cfg: CfgNode) -> None:
     point.FC_DIM = 256
     point.NUM_FC = 3
     point.CLS_AGNOSTIC_MASK = False
+    # PointRendSemSegHead (MODEL.SEM_SEG_HEAD.NAME): what it refines; NUM_CLASSES is then MODEL.SEM_SEG_HEAD's.
+    point.COARSE_SEM_SEG_HEAD_NAME = "SemSegFPNHead"
     point.COARSE_PRED_EACH_LAYER = True  # every layer of the point head reads the coarse mask, not the first alone

@@ -103,6 +103,7 @@ def read_coco(
         },
         keypoints=keypoints.layout,
         keypoint_fault=keypoints.fault,
+        declared_counts=tuple(c.get("image_count") for c in sorted(content.categories, key=lambda c: c["id"])),
     )
     logger.info(
         "%s: %d images, %d annotations (%d crowds), %d categories, read in %.1f s.",

@@ -10,6 +10,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,6 +20,7 @@ from .image_paths import check_files
 from .keypoints import KeypointLayout
 from .panoptic import PanopticFiles
 from .pixel_labels import PixelLabels, check_label_files
+from .proposals import Proposals
 from .string_array import StringArray
 
 logger = logging.getLogger(__name__)
@@ -76,6 +78,8 @@ class CocoDataset:
         pixel_labels: the class of every pixel of each image; None where there are none.
         panoptic: the panoptic truth of the images; likewise.
         evaluators: the names of those for "instances" and "pixels", where they are not coco and sem_seg.
+        declared_counts: what the file says of how many images have each class (`image_count` of LVIS's categories), as
+            it stands there; None where it says nothing.
     """
 
     def __init__(
@@ -93,6 +97,7 @@ class CocoDataset:
         pixel_labels: PixelLabels | None = None,
         panoptic: PanopticFiles | None = None,
         evaluators: Mapping[str, str] | None = None,
+        declared_counts: tuple[Any, ...] = (),
     ) -> None:
         """`columns`: as `read_coco` lays them out; `index` is the image of each item, `first` the first annotation of
         each image, `*_range` a first and an after-last position."""
@@ -107,6 +112,8 @@ class CocoDataset:
         self.pixel_labels = pixel_labels
         self.panoptic = panoptic
         self.evaluators = dict(evaluators or {})
+        self.declared_counts = declared_counts or (None,) * len(category_ids)
+        self._proposals: tuple[Proposals, torch.Tensor] | None = None  # with the place of each image's
 
     def __len__(self) -> int:
         return len(self._columns["index"])
@@ -205,7 +212,7 @@ class CocoDataset:
     def subset(self, positions: torch.Tensor | Sequence[int]) -> CocoDataset:
         """The images at these positions, in this order; everything else is shared with this data set."""
         index = self._columns["index"][torch.as_tensor(positions, dtype=torch.int64)]
-        return CocoDataset(
+        result = CocoDataset(
             json_path=self.json_path,
             images_folder=self.images_folder,
             category_ids=self.category_ids,
@@ -218,7 +225,10 @@ class CocoDataset:
             pixel_labels=self.pixel_labels,
             panoptic=self.panoptic,
             evaluators=self.evaluators,
+            declared_counts=self.declared_counts,
         )
+        result._proposals = self._proposals
+        return result
 
     def evaluated_by(self, **evaluators: str) -> CocoDataset:
         """The same with other `evaluators`."""
@@ -231,6 +241,20 @@ class CocoDataset:
         result = self.subset(torch.arange(len(self)))
         result.pixel_labels, result.panoptic = pixel_labels, panoptic
         return result
+
+    def with_proposals(self, proposals: Proposals) -> CocoDataset:
+        """The same with proposals of its images, in their order."""
+        index = self._columns["index"]
+        place = torch.zeros(int(index.max()) + 1, dtype=torch.int64)
+        place[index] = torch.arange(len(index))
+        result = self.subset(torch.arange(len(self)))
+        result._proposals = proposals, place
+        return result
+
+    def proposals(self, i: int) -> tuple[np.ndarray, np.ndarray]:
+        """Boxes (p, 4) XYXY px and logits (p,) of the image at position `i`."""
+        proposals, place = self._proposals
+        return proposals.of(int(place[self._at(i)]))
 
     def labels(self, i: int) -> np.ndarray:
         """uint8 (height, width): the class of each pixel of the image at position `i`.

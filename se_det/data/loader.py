@@ -45,6 +45,7 @@ def train_loader(
     masks: bool = False,
     min_keypoints: int | None = None,
     ignore: int | None = None,
+    most_proposals: int | None = None,
     format: str = "BGR",
     num_workers: int = 0,
     rank: int = 0,
@@ -70,6 +71,7 @@ def train_loader(
         min_keypoints: samples have `gt_keypoints`, and images with fewer labelled ones are left out; None: they have
             none.
         ignore: give samples `sem_seg`, the class of each pixel, with this where there is none; None does not.
+        most_proposals: give samples `proposals`, so many at most of those that the data sets have; None does not.
         format: BGR or RGB.
         num_workers: processes that load; 0 loads in this one.
         pin_memory: whether images come in memory that a GPU reads by itself, while the host goes on.
@@ -98,7 +100,7 @@ def train_loader(
     batches = TrainBatchSampler(groups, ims_per_batch=ims_per_batch, seed=seed, start=start, epoch=epoch)
     samples = TrainDataset(
         used, augmentations=augmentations, seed=seed, format=format, masks=masks, ignore=ignore, windows=windows,
-        keypoints=min_keypoints is not None,
+        keypoints=min_keypoints is not None, most_proposals=most_proposals,
     )  # fmt: skip
     skipped = skipped or SkippedImages()
     return Loader(
@@ -160,6 +162,7 @@ def test_loader(
     max_size: int,
     format: str = "BGR",
     method: str = "pil",
+    most_proposals: int | None = None,
     num_workers: int = 0,
     rank: int = 0,
     world_size: int = 1,
@@ -172,6 +175,7 @@ def test_loader(
         short_side: px, 0 leaves images as they are; the long side is at most `max_size`.
         format: BGR or RGB.
         method: of `transforms.resize_image`.
+        most_proposals: see `train_loader`.
         num_workers: processes that load; 0 loads in this one.
         pin_memory: see `train_loader`.
 
@@ -181,7 +185,14 @@ def test_loader(
     share = contiguous_shard(len(dataset), rank, world_size)
     batches = [share[first : first + batch_size] for first in range(0, len(share), batch_size)]
     return Loader(
-        TestDataset(dataset, short_side=short_side, max_size=max_size, format=format, method=method),
+        TestDataset(
+            dataset,
+            short_side=short_side,
+            max_size=max_size,
+            format=format,
+            method=method,
+            most_proposals=most_proposals,
+        ),
         lambda: iter(batches),
         num_images=len(share),
         num_workers=min(num_workers, len(batches)),
@@ -217,6 +228,7 @@ def build_train_loader(
         masks=cfg.MODEL.MASK_ON,
         min_keypoints=_min_keypoints(cfg),
         ignore=ignore_value(cfg),
+        most_proposals=cfg.DATASETS.PRECOMPUTED_PROPOSAL_TOPK_TRAIN if cfg.MODEL.LOAD_PROPOSALS else None,
         format=cfg.INPUT.FORMAT,
         num_workers=cfg.DATALOADER.NUM_WORKERS,
         rank=rank,
@@ -286,6 +298,7 @@ def build_test_loader(
         max_size=cfg.INPUT.MAX_SIZE_TEST,
         format=cfg.INPUT.FORMAT,
         method=cfg.INPUT.RESIZE,
+        most_proposals=cfg.DATASETS.PRECOMPUTED_PROPOSAL_TOPK_TEST if cfg.MODEL.LOAD_PROPOSALS else None,
         num_workers=cfg.DATALOADER.NUM_WORKERS,
         rank=rank,
         world_size=world_size,

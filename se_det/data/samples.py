@@ -12,6 +12,7 @@ from torch.utils.data import get_worker_info
 
 from ..errors import ConfigError, DataError
 from .augmentations import Augmentation, Masks, Sample
+from .augmentations.lazy_image import LazyImage
 from .augmentations.protocol import EMPTY
 from .coco_dataset import CocoDataset, ImageInfo, check_size
 from .images import read_image
@@ -43,15 +44,24 @@ class TrainDataset:
         masks, keypoints: whether samples have them.
         ignore: read the class of each pixel too, and fill with this where there is none; None does not.
         windows: the index is one of these; None: it is an image.
+        most_proposals: give each sample so many of its image's proposals; None gives none.
 
     Raises:
-        ConfigError: an augmentation that classes of pixels cannot go through.
+        ConfigError: an augmentation that classes of pixels, or proposals, cannot go through.
     """
 
     def __init__(
         self, datasets: list[CocoDataset], *, augmentations: Sequence[Augmentation], seed: int, format: str,
         masks: bool, keypoints: bool = False, ignore: int | None = None, windows: TrainWindows | None = None,
+        most_proposals: int | None = None,
     ) -> None:  # fmt: skip
+        for augmentation in augmentations if most_proposals is not None else ():
+            if augmentation.partners:
+                raise ConfigError(
+                    f"INPUT.AUGMENTATIONS has {type(augmentation).__name__}, which mixes images, and the proposals of "
+                    "files are of one each: leave it out."
+                )
+        self.most_proposals = most_proposals
         for augmentation in augmentations if ignore is not None else ():
             if not getattr(augmentation, "labels_pixels", True):
                 raise ConfigError(
@@ -81,19 +91,27 @@ class TrainDataset:
         return {
             **_image_record(dataset.image(at)),
             **where,
-            "image": to_tensor(augmented.image, shared=get_worker_info() is not None),
+            "image": _image_tensor(augmented.lazy_image),
             "instances": _instances(augmented),
             **({} if augmented.sem_seg is None else {"sem_seg": _stacked([augmented.sem_seg], *augmented.size)[0]}),
+            **self._proposals(dataset, at, augmented),
         }
 
-    def _augmented(self, index: int, count: int, seeds: tuple[int, ...]) -> Sample:
+    def _proposals(self, dataset: CocoDataset, at: int, sample: Sample) -> dict[str, Any]:
+        if self.most_proposals is None:
+            return {}
+        _, logits = dataset.proposals(at)
+        return {"proposals": _best_proposals(sample.proposals, logits, sample.size, self.most_proposals)}
+
+    def _augmented(self, index: int, count: int, seeds: tuple[int, ...], *, partner: bool = False) -> Sample:
         """The image at `index` after the first `count` augmentations.
 
         The partners of an augmentation are found and augmented with random numbers of their own, whose seeds begin
-        with this sample's: what they draw changes nothing of what this one draws.
+        with this sample's: what they draw changes nothing of what this one draws. A partner's image is not read before
+        something of it is asked for.
         """
         random = np.random.default_rng(seeds)
-        sample = self._read(index)
+        sample = self._read(index, later=partner)
         for place, augmentation in enumerate(self.augmentations[:count]):
             # The index is among the seeds, as an image that takes a bad one's place should get other partners.
             own = (*seeds, PARTNER, index, place)
@@ -107,18 +125,22 @@ class TrainDataset:
         among = len(self) if self.windows is None else self.windows.full or len(self)
         other = int(np.random.default_rng((*own, PARTNER)).integers(among))
         try:
-            return self._augmented(other, place, own)
+            return self._augmented(other, place, own, partner=True)
         except PartnerError:
             raise
         except DataError as error:
             raise PartnerError(str(error), other) from error
 
-    def _read(self, index: int) -> Sample:
+    def _read(self, index: int, *, later: bool = False) -> Sample:
         dataset, at = self._locate(index)
         info = dataset.image(at)
         if self.windows is not None:
             return self._read_window(dataset, at, info, index)
-        pixels = _read(dataset, info, self.format)
+        if later:
+            read = partial(_read_partner, dataset, info, self.format, index)
+            image = LazyImage((info.height, info.width), read)
+        else:
+            image = _read(dataset, info, self.format)
         found = dataset.annotations(at, crowds=False, masks=self.masks, keypoints=self.flip_pairs is not None)
         masks = None
         if self.masks:
@@ -129,15 +151,19 @@ class TrainDataset:
                 bitmaps=_Bitmaps(found.runs, info.height, info.width),
                 bitmap_owner=found.runs_owner,
             )
+        proposals = {}
+        if self.most_proposals is not None:
+            proposals["proposals"] = dataset.proposals(at)[0].astype(np.float64)
         labels = {} if self.ignore is None else {"sem_seg": _labels(dataset, at, self.ignore), "ignore": self.ignore}
         return Sample(
-            image=pixels,
+            image=image,
             boxes=found.boxes.astype(np.float64),
             classes=found.classes,
             masks=masks,
             keypoints=None if found.keypoints is None else found.keypoints.astype(np.float64),
             flip_pairs=self.flip_pairs,
             **labels,
+            **proposals,
         )
 
     def _read_window(self, dataset: CocoDataset, at: int, info: ImageInfo, index: int) -> Sample:
@@ -193,12 +219,19 @@ class _Bitmaps:
 
 
 class TestDataset:
-    """Samples without ground truth, resized by their short side; map-style, the key is an index."""
+    """Samples without ground truth, resized by their short side; map-style, the key is an index.
+
+    Args:
+        most_proposals: see `TrainDataset`.
+    """
 
     __test__ = False  # not a test, whatever its name makes pytest think
 
-    def __init__(self, dataset: CocoDataset, *, short_side: int, max_size: int, format: str, method: str) -> None:
-        self.dataset = dataset
+    def __init__(
+        self, dataset: CocoDataset, *, short_side: int, max_size: int, format: str, method: str,
+        most_proposals: int | None = None,
+    ) -> None:  # fmt: skip
+        self.dataset, self.most_proposals = dataset, most_proposals
         self.short_side, self.max_size, self.format, self.method = short_side, max_size, format, method
 
     def __len__(self) -> int:
@@ -214,7 +247,12 @@ class TestDataset:
         pixels = _read(self.dataset, info, self.format)
         size = short_side_size(info.height, info.width, self.short_side, self.max_size)
         pixels = resize_image(pixels, *size, method=self.method)
-        return {**_image_record(info), "image": to_tensor(pixels, shared=get_worker_info() is not None)}
+        found = {**_image_record(info), "image": to_tensor(pixels, shared=get_worker_info() is not None)}
+        if self.most_proposals is not None:
+            boxes, logits = self.dataset.proposals(index)
+            scale = np.tile([size[1] / info.width, size[0] / info.height], 2)
+            found["proposals"] = _best_proposals(boxes * scale, logits, size, self.most_proposals)
+        return found
 
 
 def _image_record(info: ImageInfo) -> dict[str, Any]:
@@ -225,6 +263,28 @@ def _read(dataset: CocoDataset, info: ImageInfo, format: str) -> np.ndarray:
     pixels = read_image(info.path, format)
     check_size(dataset, info, *pixels.shape[:2])
     return pixels
+
+
+def _read_partner(dataset: CocoDataset, info: ImageInfo, format: str, index: int) -> np.ndarray:
+    try:
+        return _read(dataset, info, format)
+    except DataError as error:
+        raise PartnerError(str(error), index) from error
+
+
+def _image_tensor(image: LazyImage) -> torch.Tensor:
+    """uint8 (3, H, W). In a worker it is in memory that is handed over as it is, where it would else be copied."""
+    tensor = empty_tensor(3, *image.size, shared=get_worker_info() is not None)
+    image.planes(tensor.numpy())
+    return tensor
+
+
+def _best_proposals(boxes: np.ndarray, logits: np.ndarray, size: tuple[int, int], most: int) -> dict[str, np.ndarray]:
+    """The first `most` of boxes (p, 4), best first, that have a part in an image of `size`, clipped to it."""
+    height, width = size
+    boxes = np.clip(boxes, 0.0, np.array([width, height, width, height], np.float64)).astype(np.float32)
+    kept = (boxes[:, 2:] > boxes[:, :2]).all(axis=1).nonzero()[0][:most]
+    return {"proposal_boxes": boxes[kept], "objectness_logits": logits[kept]}
 
 
 def _labels(dataset: CocoDataset, at: int, ignore: int) -> np.ndarray:
@@ -242,7 +302,7 @@ def _instances(sample: Sample) -> dict[str, Any]:
         boxes = np.where(masked, sample.masks.extents(len(boxes)), boxes)
     boxes = np.clip(boxes, 0.0, np.array([width, height, width, height], np.float64)).astype(np.float32)
     keep = ((boxes[:, 2:] - boxes[:, :2]) > EMPTY).all(axis=1)
-    if sample.masks is not None:
+    if sample.masks is not None and not sample.cut:  # else its extent is empty
         # As in Detectron2 an instance whose mask has vanished, here by resizing, is none; one that never had a mask is.
         keep &= ~sample.masks.vanished(len(keep))
     instances: dict[str, Any] = {"gt_boxes": boxes[keep], "gt_classes": sample.classes[keep]}
@@ -252,7 +312,7 @@ def _instances(sample: Sample) -> dict[str, Any]:
         labelled = inside & (keypoints[..., 2] > 0)
         instances["gt_keypoints"] = np.where(labelled[..., None], keypoints, 0).astype(np.float32)
     if sample.masks is not None:
-        masks = sample.masks.select(keep)
+        masks = sample.masks if keep.all() else sample.masks.select(keep)
         instances["gt_masks"] = {
             "polygons": masks.polygons,
             "polygon_points": masks.polygon_points,

@@ -21,6 +21,7 @@ from .anchors import AnchorGenerator
 from .bottom_up import RETINANET_BUILDERS, TRUNK_BUILDERS, build_bottom_up, check_backbone
 from .box_loss import BOX_LOSSES
 from .build_roi_heads import ROI_PARTS
+from .fast_rcnn import FastRCNN, is_fast_rcnn
 from .nms import NMS_TYPES
 from .pooler import POOLER_TYPES
 from .rcnn import GeneralizedRCNN
@@ -108,7 +109,10 @@ def check_rcnn(cfg: CfgNode) -> None:
 
 
 def _check_parts(cfg: CfgNode, *sections: str) -> None:
+    fast = is_fast_rcnn(cfg)
     for key, registry in PARTS.items():
+        if fast and key == "MODEL.PROPOSAL_GENERATOR.NAME":
+            continue
         if key == "MODEL.ROI_BOX_HEAD.NAME" and not getattr(ROI_HEADS.get(cfg.MODEL.ROI_HEADS.NAME), "box_head", True):
             continue
         if key.startswith(sections):
@@ -168,8 +172,27 @@ def build_detector(cfg: CfgNode) -> nn.Module:
 
 @META_ARCHITECTURES.register(name="GeneralizedRCNN")
 def generalized_rcnn(cfg: CfgNode) -> GeneralizedRCNN:
-    """A Faster or Mask R-CNN."""
+    """A Faster or Mask R-CNN; a Fast R-CNN where the proposals come from files."""
+    if is_fast_rcnn(cfg):
+        return _fast_rcnn(cfg)
     return GeneralizedRCNN(**rcnn_parts(cfg))
+
+
+def _fast_rcnn(cfg: CfgNode) -> FastRCNN:
+    check_kernels(cfg.MODEL.KERNELS, select_device(cfg.MODEL.DEVICE))
+    backbone = build_backbone(cfg)
+    roi_features = check_features(cfg, "ROI_HEADS", backbone)
+    model = FastRCNN(
+        backbone=backbone,
+        roi_heads=_part(cfg, "MODEL.ROI_HEADS.NAME")(cfg, backbone, roi_features),
+        roi_features=roi_features,
+        most_proposals=cfg.DATASETS.PRECOMPUTED_PROPOSAL_TOPK_TEST,
+        pixel_mean=cfg.MODEL.PIXEL_MEAN,
+        pixel_std=cfg.MODEL.PIXEL_STD,
+    )
+    if cfg.MODEL.KERNELS == "triton":
+        use_triton(model)
+    return model
 
 
 def rcnn_parts(cfg: CfgNode) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from ..errors import WeightsError
 from ..layers.running_mean import RunningMean
 from ..layers.tracing import is_traced
 from ..layers.valid_area import ValidArea
+from . import boxes as box_ops
 from .anchors import AnchorGenerator
 from .dense_head import DenseHead
 from .measured_part import MeasuredPart
@@ -35,6 +36,7 @@ class DenseDetector(Detector):
         start: of the moving average of the number of positive anchors, which losses are divided by.
         score_threshold, topk, nms_threshold, max_detections: what is kept in inference: scores above the first, of each
             level the best `topk`.
+        clip_before_nms: boxes are cut off at the image's border before they are compared, not only after.
         shared: see `Detector`.
     """
 
@@ -50,6 +52,7 @@ class DenseDetector(Detector):
         topk: int = 1000,
         nms_threshold: float = 0.5,
         max_detections: int = 100,
+        clip_before_nms: bool = False,
         **shared: Any,
     ) -> None:
         super().__init__(**shared)
@@ -62,6 +65,7 @@ class DenseDetector(Detector):
         self.topk = topk
         self.nms_threshold = nms_threshold
         self.max_detections = max_detections
+        self.clip_before_nms = clip_before_nms
 
     def inference_parts(self) -> list[nn.Module]:
         return [self.backbone, self.head]
@@ -112,6 +116,8 @@ class DenseDetector(Detector):
         predictions = self.head(maps, areas)
         outside = self._outside(maps, areas)
         found = self.candidates(self.anchor_generator(maps), predictions, outside)
+        if self.clip_before_nms:
+            found = [(box_ops.clip(boxes, *size), *rest) for (boxes, *rest), size in zip(found, sizes)]
         return [
             {"instances": resize_detections(self._thin(*one), size, s.get("height", size[0]), s.get("width", size[1]))}
             for one, size, s in zip(found, sizes, samples)

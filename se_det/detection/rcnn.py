@@ -98,7 +98,7 @@ class GeneralizedRCNN(Detector):
 
     Args:
         backbone: an `FPN`.
-        proposal_generator: see `RPN`.
+        proposal_generator: see `RPN`; None: a subclass has other proposals.
         roi_heads: see `StandardROIHeads`.
         rpn_features, roi_features: the maps each stage reads.
         pixel_mean, pixel_std: of the three channels, on the 0..255 scale, in the order of the images' channels.
@@ -108,7 +108,7 @@ class GeneralizedRCNN(Detector):
         self,
         *,
         backbone: nn.Module,
-        proposal_generator: RPN,
+        proposal_generator: RPN | None,
         roi_heads: StandardROIHeads,
         rpn_features: Sequence[str],
         roi_features: Sequence[str],
@@ -158,8 +158,8 @@ class GeneralizedRCNN(Detector):
             return [{"instances": paste_detections(found["instances"])} for found in self.detect(samples)]
         rpn_maps, rpn_areas, roi_maps, sizes = self.maps(samples)
         truth = self.truth(samples, sizes)
-        proposals, losses = self.proposal_generator(rpn_maps, rpn_areas, sizes, [t["gt_boxes"] for t in truth])
-        losses.update(self.roi_heads.losses(roi_maps, [boxes for boxes, _ in proposals], truth))
+        proposals, losses = self.propose(samples, rpn_maps, rpn_areas, sizes, [t["gt_boxes"] for t in truth])
+        losses.update(self.roi_heads.losses(roi_maps, proposals, truth))
         return losses
 
     def detect(self, samples: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -171,12 +171,24 @@ class GeneralizedRCNN(Detector):
             (m, M, M) probabilities within the boxes, and `image_size` (height, width) that the boxes are in}}.
         """
         rpn_maps, rpn_areas, roi_maps, sizes = self.maps(samples)
-        proposals, _ = self.proposal_generator(rpn_maps, rpn_areas, sizes)
-        detections = self.roi_heads.detect(roi_maps, [boxes for boxes, _ in proposals], sizes)
+        proposals, _ = self.propose(samples, rpn_maps, rpn_areas, sizes)
+        detections = self.roi_heads.detect(roi_maps, proposals, sizes)
         return [
             {"instances": resize_detections(d, size, s.get("height", size[0]), s.get("width", size[1]))}
             for d, size, s in zip(detections, sizes, samples)
         ]
+
+    def propose(
+        self,
+        samples: Sequence[Mapping[str, Any]],
+        maps: list[torch.Tensor],
+        areas: list[ValidArea | None],
+        sizes: Sequence[tuple[int, int]],
+        truth: Sequence[torch.Tensor] | None = None,
+    ) -> tuple[list[torch.Tensor], dict[str, torch.Tensor]]:
+        """The proposals (p, 4) of each image and, with the boxes of the truth, the losses."""
+        proposals, losses = self.proposal_generator(maps, areas, sizes, truth)
+        return [boxes for boxes, _ in proposals], losses
 
     def maps(self, samples: Sequence[Mapping[str, Any]]) -> tuple[list, list, list, list[tuple[int, int]]]:
         """The maps and areas that the proposals are made of, the maps that boxes are pooled from, the images' sizes."""

@@ -77,8 +77,9 @@ def facts_of(name: str) -> ModelFacts:
 # with `features(x, area)`, `channels`, `strides`, `out_features`, `padding` and `freeze(at)`: see `backbones.Trunk`.
 BACKBONES = Registry("backbone")
 
-# MODEL.PROPOSAL_GENERATOR.NAME: build(cfg, backbone, features) -> see `RPN.forward`.
-PROPOSAL_GENERATORS = Registry("proposal generator", detectron2=("PrecomputedProposals", "RRPN"))
+# MODEL.PROPOSAL_GENERATOR.NAME: build(cfg, backbone, features) -> see `RPN.forward`. PrecomputedProposals, which are
+# read from files, is known besides: `fast_rcnn`.
+PROPOSAL_GENERATORS = Registry("proposal generator", detectron2=("RRPN",))
 
 # MODEL.ANCHOR_GENERATOR.NAME: build(cfg, strides) -> see `AnchorGenerator`.
 ANCHOR_GENERATORS = Registry("anchor generator", detectron2=("RotatedAnchorGenerator",))

@@ -80,6 +80,14 @@ class SemSegFPNHead(nn.Module):
             maps: (N, C, H / stride, W / stride) by name.
             areas: of each map; under padding "exact" nothing outside an image is looked at.
         """
+        return self.enlarged(self.coarse(maps, areas))
+
+    def enlarged(self, logits: torch.Tensor) -> torch.Tensor:
+        """Logits at the common stride (N, K, h, w) in the size of the batch."""
+        return F.interpolate(logits, scale_factor=float(self.common_stride), mode="bilinear", align_corners=False)
+
+    def coarse(self, maps: Mapping[str, torch.Tensor], areas: Areas) -> torch.Tensor:
+        """`forward` at the common stride: (N, K, H / stride, W / stride)."""
         exact = {
             stride: areas[name]
             for name, stride in self.strides.items()
@@ -95,9 +103,7 @@ class SemSegFPNHead(nn.Module):
                 total = total + x[..., : total.shape[-2], : total.shape[-1]]
         logits = self.predictor(total.to(self.predictor.weight.dtype))
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-        if area is not None:
-            logits = area.replicate_edge(logits)
-        return F.interpolate(logits, scale_factor=float(self.common_stride), mode="bilinear", align_corners=False)
+        return logits if area is None else area.replicate_edge(logits)
 
     def _scaled(
         self, layers: nn.Sequential, x: torch.Tensor, stride: int, exact: Mapping[int, ValidArea]
@@ -121,14 +127,19 @@ class SemSegFPNHead(nn.Module):
             logits: of `forward`.
             labels: integers (h, w) of each image, `ignore_value` for none.
         """
+        target = self.padded_labels(logits, labels)
+        total = F.cross_entropy(logits, target, reduction="sum", ignore_index=self.ignore_value)
+        count = (target != self.ignore_value).sum().clamp(min=1)
+        return {"loss_sem_seg": total / count * self.loss_weight}
+
+    def padded_labels(self, logits: torch.Tensor, labels: Sequence[torch.Tensor]) -> torch.Tensor:
+        """The labels of all images in the size of their logits (N, K, H, W): int64 (N, H, W)."""
         target = torch.full(
             (len(labels), *logits.shape[-2:]), self.ignore_value, dtype=torch.int64, device=logits.device
         )
         for row, one in zip(target, labels):
             row[: one.shape[0], : one.shape[1]] = one.to(logits.device, non_blocking=True)
-        total = F.cross_entropy(logits, target, reduction="sum", ignore_index=self.ignore_value)
-        count = (target != self.ignore_value).sum().clamp(min=1)
-        return {"loss_sem_seg": total / count * self.loss_weight}
+        return target
 
 
 def pixel_labels(sem_seg: torch.Tensor) -> torch.Tensor:

@@ -14,7 +14,7 @@ import torch
 
 from ..errors import ExportError, WeightsError
 from ..files import atomic_write, check_writable
-from ..inference.runtimes import open_runtime
+from ..inference.runtimes import open_runtime, reason
 from .formats import COMPILED, FORMATS
 from .networks import Exportable
 
@@ -53,8 +53,8 @@ def write(network: Exportable, path: str | Path, *, compiled: bool = False) -> f
         except ExportError:
             raise
         except Exception as error:  # of many kinds, most of them private to the exporters
-            raise ExportError(f"The network cannot be exported: {first_line(error)}") from error
-        difference = compare(network, made)
+            raise ExportError(f"The network cannot be exported: {reason(error)}.") from error
+        difference = compare(network, made, path)
         if difference is not None and not difference <= TOLERANCE:
             raise ExportError(
                 f"{path} is not written: its outputs would differ from PyTorch's by {difference:.2g} of their largest "
@@ -69,13 +69,27 @@ def write(network: Exportable, path: str | Path, *, compiled: bool = False) -> f
 
 
 @torch.no_grad()
-def compare(network: Exportable, path: Path) -> float | None:
-    """The largest difference between a file's outputs and PyTorch's; None where nothing can run the file here."""
+def compare(network: Exportable, made: Path, path: Path) -> float | None:
+    """The largest difference between a file's outputs and PyTorch's; None where nothing can run the file here.
+
+    Args:
+        path: what the file `made` is to be called.
+
+    Raises:
+        ExportError: its runtime does not load it, or fails.
+    """
+    others = [name for name in FORMATS.names() if name not in (COMPILED, path.suffix)]
+    remedy = (
+        f"Export another kind of file ({' or '.join(others)}), and please report this with what `se-det doctor` prints."
+    )
     try:
-        runtime = open_runtime(path)
+        runtime = open_runtime(made)
     except WeightsError as error:
-        if not isinstance(error.__cause__, ImportError):
-            raise ExportError(f"The exported network cannot be read back: {error}") from error
+        cause = error.__cause__ or error
+        if not isinstance(cause, ImportError):
+            raise ExportError(
+                f"{path} is not written, as what was made cannot be loaded: {reason(cause)}. {remedy}"
+            ) from error
         logger.warning("The file is not compared with PyTorch: %s", error)
         return None
     largest = 0.0
@@ -87,16 +101,16 @@ def compare(network: Exportable, path: Path) -> float | None:
             theirs = [torch.from_numpy(np.array(v)) for v in runtime.run([one.numpy() for one in inputs])]
         except Exception as error:  # of many kinds, all the runtime's own
             raise ExportError(
-                f"The exported network does not run in {runtime.description}: {first_line(error)} Please report it."
+                f"{path} is not written, as {runtime.description} fails at images of {tuple(shape)}: {reason(error)}. "
+                f"{remedy}"
             ) from error
+        if len(theirs) != len(ours):
+            raise ExportError(
+                f"{path} is not written, as it has {len(theirs)} outputs in {runtime.description} and {len(ours)} in "
+                f"PyTorch. {remedy}"
+            )
         largest = max(largest, network.difference(ours, theirs))
     return largest
-
-
-def first_line(error: BaseException) -> str:
-    """A sentence of the first line of an error of someone else's."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return f"{lines[0].rstrip('.')[:300] if lines else type(error).__name__}."
 
 
 @contextmanager

@@ -21,7 +21,7 @@ from ..detection.architectures.panoptic_fpn import combine_outputs
 from ..detection.rcnn import paste_detections
 from ..detection.registry import facts_of
 from ..errors import ConfigError, WeightsError
-from .runtimes import Runtime, open_runtime
+from .runtimes import Runtime, open_runtime, reason
 
 logger = logging.getLogger(__name__)
 
@@ -55,7 +55,7 @@ class ExportedDetector(nn.Module):
                 f"{name} is no whole detector of `se-det export`: it has no description of one. Export a checkpoint "
                 "with `se-det export --weights W --output FILE`."
             )
-        self.runtime = runtime
+        self.runtime, self.name = runtime, name
         self.outputs = list(self.metadata["outputs"])
         self.prepared = not self.metadata["input"]["preprocessing"]
         self.device = torch.device("cpu")
@@ -79,9 +79,20 @@ class ExportedDetector(nn.Module):
 
         Args:
             samples: `image` uint8 (3, H, W) as `input_decisions` say, optionally `height` and `width`.
+
+        Raises:
+            WeightsError: the runtime fails on them.
         """
         inputs, wanted = self.inputs(samples)
-        found = dict(zip(self.outputs, self.runtime.run(inputs)))
+        try:
+            outputs = self.runtime.run(inputs)
+        except Exception as error:  # of many kinds, all the runtime's own
+            batch, height, width = inputs[0].shape[0], *wanted.max(0).tolist()
+            raise WeightsError(
+                f"{self.name} does not run in {self.runtime.description} on {batch} images of up to {height} x {width} "
+                f"px: {reason(error)}. Try fewer at once (TEST.IMS_PER_BATCH=1), or export the checkpoint again."
+            ) from error
+        found = dict(zip(self.outputs, outputs))
         return [self._outputs(found, n, tuple(map(int, size))) for n, size in enumerate(wanted)]
 
     def inputs(self, samples: Sequence[Mapping[str, Any]]) -> tuple[list[np.ndarray], np.ndarray]:

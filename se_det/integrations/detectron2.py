@@ -183,6 +183,10 @@ def _top_block(cfg: CfgNode, trunk: Backbone, usual: str) -> nn.Module:
     """What MODEL.FPN.TOP_BLOCK names."""
     name, channels = cfg.MODEL.FPN.TOP_BLOCK or usual, cfg.MODEL.FPN.OUT_CHANNELS
     check_choice("MODEL.FPN.TOP_BLOCK", name, TOP_BLOCKS)
+    if name.endswith("_linear"):
+        raise ConfigError(
+            f"MODEL.FPN.TOP_BLOCK {name} is the builtin engine's alone: use another, or --engine builtin."
+        )
     source = TOP_BLOCKS[name]
     if not source:
         return LastLevelMaxPool()

@@ -42,6 +42,12 @@ def peer_optimizer(config_file: str, overrides: Sequence[Any], model: nn.Module)
 def to_detectron2(sample: Mapping[str, Any]) -> dict[str, Any]:
     """One of our samples, its masks polygons, as Detectron2's mapper would give it."""
     given = {key: sample[key] for key in ("image", "height", "width", "image_id") if key in sample}
+    if "proposals" in sample:
+        found = sample["proposals"]
+        given["proposals"] = Instances(
+            tuple(sample["image"].shape[-2:]), proposal_boxes=Boxes(found["proposal_boxes"]),
+            objectness_logits=found["objectness_logits"],
+        )  # fmt: skip
     if "instances" not in sample:
         return given
     truth = sample["instances"]

@@ -16,6 +16,7 @@ from ..data.catalog import open_dataset
 from ..data.check.result_cache import log_summary, summary_at_start
 from ..data.coco import CocoDataset, compare_categories
 from ..data.loader import LABEL_PIXELS, check_labels
+from ..data.proposals import read_proposals
 from ..detection.registry import model_facts
 from ..errors import ConfigError, DataError, SeDetError
 from .own_files import dataset_from_files, has_own_files
@@ -41,7 +42,7 @@ def train_datasets(cfg: CfgNode) -> list[CocoDataset]:
         compare_categories(sets[0], other)
     for dataset in sets:
         _check_images(cfg, dataset, tolerated=cfg.DATALOADER.SKIP_BAD_IMAGES)
-    return sets
+    return _with_proposals(cfg, "TRAIN", sets)
 
 
 def test_datasets(cfg: CfgNode) -> dict[str, CocoDataset]:
@@ -63,7 +64,7 @@ def test_datasets(cfg: CfgNode) -> dict[str, CocoDataset]:
         sets = {name: _named_set(cfg, name) for name in cfg.DATASETS.TEST}
     for dataset in sets.values():
         _check_images(cfg, dataset)
-    return sets
+    return dict(zip(sets, _with_proposals(cfg, "TEST", list(sets.values()))))
 
 
 def check_categories(train: list[CocoDataset], test: dict[str, CocoDataset]) -> None:
@@ -137,7 +138,10 @@ def decide_pixel_classes(cfg: CfgNode, sets: Sequence[CocoDataset]) -> list[Deci
         return []
     check_labels(sets)
     labels = sets[0].pixel_labels
-    return [Decision("MODEL.SEM_SEG_HEAD.NUM_CLASSES", len(labels.names), str(labels.folder), "its classes of pixels")]
+    keys = ["MODEL.SEM_SEG_HEAD.NUM_CLASSES"]
+    if cfg.MODEL.SEM_SEG_HEAD.NAME == "PointRendSemSegHead":
+        keys.append("MODEL.POINT_HEAD.NUM_CLASSES")
+    return [Decision(key, len(labels.names), str(labels.folder), "its classes of pixels") for key in keys]
 
 
 def decide_evaluators(cfg: CfgNode, test: Mapping[str, CocoDataset]) -> list[Decision]:
@@ -169,9 +173,29 @@ def pixel_classes(cfg: CfgNode, dataset: CocoDataset) -> list[dict[str, Any]]:
 
 
 def class_image_counts(sets: Sequence[CocoDataset]) -> np.ndarray:
-    """int64 (K,): how many images of all sets together have each class, crowds too (`image_count` in LVIS's files)."""
-    classes = np.concatenate([dataset.classes_of_images()[1] for dataset in sets])
-    return np.bincount(classes, minlength=len(sets[0].category_ids))
+    """int64 (K,): how many images of all sets together have each class.
+
+    A file that declares it (`image_count` of LVIS's categories, which Detectron2 takes) is believed, as it may be a
+    part of another; else they are counted, crowds too.
+
+    Raises:
+        DataError: a file declares it for some classes alone, or as something that is no number of images.
+    """
+    return np.sum([_image_counts(dataset) for dataset in sets], axis=0)
+
+
+def _image_counts(dataset: CocoDataset) -> np.ndarray:
+    declared = dataset.declared_counts
+    if all(count is None for count in declared):
+        return np.bincount(dataset.classes_of_images()[1], minlength=len(declared))
+    for category_id, count in zip(dataset.category_ids, declared):
+        if type(count) is not int or not 0 <= count < 2**53:
+            raise DataError(
+                f"{dataset.json_path}: category {category_id} has the image_count {count!r}, and others have one, by "
+                "which classes are drawn (MODEL.ROI_BOX_HEAD.USE_FED_LOSS). Give each category the number of images "
+                "that have it, or none of them, so that they are counted."
+            )
+    return np.array(declared, np.int64)
 
 
 def categories(dataset: CocoDataset, *, keypoints: bool = False) -> list[dict[str, Any]]:
@@ -200,6 +224,23 @@ def _check_images(cfg: CfgNode, dataset: CocoDataset, *, tolerated: int = 0) -> 
     fault = comm.broadcast_object(fault)
     if fault:
         raise DataError(fault)
+
+
+def _with_proposals(cfg: CfgNode, part: str, sets: list[CocoDataset]) -> list[CocoDataset]:
+    """With MODEL.LOAD_PROPOSALS, the sets with the proposals of DATASETS.PROPOSAL_FILES_*, a file each.
+
+    Raises:
+        ConfigError: there are more or fewer files than sets.
+    """
+    if not cfg.MODEL.LOAD_PROPOSALS:
+        return sets
+    files = cfg.DATASETS[f"PROPOSAL_FILES_{part}"]
+    if len(files) != len(sets):
+        raise ConfigError(
+            f"DATASETS.PROPOSAL_FILES_{part} names {len(files)} files of proposals for {len(sets)} data sets: with "
+            "MODEL.LOAD_PROPOSALS True give one for each, in their order."
+        )
+    return [dataset.with_proposals(read_proposals(file, dataset)) for dataset, file in zip(sets, files)]
 
 
 def _named_set(cfg: CfgNode, name: str) -> CocoDataset:

@@ -128,7 +128,7 @@ def test_bases_are_laid_under(tmp_path):
         ("a: [", "is not valid YAML"),
         ("SEED: !!python/object/apply:os.system ['touch {marker}']", "Only plain values are read"),
         ("VIS_PERIOD: 20", "VIS_PERIOD is a key of Detectron2's"),
-        ("MODEL: {LOAD_PROPOSALS: True}", "MODEL.LOAD_PROPOSALS is a key of Detectron2's"),
+        ("MODEL: {ANCHOR_GENERATOR: {ANGLES: 5}}", "MODEL.ANCHOR_GENERATOR.ANGLES is a key of Detectron2's"),
     ],
 )
 def test_what_is_wrong_is_said(tmp_path, text, message):
@@ -198,7 +198,7 @@ def test_our_sections_are_of_the_class_of_the_config_they_are_put_into():
     class Other(CfgNode):
         pass
 
-    model = Other({name: Other() for name in ("RESNETS", "ROI_HEADS", "FPN", "ANCHOR_GENERATOR")})
+    model = Other({name: Other() for name in ("RESNETS", "ROI_HEADS", "FPN", "ANCHOR_GENERATOR", "RETINANET")})
     cfg = Other({"MODEL": model, "SOLVER": Other({"AMP": Other()})})
     for name in ("DATASETS", "DATALOADER", "INPUT", "TEST"):
         cfg[name] = Other()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import astuple, replace
 from pathlib import Path
 
 import numpy as np
@@ -187,7 +187,7 @@ def test_pasted_masks_and_the_image_agree() -> None:
         other = replace(other, image=np.full_like(other.image, 200), classes=np.full_like(other.classes, 200))
         result = CopyPaste(probability=1, min_visible=0)(sample, random, [other])
         for at, colour in enumerate(result.classes):
-            rows, columns, pixels = pixels_of(result, at)
+            (rows, columns), pixels = astuple(pixels_of(result, at))
             assert (result.image[rows, columns, 0][pixels] == colour).all()
 
 
@@ -223,7 +223,9 @@ def test_mixup_is_the_weighted_mean_with_the_objects_of_both() -> None:
 def test_partners_are_read_only_when_an_augmentation_happens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     dataset, read = small_set(tmp_path), []
     original = TrainDataset._read
-    monkeypatch.setattr(TrainDataset, "_read", lambda self, index: read.append(index) or original(self, index))
+    monkeypatch.setattr(
+        TrainDataset, "_read", lambda self, index, **later: read.append(index) or original(self, index, **later)
+    )
     for probability, count in ((0, 1), (1, 4)):
         samples = TrainDataset(
             [dataset], augmentations=[Mosaic(size=40, probability=probability)], seed=0, format="BGR", masks=True

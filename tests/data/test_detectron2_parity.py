@@ -17,6 +17,7 @@ from se_det.data.transforms import resize_image, short_side_size
 
 @pytest.mark.shared_data
 @pytest.mark.detectron2
+@pytest.mark.filterwarnings("ignore:The given NumPy array is not writable")  # in its flip, once in a process
 @pytest.mark.parametrize(
     ("short_side", "flip", "format"), [(800, "none", "BGR"), (333, "horizontal", "RGB"), (64, "vertical", "BGR")]
 )

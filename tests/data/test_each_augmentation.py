@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
-from dataclasses import fields, replace
+from dataclasses import astuple, fields, replace
 from functools import cache
 from itertools import islice
 from pathlib import Path
@@ -80,6 +80,8 @@ def assert_same(one: Sample, other: Sample) -> None:
 def test_every_augmentation_is_tested_here() -> None:
     ours = [name for name in AUGMENTATIONS.names() if AUGMENTATIONS.get(name).__module__.startswith("se_det.data.")]
     assert sorted(ours) == sorted(ARGUMENTS)
+    page = (Path(__file__).parents[2] / "docs/training.md").read_text(encoding="utf-8")
+    assert [name for name in ours if f"`{name}`" not in page] == []
 
 
 @pytest.mark.parametrize("name", [name for name in ARGUMENTS if name != "ResizeShortestEdge"])
@@ -118,13 +120,13 @@ def test_masks_stay_on_what_they_show(name: str, kind: str) -> None:
         random = np.random.default_rng((number, 5))
         sample = random_sample(random, kinds=kind)
         sample = sample.select(np.arange(len(sample.boxes)) == 0)
-        rows, columns, pixels = pixels_of(sample, 0)
+        (rows, columns), pixels = astuple(pixels_of(sample, 0))
         image = np.zeros((*sample.size, 3), np.uint8)
         image[rows, columns][pixels] = 255
         result = made(name)(replace(sample, image=image), random)
         if not len(result.boxes):
             continue
-        rows, columns, pixels = pixels_of(result, 0)
+        (rows, columns), pixels = astuple(pixels_of(result, 0))
         white = result.image[:, :, 0] >= 250
         black = (result.image[:, :, 0] <= 5) | (result.image[:, :, 0] == 128)
         mask = np.zeros(result.size, bool)

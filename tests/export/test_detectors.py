@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +16,7 @@ from se_det.config import get_cfg, load_config
 from se_det.data.transforms import resize_image, short_side_size, to_tensor
 from se_det.detection import build_detector
 from se_det.detection.mask_head import MaskHead
-from se_det.errors import ConfigError, ExportError
+from se_det.errors import ConfigError, ExportError, WeightsError
 from se_det.export import EXPORTERS, detector, nms, write
 from se_det.export.comparing import detections_difference
 from se_det.export.resizing import resize, short_side_sizes
@@ -271,6 +273,34 @@ def test_files(tmp_path: Path, kind: str, suffix: str) -> None:
     assert found > 60
 
 
+# Run by a Python that knows nothing of this package: a package and a file of inputs, to a file of outputs.
+ALONE = """
+import sys, torch, torchvision
+detector = torch._inductor.aoti_load_package(sys.argv[1])
+found = [[output.numpy() for output in detector(*inputs)] for inputs in torch.load(sys.argv[2])]
+assert not any(name.split(".")[0] == "se_det" for name in sys.modules)
+torch.save(found, sys.argv[3])
+"""
+
+
+@pytest.mark.slow
+def test_a_compiled_package_runs_without_this_package(tmp_path: Path) -> None:
+    """AOTInductor's package, which takes minutes to compile: the same detections at nine sizes, down to one pixel, and
+    batches of 1, 2 and 5."""
+    model, cfg = small("faster", "rg_se", "exact")
+    network = detector(model, cfg)
+    assert write(network, tmp_path / "d.pt2", compiled=True) < 1e-4
+    assert open_runtime(tmp_path / "d.pt2").metadata == network.metadata
+    images = [*(photos(count, seed) for seed, count in enumerate((1, 2, 5))), [np.full((1, 1, 3), 200, np.uint8)]]
+    inputs, outputs = tmp_path / "inputs.pt", tmp_path / "outputs.pt"
+    torch.save([[torch.from_numpy(value) for value in batch(one)] for one in images], inputs)
+    files = [str(tmp_path / "d.pt2"), str(inputs), str(outputs)]
+    subprocess.run([sys.executable, "-I", "-c", ALONE, *files], check=True, cwd=tmp_path)
+    known = [reference(model, cfg, one) for one in images]
+    found = torch.load(outputs, weights_only=False)
+    assert sum(assert_same_detections(*pair) for pair in zip(found, known, strict=True)) > 10
+
+
 @pytest.mark.slow
 def test_images_without_detections(tmp_path: Path) -> None:
     needs_onnx()
@@ -293,6 +323,15 @@ class GraphRuntime:
     @torch.no_grad()
     def run(self, inputs: list[np.ndarray]) -> list[np.ndarray]:
         return [v.numpy() for v in self._module(*(torch.from_numpy(value) for value in inputs))]
+
+
+def test_a_runtime_that_fails_is_a_sentence() -> None:
+    model, cfg = small("faster")
+    runtime = GraphRuntime(detector(model, cfg))
+    runtime.run = lambda inputs: torch.zeros(2) @ torch.zeros(3)  # as if the runtime had no memory left
+    said = r"x.onnx does not run in PyTorch on 2 images of up to \d+ x \d+ px: .*\. Try .*TEST.IMS_PER_BATCH=1"
+    with pytest.raises(WeightsError, match=said):
+        ExportedDetector(runtime, "x.onnx").detect(samples_of(photos(2, 1), cfg))
 
 
 @pytest.mark.parametrize("preprocessing", [True, False])

@@ -169,6 +169,18 @@ def test_what_is_not_right_is_not_written(tmp_path: Path, module, name: str, rea
     assert [p.name for p in tmp_path.iterdir()] == [name] and (tmp_path / name).read_bytes() == b"the one before"
 
 
+@pytest.mark.parametrize(("name", "others"), [("a.pt2", ".onnx or .xml"), ("a.onnx", ".xml or .pt2")])
+def test_a_runtime_that_fails_is_a_sentence(tmp_path: Path, name: str, others: str) -> None:
+    """Here at the second shape, whose sides were not to be free: a file's name, its runtime's words, what to do."""
+    if name.endswith("onnx"):
+        needs_onnx()
+    network = Exportable(Grid(2), ("grid",), ((2, 3, 7, 9), (1, 3, 4, 4)), free=((0,),))
+    said = rf"{name} is not written, as .* fails at images of \(1, 3, 4, 4\): .*\. Export another .* \({others}\)"
+    with pytest.raises(ExportError, match=said):
+        write(network, tmp_path / name)
+    assert not list(tmp_path.iterdir())
+
+
 def test_the_command(tmp_path: Path, capsys, caplog) -> None:
     caplog.set_level("INFO")
     model = create_model("mobilenet_v1", num_classes=3)

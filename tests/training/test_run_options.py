@@ -13,9 +13,10 @@ from torch import nn
 
 from se_det.data import read_coco
 from se_det.detection import build_detector
-from se_det.errors import ConfigError
+from se_det.errors import ConfigError, DataError
 from se_det.training import build
 from se_det.training.checkpoint import load_checkpoint
+from se_det.training.datasets import class_image_counts
 from se_det.training.run import run_evaluation, run_training
 
 OPTIONS = [
@@ -89,6 +90,39 @@ def test_federated_classes_are_drawn_by_the_images_that_have_them(data: list[Any
     # Two images of the first class and one of the second, in each of two sets; the third counts as if it had one.
     expected = torch.tensor([4.0, 2.0, 1.0]).sqrt()
     torch.testing.assert_close(model.roi_heads.box_predictor.fed_loss_cls_weights, expected)
+
+    # What a file declares is believed, as LVIS's of a part of it; a set that says nothing is still counted.
+    for category, count in zip(document["categories"], (900, 100, 7)):
+        category["image_count"] = count
+    (tmp_path / "declared.json").write_text(json.dumps(document))
+    declared = read_coco(tmp_path / "declared.json", data[3]).subset([0])
+    build.fill_class_weights(cfg, model, [declared])
+    weights = model.roi_heads.box_predictor.fed_loss_cls_weights
+    torch.testing.assert_close(weights, torch.tensor([900.0, 100.0, 7.0]).sqrt())
+    assert class_image_counts([declared, dataset]).tolist() == [902, 101, 7]
+    for fault in (None, "7", True, -1):
+        document["categories"][2]["image_count"] = fault
+        (tmp_path / "faulty.json").write_text(json.dumps(document))
+        with pytest.raises(DataError, match=f"category 95 has the image_count {fault!r}, and others have one"):
+            class_image_counts([read_coco(tmp_path / "faulty.json", data[3])])
+
+
+@pytest.mark.detectron2
+def test_lviss_class_weights_are_detectron2s(data: list[Any], tmp_path: Path) -> None:
+    """Its own table against `image_count` in a file of a few images."""
+    pytest.importorskip("detectron2")
+    from detectron2.data.datasets import lvis_v1_categories, lvis_v1_category_image_count
+    from detectron2.data.detection_utils import get_fed_loss_cls_weights
+
+    counts = {entry["id"]: entry["image_count"] for entry in lvis_v1_category_image_count.LVIS_CATEGORY_IMAGE_COUNT}
+    document = json.loads(Path(data[1]).read_text())
+    document["categories"] = [
+        {"id": entry["id"], "name": entry["name"], "image_count": counts[entry["id"]]}
+        for entry in reversed(lvis_v1_categories.LVIS_CATEGORIES)
+    ]
+    (tmp_path / "part.json").write_text(json.dumps(document))
+    ours = torch.from_numpy(class_image_counts([read_coco(tmp_path / "part.json", data[3])])).float() ** 0.5
+    assert torch.equal(ours, get_fed_loss_cls_weights("lvis_v1_train", 0.5)) and len(ours) == 1203
 
 
 @pytest.mark.parametrize(

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from fvcore.common.config import CfgNode
 
 from ...errors import ConfigError
+from ..transforms import split_channels
 from .arguments import one_of
+from .lazy_image import LazyImage
 from .polygon_clip import Window
 from .protocol import AUGMENTATIONS, Sample
 from .random_apply import RandomApply
@@ -51,6 +53,30 @@ class Crop:
         result = np.full((*self.size, 3), self.fill, np.uint8)
         result[outer] = cut
         return result
+
+    def part(self, before: LazyImage, rows: slice, columns: slice) -> np.ndarray:
+        """A window of the image, see `MovedImage`."""
+        size = rows.stop - rows.start, columns.stop - columns.start
+        window = replace(self, top=self.top + rows.start, left=self.left + columns.start, size=size)
+        inner, _ = window._overlap()
+        cut = before.part(*inner)
+        return replace(
+            window, old=cut.shape[:2], top=window.top - inner[0].start, left=window.left - inner[1].start
+        ).image(cut)
+
+    def planes(self, before: LazyImage, out: Sequence[np.ndarray]) -> None:
+        """The channels, see `MovedImage`."""
+        inner, (rows, columns) = self._overlap()
+        part = before.part(*inner)
+        if part.shape[:2] == self.size:
+            split_channels(part, out)
+            return
+        planes = np.empty((len(out), *part.shape[:2]), np.uint8)
+        if part.size:
+            split_channels(part, planes)  # into windows of `out` OpenCV would write row by row
+        for plane, filled in zip(planes, out):
+            filled[:] = np.uint8(self.fill)
+            filled[rows, columns] = plane
 
     def bitmap(self, mask: np.ndarray) -> np.ndarray:
         """A mask; empty where it is filled."""

@@ -11,7 +11,8 @@ import numpy as np
 from fvcore.common.config import CfgNode
 
 from ...errors import ConfigError
-from ..transforms import channelwise
+from ..transforms import channelwise, readable
+from .lazy_image import LazyImage
 from .protocol import AUGMENTATIONS, Sample
 
 FLIPS = ("none", "horizontal", "vertical")
@@ -35,13 +36,33 @@ class Flip:
         """Only a horizontal mirror exchanges keypoints, as in Detectron2."""
         return self.direction == "horizontal"
 
+    @property
+    def _code(self) -> int:
+        return 1 if self.direction == "horizontal" else 0
+
     def image(self, pixels: np.ndarray) -> np.ndarray:
         """uint8 (H, W, 3), turned over."""
         return channelwise(pixels, self.bitmap)
 
     def bitmap(self, mask: np.ndarray) -> np.ndarray:
         """A mask, turned over."""
-        return cv2.flip(_readable(mask), 1 if self.direction == "horizontal" else 0)
+        return cv2.flip(readable(mask), self._code)
+
+    def part(self, before: LazyImage, rows: slice, columns: slice) -> np.ndarray:
+        """A window of the image, see `MovedImage`."""
+        height, width = self.size
+        if self.direction == "horizontal":
+            columns = slice(width - columns.stop, width - columns.start)
+        else:
+            rows = slice(height - rows.stop, height - rows.start)
+        return self.image(before.part(rows, columns))
+
+    def planes(self, before: LazyImage, out: Sequence[np.ndarray]) -> None:
+        """The channels, see `MovedImage`: OpenCV turns planes over in less time than interleaved channels."""
+        planes = np.empty((len(out), *self.size), np.uint8)
+        before.planes(planes)
+        for plane, turned in zip(planes, out):
+            cv2.flip(plane, self._code, turned)
 
     def points(self, xy: np.ndarray) -> np.ndarray:
         """Points (n, 2)."""
@@ -49,12 +70,6 @@ class Flip:
         if self.direction == "horizontal":
             return np.stack([width - xy[:, 0], xy[:, 1]], axis=1)
         return np.stack([xy[:, 0], height - xy[:, 1]], axis=1)
-
-
-def _readable(pixels: np.ndarray) -> np.ndarray:
-    """The same for OpenCV, which takes a window of an image as it is: only other views are copied."""
-    whole_pixels = pixels.strides[1] == (1 if pixels.ndim == 2 else pixels.shape[2])
-    return pixels if whole_pixels and min(pixels.strides) > 0 else np.ascontiguousarray(pixels)
 
 
 @AUGMENTATIONS.register()

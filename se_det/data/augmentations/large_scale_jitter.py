@@ -10,11 +10,12 @@ import numpy as np
 from fvcore.common.config import CfgNode
 from PIL import Image
 
-from ..transforms import RESIZE_METHODS, channelwise
+from ..transforms import RESIZE_METHODS
 from . import arguments
 from .arguments import flag, number, one_of, span
 from .crop import PAD_VALUE, Crop
 from .fixed_size_crop import draw_offset
+from .lazy_image import LazyImage, MovedImage, stored
 from .polygon_clip import Window
 from .protocol import AUGMENTATIONS, Sample
 from .random_apply import RandomApply
@@ -24,7 +25,7 @@ from .resize_scale import fitting_size
 
 @dataclass(frozen=True)
 class ResizedCrop:
-    """Resizing, then cropping. Of masks nothing is computed but the window."""
+    """Resizing, then cropping. Little is computed beyond the window."""
 
     resize: Resize
     crop: Crop
@@ -42,21 +43,16 @@ class ResizedCrop:
 
     def image(self, pixels: np.ndarray) -> np.ndarray:
         """uint8 (H, W, 3)."""
-        top, left, bottom, right = self._seen()
-        (old_height, _), (height, width) = self.resize.old, self.resize.size
-        if self.resize.method != "pil" or height < old_height or right - left == width:
-            return self.crop.image(self.resize.image(pixels))
+        whole = slice(0, self.size[0]), slice(0, self.size[1])
+        return self.part(stored(pixels), *whole)
 
-        # Pillow resizes along rows, rounds, then along columns (only where the height shrinks, newer versions begin
-        # with the columns); so do these two, and the second on the window's columns alone. Its argument `box` would
-        # leave out more, but is in single precision, which a hundredth of the pixels shows.
-        def work(forward: np.ndarray) -> np.ndarray:
-            image, bilinear = Image.fromarray(np.ascontiguousarray(forward)), Image.Resampling.BILINEAR
-            wide = image.resize((width, old_height), bilinear).crop((left, 0, right, old_height))
-            return np.asarray(wide.resize((right - left, height), bilinear).crop((0, top, right - left, bottom)))
+    def part(self, before: LazyImage, rows: slice, columns: slice) -> np.ndarray:
+        """A window of the image, see `MovedImage`."""
+        return self.crop.part(MovedImage(before, self.resize), rows, columns)
 
-        seen = channelwise(pixels, work)
-        return Crop(seen.shape[:2], 0, 0, self.crop.size, self.crop.fill).image(seen)
+    def planes(self, before: LazyImage, out: Sequence[np.ndarray]) -> None:
+        """The channels, see `MovedImage`."""
+        self.crop.planes(MovedImage(before, self.resize), out)
 
     def bitmap(self, mask: np.ndarray) -> np.ndarray:
         """A mask, by the nearest pixel."""

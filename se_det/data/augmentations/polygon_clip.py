@@ -53,13 +53,16 @@ def _cut(polygon: np.ndarray, axis: int, limit: float, sign: int) -> list[np.nda
         return []
     if (depth >= 0).all():
         return [polygon]
-    start = int(np.flatnonzero(~inside & np.roll(inside, -1))[0])
-    polygon, depth, inside = (np.roll(values, -start, axis=0) for values in (polygon, depth, inside))
-    before = np.flatnonzero(inside != np.roll(inside, -1))  # the outline enters, leaves, enters, ...
+    before = np.flatnonzero(inside != np.append(inside[1:], inside[0]))  # the outline enters, leaves, enters, ...
+    start = int(before[0] if not inside[before[0]] else before[1])  # from the first that enters
+    polygon, depth = np.concatenate([polygon[start:], polygon[:start]]), np.concatenate([depth[start:], depth[:start]])
+    before = np.sort((before - start) % len(polygon))
     after = (before + 1) % len(polygon)
     share = depth[before] / (depth[before] - depth[after])
     crossings = polygon[before] + share[:, None] * (polygon[after] - polygon[before])
     crossings[:, axis] = limit
+    if len(before) == 2:
+        return [np.concatenate([crossings[:1], polygon[1 : before[1] + 1], crossings[1:]])]
     along = np.argsort(crossings[:, 1 - axis], kind="stable")
     joined = np.empty(len(before), np.int64)
     joined[along[0::2]], joined[along[1::2]] = along[1::2], along[0::2]

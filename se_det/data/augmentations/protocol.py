@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
 from ...registry import Registry
+from .lazy_image import ImageField, LazyImage, MovedImage
 from .polygon_clip import Window, clip_polygons
 
 AUGMENTATIONS = Registry("augmentation")
@@ -114,9 +115,10 @@ class Masks:
         result = np.full((count, 4), np.inf)
         result[:, 2:] = -np.inf
         if len(self.polygon_points):
-            first = np.cumsum(self.polygon_points) - self.polygon_points
-            np.minimum.at(result[:, :2], self.polygon_owner, np.minimum.reduceat(self.polygons, first))
-            np.maximum.at(result[:, 2:], self.polygon_owner, np.maximum.reduceat(self.polygons, first))
+            new = np.flatnonzero(np.diff(self.polygon_owner, prepend=-1))
+            first, owners = (np.cumsum(self.polygon_points) - self.polygon_points)[new], self.polygon_owner[new]
+            result[owners, :2] = np.minimum.reduceat(self.polygons, first)
+            result[owners, 2:] = np.maximum.reduceat(self.polygons, first)
         for owner, at in zip(self.bitmap_owner, range(len(self.bitmaps))):
             found = bitmap_extent(self.bitmaps[at])
             if found is not None:
@@ -136,8 +138,11 @@ class Masks:
 
 def bitmap_extent(mask: np.ndarray) -> tuple[int, int, int, int] | None:
     """XYXY px of what is not 0 in a mask (H, W), to the outer edge of the last pixel; None when all is."""
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    return (columns[0], rows[0], columns[-1] + 1, rows[-1] + 1) if len(rows) else None
+    rows = np.flatnonzero(mask.any(axis=1))
+    if not len(rows):
+        return None
+    columns = np.flatnonzero(mask[rows[0] : rows[-1] + 1].any(axis=0))
+    return columns[0], rows[0], columns[-1] + 1, rows[-1] + 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,7 +150,8 @@ class Sample:
     """An image with its ground truth, crowds left out, between two augmentations.
 
     Attributes:
-        image: uint8 (H, W, 3), channels in the order of INPUT.FORMAT; may be a view, and is not to be written to.
+        image: uint8 (H, W, 3), channels in the order of INPUT.FORMAT; may be a view, and is not to be written to. It is
+            made when it is asked for: what needs its size alone asks for `size`.
         boxes: float64 (n, 4) XYXY px, not clipped: they are in the end, and dropped when empty.
         classes: int64 (n,).
         masks: None without a mask head.
@@ -155,9 +161,10 @@ class Sample:
             Detectron2's `recompute_boxes`.
         sem_seg: uint8 (H, W), the class of each pixel; None without.
         ignore: what `sem_seg` has where no class is known.
+        proposals: float64 (p, 4) XYXY px, boxes that were proposed before, none of which is dropped; None without.
     """
 
-    image: np.ndarray
+    image: np.ndarray = ImageField()  # noqa: RUF009 (a descriptor)
     boxes: np.ndarray
     classes: np.ndarray
     masks: Masks | None = None
@@ -166,31 +173,38 @@ class Sample:
     cut: bool = False
     sem_seg: np.ndarray | None = None
     ignore: int = 255
+    proposals: np.ndarray | None = None
 
     @property
     def size(self) -> tuple[int, int]:
         """(height, width) px."""
-        return self.image.shape[0], self.image.shape[1]
+        return self.lazy_image.size
+
+    @property
+    def lazy_image(self) -> LazyImage:
+        """The image, maybe not made yet."""
+        return self.__dict__["image"]
+
+    def replaced(self, **changes: Any) -> Sample:
+        """`dataclasses.replace`, which does not make the image."""
+        return replace(self, **{"image": self.lazy_image, **changes})
 
     def transformed(self, transform: Transform) -> Sample:
         """Everything after `transform`. A box becomes the extent of its four corners; what is beyond the window of a
         transform that has one is lost: instances, parts of polygons, and keypoints, whose v becomes 0."""
-        x0, y0, x1, y1 = self.boxes.T
-        corners = np.stack([x0, y0, x1, y0, x1, y1, x0, y1], axis=1).reshape(-1, 2)
-        corners = transform.points(corners).reshape(-1, 4, 2)
         keypoints = self.keypoints
         if keypoints is not None:
             xy = transform.points(keypoints[..., :2].reshape(-1, 2)).reshape(*keypoints.shape[:2], 2)
             keypoints = np.concatenate([xy, keypoints[..., 2:]], axis=2)
             if transform.mirrored and self.flip_pairs is not None:
                 keypoints = keypoints[:, self.flip_pairs]
-        result = replace(
-            self,
-            image=transform.image(self.image),
-            boxes=np.concatenate([corners.min(axis=1), corners.max(axis=1)], axis=1),
+        result = self.replaced(
+            image=MovedImage(self.lazy_image, transform),
+            boxes=moved_boxes(self.boxes, transform),
             masks=self.masks and self.masks.transformed(transform),
             keypoints=keypoints,
             sem_seg=self._moved_labels(transform),
+            proposals=None if self.proposals is None else moved_boxes(self.proposals, transform),
         )
         return result if transform.window is None else result._cut(transform.window, self._masked())
 
@@ -211,7 +225,7 @@ class Sample:
             keypoints = np.where(seen[..., None], keypoints, keypoints * [1, 1, 0])
         # An instance with a mask is where its mask is, whatever its box says.
         keep = np.where(masked, self._masked(), ((boxes[:, 2:] - boxes[:, :2]) > EMPTY).all(axis=1))
-        result = replace(self, boxes=boxes, keypoints=keypoints, cut=True)
+        result = self.replaced(boxes=boxes, keypoints=keypoints, cut=True)
         return result if keep.all() else result.select(keep)
 
     def _masked(self) -> np.ndarray:
@@ -220,13 +234,20 @@ class Sample:
 
     def select(self, keep: np.ndarray) -> Sample:
         """The instances that `keep`, bool (n,), says."""
-        return replace(
-            self,
+        return self.replaced(
             boxes=self.boxes[keep],
             classes=self.classes[keep],
             masks=self.masks and self.masks.select(keep),
             keypoints=None if self.keypoints is None else self.keypoints[keep],
         )
+
+
+def moved_boxes(boxes: np.ndarray, transform: Transform) -> np.ndarray:
+    """The extents (n, 4) of the four corners of boxes (n, 4) after `transform`."""
+    x0, y0, x1, y1 = boxes.T
+    corners = np.stack([x0, y0, x1, y0, x1, y1, x0, y1], axis=1).reshape(-1, 2)
+    corners = transform.points(corners).reshape(-1, 4, 2)
+    return np.concatenate([corners.min(axis=1), corners.max(axis=1)], axis=1)
 
 
 class Augmentation(Protocol):

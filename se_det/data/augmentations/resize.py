@@ -11,7 +11,9 @@ from fvcore.common.config import CfgNode
 from PIL import Image
 
 from ...errors import ConfigError
+from ..resized_window import resize_window
 from ..transforms import RESIZE_METHODS, resize_image, short_side_size
+from .lazy_image import LazyImage
 from .protocol import AUGMENTATIONS, Sample
 
 SAMPLINGS = ("choice", "range")
@@ -36,6 +38,10 @@ class Resize:
     def image(self, pixels: np.ndarray) -> np.ndarray:
         """uint8 (H, W, 3), resized."""
         return resize_image(pixels, *self.size, method=self.method)
+
+    def part(self, before: LazyImage, rows: slice, columns: slice) -> np.ndarray:
+        """A window of the image, see `MovedImage`."""
+        return resize_window(before.whole(), *self.size, rows, columns, method=self.method)
 
     def bitmap(self, mask: np.ndarray) -> np.ndarray:
         """By the nearest pixel, so that it stays a mask."""

@@ -25,6 +25,7 @@ RANGES = {
     "MODEL.FCOS.NMS_TH": (0, 1),
     "MODEL.FCOS.NUM_CLASSES": (1, None),
     "MODEL.FCOS.NUM_CONVS": (0, None),
+    "MODEL.FCOS.OFFSET": (0, 1 - 1e-6),
     "MODEL.FCOS.POS_RADIUS": (0, None),
     "MODEL.FCOS.PRE_NMS_TOPK_TEST": (1, None),
     "MODEL.FCOS.PRIOR_PROB": (1e-6, 1 - 1e-6),
@@ -176,7 +177,7 @@ def fcos(cfg: CfgNode) -> FCOS:
         head=head,
         features=features,
         anchor_generator=AnchorGenerator(
-            sizes=[[side] for side in strides], aspect_ratios=[[1.0]], strides=strides, offset=0.5
+            sizes=[[side] for side in strides], aspect_ratios=[[1.0]], strides=strides, offset=keys.OFFSET
         ),
         num_classes=keys.NUM_CLASSES,
         radius=keys.POS_RADIUS,
@@ -185,6 +186,7 @@ def fcos(cfg: CfgNode) -> FCOS:
         score_threshold=keys.INFERENCE_TH_TEST,
         topk=keys.PRE_NMS_TOPK_TEST,
         nms_threshold=keys.NMS_TH,
+        clip_before_nms=keys.CLIP_BEFORE_NMS,
         max_detections=cfg.TEST.DETECTIONS_PER_IMAGE,
         pixel_mean=cfg.MODEL.PIXEL_MEAN,
         pixel_std=cfg.MODEL.PIXEL_STD,

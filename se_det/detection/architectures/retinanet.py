@@ -154,6 +154,7 @@ def retinanet(cfg: CfgNode) -> RetinaNet:
         score_threshold=keys.SCORE_THRESH_TEST,
         topk=keys.TOPK_CANDIDATES_TEST,
         nms_threshold=keys.NMS_THRESH_TEST,
+        clip_before_nms=keys.CLIP_BEFORE_NMS,
         max_detections=cfg.TEST.DETECTIONS_PER_IMAGE,
         pixel_mean=cfg.MODEL.PIXEL_MEAN,
         pixel_std=cfg.MODEL.PIXEL_STD,

@@ -14,6 +14,8 @@ from ...backbones.trunk import image_area
 from ...config.loading import get_key
 from ...errors import ConfigError
 from ..build import build_backbone
+from ..point_rend import PointHead
+from ..point_rend_sem_seg import PointRendSemSegHead
 from ..rcnn import Detector, MeasuredPart
 from ..registry import META_ARCHITECTURES, MODEL_FACTS, SEM_SEG_HEADS, ModelFacts
 from ..sem_seg_head import SemSegFPNHead, resize_logits
@@ -99,6 +101,54 @@ def sem_seg_fpn_head(cfg: CfgNode, backbone: FPN) -> SemSegFPNHead:
         norm=head.NORM,
         loss_weight=head.LOSS_WEIGHT,
         ignore_value=head.IGNORE_VALUE,
+    )
+
+
+@SEM_SEG_HEADS.register(name="PointRendSemSegHead")
+def point_rend_sem_seg_head(cfg: CfgNode, backbone: FPN) -> PointRendSemSegHead:
+    """The head above, with points on the maps of MODEL.POINT_HEAD.IN_FEATURES.
+
+    Raises:
+        ConfigError: naming the key.
+    """
+    point, stride = cfg.MODEL.POINT_HEAD, cfg.MODEL.SEM_SEG_HEAD.COMMON_STRIDE
+    for key, value, wanted in (
+        ("COARSE_SEM_SEG_HEAD_NAME", point.COARSE_SEM_SEG_HEAD_NAME, "SemSegFPNHead"),
+        ("NAME", point.NAME, "StandardPointHead"),
+        ("CLS_AGNOSTIC_MASK", point.CLS_AGNOSTIC_MASK, False),
+    ):
+        if value != wanted:
+            raise ConfigError(f"MODEL.POINT_HEAD.{key} is {value}, and PointRendSemSegHead needs {wanted}.")
+    if stride != 2**point.SUBDIVISION_STEPS:
+        raise ConfigError(
+            f"MODEL.POINT_HEAD.SUBDIVISION_STEPS {point.SUBDIVISION_STEPS} doublings do not bring the logits from "
+            f"MODEL.SEM_SEG_HEAD.COMMON_STRIDE {stride} to the image's size: set 2 for stride 4."
+        )
+    if cfg.MODEL.GATE.PADDING == "exact":
+        raise ConfigError(
+            "MODEL.GATE.PADDING exact does not reach the points of MODEL.SEM_SEG_HEAD.NAME PointRendSemSegHead: use "
+            "squeeze or keep."
+        )
+    unknown = set(point.IN_FEATURES) - set(backbone.strides)
+    if unknown or not point.IN_FEATURES:
+        raise ConfigError(
+            f"MODEL.POINT_HEAD.IN_FEATURES {list(point.IN_FEATURES)} must name maps of the backbone: "
+            f"{list(backbone.strides)}."
+        )
+    return PointRendSemSegHead(
+        coarse_head=sem_seg_fpn_head(cfg, backbone),
+        point_head=PointHead(
+            in_channels=sum(backbone.channels[name] for name in point.IN_FEATURES),
+            num_classes=cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES,
+            fc_dims=[point.FC_DIM] * point.NUM_FC,
+            coarse_each_layer=point.COARSE_PRED_EACH_LAYER,
+        ),
+        in_features=point.IN_FEATURES,
+        train_points=point.TRAIN_NUM_POINTS,
+        oversample=point.OVERSAMPLE_RATIO,
+        importance=point.IMPORTANCE_SAMPLE_RATIO,
+        subdivisions=point.SUBDIVISION_STEPS,
+        subdivision_points=point.SUBDIVISION_NUM_POINTS,
     )
 
 

@@ -33,6 +33,11 @@ class GraphRCNN(nn.Module):
     def __init__(self, model: GeneralizedRCNN) -> None:
         super().__init__()
         heads = model.roi_heads
+        if model.proposal_generator is None:
+            raise ExportError(
+                "A detector whose proposals come from files (MODEL.PROPOSAL_GENERATOR.NAME PrecomputedProposals) is "
+                "not exported, as its graph would need them with each image: train one with RPN."
+            )
         self.box_features = entry(BOX_FEATURES, heads)
         predictor = heads.box_stages[-1][1]
         if predictor.nms_type != "hard":

@@ -70,6 +70,10 @@ def need(package: str, path: Path, install: str) -> ModuleType:
 
 def unreadable(path: Path, error: BaseException) -> WeightsError:
     """The sentence for a file that a runtime refuses."""
+    return WeightsError(f"{path} cannot be loaded: {reason(error)}. Export it again with this version.")
+
+
+def reason(error: BaseException) -> str:
+    """The first line of an error of someone else's, without its full stop, to be part of a sentence."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    reason = lines[0].rstrip(".")[:300] if lines else type(error).__name__
-    return WeightsError(f"{path} cannot be loaded: {reason}. Export it again with this version.")
+    return lines[0].rstrip(".")[:300] if lines else type(error).__name__

@@ -56,7 +56,7 @@ TORCHVISION_CONFIG = {
 }
 
 
-def _trunk(before: str) -> tuple[Rule, ...]:
+def trunk_rules(before: str) -> tuple[Rule, ...]:
     """A ResNet as torchvision names it."""
     ours, theirs = BOTTOM_UP + "res{s}.{b}.", before + "layer{i}.{b}."
     return (
@@ -69,7 +69,7 @@ def _trunk(before: str) -> tuple[Rule, ...]:
     )
 
 
-def _layers(*pairs: tuple[str, str]) -> tuple[Rule, ...]:
+def layer_rules(*pairs: tuple[str, str]) -> tuple[Rule, ...]:
     """Layers with a weight and a bias."""
     return tuple(Rule(f"{ours}.{{wb}}", f"{theirs}.{{wb}}") for ours, theirs in pairs)
 
@@ -85,15 +85,18 @@ def _normed(*triples: tuple[str, str, str]) -> tuple[Rule, ...]:
 
 _RPN = "proposal_generator.rpn_head."
 TORCHVISION_RULES = (
-    *_trunk("backbone.body."),
+    *trunk_rules("backbone.body."),
     *(
         rule
         for k in range(4)
         for ours, theirs in ((f"backbone.fpn_lateral{k + 2}", "inner"), (f"backbone.fpn_output{k + 2}", "layer"))
         for place in (f"backbone.fpn.{theirs}_blocks.{k}",)
-        for rule in (*_normed((ours, f"{place}.0", f"{place}.1")), *_layers((ours, place)))  # the second: before 0.13
+        for rule in (
+            *_normed((ours, f"{place}.0", f"{place}.1")),
+            *layer_rules((ours, place)),
+        )  # the second: before 0.13
     ),
-    *_layers(
+    *layer_rules(
         (_RPN + "objectness_logits", "rpn.head.cls_logits"),
         (_RPN + "anchor_deltas", "rpn.head.bbox_pred"),
         (_RPN + "conv", "rpn.head.conv"),  # before 0.13
@@ -119,8 +122,8 @@ TORCHVISION_RULES = (
     ),
 )
 MMDETECTION_RULES = (
-    *_trunk("backbone."),
-    *_layers(
+    *trunk_rules("backbone."),
+    *layer_rules(
         *((f"backbone.fpn_lateral{k + 2}", f"neck.lateral_convs.{k}.conv") for k in range(4)),
         *((f"backbone.fpn_output{k + 2}", f"neck.fpn_convs.{k}.conv") for k in range(4)),
         (_RPN + "conv", "rpn_head.rpn_conv"),
@@ -164,6 +167,19 @@ def _torchvision_classes(tensors: Tensors) -> str | None:
     return "coco" if len(tensors[f"{HEADS}box_predictor.cls_score.weight"]) == 91 else None
 
 
+def trunk_config(tensors: Mapping[str, torch.Tensor]) -> dict[str, Any]:
+    """What the tensors, under our names, say of a detector's ResNet.
+
+    Raises:
+        WeightsError: it is none of ours.
+    """
+    blocks = {match[1] for key in tensors if (match := re.match(rf"{re.escape(BOTTOM_UP)}res4\.(\d+)\.conv3", key))}
+    if len(blocks) not in DEPTHS:
+        raise WeightsError(f"the detector's trunk has {len(blocks)} bottlenecks in res4, which no ResNet here has.")
+    trained = any(key.startswith(BOTTOM_UP) and key.endswith("num_batches_tracked") for key in tensors)
+    return {"MODEL.RESNETS.DEPTH": DEPTHS[len(blocks)], "MODEL.RESNETS.NORM": "BN" if trained else "FrozenBN"}
+
+
 def detector_config(tensors: Mapping[str, torch.Tensor]) -> dict[str, Any]:
     """What the shapes of a Faster or Mask R-CNN with FPN say of its config, on `FPN_CONFIG`.
 
@@ -173,13 +189,8 @@ def detector_config(tensors: Mapping[str, torch.Tensor]) -> dict[str, Any]:
     Raises:
         WeightsError: its trunk is none of ours.
     """
-    blocks = {match[1] for key in tensors if (match := re.match(rf"{re.escape(BOTTOM_UP)}res4\.(\d+)\.conv3", key))}
-    if len(blocks) not in DEPTHS:
-        raise WeightsError(f"the detector's trunk has {len(blocks)} bottlenecks in res4, which no ResNet here has.")
-    trained = any(key.startswith(BOTTOM_UP) and key.endswith("num_batches_tracked") for key in tensors)
     config: dict[str, Any] = {
-        "MODEL.RESNETS.DEPTH": DEPTHS[len(blocks)],
-        "MODEL.RESNETS.NORM": "BN" if trained else "FrozenBN",
+        **trunk_config(tensors),
         "MODEL.FPN.NORM": _norm(tensors, "backbone.fpn_lateral2"),
         "MODEL.ROI_HEADS.NUM_CLASSES": len(tensors[f"{HEADS}box_predictor.cls_score.weight"]) - 1,
         "MODEL.ROI_BOX_HEAD.NUM_CONV": _count(tensors, f"{HEADS}box_head.conv", first=1),

@@ -128,6 +128,12 @@ def _encode(text: str, encoding: str) -> bytes:
     return text.encode("latin1")
 
 
+def _integer(value: Any) -> int:
+    if not isinstance(value, int):
+        raise _UnsafePickleError("an enumeration of something else than numbers")
+    return value
+
+
 def _scalar(dtype: Any, raw: Any) -> Any:
     return _make_array(raw, dtype, ()).item()
 
@@ -145,6 +151,7 @@ def _stand_in(module: str, name: str) -> Any:
         ("numpy", "dtype"): _DType,
         ("_codecs", "encode"): _encode,
         ("collections", "OrderedDict"): dict,
+        ("detectron2.structures.boxes", "BoxMode"): _integer,  # an enumeration, of a file of proposals
     }.get((package, name))
     if call is not None:
         return _Callable(call)
@@ -154,16 +161,15 @@ def _stand_in(module: str, name: str) -> Any:
 
 
 def _plain(content: Any) -> Any:
-    """`content` with its arrays in place of the stand-ins, two dicts deep, which is as deep as weights lie."""
-    if isinstance(content, _Array):
-        return content.value
-    if not isinstance(content, dict):
-        return content
-    return {
-        key: {k: v.value if isinstance(v, _Array) else v for k, v in value.items()}
-        if isinstance(value, dict)
-        else value.value
-        if isinstance(value, _Array)
-        else value
-        for key, value in content.items()
-    }
+    """`content` with its arrays in place of the stand-ins, two containers deep, as weights and proposals lie."""
+    return {key: _within(value) for key, value in content.items()} if isinstance(content, dict) else _array(content)
+
+
+def _within(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _array(inner) for key, inner in value.items()}
+    return [_array(inner) for inner in value] if isinstance(value, list) else _array(value)
+
+
+def _array(value: Any) -> Any:
+    return value.value if isinstance(value, _Array) else value
