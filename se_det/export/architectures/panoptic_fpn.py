@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import torch
 
+from ...detection.architectures.panoptic_fpn import PanopticFPN
 from ...layers.valid_area import ValidArea
 from ..found import Found
 from .rcnn import GraphRCNN
 from .registry import EXPORTERS
+from .semantic_segmentor import check_pixel_head
 
 
 @EXPORTERS.register(name="PanopticFPN")
@@ -19,6 +21,10 @@ class GraphPanoptic(GraphRCNN):
     """Instances with masks, and classes of pixels."""
 
     labels_pixels = True
+
+    def __init__(self, model: PanopticFPN) -> None:
+        check_pixel_head(model.sem_seg_head)
+        super().__init__(model)
 
     def forward(self, x: torch.Tensor, area: ValidArea | None, sizes: torch.Tensor) -> Found:
         """See `GraphDetector`."""
