@@ -18,6 +18,11 @@ BOTTLENECKS = ["MODEL.RESNETS.DEPTH", 50, "MODEL.RESNETS.WIDTH_PER_GROUP", 8, "M
 # The config, its keys, and the middle of the scores.
 KINDS = {
     "retinanet": ("retinanet_se_r50_fpn.yaml", ["MODEL.RETINANET.TOPK_CANDIDATES_TEST", 50], -3.0),
+    "retinanet of torchvision": (
+        "retinanet_se_r50_fpn.yaml",
+        ["MODEL.RETINANET.TOPK_CANDIDATES_TEST", 50, "MODEL.RETINANET.CLIP_BEFORE_NMS", True,
+         "MODEL.FPN.TOP_BLOCK", "p6p7_res5_linear"], -3.0,
+    ),
     "fcos": ("fcos_se_r50_fpn.yaml", ["MODEL.FCOS.PRE_NMS_TOPK_TEST", 50], -3.0),
     "keypoint": (
         "keypoint_rcnn_se_r50_fpn.yaml",

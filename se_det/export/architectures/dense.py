@@ -12,7 +12,7 @@ from ...detection.dense import DenseDetector
 from ...layers.valid_area import ValidArea
 from ..found import Found
 from ..nms import grouped_nms
-from ..tensor_boxes import NOTHING, best, select
+from ..tensor_boxes import NOTHING, best, clip_to, select
 from .registry import EXPORTERS
 
 
@@ -40,6 +40,8 @@ class GraphDense(nn.Module):
             for values in zip(maps, areas, anchors, logits, deltas, centreness or [None] * len(maps))
         ]
         boxes, scores, classes = (torch.cat(parts, 1) for parts in zip(*levels, strict=True))
+        if model.clip_before_nms:
+            boxes = clip_to(boxes, sizes)
         # A group for each class, (N, K, B), in which only the boxes of that class are.
         own = classes[:, None] == torch.arange(model.num_classes, device=classes.device)[:, None]
         each = torch.where(own, scores[:, None], NOTHING)
