@@ -156,7 +156,7 @@ def test_segments_are_those_of_se_det() -> None:
         known, infos = combine_outputs({**instances, "image_size": (48, 55)}, labels, **limits)
         segments, own = combine(found, **limits)
         np.testing.assert_array_equal(segments, known.numpy())
-        assert own == infos
+        assert json.loads(json.dumps(own)) == infos
         things += sum(info["isthing"] for info in own)
         stuff += sum(not info["isthing"] for info in own)
     assert 100 < things < 40 * 6 and 40 < stuff < 40 * 4

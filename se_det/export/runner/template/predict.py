@@ -157,7 +157,7 @@ def combine(found, overlap_threshold, stuff_area_limit, score_threshold):
             segments[mask & (segments == 0)] = len(infos)
     for index in np.unique(labels[labels > 0]).tolist():
         mask = (labels == index) & (segments == 0)
-        area = np.count_nonzero(mask)
+        area = int(np.count_nonzero(mask))
         if area >= stuff_area_limit:
             infos.append({"id": len(infos) + 1, "isthing": False, "category_id": index, "area": area})
             segments[mask] = len(infos)
