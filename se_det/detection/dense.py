@@ -70,9 +70,6 @@ class DenseDetector(Detector):
     def inference_parts(self) -> list[nn.Module]:
         return [self.backbone, self.head]
 
-    def large_map_convolutions(self) -> list[nn.Module]:
-        return [self.backbone, self.head.cls_subnet, self.head.bbox_subnet, self.head]
-
     def score_layers(self) -> list[nn.Module]:
         return [self.head.cls_score]
 
