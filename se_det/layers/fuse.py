@@ -17,8 +17,9 @@ from .winograd import WinogradConv2d, supports_winograd
 def fuse_for_inference(model: nn.Module, *, dtype: torch.dtype = torch.float32) -> nn.Module:
     """Put `model` in evaluation mode and make it fast, in place; it cannot be trained or saved afterwards.
 
-    Norms whose statistics are fixed go into their convolutions, weights lie channels_last, and on a CPU convolutions
-    have what follows them inside, and 3 x 3 ones are computed by Winograd's method on large maps. Results equal the given model's up to the rounding of `dtype`.
+    Norms whose statistics are fixed go into their convolutions, and weights lie channels_last. On a CPU convolutions
+    have what follows them inside, and those of 3 x 3 are computed by Winograd's method on large maps. Results equal the
+    given model's up to the rounding of `dtype`.
 
     Args:
         model: on its device; moved to another one it is correct, and slower.
@@ -44,8 +45,9 @@ def fuse_for_inference(model: nn.Module, *, dtype: torch.dtype = torch.float32) 
 def pack_convolutions(model: nn.Module) -> None:
     """Have every convolution of ours in `model` that has no norm run by Winograd's method or as oneDNN does it best."""
     for conv in model.modules():
+        if not isinstance(conv, Conv2d) or isinstance(conv, DeformConv2d) or conv.norm is not None:
+            continue
         if supports_winograd(conv):
             conv.packed = WinogradConv2d(conv)
-        elif mkldnn.is_available() and isinstance(conv, Conv2d) and conv.norm is None:
-            if not isinstance(conv, DeformConv2d):
-                conv.packed = PackedConv2d(conv)
+        elif mkldnn.is_available():
+            conv.packed = PackedConv2d(conv)

@@ -80,7 +80,7 @@ class WinogradConv2d(PackedConv2d):
         count, height, width, channels = x.shape
         out_channels = weight.shape[-1]
         down, across = -(-height // OUT), -(-width // OUT)
-        padded = F.pad(x, (0, 0, 1, across * OUT + 1 - width, 1, down * OUT + 1 - height)).contiguous()
+        padded = _padded(x, down * OUT + 2, across * OUT + 2)
         step, row = padded.stride()[:2]
         result = x.new_empty(count, down * OUT, across * OUT, out_channels)
         band = -(-TILES // across)  # rows of tiles at a time
@@ -129,6 +129,16 @@ def _of_both_sides(matrix: Sequence[Sequence[float]]) -> torch.Tensor:
     """M x M^T of a tile x as one matrix, for the tile's values in a column."""
     matrix = torch.tensor(matrix, dtype=torch.float32)
     return torch.kron(matrix, matrix)
+
+
+def _padded(x: torch.Tensor, height: int, width: int) -> torch.Tensor:
+    """(N, H, W, C) within zeros, one before and the others after: (N, height, width, C). `F.pad` writes all twice."""
+    rows, columns = x.shape[1] + 1, x.shape[2] + 1
+    padded = x.new_empty(len(x), height, width, x.shape[3])
+    for border in (padded[:, :1], padded[:, rows:], padded[:, :, :1], padded[:, :, columns:]):
+        border.zero_()
+    padded[:, 1:rows, 1:columns] = x
+    return padded
 
 
 def _part(buffer: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
