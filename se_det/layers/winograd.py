@@ -28,6 +28,7 @@ OUT, IN = 4, 6  # sides of a tile
 
 # Below these it was not faster than the direct convolution (2-core AVX-512 CPUs, PyTorch 2.14 and 2.15).
 LEAST_CHANNELS, LEAST_CELLS = 128, 800
+LEAST_CELLS_PER_CHANNEL = 3  # below, the transformed weight is large and saves little: 38 MB and 12 ms of 512 channels
 TILES = 128  # about so many at a time: what is between the products stays in the cache, and weights are read seldom
 
 
@@ -54,8 +55,9 @@ class WinogradConv2d(PackedConv2d):
         return self._is_large(x) or (mkldnn.is_available() and super().supports(x))
 
     def _is_large(self, x: torch.Tensor) -> bool:
+        cells = max(LEAST_CELLS, LEAST_CELLS_PER_CHANNEL * self._conv.in_channels)
         return (
-            x.shape[-2] * x.shape[-1] >= LEAST_CELLS and x.device.type == "cpu"
+            x.shape[-2] * x.shape[-1] >= cells and x.device.type == "cpu"
             and x.dtype == self._conv.weight.dtype == torch.float32 and not torch.is_grad_enabled()
             and not torch.is_autocast_enabled("cpu") and not is_traced()
         )  # fmt: skip

@@ -18,6 +18,7 @@ from se_det.layers.winograd import WinogradConv2d, supports_winograd
 @pytest.fixture(autouse=True)
 def every_size(monkeypatch):
     monkeypatch.setattr(winograd, "LEAST_CELLS", 1)
+    monkeypatch.setattr(winograd, "LEAST_CELLS_PER_CHANNEL", 0)
 
 
 def winograd_conv(out_channels=128, **options):
