@@ -69,8 +69,8 @@ def step(
 
 
 def output_gaps(ours: Numbers, theirs: Numbers) -> dict[str, float]:
-    """The largest differences of boxes (px), scores, masks (1 - IoU, but for a pixel), keypoints (px), maps, and how many objects were
-    compared. Detections of equal scores may have changed places."""
+    """The largest differences of boxes (px), scores, masks (1 - IoU, but for a pixel), keypoints (px), maps, and how
+    many objects were compared. Detections of equal scores may have changed places."""
     assert ours.keys() == theirs.keys(), ours.keys() ^ theirs.keys()
     gaps: dict[str, float] = {"objects": 0}
     for key, b in theirs.items():
