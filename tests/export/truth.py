@@ -14,7 +14,7 @@ from se_det.inference import Predictor
 
 from .batches import picture
 
-SIZES = [(96, 128), (70, 90), (64, 64)]
+SIZES = [(96, 128), (70, 90), (64, 64), (240, 320)]
 POINTS, SKELETON = ["head", "left", "right", "tail"], [[1, 2], [1, 3]]
 PIXELS = ["things", "sky", "sea", "sand", "wood"]
 THINGS = [{"id": 10 + k, "name": n, "keypoints": POINTS, "skeleton": SKELETON}
