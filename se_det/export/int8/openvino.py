@@ -56,7 +56,7 @@ class OpenVinoQuantiser:
                     ignored.append(name)
             elif not (kind in ("Add", "Multiply") and name in between and _rank(op) == 4):
                 ignored.append(name)
-        with quiet("nncf"):
+        with quiet("nncf", "torch.utils.cpp_extension"):
             quantised = nncf.quantize(
                 model,
                 nncf.Dataset(list(self._images), list),
