@@ -58,7 +58,7 @@ def check_judges(before: Metrics, allowed: float, data: str) -> None:
     for name, value in found.items():
         if not value > allowed:
             raise ExportError(
-                f"What int8 costs cannot be judged: {name} of the float32 network is {value:.2f} on {data}, and "
-                f"{allowed:g} points may be lost. Give annotated images of what it was trained for (--val-json, "
-                "--val-images), or train it further."
+                f"What int8 costs cannot be judged: {name} of the float32 network is {value:.2f} on {data}, not more "
+                f"than the {allowed:g} points that may be lost (--max-loss). Give annotated images of what it was "
+                "trained for (--val-json, --val-images), or train it further."
             )
