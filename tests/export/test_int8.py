@@ -3,20 +3,30 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from se_det.errors import ExportError
-from se_det.export import Exportable, write
-from se_det.export.int8 import QUANTISERS, quantise
+from se_det.cli.main import main
+from se_det.errors import CheckpointError, ConfigError, DataError, ExportError
+from se_det.export import Exportable, detector, write
+from se_det.export.int8 import QUANTISERS, Quantised, detectors, quantise
 from se_det.export.int8.detectors import write_int8
+from se_det.export.int8.figures import change, check_judges, figures, loss
+from se_det.export.int8.onnx import OnnxQuantiser
+from se_det.export.writing import check_place
+from se_det.files import replace_together
+from se_det.inference import Predictor
 from se_det.inference.runtimes import METADATA_KEY, open_runtime
 
 from .test_export import needs_onnx
+from .test_kinds_evaluated import NAMES, write_data
+from .tiny import tiny
 
 BEFORE = {"bbox": {"AP": 40.0}, "segm": {"AP": 30.0}}
 LAYERS = ["res2.0.conv1.weight", "res2.0.gate.fc1.weight", "res2.0.gate.fc2.weight", "stem.conv1.weight",
@@ -70,6 +80,114 @@ def test_other_formats_are_refused(tmp_path: Path) -> None:
     network = Exportable(torch.nn.Identity(), ("y",), ((1, 3, 8, 8),))
     with pytest.raises(ExportError, match=r"x.pt2 cannot be int8: use .onnx or .xml|use .xml or .onnx"):
         write_int8(network, tmp_path / "x.pt2", data=[])
+
+
+def test_each_task_is_judged_by_its_own_figure() -> None:
+    before = {"bbox": {"AP50": 60.0, "AP": 40.0}, "sem_seg": {"mIoU": 50.0, "fwIoU": 9.0}, "panoptic_seg": {"PQ": 30.0},
+              "box_proposals": {"AR@100": 9.0, "AR@1000": 45.0}, "validation": {"total_loss": 1.0}}  # fmt: skip
+    after = {**before, "panoptic_seg": {"PQ": 28.5}, "bbox": {"AP50": 1.0, "AP": 41.0}}
+    assert figures(before) == {
+        "bbox AP": 40.0, "sem_seg mIoU": 50.0, "panoptic_seg PQ": 30.0, "box_proposals AR@1000": 45.0
+    }  # fmt: skip
+    assert loss(before, after) == 1.5 and "panoptic_seg PQ 30.00 to 28.50" in change(before, after)
+    assert loss(before, {**after, "bbox": {"AP": float("nan")}}) == float("inf")
+    check_judges(before, 0.5, "v.json")
+    for metrics, match in (
+        ({"bbox": {"AP": float("nan")}}, "bbox AP of the float32 network is nan on v.json"),
+        ({"bbox": {"AP": 40.0}, "segm": {"AP": 0.3}}, "segm AP of the float32 network is 0.30"),
+        ({"mine": {"score": 1.0}}, "the evaluation gives mine"),
+    ):
+        with pytest.raises(ExportError, match=match):
+            check_judges(metrics, 0.5, "v.json")
+
+
+def test_what_cannot_be_judged_or_written_is_refused_before_the_export(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a.png").touch()
+    content: dict[str, Any] = {
+        "images": [{"id": 1, "file_name": "a.png", "height": 8, "width": 8}], "categories": [{"id": 1, "name": "ant"}],
+        "annotations": [{"id": 1, "image_id": 1, "category_id": 1, "bbox": [1, 1, 4, 4], "area": 16, "iscrowd": 1}],
+    }  # fmt: skip
+
+    def export(name: str = "x.xml", classes: Sequence[str] = ("ant",), **changed: Any) -> None:
+        (tmp_path / "v.json").write_text(json.dumps({**content, **changed}))
+        facts = {"architecture": "GeneralizedRCNN", "classes": [{"name": one} for one in classes]}
+        network = Exportable(torch.nn.Identity(), ("boxes", "counts"), ((1, 8, 8),), metadata=facts)
+        data = ["DATASETS.VAL_JSON", str(tmp_path / "v.json"), "DATASETS.VAL_IMAGES", str(tmp_path)]
+        write_int8(network, tmp_path / "out" / name, data=data)
+
+    monkeypatch.setattr(detectors, "require", lambda *needed: None)
+    monkeypatch.setattr("se_det.training.datasets._check_images", lambda *args, **options: None)
+    with pytest.raises(DataError, match="v.json has no annotations"):
+        export()
+    objects = [{**content["annotations"][0], "iscrowd": 0}]
+    with pytest.raises(ConfigError, match="The network has the classes bee .1., and the data has ant .1., in .*v.json"):
+        export(classes=("bee",), annotations=objects)
+    (tmp_path / "out" / "x.bin").write_text("mine")
+    with pytest.raises(CheckpointError, match="x.bin would be replaced, as it belongs to x.xml"):
+        export(annotations=objects)
+    (tmp_path / "out" / "d.onnx").mkdir()
+    with pytest.raises(CheckpointError, match="d.onnx is a folder"):
+        export("d.onnx", annotations=objects)
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"x.bin", "d.onnx"}
+    (tmp_path / "out" / "x.xml").touch()
+    check_place(tmp_path / "out" / "x.xml")  # its own .bin then
+
+
+def test_files_that_belong_together_are_replaced_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    xml, weights = tmp_path / "x.xml", tmp_path / "x.bin"
+    replace_together({weights: b"1", xml: b"a"})
+    replace = os.replace
+
+    def dies(source: Path, target: Path) -> None:
+        if target == xml:
+            raise KeyboardInterrupt
+        replace(source, target)
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr("os.replace", dies)
+        replace_together({weights: b"2", xml: b"b"})
+    assert [path.name for path in tmp_path.iterdir()] == ["x.bin"]  # never the old .xml with the new .bin
+    replace_together({weights: b"3", xml: b"c"})
+    assert (weights.read_bytes(), xml.read_bytes()) == (b"3", b"c") and len(list(tmp_path.iterdir())) == 2
+    monkeypatch.setattr("os.fsync", lambda handle: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    with pytest.raises(CheckpointError, match="x.xml could not be written: No space left.* previous file is unchanged"):
+        replace_together({weights: b"4", xml: b"d"})
+    assert (weights.read_bytes(), xml.read_bytes()) == (b"3", b"c")
+
+
+@pytest.mark.slow
+def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Proposals, by their recall; then what is lost with too much, and a quantiser that fails."""
+    needs_onnx()
+    model, cfg = tiny("proposals")
+    weights, file = tmp_path / "w.pth", tmp_path / "x.onnx"
+    torch.save({"model": model.state_dict(), "config": cfg.dump()}, weights)
+    data = write_data(tmp_path, Predictor(weights))
+    words = ["export", "--weights", str(weights), "--output", str(file), "--int8", "--val-json", data[1],
+             "--val-images", data[3], "DATALOADER.NUM_WORKERS=0"]  # fmt: skip
+    assert main([*words, "--max-loss", "40"]) == 0
+    assert "x.onnx: 47 of 47 layers in int8: box_proposals AR@1000 70.00 to " in capsys.readouterr().out
+    written = file.read_bytes()
+    monkeypatch.setattr(detectors, "write", lambda network, path: path.write_bytes(written))  # a float file no more
+    monkeypatch.setattr(OnnxQuantiser, "write", lambda self, path, kept: [][0])
+    assert main([*words, "--max-loss", "40"]) == 1
+    assert "x.onnx is not written, as its quantiser fails: IndexError" in capsys.readouterr().err
+    monkeypatch.setattr(OnnxQuantiser, "write", lambda self, path, kept: path.write_bytes(written))
+    monkeypatch.setattr(detectors, "quantise", lambda *args, **options: Quantised({}, (1, 1), BEFORE, {}))
+    assert main([*words, "--max-loss", "40"]) == 1
+    assert "x.onnx is not written: the best of what was tried loses more than 40 points" in capsys.readouterr().err
+    assert file.read_bytes() == written
+
+
+@pytest.mark.slow
+def test_keypoints_in_openvino(tmp_path: Path) -> None:
+    """Its whole numbers have 32 bits. `write` compares with PyTorch."""
+    needs_onnx()
+    pytest.importorskip("openvino", reason='OpenVINO files need it: pip install "se_det[openvino]"')
+    model, cfg = tiny("keypoint")
+    assert write(detector(model, cfg, class_names=NAMES), tmp_path / "x.xml") < 1e-4
 
 
 class Small(torch.nn.Module):
