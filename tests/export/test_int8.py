@@ -158,7 +158,9 @@ def test_files_that_belong_together_are_replaced_together(tmp_path: Path, monkey
 
 
 @pytest.mark.slow
-def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_command(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Proposals, by their recall; then what is lost with too much, and a quantiser that fails."""
     needs_onnx()
     model, cfg = tiny("proposals")
@@ -167,8 +169,9 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch:
     data = write_data(tmp_path, Predictor(weights))
     words = ["export", "--weights", str(weights), "--output", str(file), "--int8", "--val-json", data[1],
              "--val-images", data[3], "DATALOADER.NUM_WORKERS=0"]  # fmt: skip
-    assert main([*words, "--max-loss", "40"]) == 0
-    assert "x.onnx: 47 of 47 layers in int8: box_proposals AR@1000 70.00 to " in capsys.readouterr().out
+    with caplog.at_level("INFO", "se_det"):
+        assert main([*words, "--max-loss", "40"]) == 0
+    assert "x.onnx: 47 of 47 layers in int8: box_proposals AR@1000 70.00 to " in caplog.text
     written = file.read_bytes()
     monkeypatch.setattr(detectors, "write", lambda network, path: path.write_bytes(written))  # a float file no more
     monkeypatch.setattr(OnnxQuantiser, "write", lambda self, path, kept: [][0])
