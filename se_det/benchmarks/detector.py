@@ -21,6 +21,7 @@ from ..data.coco import CocoDataset
 from ..data.loader import build_test_loader, build_train_loader
 from ..detection import build_detector
 from ..detection.fuse import prepare_for_inference
+from ..detection.rcnn import Detector
 from ..detection.registry import model_facts
 from ..errors import ConfigError
 from ..training import build, datasets
@@ -31,6 +32,7 @@ from .torchvision_peer import AsOurs, build_torchvision, has_counterpart, score_
 
 OURS, BFLOAT16 = "se_det", "se_det, bfloat16"
 THEIRS, THEIRS_KEEPING = "detectron2", "detectron2, memory kept"
+MOST_DOUBLINGS = 10
 
 
 def compare_detectors(
@@ -50,7 +52,7 @@ def compare_detectors(
         state: a file that the weights are written to, from which both engines load them.
 
     Raises:
-        ConfigError: the two engines find different numbers of detections.
+        ConfigError: the two engines find different numbers of detections, or random weights find none.
     """
     cfg = _save_state(config_file, overrides, state)
     theirs = (THEIRS, THEIRS_KEEPING) if importlib.util.find_spec("detectron2") is not None else ()
@@ -104,7 +106,7 @@ def decided_keys(cfg: CfgNode) -> list[Any]:
 
 
 def _save_state(config_file: str, overrides: Sequence[Any], path: str) -> CfgNode:
-    cfg, _ = measured_config(config_file, overrides)
+    cfg, dataset = measured_config(config_file, overrides)
     torch.manual_seed(0)
     stage = Resolution(cfg)
     class_keys = model_facts(cfg).class_keys
@@ -115,9 +117,23 @@ def _save_state(config_file: str, overrides: Sequence[Any], path: str) -> CfgNod
     if file is not None:
         load_weights(model, file, strict=True)
     else:
-        scale_score_layers(*model.score_layers())
+        _spread_scores(model, first_samples(cfg, dataset, 1))
     torch.save(model.state_dict(), path)
     return cfg
+
+
+@torch.no_grad()
+def _spread_scores(model: Detector, samples: list[dict[str, Any]]) -> None:
+    """Scale random weights until something is found in the samples: a one-stage detector begins with scores below its
+    threshold."""
+    scale_score_layers(*model.score_layers())
+    model.eval()
+    for _ in range(MOST_DOUBLINGS):
+        if _count(model(samples)[0]):
+            return
+        for layer in model.score_layers():
+            layer.weight.mul_(2)
+    raise ConfigError("Random weights find nothing in the first image: give MODEL.WEIGHTS.")
 
 
 @torch.no_grad()

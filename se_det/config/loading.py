@@ -12,6 +12,7 @@ import yaml
 from fvcore.common.config import CfgNode
 
 from ..errors import ConfigError, suggestion
+from ..packaged import packaged_folder
 from ..plugins import KEY as PLUGINS
 from ..plugins import require_plugins
 from . import provenance
@@ -99,7 +100,7 @@ def find_config(path: str | Path) -> Path:
     path = Path(expand_path(path, "The config file"))
     if path.is_file():
         return path
-    shipped = _shipped_folder()
+    shipped = packaged_folder("configs")
     if not path.is_absolute() and (path.parts[:1] == ("configs",) or len(path.parts) == 1):
         packaged = shipped.joinpath(*path.parts[1:]) if path.parts[0] == "configs" else shipped / path
         if packaged.is_file():
@@ -113,17 +114,12 @@ MAX_VALUES = 100_000  # of a YAML text; a config has some hundreds
 
 def shipped_config(name: str) -> Path:
     """The shipped config of this name, also where the working folder has a file called so."""
-    return _shipped_folder() / name
-
-
-def _shipped_folder() -> Path:
-    wheel = Path(__file__).resolve().parents[1] / "configs"
-    return wheel if wheel.is_dir() else Path(__file__).resolve().parents[2] / "configs"  # a checkout
+    return packaged_folder("configs") / name
 
 
 def _shipped_values(file: Path) -> dict[str, Any]:
     """What the shipped config of this file's name says: so much of a copy is still our choice, not the user's."""
-    original = _shipped_folder() / file.name
+    original = packaged_folder("configs") / file.name
     return dict(flatten(read_yaml(original))) if original.is_file() else {}
 
 

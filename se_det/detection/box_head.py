@@ -8,11 +8,10 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from ..errors import WeightsError
 from ..layers.conv import Conv2d
-from ..layers.tracing import is_traced
 from . import boxes as box_ops
 from .box_loss import box_loss
+from .finite import finite_rows
 from .nms import suppress
 from .sigmoid_loss import federated_classes, sigmoid_cross_entropy
 
@@ -198,13 +197,7 @@ class BoxPredictor(nn.Module):
     def _detect_one(
         self, boxes: torch.Tensor, probabilities: torch.Tensor, size: tuple[int, int]
     ) -> dict[str, torch.Tensor]:
-        finite = torch.isfinite(boxes).all(1) & torch.isfinite(probabilities).all(1)
-        if not is_traced() and len(finite) and not finite.any():
-            raise WeightsError(
-                "All boxes of an image are NaN or infinite although the weights are finite: activations overflow in "
-                "this precision (TEST.PRECISION, SOLVER.AMP.DTYPE), or the training has diverged. Use TEST.PRECISION "
-                "float32, or an earlier checkpoint."
-            )
+        finite = finite_rows(boxes, probabilities)
         # One look at the device finds all candidates; a box that is not finite has none.
         candidate = (probabilities[:, :-1] > self.score_threshold) & finite[:, None]
         row, label = candidate.nonzero(as_tuple=True)

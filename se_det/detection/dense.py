@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,19 +9,19 @@ import torch
 from torch import nn
 
 from ..backbones.trunk import image_area
-from ..errors import WeightsError
 from ..layers.running_mean import RunningMean
-from ..layers.tracing import is_traced
 from ..layers.valid_area import ValidArea
 from . import boxes as box_ops
 from .anchors import AnchorGenerator
 from .dense_head import DenseHead
+from .finite import finite_rows
 from .measured_part import MeasuredPart
 from .nms import suppress
 from .rcnn import Detector, resize_detections
 
-# Candidates are found among logits, and one whose score is the threshold up to rounding is asked again.
-MARGIN = 1e-3
+# Above so many anchors of a level (an untrained network's, or of a threshold near 0) most are passed over before their
+# classes are compared. Of equal scores others may then come first than in Detectron2.
+MANY = 1 << 14
 
 
 class DenseDetector(Detector):
@@ -69,9 +68,6 @@ class DenseDetector(Detector):
 
     def inference_parts(self) -> list[nn.Module]:
         return [self.backbone, self.head]
-
-    def large_map_convolutions(self) -> list[nn.Module]:
-        return [self.backbone, self.head.cls_subnet, self.head.bbox_subnet, self.head]
 
     def score_layers(self) -> list[nn.Module]:
         return [self.head.cls_score]
@@ -158,61 +154,44 @@ class DenseDetector(Detector):
             WeightsError: predictions are not finite.
         """
         logits, deltas, centreness = predictions
-        central = len(centreness) > 0
         found: list[list[tuple[torch.Tensor, ...]]] = [[] for _ in range(len(logits[0]))]
-        # sqrt(class * centreness) is at most sqrt(class).
-        least = _logit(self.score_threshold**2 if central else self.score_threshold) - MARGIN
         start = 0
         for level, level_anchors in enumerate(anchors):
-            values = logits[level].to(torch.promote_types(logits[level].dtype, torch.float32))
-            end = start + values.shape[1]
+            end = start + len(level_anchors)
             for row, images in enumerate(found):
-                own = values[row]
-                # What is not a number is a candidate here, and refused below. Few cells have one: most are passed over
-                # by their best class.
-                cells = ~(own.amax(1) < least)
-                if outside is not None:
-                    cells &= ~outside[row, start:end]
-                cells = cells.nonzero()[:, 0]
-                at, label = (~(own[cells] < least)).nonzero(as_tuple=True)
-                at = cells[at]
-                middle = centreness[level][row][at].to(own.dtype) if central else None
-                scores = self._scores(own[at, label], middle)
-                above = (~(scores <= self.score_threshold)).nonzero()[:, 0]
-                best, chosen = scores[above].topk(min(self.topk, len(above)))
-                chosen = above[chosen]
-                at, label = at[chosen], label[chosen]
-                images.append((self.decode(deltas[level][row][at], level_anchors[at]), best, label))
+                where = None if outside is None else outside[row, start:end]
+                middle = centreness[level][row] if len(centreness) > 0 else None
+                scores, at, label = self._best(logits[level][row], middle, where)
+                images.append((self.decode(deltas[level][row][at], level_anchors[at]), scores, label))
             start = end
-        return [_checked(*(torch.cat(parts) for parts in zip(*images))) for images in found]
+        together = [tuple(torch.cat(parts) for parts in zip(*images)) for images in found]
+        kept = [finite_rows(boxes, scores[:, None]).nonzero()[:, 0] for boxes, scores, _ in together]
+        return [(boxes[at], scores[at], classes[at]) for (boxes, scores, classes), at in zip(together, kept)]
+
+    def _best(
+        self, logits: torch.Tensor, centreness: torch.Tensor | None, outside: torch.Tensor | None
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """The best scores (m,) of one level of an image, their anchors (m,) and classes (m,).
+
+        Args:
+            logits, centreness, outside: (R, K), (R,) and (R,) of the level's anchors.
+        """
+        kind = torch.promote_types(logits.dtype, torch.float32)
+        middle = None if centreness is None else centreness.to(kind)
+        # Most anchors are passed over by their best class. What is not a number is above the threshold here, and
+        # dropped or refused later.
+        best = self._scores(logits.amax(1).to(kind), middle)
+        if outside is not None:
+            best = best.masked_fill(outside, -1.0)
+        anchors = (~(best <= self.score_threshold)).nonzero()[:, 0]
+        if len(anchors) > max(self.topk, MANY):
+            # The best predictions are of the best anchors.
+            anchors = anchors[best[anchors].topk(self.topk).indices.sort().values]
+        scores = self._scores(logits[anchors].to(kind), None if middle is None else middle[anchors, None])
+        at, label = (~(scores <= self.score_threshold)).nonzero(as_tuple=True)
+        scores, chosen = scores[at, label].topk(min(self.topk, len(at)))
+        return scores, anchors[at[chosen]], label[chosen]
 
     def _thin(self, boxes: torch.Tensor, scores: torch.Tensor, classes: torch.Tensor) -> dict[str, torch.Tensor]:
         keep, scores = suppress(boxes, scores, classes, threshold=self.nms_threshold, most=self.max_detections)
         return {"pred_boxes": boxes[keep], "scores": scores, "pred_classes": classes[keep]}
-
-
-def _logit(probability: float) -> float:
-    if probability <= 0:
-        return -math.inf
-    return math.inf if probability >= 1 else math.log(probability / (1 - probability))
-
-
-def _checked(
-    boxes: torch.Tensor, scores: torch.Tensor, classes: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """What is finite.
-
-    Raises:
-        WeightsError: nothing is, though something was found.
-    """
-    if is_traced():
-        return boxes, scores, classes
-    finite = torch.isfinite(boxes).all(1) & torch.isfinite(scores)
-    kept = finite.nonzero()[:, 0]
-    if len(kept) == 0 < len(boxes):
-        raise WeightsError(
-            "All boxes of an image are NaN or infinite although the weights are finite: activations overflow in this "
-            "precision (TEST.PRECISION, SOLVER.AMP.DTYPE), or the training has diverged. Use TEST.PRECISION float32, "
-            "or an earlier checkpoint."
-        )
-    return boxes[kept], scores[kept], classes[kept]

@@ -45,9 +45,6 @@ class FastRCNN(GeneralizedRCNN):
     def inference_parts(self) -> list[nn.Module]:
         return [self.backbone, *self.roi_heads.inference_parts()]
 
-    def large_map_convolutions(self) -> list[nn.Module]:
-        return [self.backbone]
-
     def score_layers(self) -> list[nn.Module]:
         return [predictor.cls_score for _, predictor in self.roi_heads.box_stages]
 

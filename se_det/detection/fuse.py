@@ -10,7 +10,6 @@ from torch import nn
 from ..errors import ConfigError
 from ..internals import mkldnn
 from ..layers.fuse import fuse_for_inference
-from ..layers.winograd import WinogradConv2d, supports_winograd
 from .box_head import BoxHead
 from .rcnn import Detector
 
@@ -33,10 +32,9 @@ def check_precision(name: str) -> torch.dtype:
 def prepare_for_inference(model: nn.Module, *, precision: str = "float32") -> nn.Module:
     """Put `model` in evaluation mode and make it fast, in place; it cannot be trained or saved afterwards.
 
-    Norms whose statistics are fixed go into their convolutions; on a CPU the 3 x 3 convolutions of the pyramid and of
-    what follows it on whole maps are computed by Winograd's method. In bfloat16 compute the backbone, what follows it
-    on whole maps, and the hidden layers of RoI heads; their class scores and boxes, and NMS, stay in float32. Results
-    equal the given model's up to rounding.
+    Parts are made fast by `fuse_for_inference`. In bfloat16 compute the backbone, what follows it on whole maps, and
+    the hidden layers of RoI heads; their class scores and boxes, and NMS, stay in float32. Results equal the given
+    model's up to rounding.
 
     Raises:
         ConfigError: an unknown precision.
@@ -51,10 +49,6 @@ def prepare_for_inference(model: nn.Module, *, precision: str = "float32") -> nn
     for part in model.inference_parts():
         fuse_for_inference(part, dtype=dtype)
     if model.device.type == "cpu" and isinstance(model, Detector):
-        for parent in model.large_map_convolutions():
-            for name, child in parent.named_children():
-                if supports_winograd(child):
-                    setattr(parent, name, WinogradConv2d(child))
         for head in model.modules():
             if isinstance(head, BoxHead):
                 _make_linear_channels_last(head)

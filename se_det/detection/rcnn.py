@@ -41,11 +41,6 @@ class Detector(nn.Module):
         """The modules that are fused for inference and computed in TEST.PRECISION."""
         return []
 
-    def large_map_convolutions(self) -> list[nn.Module]:
-        """The modules whose own 3 x 3 convolutions, those right below them, may be computed by Winograd's method on a
-        CPU: they read maps of many cells."""
-        return []
-
     def score_layers(self) -> list[nn.Module]:
         """The layers that give scores: with random weights nothing is found unless theirs are spread out."""
         return []
@@ -124,9 +119,6 @@ class GeneralizedRCNN(Detector):
     def inference_parts(self) -> list[nn.Module]:
         """What is fused for inference and computed in TEST.PRECISION: all but the layers of scores, boxes and masks."""
         return [self.backbone, self.proposal_generator.rpn_head, *self.roi_heads.inference_parts()]
-
-    def large_map_convolutions(self) -> list[nn.Module]:
-        return [self.backbone, self.proposal_generator.rpn_head]
 
     def score_layers(self) -> list[nn.Module]:
         scores = (predictor.cls_score for _, predictor in self.roi_heads.box_stages)

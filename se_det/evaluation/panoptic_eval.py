@@ -13,17 +13,14 @@ from fvcore.common.config import CfgNode
 
 from .. import comm
 from ..errors import DataError
-from ..files import write_json
 from ..inference.panoptic_files import coco_segments, write_panoptic_png
 from .evaluator import EVALUATORS, new_images
-from .ground_truth import without_nan
 from .panoptic_quality import Counts, match_segments, panoptic_quality
-from .sem_seg_eval import ends
+from .pixel_evaluator import PixelEvaluator, Shown, ends
 
 if TYPE_CHECKING:
     from ..data.coco import CocoDataset
 
-TASK = "panoptic_seg"
 NAMES = [f"{name}{suffix}" for suffix in ("", "_th", "_st") for name in ("PQ", "SQ", "RQ")]
 
 logger = logging.getLogger(__name__)
@@ -42,17 +39,14 @@ class PanopticOutcome:
     dataset: CocoDataset
     metrics: dict[str, float]
     rows: list[tuple[str, bool, Counts]]
-    images: list[tuple[float, Hashable, Any]] = field(default_factory=list)
+    images: list[Shown] = field(default_factory=list)
 
 
-class PanopticEvaluator:
-    """Panoptic quality, segmentation quality and recognition quality.
+class PanopticEvaluator(PixelEvaluator):
+    """Panoptic quality, segmentation quality and recognition quality."""
 
-    Every process gives its part to `process`; `evaluate` gathers the parts.
-
-    Attributes:
-        outcome: of the last evaluation, on the first process.
-    """
+    task = "panoptic_seg"
+    file = "panoptic_metrics.json"
 
     def __init__(self, dataset: CocoDataset, output_folder: str | Path | None = None) -> None:
         """
@@ -69,9 +63,7 @@ class PanopticEvaluator:
                 f"{dataset.json_path} has no panoptic truth to evaluate against (TEST.EVALUATORS panoptic): give "
                 "DATASETS.VAL_PANOPTIC_JSON, or name a data set that has one."
             )
-        self.dataset = dataset
         self.truth = dataset.panoptic.load()
-        self.output_folder = None if output_folder is None else Path(output_folder)
         self._at: dict[Hashable, int] = {}
         for index in range(len(dataset)):
             info = dataset.image(index)
@@ -79,18 +71,14 @@ class PanopticEvaluator:
             if at is None:
                 raise DataError(f"{self.truth.json_path} has no entry of image {info.id!r} ({info.path.name}): add it.")
             self._at[info.id] = at
-        self.reset()
+        super().__init__(dataset, output_folder)
 
-    @property
-    def metrics(self) -> list[str]:
-        """The names of what `evaluate` gives, as "task/name"."""
-        return [f"{TASK}/{name}" for name in (*NAMES, *(f"PQ-{c['name']}" for c in self.truth.categories))]
+    def names_of_metrics(self) -> list[str]:
+        return [*NAMES, *(f"PQ-{c['name']}" for c in self.truth.categories)]
 
     def reset(self) -> None:
-        """Forget everything."""
+        super().reset()
         self._found: dict[Hashable, tuple[dict[int, Counts], dict[str, Any]]] = {}
-        self._images: list[tuple[float, Hashable, Any]] = []
-        self.outcome: PanopticOutcome | None = None
 
     def process(self, samples: Sequence[Mapping[str, Any]], outputs: Sequence[Mapping[str, Any]]) -> None:
         """Take the model's `panoptic_seg` of samples. An image seen before is passed over.
@@ -122,7 +110,7 @@ class PanopticEvaluator:
                 write_panoptic_png(self.output_folder / "inference" / "panoptic" / name, segments)
             self._found[image_id] = counts, {"image_id": image_id, "file_name": name, "segments_info": infos}
             alone = panoptic_quality(counts, self.truth.categories)[0]["PQ"]
-            self._images = ends([*self._images, (np.nan_to_num(alone, nan=0.0), image_id, (segments, infos))])
+            self._show(np.nan_to_num(alone, nan=0.0), image_id, (segments, infos))
 
     def evaluate(self) -> dict[str, dict[str, float]]:
         """Gather, score, log and write. Every process must call it.
@@ -151,16 +139,12 @@ class PanopticEvaluator:
         if missing:
             logger.warning("%d of %d images were not given to the model and count nowhere.", missing, len(self._at))
         values, rows = panoptic_quality(total, self.truth.categories)
-        logger.info("%s: %s", TASK, ", ".join(f"{name} {values[name]:.3f}" for name in NAMES))
-        if self.output_folder is not None:
-            folder = self.output_folder / "inference"
-            entries = [found[image_id][1] for image_id in self._at if image_id in found]
-            document = {"annotations": entries, "categories": self.truth.categories}
-            write_json(folder / "panoptic_predictions.json", document)
-            write_json(folder / "panoptic_metrics.json", without_nan({TASK: values}), indent=2)
+        entries = [found[image_id][1] for image_id in self._at if image_id in found]
+        document = {"annotations": entries, "categories": self.truth.categories}
+        metrics = self._publish(values, NAMES, {"panoptic_predictions.json": document})
         images = ends([entry for _, part in parts for entry in part])
         self.outcome = PanopticOutcome(self.dataset, values, rows, images)
-        return {TASK: values}
+        return metrics
 
 
 @EVALUATORS.register(name="panoptic")

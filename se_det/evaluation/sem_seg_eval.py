@@ -17,17 +17,14 @@ from pycocotools import mask as mask_tools
 from .. import comm
 from ..detection.sem_seg_head import pixel_labels
 from ..errors import DataError
-from ..files import write_json
 from .evaluator import EVALUATORS, new_images
-from .ground_truth import without_nan
+from .pixel_evaluator import PixelEvaluator, Shown, ends
 
 if TYPE_CHECKING:
     from ..data.coco import CocoDataset
 
-TASK = "sem_seg"
 SUMMARY = ("mIoU", "fwIoU", "mACC", "pACC")
 BORDER = 0.02  # of the image's diagonal: how far from its edge a region's boundary reaches
-SHOWN_IMAGES = 6  # the worst ones and as many of the best, for a report
 
 logger = logging.getLogger(__name__)
 
@@ -46,17 +43,14 @@ class SemSegOutcome:
     dataset: CocoDataset
     metrics: dict[str, float]
     confusion: np.ndarray
-    images: list[tuple[float, Hashable, np.ndarray]] = field(default_factory=list)
+    images: list[Shown] = field(default_factory=list)
 
 
-class SemSegEvaluator:
-    """IoU and accuracy of classes of pixels, in percent, over all pixels of the data set that have a class.
+class SemSegEvaluator(PixelEvaluator):
+    """IoU and accuracy of classes of pixels, in percent, over all pixels of the data set that have a class."""
 
-    Every process gives its part to `process`; `evaluate` gathers the parts.
-
-    Attributes:
-        outcome: of the last evaluation, on the first process.
-    """
+    task = "sem_seg"
+    file = "sem_seg_metrics.json"
 
     def __init__(self, dataset: CocoDataset, output_folder: str | Path | None = None) -> None:
         """
@@ -73,25 +67,19 @@ class SemSegEvaluator:
                 f"{dataset.json_path} has no classes of pixels to evaluate against (TEST.EVALUATORS sem_seg): give "
                 "DATASETS.VAL_SEM_SEG or VAL_PANOPTIC_JSON."
             )
-        self.dataset = dataset
         self.names, self.ids = dataset.pixel_labels.names, dataset.pixel_labels.category_ids
-        self.output_folder = None if output_folder is None else Path(output_folder)
         self._positions = {dataset.image(index).id: index for index in range(len(dataset))}
-        self.reset()
+        super().__init__(dataset, output_folder)
 
-    @property
-    def metrics(self) -> list[str]:
-        """The names of what `evaluate` gives, as "task/name"."""
-        return [f"{TASK}/{name}" for name in metric_names(self.names)]
+    def names_of_metrics(self) -> list[str]:
+        return metric_names(self.names)
 
     def reset(self) -> None:
-        """Forget everything."""
+        super().reset()
         size = len(self.names) + 1
         self._confusion, self._boundaries = (np.zeros((size, size), np.int64) for _ in range(2))
         self._seen: set[Hashable] = set()
         self._predictions: list[dict[str, Any]] = []
-        self._images: list[tuple[float, Hashable, np.ndarray]] = []
-        self.outcome: SemSegOutcome | None = None
 
     def process(self, samples: Sequence[Mapping[str, Any]], outputs: Sequence[Mapping[str, Any]]) -> None:
         """Take the model's `sem_seg` logits (K, height, width) of samples. An image seen before is passed over.
@@ -115,7 +103,7 @@ class SemSegEvaluator:
         if self.output_folder is not None:
             self._predictions += encode_labels(found, self.ids, str(sample.get("file_name", image_id)))
         right = float(np.trace(counts[:-1, :-1]) / max(counts[:, :-1].sum(), 1))
-        self._images = ends([*self._images, (right, image_id, found)])
+        self._show(right, image_id, found)
 
     def evaluate(self) -> dict[str, dict[str, float]]:
         """Gather, score, log and write. Every process must call it.
@@ -135,20 +123,11 @@ class SemSegEvaluator:
         if missing:
             logger.warning("%d of %d images were not given to the model.", missing, len(self._positions))
         values = sem_seg_metrics(matrix, self.names, boundaries if len(self.names) < 255 else None)
-        logger.info("%s: %s", TASK, ", ".join(f"{name} {values[name]:.3f}" for name in SUMMARY))
-        if self.output_folder is not None:
-            folder = self.output_folder / "inference"
-            write_json(folder / "sem_seg_predictions.json", [entry for part in parts for entry in part[2]])
-            write_json(folder / "sem_seg_metrics.json", without_nan({TASK: values}), indent=2)
+        documents = {"sem_seg_predictions.json": [entry for part in parts for entry in part[2]]}
+        metrics = self._publish(values, SUMMARY, documents)
         images = ends([entry for part in parts for entry in part[3]])
         self.outcome = SemSegOutcome(self.dataset, values, matrix, images)
-        return {TASK: values}
-
-
-def ends(images: list[tuple[float, Hashable, np.ndarray]]) -> list[tuple[float, Hashable, np.ndarray]]:
-    """The worst and the best of (score, image id, ...), from the worst on."""
-    ranked = sorted(images, key=lambda entry: entry[0])
-    return ranked if len(ranked) <= 2 * SHOWN_IMAGES else ranked[:SHOWN_IMAGES] + ranked[-SHOWN_IMAGES:]
+        return metrics
 
 
 def metric_names(names: Sequence[str]) -> list[str]:

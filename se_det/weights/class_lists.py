@@ -1,4 +1,4 @@
-"""The zoo's folder, and its lists of classes: `model_zoo/classes/*.yaml`."""
+"""The zoo's lists of classes: `model_zoo/classes/*.yaml`."""
 
 from __future__ import annotations
 
@@ -7,12 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from ..config.loading import read_yaml
-
-
-def zoo_folder() -> Path:
-    """Where the entries lie: in the package, or in a checkout."""
-    folder = Path(__file__).resolve().parents[1] / "model_zoo"
-    return folder if folder.is_dir() else Path(__file__).resolve().parents[2] / "model_zoo"
 
 
 @cache

@@ -12,7 +12,8 @@ import yaml
 
 from ..config.loading import dump_keys
 from ..errors import WeightsError
-from .class_lists import read_categories, zoo_folder
+from ..packaged import packaged_folder
+from .class_lists import read_categories
 from .families import FAMILIES, SE_DET, Family, WeightConventions, detect_family, family_named
 from .families.class_order import read_class_order
 from .families.conventions import is_grouped
@@ -50,7 +51,7 @@ def identify(source: str | Path | WeightFile, family: str = "", class_order: str
         extra = {**extra, "config": dump_keys(config)}
         classes = kind.classes(file.tensors)
         if classes:
-            extra["categories"] = list(read_categories(zoo_folder(), classes))
+            extra["categories"] = list(read_categories(packaged_folder("model_zoo"), classes))
     file = replace(
         file,
         tensors=tensors,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ..errors import WeightsError, suggestion
-from .class_lists import zoo_folder
+from ..packaged import packaged_folder
 
 SHIPPED = "shipped://"
 
@@ -16,7 +16,7 @@ def shipped_weights(source: str) -> Path:
     Raises:
         WeightsError: there is none of that name.
     """
-    folder = zoo_folder()
+    folder = packaged_folder("model_zoo")
     name = source.removeprefix(SHIPPED)
     path = folder / f"{name}.safetensors"
     names = sorted(file.stem for file in folder.glob("*.safetensors"))

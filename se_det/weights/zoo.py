@@ -12,7 +12,7 @@ from typing import Any
 
 from ..config.loading import read_yaml
 from ..errors import ConfigError, WeightsError, suggestion
-from .class_lists import zoo_folder
+from ..packaged import packaged_folder
 from .detector_entries import read_detectors
 from .entries import ClassifierEntry, DetectorEntry, Entry, Report
 from .families import FAMILIES, WeightConventions
@@ -67,7 +67,7 @@ def entry_of_file(path: Path) -> Entry | None:
 
 @functools.cache
 def _entries() -> dict[str, Entry]:
-    return read_entries(zoo_folder())
+    return read_entries(packaged_folder("model_zoo"))
 
 
 def read_entries(folder: Path) -> dict[str, Entry]:

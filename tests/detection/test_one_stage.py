@@ -10,6 +10,7 @@ import torch
 from torchvision.ops import sigmoid_focal_loss
 
 from se_det.config import load_config
+from se_det.detection import dense
 from se_det.detection.architectures.fcos import centreness_of
 from se_det.detection.build import check_model
 from se_det.detection.focal_loss import focal_loss
@@ -116,6 +117,26 @@ def test_a_step_reaches_every_parameter_and_an_image_without_objects_keeps_the_g
         sum(losses.values()).backward()
         assert [name for name, p in model.named_parameters() if p.grad is None] == []
     assert losses[list(losses)[1]].item() == 0
+
+
+@pytest.mark.parametrize("many", [0, 1 << 14])
+@pytest.mark.parametrize("section", CONFIGS)
+def test_the_best_of_a_level_are_those_of_all_its_predictions(section: str, many: int, monkeypatch):
+    monkeypatch.setattr(dense, "MANY", many)
+    key = {"RETINANET": "TOPK_CANDIDATES_TEST", "FCOS": "PRE_NMS_TOPK_TEST"}[section]
+    model = detector(section, f"MODEL.{section}.{key}", 40)
+    random = torch.Generator().manual_seed(0)
+    logits, middle = torch.randn(300, 3, generator=random), torch.randn(300, generator=random)
+    middle = middle if section == "FCOS" else None
+    outside = torch.arange(300) % 3 == 0
+    want = logits.sigmoid() if middle is None else (logits.sigmoid() * middle.sigmoid()[:, None]).sqrt()
+    want = want.masked_fill(outside[:, None], -1).flatten().sort(descending=True)
+    for count, threshold in ((40, 0.05), (int((want.values > 0.85).sum()), 0.85)):
+        model.score_threshold = threshold
+        scores, anchors, classes = model._best(logits, middle, outside)
+        assert 0 < len(scores) == min(count, 40)
+        torch.testing.assert_close(scores, want.values[: len(scores)], rtol=1e-6, atol=0)
+        assert torch.equal(anchors * 3 + classes, want.indices[: len(scores)])
 
 
 def test_predictions_that_are_not_finite_are_refused():

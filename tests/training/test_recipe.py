@@ -26,8 +26,8 @@ PHOTOS = DataFacts(
     images=160, val_images=40, negatives=0.0, class_images=(160,), boxes=objects(0.3, 0.5, 0.7), elongation=1.33,
     short_side=480, objects=3, masks=0.0,
 )  # fmt: skip
-CPU = MachineFacts(device="cpu", memory=16 << 30, cores=2, bfloat16=False, weights=False)
-GPU = MachineFacts(device="cuda", memory=80 << 30, cores=16, bfloat16=True, weights=True)
+CPU = MachineFacts(device="cpu", cores=2, bfloat16=False, weights=False)
+GPU = MachineFacts(device="cuda", cores=16, bfloat16=True, weights=True)
 
 # name: (base config, facts of the data, of the machine, goal, the keys that are decided)
 TABLE = {

@@ -8,8 +8,9 @@ import torchvision.models.detection as theirs
 
 from se_det.detection import build_detector
 from se_det.errors import WeightsError
+from se_det.packaged import packaged_folder
 from se_det.weights import config_of_checkpoint, identify, load_weights
-from se_det.weights.class_lists import read_categories, zoo_folder
+from se_det.weights.class_lists import read_categories
 from se_det.weights.conversion import convert, write_weights
 from se_det.weights.families.detectors import COCO_IDS, TORCHVISION_DETECTION
 
@@ -128,7 +129,7 @@ def test_torchvisions_91_classes_become_cocos_80(tmp_path):
     assert ours[f"{head}.cls_score.bias"].tolist() == [*COCO_IDS, 0]
     assert ours[f"{head}.bbox_pred.bias"].tolist() == [k for k in COCO_IDS for _ in range(4)]
     assert ours["roi_heads.mask_predictor.mask_fcn_logits.bias"].tolist() == [*COCO_IDS]
-    coco = [c["id"] for c in read_categories(zoo_folder(), TORCHVISION_DETECTION.classes(tensors))]
+    coco = [c["id"] for c in read_categories(packaged_folder("model_zoo"), TORCHVISION_DETECTION.classes(tensors))]
     assert (
         coco == list(COCO_IDS) and theirs.FasterRCNN_ResNet50_FPN_Weights.COCO_V1.meta["categories"][90] == "toothbrush"
     )

@@ -13,6 +13,8 @@ from ..annotation_marks import CROWD_REMEDY
 ERROR, WARNING, NOTE = "error", "warning", "note"
 SEVERITIES = (ERROR, WARNING, NOTE)
 
+Change = dict[str, Any]  # of a cleaned copy: part, id, change, why
+
 
 @dataclass(frozen=True)
 class Kind:

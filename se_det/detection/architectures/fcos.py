@@ -13,9 +13,9 @@ from torchvision.ops import generalized_box_iou_loss
 from ...config.validation import check_ranges
 from .. import boxes as box_ops
 from ..anchors import AnchorGenerator
-from ..build import build_backbone, check_features, check_no_masks
+from ..build import check_no_masks
+from ..build_dense import build_dense
 from ..dense import DenseDetector
-from ..dense_head import DenseHead
 from ..focal_loss import focal_loss
 from ..registry import META_ARCHITECTURES, MODEL_FACTS, ModelFacts
 
@@ -160,36 +160,20 @@ def check_fcos(cfg: CfgNode) -> None:
 def fcos(cfg: CfgNode) -> FCOS:
     """FCOS on the maps of MODEL.FCOS.IN_FEATURES."""
     keys = cfg.MODEL.FCOS
-    backbone = build_backbone(cfg)
-    features = check_features(cfg, "FCOS", backbone)
-    strides = [backbone.strides[name] for name in features]
-    head = DenseHead(
-        in_channels=backbone.channels[features[0]],
-        num_classes=keys.NUM_CLASSES,
-        levels=len(features),
-        num_convs=keys.NUM_CONVS,
-        norm=keys.NORM,
-        prior=keys.PRIOR_PROB,
-        centreness=True,
-    )
-    return FCOS(
-        backbone=backbone,
-        head=head,
-        features=features,
-        anchor_generator=AnchorGenerator(
+    return build_dense(
+        cfg,
+        FCOS,
+        "FCOS",
+        anchors=lambda strides: AnchorGenerator(
             sizes=[[side] for side in strides], aspect_ratios=[[1.0]], strides=strides, offset=keys.OFFSET
         ),
-        num_classes=keys.NUM_CLASSES,
+        centreness=True,
         radius=keys.POS_RADIUS,
         focal_alpha=keys.LOSS_ALPHA,
         focal_gamma=keys.LOSS_GAMMA,
         score_threshold=keys.INFERENCE_TH_TEST,
         topk=keys.PRE_NMS_TOPK_TEST,
         nms_threshold=keys.NMS_TH,
-        clip_before_nms=keys.CLIP_BEFORE_NMS,
-        max_detections=cfg.TEST.DETECTIONS_PER_IMAGE,
-        pixel_mean=cfg.MODEL.PIXEL_MEAN,
-        pixel_std=cfg.MODEL.PIXEL_STD,
     )
 
 

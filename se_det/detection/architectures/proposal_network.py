@@ -36,9 +36,6 @@ class ProposalNetwork(Detector):
     def inference_parts(self) -> list[nn.Module]:
         return [self.backbone, self.proposal_generator.rpn_head]
 
-    def large_map_convolutions(self) -> list[nn.Module]:
-        return self.inference_parts()
-
     def score_layers(self) -> list[nn.Module]:
         return [self.proposal_generator.rpn_head.objectness_logits]
 

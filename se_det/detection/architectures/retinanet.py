@@ -13,9 +13,9 @@ from ...config.validation import check_matching, check_ranges
 from ...weights import ClassLayout, register_class_rows
 from .. import boxes as box_ops
 from ..box_loss import BOX_LOSSES, box_loss
-from ..build import build_anchor_generator, build_backbone, check_features, check_no_masks
+from ..build import build_anchor_generator, check_no_masks
+from ..build_dense import build_dense
 from ..dense import DenseDetector
-from ..dense_head import DenseHead
 from ..focal_loss import focal_loss
 from ..matching import match
 from ..registry import META_ARCHITECTURES, MODEL_FACTS, ModelFacts
@@ -126,24 +126,11 @@ def check_retinanet(cfg: CfgNode) -> None:
 def retinanet(cfg: CfgNode) -> RetinaNet:
     """RetinaNet on the maps of MODEL.RETINANET.IN_FEATURES."""
     keys = cfg.MODEL.RETINANET
-    backbone = build_backbone(cfg)
-    features = check_features(cfg, "RETINANET", backbone)
-    anchors = build_anchor_generator(cfg, [backbone.strides[name] for name in features])
-    head = DenseHead(
-        in_channels=backbone.channels[features[0]],
-        num_classes=keys.NUM_CLASSES,
-        anchors_per_cell=anchors.anchors_per_cell,
-        levels=len(features),
-        num_convs=keys.NUM_CONVS,
-        norm=keys.NORM,
-        prior=keys.PRIOR_PROB,
-    )
-    return RetinaNet(
-        backbone=backbone,
-        head=head,
-        features=features,
-        anchor_generator=anchors,
-        num_classes=keys.NUM_CLASSES,
+    return build_dense(
+        cfg,
+        RetinaNet,
+        "RETINANET",
+        anchors=lambda strides: build_anchor_generator(cfg, strides),
         iou_thresholds=keys.IOU_THRESHOLDS,
         iou_labels=keys.IOU_LABELS,
         box_weights=keys.BBOX_REG_WEIGHTS,
@@ -154,10 +141,6 @@ def retinanet(cfg: CfgNode) -> RetinaNet:
         score_threshold=keys.SCORE_THRESH_TEST,
         topk=keys.TOPK_CANDIDATES_TEST,
         nms_threshold=keys.NMS_THRESH_TEST,
-        clip_before_nms=keys.CLIP_BEFORE_NMS,
-        max_detections=cfg.TEST.DETECTIONS_PER_IMAGE,
-        pixel_mean=cfg.MODEL.PIXEL_MEAN,
-        pixel_std=cfg.MODEL.PIXEL_STD,
     )
 
 

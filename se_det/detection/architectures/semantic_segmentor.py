@@ -41,9 +41,6 @@ class SemanticSegmentor(Detector):
         """All but the layer of scores."""
         return [self.backbone, *self.sem_seg_head.inference_parts()]
 
-    def large_map_convolutions(self) -> list[nn.Module]:
-        return [self.backbone]
-
     def score_layers(self) -> list[nn.Module]:
         return [self.sem_seg_head.predictor]
 

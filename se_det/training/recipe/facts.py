@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import psutil
 import torch
 
 from ...data.coco import CocoDataset
@@ -69,14 +68,12 @@ class MachineFacts:
 
     Attributes:
         device: "cpu", "cuda", "mps" or "xpu".
-        memory: bytes that are free on it.
         cores: of the CPU that this process may use.
         bfloat16: whether it computes faster in it than in float32.
         weights: whether the base config's pretrained weights are here, or their server answers.
     """
 
     device: str
-    memory: int
     cores: int
     bfloat16: bool
     weights: bool
@@ -138,12 +135,10 @@ def measure_machine(device: torch.device, *, weights: bool) -> MachineFacts:
         weights: whether those of the base config can be had, see `weights_at_hand`.
     """
     if device.type == "cuda":
-        memory = torch.cuda.mem_get_info(device)[0]
         bfloat16 = torch.cuda.is_bf16_supported(including_emulation=False)
     else:
-        memory = psutil.virtual_memory().available
         bfloat16 = device.type == "cpu" and mkldnn.supports_bfloat16() and _has_bfloat16_units()
-    return MachineFacts(device.type, memory, usable_cpus(), bfloat16, weights)
+    return MachineFacts(device.type, usable_cpus(), bfloat16, weights)
 
 
 def weights_at_hand(source: str) -> bool:

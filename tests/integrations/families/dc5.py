@@ -3,7 +3,7 @@
 from ..known_weights import SAMPLE_ALL
 from .family import GATES, PADDINGS, SLIM_TRUNK, Family
 
-# Detectron2 has the modulated ones for GPUs only.
+# Detectron2 has the modulated ones for GPUs only, and on CPUs refuses several groups of offsets.
 DEFORMABLE = ["MODEL.RESNETS.DEFORM_ON_PER_STAGE", [False, True, True, True]]
 FAMILY = Family(
     config="configs/faster_rcnn_se_r50_dc5.yaml",
@@ -13,7 +13,7 @@ FAMILY = Family(
           "MODEL.RPN.PRE_NMS_TOPK_TEST", 200, "MODEL.RPN.POST_NMS_TOPK_TEST", 50,
           "MODEL.ANCHOR_GENERATOR.SIZES", [[32, 64, 128]]],
     axes=[
-        [[], DEFORMABLE, [*DEFORMABLE, "MODEL.RESNETS.DEFORM_NUM_GROUPS", 2]],
+        [[], DEFORMABLE],
         GATES,
         PADDINGS,
         [["MODEL.RESNETS.RES5_DILATION", value] for value in (1, 2)],
