@@ -76,7 +76,7 @@ NOT_RUN = {
     "tools/benchmark.py": MINUTES,
     "tools/pretrain.py --recipe modern -a se_resnet18": "stands for a run whose data and other keys the text names",
     "python tools/export_model.py --model se_resnet50 --weights se_resnet50.cadene": DOWNLOAD,
-    "se-det export --weights output/model_best.pth": "takes a minute; tests/export does it with a small detector",
+    "se-det export --weights output/model_": "takes a minute; tests/export does it with a small detector",
     "se-det predict --weights detector.onnx": EXPORTED,
     "se-det train data/ --eval-only MODEL.WEIGHTS=detector.onnx": EXPORTED,
     "python tools/benchmark.py runtimes": MINUTES,
