@@ -18,11 +18,7 @@ from .tensor_boxes import NOTHING
 # absolute values of weights of 4 x 4 cells add up to at most (11/8)^2; the negative ones are this part of them.
 OVERSHOOT = ((11 / 8) ** 2 - 1) / 2
 ROUNDING = 1e-6  # a patch that is higher by less is as high
-<<<<<<< HEAD
-FAR = 2**15  # more than a side has px; its square is within 32 bits, in which OpenVINO computes whole numbers
-=======
 FAR = 46340  # more than a side has px; its square is a number of 32 bits, and OpenVINO has no longer ones
->>>>>>> main
 
 
 def highest_places(maps: torch.Tensor, boxes: torch.Tensor) -> torch.Tensor:

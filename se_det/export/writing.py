@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import logging
 import tempfile
 from pathlib import Path
@@ -56,20 +55,7 @@ def write(network: Exportable, path: str | Path, *, compiled: bool = False) -> f
         except Exception as error:  # of many kinds, most of them private to the exporters
             raise ExportError(f"The network cannot be exported: {reason(error)}.") from error
         difference = compare(network, made, path)
-<<<<<<< HEAD
-        if difference is not None and not difference <= TOLERANCE:
-            raise ExportError(
-                f"{path} is not written: its outputs would differ from PyTorch's by {difference:.2g} of their largest "
-                f"value, and at most {TOLERANCE:g} is rounding. Please report it with the network's name and the "
-                "versions that `se-det doctor` prints."
-            )
         place(made, path)
-=======
-        # What the named file refers to comes first.
-        for part in sorted(Path(folder).iterdir(), key=lambda part: part == made):
-            data = part.read_bytes()
-            atomic_write(path.with_name(part.name), lambda file, data=data: file.write(data))
->>>>>>> main
     return difference
 
 
@@ -93,8 +79,8 @@ def check_place(path: Path) -> None:
 
 def place(made: Path, path: Path) -> None:
     """Put a file that was made, with all that is beside it in its folder, at its place; the file itself last."""
-    parts = sorted(made.parent.glob(f"{glob.escape(made.stem)}.*"), key=lambda part: part == made)
-    replace_together({path.with_suffix(part.suffix): part.read_bytes() for part in parts})
+    parts = sorted(made.parent.iterdir(), key=lambda part: part == made)
+    replace_together({path.with_name(part.name): part.read_bytes() for part in parts})
 
 
 @torch.no_grad()
