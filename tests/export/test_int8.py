@@ -24,7 +24,7 @@ from se_det.export.writing import check_place
 from se_det.files import replace_together
 from se_det.inference.runtimes import METADATA_KEY, open_runtime
 
-from .houses import House, evaluated
+from .cases import ExportCase, evaluated
 from .test_export import needs_onnx
 
 BEFORE = {"bbox": {"AP": 40.0}, "segm": {"AP": 30.0}}
@@ -164,13 +164,13 @@ def test_files_that_belong_together_are_replaced_together(tmp_path: Path, monkey
     ("semantic", ".xml", ["sem_seg mIoU"]),
 ])  # fmt: skip
 def test_the_command(
-    house_of: Callable[[str], House], kind: str, ending: str, judged: list[str], tmp_path: Path,
+    case_of: Callable[[str], ExportCase], kind: str, ending: str, judged: list[str], tmp_path: Path,
     caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     """It says what `--eval-only` finds of checkpoint and file; then a quantiser fails, and too much is lost."""
     pytest.importorskip({".onnx": "onnxruntime", ".xml": "nncf"}[ending], reason="int8 files need it")
-    house, file = house_of(kind), tmp_path / f"x{ending}"
-    plain = house.file(ending)  # exported before: that takes most of the time
+    case, file = case_of(kind), tmp_path / f"x{ending}"
+    plain = case.file(ending)  # exported before: that takes most of the time
 
     def copy(network: Exportable, path: Path) -> None:
         for part in plain.parent.glob(f"{plain.stem}.*"):
@@ -178,13 +178,13 @@ def test_the_command(
 
     monkeypatch.setattr(detectors, "write", copy)
     monkeypatch.setattr(detectors, "check_judges", lambda *known: None)  # all may be lost: these are random weights
-    words = ["export", "--weights", str(house.weights), "--output", str(file), "--int8", "--max-loss", "100",
-             "DATALOADER.NUM_WORKERS=0", *house.data]  # fmt: skip
+    words = ["export", "--weights", str(case.weights), "--output", str(file), "--int8", "--max-loss", "100",
+             "DATALOADER.NUM_WORKERS=0", *case.data]  # fmt: skip
     with caplog.at_level("INFO", "se_det"):
         assert main(words) == 0
-    after = figures(evaluated(file, house.data, tmp_path / "evaluated"))
+    after = figures(evaluated(file, case.data, tmp_path / "evaluated"))
     assert list(after) == judged
-    told = ", ".join(f"{name} {value:.2f} to {after[name]:.2f}" for name, value in figures(house.metrics).items())
+    told = ", ".join(f"{name} {value:.2f} to {after[name]:.2f}" for name, value in figures(case.metrics).items())
     assert re.search(rf"x{ending}: (\d+) of \1 layers in int8: {re.escape(told)}\.", caplog.text)
     quantiser, written = QUANTISERS.get(ending), file.read_bytes()
     monkeypatch.setattr(quantiser, "write", lambda self, path, kept: [][0])
