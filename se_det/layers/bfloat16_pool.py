@@ -33,7 +33,7 @@ def max_pool_3x3(x: torch.Tensor, *, padding: int, ceil_mode: bool) -> torch.Ten
 
 
 def _pool_band(rows: torch.Tensor, pooled: torch.Tensor) -> None:
-    """(2 H or, with the row above, 2 H + 1, W, C) to (H, W / 2, C): the maximum of three rows, then of three columns."""
+    """(2 H, or with the row above 2 H + 1, W, C) to (H, W / 2, C): maxima of three rows, then of three columns."""
     above = len(rows) % 2
     highest = torch.maximum(rows[above::2], rows[above + 1 :: 2])
     ends = highest if above else highest[1:]

@@ -37,7 +37,7 @@ class PackedConv2d:
 
     def supports(self, x: torch.Tensor) -> bool:
         """Whether `x` can be taken: on a CPU, in a type that oneDNN has, without gradients and not under autocast."""
-        if x.device.type != "cpu" or torch.is_grad_enabled() or torch.is_autocast_enabled("cpu") or is_traced():
+        if not x.is_cpu or torch.is_grad_enabled() or torch.is_autocast_enabled("cpu") or is_traced():
             return False
         return x.dtype == torch.float32 or (x.dtype == torch.bfloat16 and mkldnn.supports_bfloat16())
 

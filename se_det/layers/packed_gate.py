@@ -27,24 +27,25 @@ def packed_factors(conv: nn.Conv2d, gate: SE, x: torch.Tensor, area: ValidArea |
         conv: 1 x 1, without a norm.
         x: (N, C_in, H, W).
     """
-    mean = gate.squeeze(x, area)[0].flatten(1)
     first, first_bias, second, second_bias = _matrices(conv, gate)
-    hidden = _product(mean.float(), first, first_bias).relu_()
-    return _product(hidden, second, second_bias).sigmoid_().to(x.dtype)[:, :, None, None]
+    if area is None or area.covers(x):
+        sums, share = x.sum((2, 3)), 1 / (x.shape[2] * x.shape[3])
+    else:
+        sums, share = gate.squeeze(x, area)[0].flatten(1), 1
+    hidden = torch.addmm(first_bias, sums.float(), first, alpha=share).relu_()
+    return torch.addmm(second_bias, hidden, second).sigmoid_().to(x.dtype)[:, :, None, None]
 
 
-def _product(x: torch.Tensor, matrix: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
-    return x @ matrix if bias is None else torch.addmm(bias, x, matrix)
-
-
-@torch.no_grad()
-def _matrices(conv: nn.Conv2d, gate: SE) -> tuple[torch.Tensor | None, ...]:
+def _matrices(conv: nn.Conv2d, gate: SE) -> tuple[torch.Tensor, ...]:
     """Both layers' matrices, inputs first, and biases, as they are of the present weights."""
     given = (conv.weight, conv.bias, gate.fc1.weight, gate.fc1.bias, gate.fc2.weight, gate.fc2.bias)
     version = tuple(None if part is None else tensor_version(part) for part in given)
     if gate.packed is None or gate.packed[0] != version:
         w, b, w1, b1, w2, b2 = (None if part is None else part.float() for part in given)
-        if b is not None:
-            b1 = w1 @ b if b1 is None else torch.addmv(b1, w1, b)
-        gate.packed = version, ((w1 @ w.flatten(1)).t().contiguous(), b1, w2.t().contiguous(), b2)
+        none = w1.new_zeros(())
+        b1 = (none if b1 is None else b1) + (none if b is None else w1 @ b)
+        gate.packed = (
+            version,
+            ((w1 @ w.flatten(1)).t().contiguous(), b1, w2.t().contiguous(), none if b2 is None else b2),
+        )
     return gate.packed[1]
