@@ -72,10 +72,11 @@ class ReplaceBadImages:
         raise DataError(f"No other image can take the place of those that cannot be used: {_listed(found)}")
 
     def _others(self, number: int, index: int) -> Iterator[int]:
+        """The other images of its group, in random order. A generator, as few samples ask for the first."""
         group = np.flatnonzero(self._groups == self._groups[index])
         # Three numbers, so that these are not the random numbers of the order or of the sample.
         order = np.random.default_rng((self._seed, number, 2)).permutation(group)
-        return (other for other in order.tolist() if other != index)
+        yield from (int(other) for other in order if other != index)
 
 
 class SkippedImages:

@@ -112,3 +112,15 @@ def test_replacements_are_spread_over_the_group_and_end_with_it() -> None:
         alone[0, 0]
     more = ReplaceBadImages(Numbers({0, 2, 4, 6, 8}), groups=np.arange(10) % 2, seed=3, budget=1)[0, 0]
     assert more.sample is None and len(more.found) == 2
+
+
+def test_an_image_that_is_read_costs_no_look_at_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Drawing an order of all images for each sample took 35 ms of ImageNet's 1.3 million."""
+
+    class Indices:
+        def __getitem__(self, item: tuple[int, int]) -> int:
+            return item[1]
+
+    samples = ReplaceBadImages(Indices(), groups=np.zeros(3), seed=1, budget=1)
+    monkeypatch.setattr(np.random, "default_rng", None)
+    assert samples[0, 2] == 2
