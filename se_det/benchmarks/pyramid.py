@@ -13,8 +13,7 @@ from ..allocator import keep_freed_memory
 from ..config import load_config
 from ..detection.build import build_detector
 from ..errors import ConfigError
-from ..export import pyramid
-from ..export.formats.openvino import write_openvino
+from ..export import pyramid, write
 from ..export.networks import largest_difference
 from ..layers.fuse import fuse_for_inference
 from ..layers.norms import FrozenBatchNorm2d
@@ -40,7 +39,8 @@ def compare_pyramids(
         folder: where the weights and the exported file are written.
 
     Raises:
-        ConfigError: OpenVINO is not installed, or results differ.
+        ConfigError: the config has no pyramid, or results differ.
+        ExportError: OpenVINO is not installed.
     """
     cfg = load_config(config_file, ["MODEL.DEVICE", "cpu"])
     model = build_detector(cfg).eval().requires_grad_(False)
@@ -48,7 +48,7 @@ def compare_pyramids(
         raise ConfigError(f"{config_file} has no pyramid to compare.")
     _randomise_norms(model)
     network, weights = Path(folder, "pyramid.xml"), Path(folder, "pyramid.pth")
-    write_openvino(pyramid(model), network)
+    write(pyramid(model), network)
     torch.save(model.backbone.state_dict(), weights)
     for height, width in sizes:
         x = _image(height, width)
