@@ -64,7 +64,7 @@ def run(args: argparse.Namespace) -> int:
     if args.int8 and (classifier or args.part == "backbone" or args.compiled):
         raise ConfigError("--int8 is for whole detectors, and not for --compiled.")
     network = _classifier(args) if classifier else _detector(args)
-    check_folders(args, network.outputs, detector=not classifier and args.part == "detector")
+    check_folders(args, detector=not classifier and args.part == "detector")
     if args.int8:
         _write_int8(args, network)
         write_folders(args)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import logging
-from collections.abc import Sequence
 from pathlib import Path
 
 logger = logging.getLogger(__name__)
@@ -18,12 +17,11 @@ def add_folder_arguments(parser: argparse.ArgumentParser) -> None:
                         "and 1/model.onnx; the folder's name is the model's")  # fmt: skip
 
 
-def check_folders(args: argparse.Namespace, outputs: Sequence[str], *, detector: bool) -> None:
+def check_folders(args: argparse.Namespace, *, detector: bool) -> None:
     """Before the export: whether these folders can be made of it.
 
     Args:
         args: the command's; `output` is the file that is exported.
-        outputs: the names of what it gives.
         detector: whether a whole detector is.
 
     Raises:
@@ -41,11 +39,6 @@ def check_folders(args: argparse.Namespace, outputs: Sequence[str], *, detector:
         check_writable(folder)
     if args.runner and getattr(args, "no_preprocessing", False):
         raise ConfigError("--runner needs the graph that resizes images itself: leave --no-preprocessing out.")
-    if args.runner and "sem_seg" in outputs:
-        raise ConfigError(
-            "--runner shows boxes, masks and keypoints, and this network gives classes of pixels (sem_seg): leave it "
-            "out and run the file with se-det predict."
-        )
 
 
 def write_folders(args: argparse.Namespace) -> None:

@@ -3,33 +3,38 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
-
-Difference = Callable[[Sequence[torch.Tensor], Sequence[torch.Tensor]], float]
 
 # Of what rounding decides: detections and masks' cells that may differ, one in so many, and pixels' classes.
 DETECTIONS, CELLS, PIXELS = 100, 1000, 1000
 
 
-def outputs_difference(outputs: Sequence[str]) -> Difference:
-    """What measures two tuples of the outputs of these names: the larger of `detections_difference`, with coordinates
-    of keypoints as a share of 1000 px, too, and `pixels_difference`."""
+FOUND = ("boxes", "scores", "classes", "counts")
 
-    def difference(ours: Sequence[torch.Tensor], theirs: Sequence[torch.Tensor]) -> float:
-        both = [dict(zip(outputs, values, strict=True)) for values in (ours, theirs)]
-        pixels = [values.pop("sem_seg", None) for values in both]
-        found = 0.0 if pixels[0] is None else pixels_difference(*pixels)
+
+def detector_differences(
+    outputs: Sequence[str], ours: Sequence[torch.Tensor], theirs: Sequence[torch.Tensor]
+) -> dict[str, float]:
+    """How far the outputs of a detector are apart: `boxes` with scores and classes, what else there is of each
+    detection (see `detections_difference`; coordinates of keypoints as a share of 1000 px), `sem_seg` (see
+    `pixels_difference`)."""
+    both = [dict(zip(outputs, values, strict=True)) for values in (ours, theirs)]
+    pixels = [values.pop("sem_seg", None) for values in both]
+    found: dict[str, float] = {}
+    if "counts" in both[0]:
         for values in both:
             if "keypoints" in values:
                 points = values["keypoints"]
                 values["keypoints"] = torch.cat([points[..., :2] / 1000, points[..., 2:]], -1)
-        if "counts" in both[0]:
-            found = max(found, detections_difference(*(list(values.values()) for values in both)))
-        return found
-
-    return difference
+        plain = [[values[name] for name in FOUND] for values in both]
+        found["boxes"] = detections_difference(*plain)
+        for name in [name for name in both[0] if name not in FOUND]:
+            found[name] = detections_difference(*([*own, values[name]] for own, values in zip(plain, both)))
+    if pixels[0] is not None:
+        found["sem_seg"] = pixels_difference(*pixels)
+    return found
 
 
 def pixels_difference(ours: torch.Tensor, theirs: torch.Tensor) -> float:

@@ -15,7 +15,7 @@ from ..errors import ExportError
 from ..internals.symbolic_size import as_size
 from ..layers.valid_area import ValidArea
 from .architectures import EXPORTERS, GraphDetector
-from .comparing import outputs_difference
+from .comparing import FOUND, detector_differences
 from .found import Found
 from .label_map import label_map
 from .metadata import Labels, detector_metadata
@@ -23,7 +23,6 @@ from .networks import Exportable, prepare_for_export
 from .resizing import resize, short_side_sizes
 from .tensor_boxes import ANYTHING, NOTHING
 
-OUTPUTS = ("boxes", "scores", "classes", "counts")
 PIXELS = "sem_seg"
 # Of the images that a file is checked with: batch, height, width.
 SHAPES = ((2, 96, 128), (1, 70, 90), (3, 101, 77))
@@ -76,7 +75,7 @@ def detector(
     )
     return Exportable(
         graph.eval(), graph.outputs, SHAPES, inputs=graph.inputs, make_inputs=graph.make_inputs, free=graph.free,
-        metadata=metadata, difference=outputs_difference(graph.outputs),
+        metadata=metadata, differences=detector_differences,
     )  # fmt: skip
 
 
@@ -98,7 +97,7 @@ class DetectorGraph(nn.Module):
     ) -> None:
         super().__init__()
         self.steps = steps
-        self.outputs = ((*OUTPUTS, *steps.extras) if steps.max_detections else ()) + (PIXELS,) * steps.labels_pixels
+        self.outputs = ((*FOUND, *steps.extras) if steps.max_detections else ()) + (PIXELS,) * steps.labels_pixels
         self.stride = max(model.backbone.size_divisibility, 1)
         self.padding = model.backbone.padding
         self.short_side, self.max_size, self.reverse_channels = short_side, max_size, reverse_channels

@@ -18,7 +18,7 @@ from .tensor_boxes import NOTHING
 # absolute values of weights of 4 x 4 cells add up to at most (11/8)^2; the negative ones are this part of them.
 OVERSHOOT = ((11 / 8) ** 2 - 1) / 2
 ROUNDING = 1e-6  # a patch that is higher by less is as high
-FAR = 2**16  # more than a side has px
+FAR = 46340  # more than a side has px; its square is a number of 32 bits, and OpenVINO has no longer ones
 
 
 def highest_places(maps: torch.Tensor, boxes: torch.Tensor) -> torch.Tensor:

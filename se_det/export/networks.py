@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,16 +12,21 @@ from torch import nn
 
 from ..detection.rcnn import Detector
 
+# Of the outputs' names, and the outputs of a network and of its file: how far each is apart, by name.
+Differences = Callable[[Sequence[str], Sequence[torch.Tensor], Sequence[torch.Tensor]], dict[str, float]]
 
-def largest_difference(ours: Sequence[torch.Tensor], theirs: Sequence[torch.Tensor]) -> float:
-    """The largest absolute difference, relative to the largest value of its tensor, or to 1 if that is larger."""
-    shares = [0.0]
-    for one, other in zip(ours, theirs, strict=True):
-        if one.shape != other.shape:
-            return float("inf")
-        if one.numel():
-            shares.append(float((one - other).abs().max()) / max(float(one.abs().max()), 1.0))
-    return max(shares)
+
+def relative_differences(
+    outputs: Sequence[str], ours: Sequence[torch.Tensor], theirs: Sequence[torch.Tensor]
+) -> dict[str, float]:
+    """The largest absolute difference of each output, relative to its largest value, or to 1 if that is larger."""
+    return dict(zip(outputs, map(_relative_difference, ours, theirs), strict=True))
+
+
+def _relative_difference(one: torch.Tensor, other: torch.Tensor) -> float:
+    if one.shape != other.shape:
+        return math.inf
+    return float((one - other).abs().max()) / max(float(one.abs().max()), 1.0) if one.numel() else 0.0
 
 
 def random_images(shape: Sequence[int]) -> tuple[torch.Tensor, ...]:
@@ -40,7 +46,7 @@ class Exportable:
         make_inputs: inputs for images of a shape, always the same.
         free: of each input the axes whose lengths are free.
         metadata: plain values, stored in the file as JSON.
-        difference: measures how far two tuples of outputs are apart.
+        differences: measures how far two tuples of outputs are apart.
         reference: what the file is compared with; None: the module.
     """
 
@@ -51,7 +57,7 @@ class Exportable:
     make_inputs: Callable[[Sequence[int]], tuple[torch.Tensor, ...]] = random_images
     free: tuple[tuple[int, ...], ...] = ((0, 2, 3),)
     metadata: Mapping[str, Any] = field(default_factory=dict)
-    difference: Callable[[Sequence[torch.Tensor], Sequence[torch.Tensor]], float] = largest_difference
+    differences: Differences = relative_differences
     reference: Callable[..., Sequence[torch.Tensor]] | None = None
 
 

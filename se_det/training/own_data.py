@@ -23,6 +23,7 @@ from ..errors import ConfigError, DataError, suggestion
 from ..inference.exported import config_of_exported
 from ..inference.runtimes import is_exported
 from ..weights import config_of_checkpoint
+from .own_files import has_own_files
 from .recipe import Goal, decide, measure_data, measure_machine
 from .recipe.decide import SCRATCH, base_config
 from .recipe.facts import measure_in_windows, weights_at_hand
@@ -172,7 +173,7 @@ def evaluation_config(source: str | Path | None, weights: str, overrides: Sequen
     exported = is_exported(weights)
     cfg = config_of_exported(weights, overrides) if exported else config_of_checkpoint(weights, overrides)
     if source is None:
-        if exported and not cfg.DATASETS.VAL_JSON:
+        if exported and not has_own_files(cfg, "VAL") and not cfg.DATASETS.TEST:
             raise ConfigError(
                 f"{weights} is an exported detector and does not say what data it is for: name the data, or give "
                 "--val-json and --val-images."

@@ -2,62 +2,20 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Callable
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
 
-from se_det.data.transforms import resize_image, short_side_size, to_tensor
 from se_det.detection.masks import paste_masks
-from se_det.export import detector, write
+from se_det.export import detector
 from se_det.inference.exported import ExportedDetector
 from se_det.inference.runtimes import open_runtime
 
+from .batches import FEW, MANY, both, raise_threshold
+from .houses import ENDINGS, House
 from .test_detectors import GraphRuntime
-from .test_export import needs_onnx
-from .tiny import KINDS, LONG, SHORT, tiny
-
-# Of images (height, width) in batches. None is much taller than wide: see `resize`.
-FEW = [[(70, 90)], [(96, 128), (40, 90), (1, 1)]]
-MANY = [
-    [(1, 1)], [(64, 64)], [(480, 640)], [(20, 8000)], [(63, 129)], [(300, 310)], [(7, 9)], [(333, 500)], [(2, 640)],
-    [(96, 128), (128, 96)], [(240, 320), (55, 60)], [(640, 640), (5, 5)], [(150, 151), (149, 300)],
-    [(96, 128), (64, 64), (33, 47), (120, 200), (1, 1)], [(200, 201), (202, 203), (100, 101), (90, 180), (66, 70)],
-]  # fmt: skip
-
-
-def picture(height: int, width: int, number: int) -> np.ndarray:
-    """RGB, with something in it."""
-    coarse = np.random.default_rng(number).integers(0, 256, (6, 6, 3), np.uint8)
-    return np.asarray(Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC))
-
-
-def both(sizes: list[tuple[int, int]], cfg, seed: int) -> tuple[list[dict], list[dict]]:
-    """The same images as PyTorch's detector and as an exported one take them."""
-    ours, theirs = [], []
-    for number, (height, width) in enumerate(sizes):
-        image = picture(height, width, 100 * seed + number)
-        pixels = image[:, :, ::-1] if cfg.INPUT.FORMAT == "BGR" else image
-        small = resize_image(pixels, *short_side_size(height, width, SHORT, LONG))
-        ours.append({"image": to_tensor(image), "height": height, "width": width})
-        theirs.append({"image": to_tensor(np.ascontiguousarray(small)), "height": height, "width": width})
-    return ours, theirs
-
-
-def raise_threshold(model: torch.nn.Module, score: float) -> None:
-    if hasattr(model, "roi_heads"):
-        model.roi_heads.box_stages[-1][1].score_threshold = score
-    elif hasattr(model, "score_threshold"):
-        model.score_threshold = score
-
-
-def best_scores(model: torch.nn.Module, cfg, batches: list[list[tuple[int, int]]]) -> list[float]:
-    """Of each image the highest score."""
-    with torch.no_grad():
-        found = [one for seed, sizes in enumerate(batches) for one in model.detect(both(sizes, cfg, seed)[1])]
-    return [float(one["instances"]["scores"].max()) for one in found if len(one.get("instances", {}).get("scores", ()))]
+from .tiny import KINDS, tiny
 
 
 def assert_same(ours: dict, theirs: dict, *, ties: bool = False) -> int:
@@ -137,14 +95,12 @@ def test_the_graph_before_any_export(kind: str) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("ending", ENDINGS)
 @pytest.mark.parametrize("kind", list(KINDS))
-def test_files(tmp_path: Path, kind: str) -> None:
-    """In ONNX Runtime, at 25 sizes from one px to 8,000 in batches of 1, 2 and 5; some images have no detection."""
-    needs_onnx()
-    model, cfg = tiny(kind)
-    scores = sorted(best_scores(model, cfg, MANY))
-    if scores:
-        raise_threshold(model, (scores[len(scores) // 4] + scores[len(scores) // 4 + 1]) / 2)
-    assert write(detector(model, cfg), tmp_path / "d.onnx") < 1e-4
-    found, none = check(kind, model, cfg, ExportedDetector(open_runtime(tmp_path / "d.onnx"), kind), MANY)
+def test_files(house_of: Callable[[str], House], kind: str, ending: str) -> None:
+    """As `se-det export` writes them, at 25 sizes from one px to 8,000 in batches of 1, 2 and 5; some images have no
+    detection."""
+    house = house_of(kind)
+    exported = ExportedDetector(open_runtime(house.file(ending)), kind)
+    found, none = check(kind, house.model, house.cfg, exported, MANY)
     assert (found > 20 and none >= 3) or kind in ("semantic", "proposals")

@@ -35,6 +35,7 @@ KINDS = {
     "semantic": ("semantic_fpn_se_r50_fpn.yaml", [], 0.0),
     "point_rend": ("point_rend_se_r50_fpn.yaml", POINT_REND, 0.0),
     "panoptic": ("panoptic_fpn_se_r50_fpn.yaml", ["MODEL.PANOPTIC_FPN.COMBINE.STUFF_AREA_LIMIT", 50], 0.0),
+    "cascade": ("cascade_mask_rcnn_se_r50_fpn.yaml", [], 0.0),
     "mask": ("mask_rcnn_se_r18_fpn.yaml", [], 0.0),
 }  # fmt: skip
 THIN = [

@@ -20,6 +20,7 @@ pytest.importorskip("onnxruntime")
 
 from se_det.data.images import read_image
 from se_det.export.runner import write_runner
+from se_det.export.runner.folder import TEMPLATE
 from se_det.inference.coco_results import to_coco_results
 
 from ..contract_graph import BOXES, CLASSES, FOUND, KEYPOINTS, METADATA, masks, write_graph
@@ -131,6 +132,34 @@ def test_masks_are_those_of_se_det(runner: SimpleNamespace) -> None:
         np.testing.assert_array_equal(own, other)
         encoded = coco_mask.encode(np.asfortranarray(own.astype(np.uint8)))
         assert runner.encode_mask(own) == {"size": [height, width], "counts": encoded["counts"].decode()}
+
+
+def test_segments_are_those_of_se_det() -> None:
+    """Of objects and regions that overlap, some too small, too unsure or hidden."""
+    from se_det.detection.architectures.panoptic_fpn import combine_outputs
+
+    combine = runpy.run_path(str(TEMPLATE / "predict.py"))["combine"]
+    random = np.random.default_rng(4)
+    limits = {"overlap_threshold": 0.5, "stuff_area_limit": 90, "score_threshold": 0.3}
+    things = stuff = 0
+    for _ in range(40):
+        low = random.uniform(0, 30, (8, 2))
+        found = {
+            "boxes": np.hstack([low, low + random.uniform(0, 30, (8, 2))]).astype(np.float32),
+            "scores": -np.sort(-random.choice([0.1, 0.3, 0.6, 0.9], 8)).astype(np.float32),
+            "classes": random.integers(0, 3, 8), "masks": random.random((8, 28, 28), np.float32) ** 0.5,
+            "sem_seg": np.kron(random.integers(0, 5, (4, 5)), np.ones((12, 11))).astype(np.uint8),
+        }  # fmt: skip
+        names = {"boxes": "pred_boxes", "masks": "box_masks", "classes": "pred_classes", "scores": "scores"}
+        instances = {name: torch.from_numpy(found[own]) for own, name in names.items()}
+        labels = torch.from_numpy(found["sem_seg"]).long()
+        known, infos = combine_outputs({**instances, "image_size": (48, 55)}, labels, **limits)
+        segments, own = combine(found, **limits)
+        np.testing.assert_array_equal(segments, known.numpy())
+        assert json.loads(json.dumps(own)) == infos
+        things += sum(info["isthing"] for info in own)
+        stuff += sum(not info["isthing"] for info in own)
+    assert 100 < things < 40 * 6 and 40 < stuff < 40 * 4
 
 
 def test_what_is_drawn(runner: SimpleNamespace) -> None:

@@ -3,7 +3,9 @@
     python predict.py photos/ more.jpg --output results
 
 It needs numpy, opencv-python-headless (or opencv-python) and onnxruntime, and model.onnx beside it. The model resizes
-images itself; its classes, and the score from which each is drawn, are in its metadata.
+images itself; its classes, and the score from which each is drawn, are in its metadata. Of a model that labels pixels
+their classes are written too, as sem_seg/NAME.png, and of a panoptic one its segments, as COCO has them: panoptic.json
+and panoptic/NAME.png.
 """
 
 import argparse
@@ -17,15 +19,17 @@ import numpy as np
 import onnxruntime
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
-RESULTS = "detections.json"
+RESULTS, SEGMENTS = "detections.json", "panoptic.json"
 PROVIDERS = ("CUDAExecutionProvider", "CPUExecutionProvider")  # the first that is there
 DEFAULT_THRESHOLD = 0.5  # of a class for which the model keeps none
-MASK_OPACITY = 0.4
+MASK_OPACITY, REGION_OPACITY = 0.4, 0.55
+PIXEL_COLORS = 500  # where colours of pixels' classes begin, other than those of objects
 LEAST_KEYPOINT = 0.05  # a keypoint of a lower score is not drawn
 
 
 class Detector:
-    """The model; `classes` are dicts of `id`, `name` and `threshold`, which may be None."""
+    """The model; `classes` are dicts of `id`, `name` and `threshold`, which may be None. Where it labels pixels
+    `pixel_classes` are dicts of `id` and `name`, and `limits` are those of `combine` where it finds both."""
 
     def __init__(self, path):
         available = onnxruntime.get_available_providers()
@@ -35,13 +39,16 @@ class Detector:
         metadata = self.session.get_modelmeta().custom_metadata_map
         if "se_det" not in metadata or {each.name for each in self.session.get_inputs()} != {"images", "sizes"}:
             raise ValueError("it is no detector of `se-det export` that resizes images itself")
-        self.classes = json.loads(metadata["se_det"])["classes"]
+        told = json.loads(metadata["se_det"])
+        self.classes = told["classes"]
+        self.pixel_classes, self.limits = told.get("pixel_classes"), told.get("combine")
 
     def __call__(self, images):
         """Detections in images uint8 (height, width, 3), RGB, which may differ in size.
 
         Returns a dict for each image: `boxes` (n, 4) XYXY px, `scores` (n,), `classes` (n,) indices, and if the model
-        has them `masks` (n, M, M), probabilities within the boxes, and `keypoints` (n, K, 3): x, y px and a score.
+        has them `masks` (n, M, M), probabilities within the boxes, and `keypoints` (n, K, 3): x, y px and a score. Of a
+        model that labels pixels, besides or alone: `sem_seg` uint8 (height, width), indices of their classes.
         """
         sizes = np.array([image.shape[:2] for image in images], np.int64)
         height, width = sizes.max(axis=0)
@@ -49,8 +56,12 @@ class Detector:
         for row, image in zip(batch, images):
             row[: image.shape[0], : image.shape[1]] = image
         outputs = dict(zip(self.names, self.session.run(None, {"images": batch, "sizes": sizes})))
-        counts = outputs.pop("counts")
-        return [{name: value[i, :count] for name, value in outputs.items()} for i, count in enumerate(counts)]
+        labels, counts = outputs.pop("sem_seg", None), outputs.pop("counts", [0] * len(images))
+        found = [{name: value[i, :count] for name, value in outputs.items()} for i, count in enumerate(counts)]
+        if labels is not None:
+            for one, own, (height, width) in zip(found, labels, sizes):
+                one["sem_seg"] = own[:height, :width]
+        return found
 
 
 def read_image(path):
@@ -112,7 +123,7 @@ def encode_mask(mask):
 def to_coco(found, classes, height, width):
     """The detections in one image of this size as COCO results."""
     results = []
-    for i, (box, score, index) in enumerate(zip(found["boxes"], found["scores"], found["classes"])):
+    for i, (box, score, index) in enumerate(zip(*(found.get(name, ()) for name in ("boxes", "scores", "classes")))):
         x0, y0, x1, y1 = box
         xywh = [float(x0), float(y0), float(x1 - x0), float(y1 - y0)]
         result = {"category_id": classes[index]["id"], "bbox": xywh, "score": float(score)}
@@ -124,11 +135,73 @@ def to_coco(found, classes, height, width):
     return results
 
 
+def combine(found, overlap_threshold, stuff_area_limit, score_threshold):
+    """Objects and classes of pixels as one map: the surer object is in front, and regions of pixels are behind all.
+
+    Objects that score less than `score_threshold`, or of which a larger share than `overlap_threshold` is hidden, are
+    left out, as are regions of less than `stuff_area_limit` px and pixels of class 0, which are the objects'.
+
+    Returns segments int32 (height, width), 0 for none, and of each a dict of `id`, `isthing`, `category_id` (the index
+    of the object's class, or of the pixels'), and `score` and `instance_id` or `area`.
+    """
+    labels = found["sem_seg"]
+    segments, infos = np.zeros(labels.shape, np.int32), []
+    for i in np.argsort(-found["scores"], kind="stable"):
+        if found["scores"][i] < np.float32(score_threshold):
+            break
+        mask = paste_mask(found["masks"][i], found["boxes"][i], *labels.shape)
+        area, hidden = np.count_nonzero(mask), np.count_nonzero(mask & (segments > 0))
+        if area and hidden / area <= overlap_threshold:
+            infos.append({"id": len(infos) + 1, "isthing": True, "score": float(found["scores"][i]),
+                          "category_id": int(found["classes"][i]), "instance_id": int(i)})  # fmt: skip
+            segments[mask & (segments == 0)] = len(infos)
+    for index in np.unique(labels[labels > 0]).tolist():
+        mask = (labels == index) & (segments == 0)
+        area = int(np.count_nonzero(mask))
+        if area >= stuff_area_limit:
+            infos.append({"id": len(infos) + 1, "isthing": False, "category_id": index, "area": area})
+            segments[mask] = len(infos)
+    return segments, infos
+
+
+def describe(found, detector):
+    """Of an image whose pixels are labelled: PNGs by the folder they go to, the infos of its segments with ids of
+    categories (None of a model without), and what `draw_regions` takes."""
+    labels = found["sem_seg"]
+    pngs, things, stuff = {"sem_seg": labels}, detector.classes, detector.pixel_classes
+    if detector.limits is None:
+        present = np.unique(labels).tolist()
+        regions = [(labels == k, class_color(PIXEL_COLORS + k), shown_name(stuff, k)) for k in present]
+        return pngs, None, regions
+    segments, infos = combine(found, **detector.limits)
+    # COCO's number of a segment is red + 256 green + 65536 blue; OpenCV writes blue first.
+    pngs["panoptic"] = np.stack([segments >> 16, segments >> 8 & 255, segments & 255], axis=-1).astype(np.uint8)
+    regions = []
+    for info in infos:
+        index = info["category_id"]
+        classes, first = (things, 0) if info["isthing"] else (stuff, PIXEL_COLORS)
+        score = f" {info['score']:.0%}" if info["isthing"] else ""
+        regions.append((segments == info["id"], class_color(first + index), shown_name(classes, index) + score))
+        info["category_id"] = classes[index]["id"]
+    return pngs, infos, regions
+
+
+def draw_regions(pixels, regions):
+    """A copy of RGB pixels with regions painted, as BGR: each a mask bool (height, width), a BGR colour and a name."""
+    canvas = np.ascontiguousarray(pixels[:, :, ::-1])
+    for mask, color, _ in regions:
+        canvas[mask] = np.rint(canvas[mask] * (1 - REGION_OPACITY) + np.array(color) * REGION_OPACITY)
+    for mask, color, name in regions:
+        depth = cv2.distanceTransform(np.pad(mask.astype(np.uint8), 1), cv2.DIST_L2, 3)[1:-1, 1:-1]
+        y, x = np.unravel_index(depth.argmax(), depth.shape)
+        write_label(canvas, name, int(x), int(y), color)
+    return canvas
+
+
 def draw(pixels, found, classes, threshold=None):
     """A copy of RGB pixels with the detections that score `threshold`, or their class's own, as BGR."""
     canvas = np.ascontiguousarray(pixels[:, :, ::-1])
-    line = max(1, round(min(canvas.shape[:2]) / 320))
-    scale = max(0.4, min(canvas.shape[:2]) / 900)
+    line = line_width(canvas)
     for i in np.argsort(found["scores"], kind="stable"):  # the surest on top
         index, score = found["classes"][i], found["scores"][i]
         own = classes[index]["threshold"]
@@ -145,13 +218,28 @@ def draw(pixels, found, classes, threshold=None):
             for x, y, sure in found["keypoints"][i]:
                 if sure >= LEAST_KEYPOINT:
                     cv2.circle(canvas, (int(x), int(y)), 2 * line, color, -1)
-        name = classes[index]["name"]
-        label = f"{name if name.isascii() else f'class {index}'} {score:.0%}"
-        (wide, tall), below = cv2.getTextSize(label, cv2.FONT_HERSHEY_SIMPLEX, scale, line)
-        x, y = max(0, min(x0, canvas.shape[1] - wide)), max(y0, tall + below)
-        cv2.rectangle(canvas, (x, y - tall - below), (x + wide, y), color, -1)
-        cv2.putText(canvas, label, (x, y - below), cv2.FONT_HERSHEY_SIMPLEX, scale, (0, 0, 0), line, cv2.LINE_AA)
+        write_label(canvas, f"{shown_name(classes, index)} {score:.0%}", x0, y0, color)
     return canvas
+
+
+def line_width(canvas):
+    """Px of lines on a canvas."""
+    return max(1, round(min(canvas.shape[:2]) / 320))
+
+
+def shown_name(classes, index):
+    """The name of a class in the letters that OpenCV has."""
+    name = classes[index]["name"]
+    return name if name.isascii() else f"class {index}"
+
+
+def write_label(canvas, text, left, bottom, color):
+    """Write black text in a box of a BGR colour above a point, inside the canvas."""
+    line, scale = line_width(canvas), max(0.4, min(canvas.shape[:2]) / 900)
+    (wide, tall), below = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, scale, line)
+    x, y = max(0, min(left, canvas.shape[1] - wide)), max(bottom, tall + below)
+    cv2.rectangle(canvas, (x, y - tall - below), (x + wide, y), color, -1)
+    cv2.putText(canvas, text, (x, y - below), cv2.FONT_HERSHEY_SIMPLEX, scale, (0, 0, 0), line, cv2.LINE_AA)
 
 
 def class_color(index):
@@ -208,6 +296,14 @@ def batches(pairs, size, problems):
         yield batch
 
 
+def save(path, pixels, sources):
+    """Write an image file, which is none of the sources (resolved)."""
+    if path.resolve() in sources:
+        raise OSError(f"{path} is one of the inputs and would be overwritten: give another folder")
+    _, encoded = cv2.imencode(path.suffix, pixels)
+    write(path, encoded.tobytes())
+
+
 def write(path, data):
     """Write a file whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -236,18 +332,36 @@ def main(argv=None):
         print(f"error: {args.model} cannot be used: {error}.", file=sys.stderr)
         return 1
     pairs, problems = find_images(args.inputs, args.output)
-    sources, taken, results, count = {path.resolve() for path, _ in pairs}, {RESULTS}, [], 0
+    sources, taken, results, count = {path.resolve() for path, _ in pairs}, {RESULTS, SEGMENTS}, [], 0
+    images, segments = [], []
     try:
         for batch in batches(pairs, args.batch, problems):
             for (path, name, pixels), found in zip(batch, detector([pixels for _, _, pixels in batch])):
                 count += 1
+                height, width = pixels.shape[:2]
                 where = {"file_name": str(path), "image_id": count}
-                results += [{**where, **entry} for entry in to_coco(found, detector.classes, *pixels.shape[:2])]
-                target = args.output / drawn_name(name, taken)
-                if target.resolve() in sources:
-                    raise OSError(f"{target} is one of the inputs and would be overwritten: give another folder")
-                _, encoded = cv2.imencode(target.suffix, draw(pixels, found, detector.classes, args.threshold))
-                write(target, encoded.tobytes())
+                results += [{**where, **entry} for entry in to_coco(found, detector.classes, height, width)]
+                target = drawn_name(name, taken)
+                pngs, infos = {}, None
+                if "sem_seg" in found:
+                    pngs, infos, regions = describe(found, detector)
+                    drawn = draw_regions(pixels, regions)
+                else:
+                    drawn = draw(pixels, found, detector.classes, args.threshold)
+                save(args.output / target, drawn, sources)
+                names = {folder: drawn_name(Path(folder, target).with_suffix(".png"), taken) for folder in pngs}
+                for folder, values in pngs.items():
+                    save(args.output / names[folder], values, sources)
+                if infos is not None:
+                    images.append({"id": count, "file_name": str(path), "height": height, "width": width})
+                    inside = names["panoptic"].relative_to("panoptic").as_posix()
+                    segments.append({"image_id": count, "file_name": inside, "segments_info": infos})
+        if images:
+            # The first class of pixels is that of all objects.
+            kinds = [(each, True) for each in detector.classes] + [(each, False) for each in detector.pixel_classes[1:]]
+            categories = [{"id": each["id"], "name": each["name"], "isthing": int(thing)} for each, thing in kinds]
+            document = {"images": images, "annotations": segments, "categories": categories}
+            write(args.output / SEGMENTS, json.dumps(document).encode())
         write(args.output / RESULTS, ("[" + ",".join("\n" + json.dumps(r) for r in results) + "\n]\n").encode())
     except OSError as error:
         print(f"error: {error}.", file=sys.stderr)
