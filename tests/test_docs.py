@@ -80,6 +80,7 @@ NOT_RUN = {
     "se-det predict --weights detector.onnx": EXPORTED,
     "se-det train data/ --eval-only MODEL.WEIGHTS=detector.onnx": EXPORTED,
     "python tools/benchmark.py runtimes": MINUTES,
+    "python tools/benchmark.py pyramid": MINUTES,
     "python tools/train_net.py --config-file configs/mask_rcnn_r50_fpn.yaml MODEL.WEIGHTS zoo://": DOWNLOAD,
     "python tools/analyze_model.py '*' --format csv": MINUTES,
     "python datasets/shape_baseline.py": MINUTES,
