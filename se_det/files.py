@@ -7,7 +7,7 @@ import json
 import os
 import stat
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO, Any
 
@@ -44,6 +44,33 @@ def atomic_write(path: str | os.PathLike, write: Callable[[IO[bytes]], None]) ->
     finally:
         if temporary is not None and os.path.exists(temporary):
             os.unlink(temporary)
+
+
+def replace_together(contents: Mapping[Path, bytes]) -> None:
+    """Write files of one folder that belong together; the last of them is the one that is opened.
+
+    Whoever dies at any moment leaves all as they were, all new, or the last missing: never one of these with another's
+    companions.
+
+    Raises:
+        CheckpointError: the folder cannot be written or the disk is full; the old files are intact.
+    """
+    *others, last = contents
+    try:
+        with tempfile.TemporaryDirectory(prefix=f".{_short(last)}.", suffix=".tmp", dir=last.parent) as folder:
+            for path, data in contents.items():
+                with open(Path(folder, path.name), "wb") as file:
+                    file.write(data)
+                    file.flush()
+                    os.fsync(file.fileno())
+            if others:
+                last.unlink(missing_ok=True)
+            for path in contents:
+                os.replace(Path(folder, path.name), path)
+        _sync_folder(last.parent)
+    except OSError as error:
+        kept = " The previous file is unchanged." if last.exists() else ""
+        raise CheckpointError(f"{last} could not be written: {error.strerror or error}.{kept}") from error
 
 
 def open_temporary(path: str | os.PathLike, suffix: str = ".tmp") -> tuple[int, str]:
@@ -112,12 +139,15 @@ def write_json(path: str | os.PathLike, value: Any, *, indent: int | None = None
 
 def _open_temporary(path: Path, suffix: str) -> tuple[int, str]:
     path.parent.mkdir(parents=True, exist_ok=True)
-    # Its own additions must not make the name of a file too long that has a sound one.
-    start = os.fsencode(path.name)[:MAX_NAME_LENGTH].decode(errors="ignore")
-    handle, name = tempfile.mkstemp(prefix=f".{start}.", suffix=suffix, dir=path.parent)
+    handle, name = tempfile.mkstemp(prefix=f".{_short(path)}.", suffix=suffix, dir=path.parent)
     # mkstemp makes the file private; give it the permissions an ordinary open() would.
     os.chmod(name, 0o666 & ~_umask())
     return handle, name
+
+
+def _short(path: Path) -> str:
+    """The start of a file's name, to which something can be added: a sound name must not become too long by that."""
+    return os.fsencode(path.name)[:MAX_NAME_LENGTH].decode(errors="ignore")
 
 
 def _umask() -> int:

@@ -11,9 +11,11 @@ from torch.nn import functional as F
 from torchvision.ops import stochastic_depth
 
 from ..errors import ConfigError
+from ..internals.module_hooks import is_observed
 from ..layers.conv import Conv2d
 from ..layers.gated_sum import gated_sum
 from ..layers.gates import Gate
+from ..layers.tracing import is_traced
 from ..layers.valid_area import ValidArea
 
 GateMaker = Callable[[int], "Gate | None"]
@@ -92,18 +94,30 @@ class ResidualBlock(GatedBlock):
         """The branch's last convolution; U comes out of its norm."""
         raise NotImplementedError
 
-    def forward(self, x: torch.Tensor, area: ValidArea | None = None) -> tuple[torch.Tensor, ValidArea | None]:
-        """(N, C_in, H, W) and its area to (N, C_out, H', W') and its area."""
+    def forward(
+        self, x: torch.Tensor, area: ValidArea | None = None, owned: bool = False
+    ) -> tuple[torch.Tensor, ValidArea | None]:
+        """(N, C_in, H, W) and its area to (N, C_out, H', W') and its area.
+
+        Args:
+            owned: nothing but this block reads `x`: in inference the result may be written over it.
+        """
         shortcut = x if self.shortcut is None else self.shortcut(x, area)
+        overwrite = self.placement == "standard" and (
+            owned if self.shortcut is None else _are_unobserved(self.shortcut)
+        )
         y, after = self.forward_to_last(self._gated("pre", x, area), area)
         shortcut = self._gated("identity", shortcut, after)
-        return self._gated("post", self.end(y, shortcut, after), after), after
+        return self._gated("post", self.end(y, shortcut, after, overwrite=overwrite), after), after
 
-    def end(self, y: torch.Tensor, shortcut: torch.Tensor, area: ValidArea | None) -> torch.Tensor:
-        """From the last convolution's input to the block's output, relu(gate(U) + shortcut)."""
+    def end(
+        self, y: torch.Tensor, shortcut: torch.Tensor, area: ValidArea | None, *, overwrite: bool = False
+    ) -> torch.Tensor:
+        """From the last convolution's input to the block's output, relu(gate(U) + shortcut); see `gated_sum`."""
         if self.drop_rate and self.training:
             return F.relu_(stochastic_depth(self._branch(y, area), self.drop_rate, "row") + shortcut)
-        return gated_sum(self.last, self.gate if self.placement == "standard" else None, y, shortcut, area)
+        gate = self.gate if self.placement == "standard" else None
+        return gated_sum(self.last, gate, y, shortcut, area, overwrite=overwrite)
 
     def _branch(self, y: torch.Tensor, area: ValidArea | None) -> torch.Tensor:
         """gate(U)."""
@@ -141,9 +155,11 @@ class BasicBlock(ResidualBlock):
     def last(self) -> Conv2d:
         return self.conv2
 
-    def end(self, y: torch.Tensor, shortcut: torch.Tensor, area: ValidArea | None) -> torch.Tensor:
+    def end(
+        self, y: torch.Tensor, shortcut: torch.Tensor, area: ValidArea | None, *, overwrite: bool = False
+    ) -> torch.Tensor:
         if not self.branch_relu or (self.drop_rate and self.training):
-            return super().end(y, shortcut, area)
+            return super().end(y, shortcut, area, overwrite=overwrite)
         return F.relu_(self._branch(y, area).add_(shortcut))
 
     def _branch(self, y: torch.Tensor, area: ValidArea | None) -> torch.Tensor:
@@ -187,6 +203,17 @@ class Stage(nn.Sequential):
     """Blocks after one another, passing the area along."""
 
     def forward(self, x: torch.Tensor, area: ValidArea | None = None) -> tuple[torch.Tensor, ValidArea | None]:
+        before = None
         for block in self:
-            x, area = block(x, area)
+            if isinstance(before, ResidualBlock) and isinstance(block, ResidualBlock):
+                # The map between two blocks is theirs alone, but where a hook may have kept it.
+                x, area = block(x, area, _are_unobserved(before, block))
+            else:
+                x, area = block(x, area)
+            before = block
         return x, area
+
+
+def _are_unobserved(*modules: nn.Module) -> bool:
+    """Whether no hook keeps what they take or give; where a compiler looks on, no."""
+    return not (torch.is_grad_enabled() or is_traced() or any(map(is_observed, modules)))

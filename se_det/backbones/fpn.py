@@ -149,8 +149,10 @@ class FPN(nn.Module):
         results, result_areas = {}, {}
         above, above_area = None, None
         for level, name in reversed(list(zip(self.levels, self.in_features))):
-            here, here_area = self._lateral(level)(maps[name], areas[name]), areas[name]
-            if above is not None:
+            lateral, here, here_area = self._lateral(level), maps[name], areas[name]
+            if above is None:
+                here = lateral(here, here_area)
+            else:
                 if above_area is not None and above_area.exact:
                     above = above_area.zero_padding(above)
                 height, width = here.shape[-2:]
@@ -159,7 +161,9 @@ class FPN(nn.Module):
                 else:
                     # Equal to doubling; cut where the finer map is not twice the coarser one (inputs not padded to 32).
                     above = F.interpolate(above, scale_factor=2.0, mode="nearest")[..., :height, :width]
-                here = here.add_(above) if self.fuse == "sum" else here.add_(above).div_(2)
+                here = lateral.forward_add(here, here_area, residual=above)
+                if self.fuse == "avg":
+                    here = here.div_(2)
             above, above_area = here, here_area
             results[f"p{level}"] = self._output(level)(here, here_area)
             if self.gated:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import torch
 from torch import nn
-from torch.nn import functional as F
 
 from ..errors import ConfigError
+from ..layers.bfloat16_pool import max_pool_3x3
 from ..layers.conv import Conv2d
 from ..layers.valid_area import ValidArea
 
@@ -39,7 +39,7 @@ class BasicStem(nn.Module):
             if area.exact:
                 x = area.zero_padding(x)  # after a ReLU zero never wins a maximum, like the border's -infinity
             area = area.after(3, 2, self.pool_padding, ceil_mode=self.ceil_mode)
-        return F.max_pool2d(x, 3, 2, self.pool_padding, ceil_mode=self.ceil_mode), area
+        return max_pool_3x3(x, padding=self.pool_padding, ceil_mode=self.ceil_mode), area
 
 
 class DeepStem(BasicStem):

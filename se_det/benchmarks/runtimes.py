@@ -11,6 +11,7 @@ from ..config import merge_overrides
 from ..data.coco import read_coco
 from ..data.images import read_image
 from ..errors import ConfigError
+from ..export.int8.figures import figures as judged
 from ..inference import Predictor
 from ..inference.exported import config_of_exported
 from ..inference.runtimes import is_exported
@@ -54,7 +55,8 @@ def compare_runtimes(
         for way, (file, precision) in chosen.items():
             cfg = _config(file, precision, device)
             merge_overrides(cfg, data)
-            figures[way] = {f"{task}/AP": values["AP"] for task, values in run_evaluation(cfg).items()}
+            found = judged(run_evaluation(cfg))
+            figures[way] = {name.replace(" ", "/"): value for name, value in found.items()}
     yield Comparison(
         "detection from decoded images", seconds, next(iter(chosen)), peaks, amount=len(paths), figures=figures
     )

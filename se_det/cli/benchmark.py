@@ -67,9 +67,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     runtimes.add_argument("--images", type=int, default=10, metavar="N", help="in one turn; default: 10")
     runtimes.add_argument("--no-ap", action="store_true", help="measure time and memory alone")
     runtimes.set_defaults(measure=_runtimes)
+    pyramid = what.add_parser("pyramid", help="a config's backbone and pyramid beside the same weights in OpenVINO, in "
+                              "float32 and bfloat16, on a CPU")  # fmt: skip
+    pyramid.add_argument("--config-file", default="configs/mask_rcnn_se_r50_fpn.yaml", metavar="F",
+                         help="default: configs/mask_rcnn_se_r50_fpn.yaml")  # fmt: skip
+    pyramid.add_argument("--sizes", nargs="+", default=["800x1088", "320x448"], metavar="HxW",
+                         help="px; default: 800x1088 320x448")  # fmt: skip
+    pyramid.add_argument("--images", type=int, default=3, metavar="N", help="of one turn; default: 3")
+    pyramid.add_argument("--threads", type=int, default=1, metavar="N", help="of each library; default: 1")
+    pyramid.set_defaults(measure=_pyramid)
     what.add_parser("scale", help="a simulation of very many images and of COCO on 1, 8 and 64 GPUs: docs/scale.md")
     for one, turns in (
         (runtimes, 5),
+        (pyramid, 15),
         (gates, 7),
         (backbone, 7),
         (detector, 7),
@@ -174,6 +184,21 @@ def _runtimes(args: argparse.Namespace, device: str, folder: str) -> Iterator[Co
         args.files, val_json=args.val_json, val_images=args.val_images, images=args.images, repeat=args.repeat,
         device=device, ap=not args.no_ap, folder=folder,
     )  # fmt: skip
+
+
+def _pyramid(args: argparse.Namespace, device: str, folder: str) -> Iterator[Comparison]:
+    import torch
+
+    from ..benchmarks.pyramid import compare_pyramids
+    from ..errors import ConfigError
+
+    _check_counts(args, "images", "threads")
+    try:
+        sizes = [(int(height), int(width)) for height, width in (size.split("x") for size in args.sizes)]
+    except ValueError:
+        raise ConfigError(f"--sizes takes heights and widths such as 800x1088, got {' '.join(args.sizes)}.") from None
+    torch.set_num_threads(args.threads)
+    return compare_pyramids(args.config_file, sizes, images=args.images, repeat=args.repeat, folder=folder)
 
 
 def _check_counts(args: argparse.Namespace, *flags: str, least: int = 1) -> None:

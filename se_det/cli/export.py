@@ -40,6 +40,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--val-images", metavar="D", help="of --int8: the folder of its images")
     parser.add_argument("--calibration-images", type=int, default=100, metavar="N",
                         help="of --int8: how many images calibrate; default: 100")  # fmt: skip
+    parser.add_argument("--max-loss", type=float, default=0.5, metavar="POINTS",
+                        help="of --int8: how much AP (PQ, mIoU, recall) it may cost; default: 0.5")  # fmt: skip
     add_folder_arguments(parser)
     parser.add_argument("--size", type=int, nargs=2, metavar=("H", "W"), help=argparse.SUPPRESS)
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="config keys and their values")
@@ -80,17 +82,35 @@ def run(args: argparse.Namespace) -> int:
 def _write_int8(args: argparse.Namespace, network: Exportable) -> None:
     from ..errors import ConfigError
     from ..export.int8.detectors import write_int8
-    from ..weights import config_of_checkpoint
 
-    val_json, val_images = args.val_json, args.val_images
     if args.calibration_images < 1:
         raise ConfigError(f"--calibration-images must be at least 1, got {args.calibration_images}.")
-    if not val_json and args.weights and not args.config_file:
-        data = config_of_checkpoint(args.weights).DATASETS
-        val_json, val_images = data.VAL_JSON, data.VAL_IMAGES
-    if not val_json or not val_images:
-        raise ConfigError("--int8 calibrates on validation images: give --val-json and --val-images.")
-    write_int8(network, args.output, val_json=val_json, val_images=val_images, images=args.calibration_images)
+    if not args.max_loss >= 0:
+        raise ConfigError(f"--max-loss must be at least 0, got {args.max_loss}.")
+    write_int8(network, args.output, data=_data_keys(args), images=args.calibration_images, allowed=args.max_loss)
+
+
+def _data_keys(args: argparse.Namespace) -> list[object]:
+    """The keys of the validation data, of the command line, or else of the checkpoint or config."""
+    from ..config import load_config, merge_overrides
+    from ..config.loading import flatten
+    from ..config.overrides import parse_overrides
+    from ..weights import config_of_checkpoint
+
+    own = parse_overrides(args.overrides)
+    for key, value in (("DATASETS.VAL_JSON", args.val_json), ("DATASETS.VAL_IMAGES", args.val_images)):
+        if value:
+            own += [key, value]
+    cfg = load_config(args.config_file, own) if args.config_file else config_of_checkpoint(args.weights, own)
+    if any(str(key).startswith("DATASETS.VAL_") for key in own[::2]):  # other data, not a part of the checkpoint's
+        for key in cfg.DATASETS:
+            if key.startswith("VAL_"):
+                cfg.DATASETS[key] = ""
+        merge_overrides(cfg, own)
+    asked = {"DATASETS": cfg.DATASETS, "DATALOADER": cfg.DATALOADER}
+    keys = [part for pair in flatten(asked) for part in pair]
+    evaluators = [value for key, value in zip(own[::2], own[1::2]) if key == "TEST.EVALUATORS"]
+    return [*keys, *(part for value in evaluators for part in ("TEST.EVALUATORS", value))]
 
 
 def _is_classifier(args: argparse.Namespace) -> bool:

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import logging
 import tempfile
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from ..errors import ExportError, WeightsError
-from ..files import atomic_write, check_writable
+from ..errors import CheckpointError, ExportError, WeightsError
+from ..files import check_writable, replace_together
 from ..inference.runtimes import open_runtime, reason
 from .formats import COMPILED, FORMATS
 from .networks import Exportable
+from .quiet import quiet
 
 TOLERANCE = 1e-4  # of the largest value of an output, or of 1
+BESIDE = {".xml": ".bin"}  # what a format writes besides, under the same name
+EXPORTERS_LOGS = ("torch.onnx", "torch.export", "torch._inductor", "onnxscript", "onnx_ir")
 
 logger = logging.getLogger(__name__)
 
@@ -37,7 +37,7 @@ def write(network: Exportable, path: str | Path, *, compiled: bool = False) -> f
     Raises:
         ExportError: the suffix is unknown, a package is missing, the network cannot be exported, or the exported
             file computes something else. Nothing is written then.
-        CheckpointError: the file cannot be written.
+        CheckpointError: the file cannot be written; see `check_place`.
     """
     path = Path(path)
     endings = [name for name in FORMATS.names() if name != COMPILED]
@@ -45,8 +45,8 @@ def write(network: Exportable, path: str | Path, *, compiled: bool = False) -> f
         raise ExportError(f"{path} has an unknown ending: use {', '.join(endings[:-1])} or {endings[-1]}.")
     if compiled and path.suffix != ".pt2":
         raise ExportError(f"{path} cannot be compiled: only a .pt2 can.")
-    check_writable(path.parent)
-    with tempfile.TemporaryDirectory(prefix="se_det_export_") as folder, _quiet():
+    check_place(path)
+    with tempfile.TemporaryDirectory(prefix="se_det_export_") as folder, quiet(*EXPORTERS_LOGS):
         made = Path(folder) / path.name
         try:
             FORMATS.get(COMPILED if compiled else path.suffix)(network, made)
@@ -55,11 +55,32 @@ def write(network: Exportable, path: str | Path, *, compiled: bool = False) -> f
         except Exception as error:  # of many kinds, most of them private to the exporters
             raise ExportError(f"The network cannot be exported: {reason(error)}.") from error
         difference = compare(network, made, path)
-        # What the named file refers to comes first.
-        for part in sorted(Path(folder).iterdir(), key=lambda part: part == made):
-            data = part.read_bytes()
-            atomic_write(path.with_name(part.name), lambda file, data=data: file.write(data))
+        place(made, path)
     return difference
+
+
+def check_place(path: Path) -> None:
+    """See that a file can be written, before the work whose result it is.
+
+    Raises:
+        CheckpointError: its folder cannot be written, it is itself a folder, or what is written besides would replace a
+            file of something else's.
+    """
+    check_writable(path.parent)
+    if path.is_dir():
+        raise CheckpointError(f"{path} is a folder, and a file is to be written there. Give another --output.")
+    beside = path.with_suffix(BESIDE.get(path.suffix, path.suffix))
+    if beside.exists() and not path.exists():
+        raise CheckpointError(
+            f"{beside} would be replaced, as it belongs to {path.name}; that is not there, so it may be something "
+            "else's. Move it away, or give another --output."
+        )
+
+
+def place(made: Path, path: Path) -> None:
+    """Put a file that was made, with all that is beside it in its folder, at its place; the file itself last."""
+    parts = sorted(made.parent.iterdir(), key=lambda part: part == made)
+    replace_together({path.with_name(part.name): part.read_bytes() for part in parts})
 
 
 @torch.no_grad()
@@ -111,20 +132,3 @@ def compare(network: Exportable, made: Path, path: Path) -> float | None:
                 )
             largest = max(largest, difference)
     return largest
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Silence the exporters' warnings and logs about their own internals."""
-    names = ("torch.onnx", "torch.export", "torch._inductor", "onnxscript", "onnx_ir")
-    loggers = [logging.getLogger(name) for name in names]
-    levels = [each.level for each in loggers]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        for each in loggers:
-            each.setLevel(logging.ERROR)
-        try:
-            yield
-        finally:
-            for each, level in zip(loggers, levels):
-                each.setLevel(level)

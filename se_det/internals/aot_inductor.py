@@ -3,10 +3,11 @@
 Uses: `torch._inductor.aoti_compile_and_package` and `aoti_load_package`, which PyTorch documents under that name. There
 from PyTorch 2.6, the lowest that the package runs on, to 2.14. And the table `op_implementations_dict` of
 `torch._subclasses.fake_impls`, by which compilers know what layout a convolution's output has; private, with this name
-from PyTorch 2.6 to 2.14.
+from PyTorch 2.6 to 2.14. And `View._dynamic_reshape_indexer` of `torch._inductor.ir`, with `V.graph.sizevars`, of which
+it asks what it knows of sizes; private, as used here in PyTorch 2.14.
 
-Without: `is_available` is False, and compiled packages are neither written nor read. Without the table programs are
-compiled as PyTorch does by itself; who writes a package compares it.
+Without: `is_available` is False, and compiled packages are neither written nor read. Without the private parts programs
+are compiled as PyTorch does by itself; who writes a package compares it.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ def compile_package(program: torch.export.ExportedProgram, path: str | Path, met
     """Compile a program for the device that its weights are on, to a .pt2."""
     import torch._inductor
 
-    with convolutions_keep_their_layout():
+    with convolutions_keep_their_layout(), reshapes_assume_nothing():
         torch._inductor.aoti_compile_and_package(
             program, package_path=str(path), inductor_configs={"aot_inductor.metadata": metadata}
         )
@@ -73,6 +74,60 @@ def convolutions_keep_their_layout() -> Iterator[None]:
         yield
     finally:
         table[convolution] = known
+
+
+@contextmanager
+def reshapes_assume_nothing() -> Iterator[None]:
+    """Keep Inductor from taking sizes that a run computes for equal because a reshape would be simpler if they were.
+
+    PyTorch 2.14 indexes a reshape axis by axis, and where axes do not line up it means to fail and to go by way of one
+    axis. It notices by asking whether two sizes are equal; of sizes that only a run knows it believes that they are,
+    there and in all that follows. So of H x W cells of 3 x 4 values, (N, H, W, 12) to (N, 3 H W, 4), it learns that
+    H W is 1, and of a map's anchors reads the first alone. Here it is told no of what does not hold for all sizes.
+    """
+    try:
+        from torch._inductor.ir import View
+        from torch._inductor.virtualized import V
+        from torch.fx.experimental.symbolic_shapes import free_unbacked_symbols
+
+        known = View._dynamic_reshape_indexer
+    except (ImportError, AttributeError):
+        yield
+        return
+
+    def careful(old_size: Any, new_size: Any, *args: Any) -> Any:
+        sizes = V.graph.sizevars
+        if min(len(old_size), len(new_size)) < 2 or not hasattr(sizes, "check_equals"):
+            return known(old_size, new_size, *args)
+        believe = sizes.check_equals
+
+        def check_equals(left: Any, right: Any) -> Any:
+            if free_unbacked_symbols([left, right]) and not _equal_in_general(left, right):
+                raise AssertionError(f"{left} and {right} are two sizes")  # what its caller expects of axes that differ
+            return believe(left, right)
+
+        sizes.check_equals = check_equals
+        try:
+            return known(old_size, new_size, *args)
+        finally:
+            del sizes.check_equals
+
+    View._dynamic_reshape_indexer = staticmethod(careful)
+    try:
+        yield
+    finally:
+        View._dynamic_reshape_indexer = staticmethod(known)
+
+
+def _equal_in_general(left: Any, right: Any) -> bool:
+    """Whether two sizes, as sympy's expressions, are equal whatever their symbols are: tried with some numbers."""
+    symbols = sorted(left.free_symbols | right.free_symbols, key=str)
+    numbers = (2, 3, 5, 7, 11, 13, 17, 19, 23, 29)
+    for first in range(len(numbers)):
+        values = {symbol: numbers[(first + 3 * at) % len(numbers)] for at, symbol in enumerate(symbols)}
+        if left.subs(values) != right.subs(values):
+            return False
+    return True
 
 
 def load_package(path: str | Path) -> Any:

@@ -54,13 +54,22 @@ class Conv2d(nn.Conv2d):
             return apply_frozen(self, self._own(x, area))
         return self.normalize(self.convolve(x, area), area)
 
-    def forward_relu(
-        self, x: torch.Tensor, area: ValidArea | None = None, *, residual: torch.Tensor | None = None
-    ) -> torch.Tensor:
-        """relu of `forward`, to which `residual`, of its size, is added before."""
+    def forward_add(self, x: torch.Tensor, area: ValidArea | None = None, *, residual: torch.Tensor) -> torch.Tensor:
+        """`forward` and `residual`, of its size, over which the result may be written."""
         packed = self.packed_conv(x)
         if packed is not None:
-            return packed(self._own(x, area), relu=True, residual=residual)
+            return packed(self._own(x, area), residual=residual, overwrite=True)
+        return Conv2d.forward(self, x, area).add_(residual)
+
+    def forward_relu(
+        self, x: torch.Tensor, area: ValidArea | None = None, *, residual: torch.Tensor | None = None,
+        overwrite: bool = False,
+    ) -> torch.Tensor:  # fmt: skip
+        """relu of `forward`, to which `residual`, of its size, is added before; with `overwrite` the result may be
+        written over it."""
+        packed = self.packed_conv(x)
+        if packed is not None:
+            return packed(self._own(x, area), relu=True, residual=residual, overwrite=overwrite)
         y = Conv2d.forward(self, x, area)
         return F.relu_(y if residual is None else y.add_(residual))
 

@@ -21,6 +21,7 @@ from .gates import SE
 from .kernels import makes_passes
 from .norms import affine_convolution, has_fixed_affine
 from .onednn import PackedConv2d
+from .packed_gate import has_packed_form, packed_factors
 from .valid_area import ValidArea
 
 
@@ -32,19 +33,24 @@ def can_fold(conv: nn.Conv2d, gate: SE) -> bool:
 
 
 def folded_sum(
-    conv: Conv2d, gate: SE, x: torch.Tensor, shortcut: torch.Tensor, area: ValidArea | None = None
-) -> torch.Tensor:
+    conv: Conv2d, gate: SE, x: torch.Tensor, shortcut: torch.Tensor, area: ValidArea | None = None, *,
+    overwrite: bool = False,
+) -> torch.Tensor:  # fmt: skip
     """relu(gate(conv.norm(conv(x))) + shortcut), for a convolution and a gate that `can_fold`.
 
     Args:
         x: (N, C_in, H, W).
         shortcut: (N, C, H, W).
         area: of each image on both.
+        overwrite: whether the result may be written over `shortcut`.
 
     Returns:
         (N, C, H, W); second derivatives are not available.
     """
     weight, bias = affine_convolution(conv)
+    packed = None if torch.is_grad_enabled() else conv.packed_conv(x)
+    if packed is not None and has_packed_form(gate):
+        return _sum(x, weight, bias, packed_factors(conv, gate, x, area), shortcut, packed, overwrite)
     if bias is None:
         bias = weight.new_zeros(len(weight))
     # Under autocast the weights follow x, which the convolutions before have made half precision.
@@ -57,7 +63,7 @@ def folded_sum(
 
         return scaled_sum(F.conv2d(x, weight, bias), factors, shortcut)
     if not torch.is_grad_enabled():
-        return _sum(x, weight, bias, factors, shortcut, conv.packed_conv(x))
+        return _sum(x, weight, bias, factors, shortcut, packed, overwrite)
     return _FoldedSum.apply(x, weight, bias, factors, shortcut)
 
 
@@ -70,8 +76,8 @@ def _convolved(grids: Sequence[torch.Tensor], weight: torch.Tensor, bias: torch.
 
 
 def _sum(
-    x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, factors: torch.Tensor, shortcut: torch.Tensor,
-    packed: PackedConv2d | None = None,
+    x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, factors: torch.Tensor, shortcut: torch.Tensor,
+    packed: PackedConv2d | None = None, overwrite: bool = False,
 ) -> torch.Tensor:  # fmt: skip
     """relu((s W) x + s b + shortcut), in the form that measured fastest (2-core CPU, PyTorch 2.15).
 
@@ -84,9 +90,10 @@ def _sum(
         packed: how the convolution of which these are weight and bias runs on x, see `Conv2d.packed_conv`.
     """
     if len(x) == 1 and x.shape[-2] * x.shape[-1] > x.shape[1]:
-        weight, bias = weight * factors.view(-1, 1, 1, 1), bias * factors.flatten()
+        weight = weight * factors.view(-1, 1, 1, 1)
+        bias = None if bias is None else bias * factors.flatten()
         if packed is not None:
-            return packed(x, relu=True, residual=shortcut, given=(weight, bias))
+            return packed(x, relu=True, residual=shortcut, given=(weight, bias), overwrite=overwrite)
         return F.conv2d(x, weight, bias).add_(shortcut).relu_()
     u = packed(x) if packed is not None else F.conv2d(x, weight, bias)
     return torch.addcmul(shortcut, u, factors, out=u).relu_()

@@ -18,8 +18,9 @@ from .valid_area import ValidArea
 
 
 def gated_sum(
-    conv: Conv2d, gate: SE | None, x: torch.Tensor, shortcut: torch.Tensor, area: ValidArea | None = None
-) -> torch.Tensor:
+    conv: Conv2d, gate: SE | None, x: torch.Tensor, shortcut: torch.Tensor, area: ValidArea | None = None, *,
+    overwrite: bool = False,
+) -> torch.Tensor:  # fmt: skip
     """relu(gate(conv.norm(conv(x))) + shortcut).
 
     Args:
@@ -28,18 +29,19 @@ def gated_sum(
         x: (N, C_in, H, W), the input of that convolution.
         shortcut: (N, C, H, W).
         area: of each image on all of them.
+        overwrite: nothing else reads `shortcut`: without gradients the result may be written over it.
 
     Returns:
         (N, C, H, W).
     """
     if gate is None:
-        return conv.forward_relu(x, area, residual=shortcut)
+        return conv.forward_relu(x, area, residual=shortcut, overwrite=overwrite)
     if is_traced():
         return plain_sum(conv, gate, x, shortcut, area)
     if not gate.one_factor:
         return _cbam_sum(conv, gate, x, shortcut, area)
     if can_fold(conv, gate):
-        return folded_sum(conv, gate, x, shortcut, area)
+        return folded_sum(conv, gate, x, shortcut, area, overwrite=overwrite)
     if torch.is_grad_enabled() and conv.norm is not None and conv.norm.training:
         z = conv.convolve(x, area)
         if has_batch_statistics(conv.norm, z):

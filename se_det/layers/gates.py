@@ -31,11 +31,13 @@ class Gate(nn.Module):
     Attributes:
         grids: cells a side of each grid that U is averaged over.
         one_factor: whether the gate is U times `scale(squeeze(U))`, so that what comes before can be folded into it.
+        packed: what `packed_gate` keeps.
         triton: whether the passes over U are made by our Triton kernels, see `kernels.use_triton`.
     """
 
     grids: tuple[int, ...] = (1,)
     one_factor = True
+    packed: tuple | None = None
     triton = False
 
     def squeeze(self, u: torch.Tensor, area: ValidArea | None = None) -> list[torch.Tensor]:

@@ -17,6 +17,7 @@ from .tracing import is_traced
 
 # On more cells a layout costs little beside the products, and is not worth its memory.
 MOST_CELLS = 1024
+MOST_CELLS_BFLOAT16 = 4096  # whose products are several times as fast, and weights half as large
 IMAGE_CHANNELS = 3  # what a network's first convolution reads
 
 
@@ -36,31 +37,36 @@ class PackedConv2d:
 
     def supports(self, x: torch.Tensor) -> bool:
         """Whether `x` can be taken: on a CPU, in a type that oneDNN has, without gradients and not under autocast."""
-        if x.device.type != "cpu" or torch.is_grad_enabled() or torch.is_autocast_enabled("cpu") or is_traced():
+        if not x.is_cpu or torch.is_grad_enabled() or torch.is_autocast_enabled("cpu") or is_traced():
             return False
         return x.dtype == torch.float32 or (x.dtype == torch.bfloat16 and mkldnn.supports_bfloat16())
 
     def __call__(
         self, x: torch.Tensor, *, relu: bool = False, residual: torch.Tensor | None = None,
-        given: tuple[torch.Tensor, torch.Tensor | None] | None = None,
+        given: tuple[torch.Tensor, torch.Tensor | None] | None = None, overwrite: bool = False,
     ) -> torch.Tensor:  # fmt: skip
         """The convolution, with `residual` added, and rectified, in one pass.
 
         Args:
+            overwrite: nothing else reads `residual`: the result may be written over it, which saves memory traffic, a
+                third of the time of a 1 x 1 convolution from 64 to 256 channels.
             given: weight and bias in place of its own.
 
         Raises:
             DataError: an image is not finite. oneDNN's ReLU makes a number of what is none, which would go unnoticed.
         """
         conv = self._conv
-        if conv.in_channels <= IMAGE_CHANNELS and not x.sum(dtype=torch.float32).isfinite():
+        if conv.in_channels <= IMAGE_CHANNELS and not x.sum().isfinite():
             raise DataError("An image given to the network holds values that are not finite: give finite pixels.")
         weight, bias = given or (self._weight_for(x), conv.bias)
-        return mkldnn.convolution(conv, x, weight, bias, relu=relu, residual=residual)
+        if overwrite:
+            overwrite = _lies_channels_last(x) and _lies_channels_last(residual)
+        return mkldnn.convolution(conv, x, weight, bias, relu=relu, residual=residual, overwrite=overwrite)
 
     def _weight_for(self, x: torch.Tensor) -> torch.Tensor:
         conv, weight = self._conv, self._conv.weight
-        if len(x) * x.shape[-2] * x.shape[-1] > MOST_CELLS:
+        most = MOST_CELLS_BFLOAT16 if x.dtype == torch.bfloat16 else MOST_CELLS
+        if x.shape[0] * x.shape[-2] * x.shape[-1] > most:
             return weight
         now = (x.shape, tensor_version(weight))
         if now != self._for:
@@ -73,3 +79,7 @@ class PackedConv2d:
 
     def __getstate__(self) -> dict:
         return {"_conv": self._conv, "_laid_out": None, "_for": None, "_last": None}  # a layout cannot be copied
+
+
+def _lies_channels_last(x: torch.Tensor) -> bool:
+    return x.is_contiguous(memory_format=torch.channels_last)

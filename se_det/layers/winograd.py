@@ -27,8 +27,8 @@ OUTPUT = [[1, 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 0], [0, 1, 1, 4, 4, 0], [0, 1, -
 OUT, IN = 4, 6  # sides of a tile
 
 # Below these it was not faster than the direct convolution (2-core AVX-512 CPUs, PyTorch 2.14 and 2.15).
-LEAST_CHANNELS, LEAST_CELLS = 128, 800
-LEAST_CELLS_PER_CHANNEL = 3  # below, the transformed weight is large and saves little: 38 MB and 12 ms of 512 channels
+LEAST_CHANNELS, LEAST_CELLS = 128, 512
+LEAST_CELLS_PER_CHANNEL = 2  # below, the transformed weight is large and saves little: 38 MB and 12 ms of 512 channels
 TILES = 128  # about so many at a time: what is between the products stays in the cache, and weights are read seldom
 
 
@@ -64,11 +64,11 @@ class WinogradConv2d(PackedConv2d):
 
     def __call__(
         self, x: torch.Tensor, *, relu: bool = False, residual: torch.Tensor | None = None,
-        given: tuple[torch.Tensor, torch.Tensor | None] | None = None,
+        given: tuple[torch.Tensor, torch.Tensor | None] | None = None, overwrite: bool = False,
     ) -> torch.Tensor:  # fmt: skip
         """As `PackedConv2d`'s; the result lies channels last."""
         if given is not None or not self._is_large(x):
-            return super().__call__(x, relu=relu, residual=residual, given=given)
+            return super().__call__(x, relu=relu, residual=residual, given=given, overwrite=overwrite)
         result = self._convolve(x.permute(0, 2, 3, 1), relu=relu and residual is None).permute(0, 3, 1, 2)
         if residual is not None:
             result += residual

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,9 @@ from .. import comm
 from ..config.loading import get_key
 from ..config.resolution import Resolution
 from ..data.coco import CocoDataset, compare_categories
+from ..data.loader import check_labels
 from ..detection.build import check_model
-from ..detection.registry import model_facts
+from ..detection.registry import facts_of, model_facts
 from ..errors import ConfigError
 from ..inference.exported import ExportedDetector, check_exported_keys, input_decisions, open_exported
 from ..inference.runtimes import is_exported
@@ -140,33 +141,46 @@ def _resolve_exported(
         if get_key(stage.cfg, key):
             raise ConfigError(f"{key} needs a network of PyTorch, and {path} is an exported one: set {key}=False.")
     model = open_exported(path, device.type)
-    first = next(iter(test.values()))
     stage.decide(input_decisions(stage.cfg, model.metadata))
-    if model_facts(stage.cfg).class_keys:
-        _check_names(path, "classes", [c["name"] for c in model.metadata["classes"]], first.category_names)
     datasets.decide_pixel_classes(stage.cfg, list(test.values()))  # refuses data of another kind
-    if "pixel_classes" in model.metadata:
-        names = [c["name"] for c in model.metadata["pixel_classes"]]
-        _check_names(path, "classes of pixels", names, first.pixel_labels.names)
-    if "keypoints" in model.metadata:
-        # Of a checkpoint that carried no names it has numbers.
-        count, declared = len(model.metadata["keypoints"]["names"]), len(first.check_keypoints())
-        if count != declared:
-            raise ConfigError(
-                f"{path} was exported with {count} keypoints, and {first.json_path} declares {declared}: evaluate on "
-                "data with those that it was trained on."
-            )
+    check_exported_classes(f"{path} was exported with", model.metadata, next(iter(test.values())))
     stage.decide(datasets.decide_evaluators(stage.cfg, test))
     return stage.finish(), RunFacts(device, test, exported=model)
 
 
-def _check_names(path: str, what: str, known: Sequence[str], given: Sequence[str]) -> None:
-    if list(map(str, known)) != list(map(str, given)):
-        raise ConfigError(
-            f"{path} was exported with the {what} {', '.join(map(str, known[:10]))} ({len(known)}), and the data has "
-            f"{', '.join(map(str, given[:10]))} ({len(given)}): evaluate on data with those that it was trained on, in "
-            "their order."
-        )
+def check_exported_classes(subject: str, metadata: Mapping[str, Any], dataset: CocoDataset) -> None:
+    """Refuse data that an exported network cannot be evaluated on.
+
+    Args:
+        subject: what a sentence begins with, such as "The network has".
+        metadata: of an exported detector.
+
+    Raises:
+        ConfigError: its classes, classes of pixels or keypoints are others than the data's.
+        DataError: the data has no classes of pixels, or no keypoints.
+    """
+    facts, found = facts_of(metadata["architecture"]), []
+    if facts.class_keys:
+        found.append(("classes", metadata["classes"], dataset.category_names))
+    if "pixel_classes" in metadata:
+        check_labels([dataset])
+        found.append(("classes of pixels", metadata["pixel_classes"], dataset.pixel_labels.names))
+    for kind, classes, given in found:
+        known, given = [str(one["name"]) for one in classes], list(map(str, given))
+        if known != given:
+            raise ConfigError(
+                f"{subject} the {kind} {', '.join(known[:10])} ({len(known)}), and the data has "
+                f"{', '.join(given[:10])} ({len(given)}), in {dataset.json_path}: evaluate on data with those that it "
+                "was trained on, in their order."
+            )
+    if "keypoints" in metadata:
+        # Of a checkpoint that carried no names it has numbers.
+        count, declared = len(metadata["keypoints"]["names"]), len(dataset.check_keypoints())
+        if count != declared:
+            raise ConfigError(
+                f"{subject} {count} keypoints, and {dataset.json_path} declares {declared}: evaluate on data with "
+                "those that it was trained on."
+            )
 
 
 def _read_saved(stage: Resolution) -> SavedRun:

@@ -21,7 +21,7 @@ def in_process(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         last = {way: [run() for _ in range(repeat)][-1] for way, run in runs.items()}
         return {way: [1.0] * repeat for way in ways}, dict.fromkeys(ways, 1.0), last
 
-    for room in ("backbone", "detector", "gates"):
+    for room in ("backbone", "detector", "gates", "pyramid"):
         monkeypatch.setattr(f"se_det.benchmarks.{room}.time_processes_alternately", turns)
     monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", "131072")  # the tests' own process keeps its allocator
     threads = torch.get_num_threads()

@@ -6,17 +6,17 @@ from collections.abc import Callable
 
 import pytest
 
-from .houses import House
+from .cases import ExportCase
 
 
 @pytest.fixture(scope="session")
-def house_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], House]:
+def case_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], ExportCase]:
     """By its kind."""
-    made: dict[str, House] = {}
+    made: dict[str, ExportCase] = {}
 
-    def of(kind: str) -> House:
+    def of(kind: str) -> ExportCase:
         if kind not in made:
-            made[kind] = House.build(kind, tmp_path_factory.mktemp("house"))
+            made[kind] = ExportCase.build(kind, tmp_path_factory.mktemp("case"))
         return made[kind]
 
     return of

@@ -13,7 +13,7 @@ from se_det.inference.exported import ExportedDetector
 from se_det.inference.runtimes import open_runtime
 
 from .batches import FEW, MANY, both, raise_threshold
-from .houses import ENDINGS, House
+from .cases import ENDINGS, ExportCase
 from .test_detectors import GraphRuntime
 from .tiny import KINDS, tiny
 
@@ -97,10 +97,10 @@ def test_the_graph_before_any_export(kind: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("ending", ENDINGS)
 @pytest.mark.parametrize("kind", list(KINDS))
-def test_files(house_of: Callable[[str], House], kind: str, ending: str) -> None:
+def test_files(case_of: Callable[[str], ExportCase], kind: str, ending: str) -> None:
     """As `se-det export` writes them, at 25 sizes from one px to 8,000 in batches of 1, 2 and 5; some images have no
     detection."""
-    house = house_of(kind)
-    exported = ExportedDetector(open_runtime(house.file(ending)), kind)
-    found, none = check(kind, house.model, house.cfg, exported, MANY)
+    case = case_of(kind)
+    exported = ExportedDetector(open_runtime(case.file(ending)), kind)
+    found, none = check(kind, case.model, case.cfg, exported, MANY)
     assert (found > 20 and none >= 3) or kind in ("semantic", "proposals")

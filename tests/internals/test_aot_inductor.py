@@ -1,13 +1,16 @@
-"""What compilers are told of convolutions whose size the graph computes, beside what a convolution does."""
+"""What compilers are told of sizes that the graph computes, beside what is so."""
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
+import sympy
 import torch
 from torch._subclasses import FakeTensorMode, fake_impls
 from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
-from se_det.internals.aot_inductor import convolutions_keep_their_layout
+from se_det.internals.aot_inductor import convolutions_keep_their_layout, reshapes_assume_nothing
 
 CHANNELS_LAST, CONTIGUOUS = torch.channels_last, torch.contiguous_format
 
@@ -55,3 +58,31 @@ def test_the_table_is_left_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(fake_impls, "op_implementations_dict")
     with convolutions_keep_their_layout():
         assert table[convolution] is before
+
+
+@pytest.mark.slow  # imports the whole compiler
+def test_a_reshape_tells_nothing_of_sizes() -> None:
+    """Without, PyTorch 2.14 takes a map of this reshape for one cell, and a compiled detector finds other boxes."""
+    from torch._inductor.ir import View
+    from torch._inductor.sizevars import SizeVarAllocator
+    from torch._inductor.virtualized import V
+
+    if not hasattr(SizeVarAllocator, "check_equals"):
+        pytest.skip(f"PyTorch {torch.__version__} asks in another way")
+    sides = ShapeEnv()
+    sizes = SizeVarAllocator(sides)
+    symbols = [sides.create_unbacked_symint() for _ in range(2)]
+    for side in symbols:
+        torch._check(side >= 1)
+        torch._check(side <= 1000)
+    height, width = (side.node.expr for side in symbols)
+    before = [sympy.Integer(2), height, width, sympy.Integer(12)]
+    after = [sympy.Integer(2), 3 * height * width, sympy.Integer(4)]
+    own = View._dynamic_reshape_indexer
+    with V.set_graph_handler(SimpleNamespace(sizevars=sizes)), reshapes_assume_nothing():
+        place = View.dynamic_reshape_indexer(before, after)([sympy.Integer(v) for v in (1, 50, 3)])
+    assert View._dynamic_reshape_indexer is own
+    assert not sizes.is_size_one_or_false(height * width)
+    values = torch.arange(2 * 5 * 7 * 12)
+    at = [int(axis.subs({height: 5, width: 7})) for axis in place]
+    assert values.view(2, 5, 7, 12)[tuple(at)] == values.view(2, 105, 4)[1, 50, 3]

@@ -18,7 +18,7 @@ from se_det.analysis.cost import measure
 from se_det.backbones import create_backbone
 from se_det.data.transforms import to_tensor
 from se_det.errors import SeDetError
-from se_det.internals import aten, group_store, mkldnn, temp_folder, tensor_version
+from se_det.internals import aten, group_store, mkldnn, module_hooks, temp_folder, tensor_version
 from se_det.layers.conv import Conv2d
 from se_det.layers.fuse import fuse_for_inference, pack_convolutions
 from se_det.layers.onednn import PackedConv2d
@@ -67,6 +67,15 @@ def test_inference_without_onednns_operators(monkeypatch: pytest.MonkeyPatch, na
 def test_bfloat16_is_not_supported_where_nothing_tells(monkeypatch: pytest.MonkeyPatch) -> None:
     without(monkeypatch, "mkldnn", "_is_mkldnn_bf16_supported")
     assert mkldnn.supports_bfloat16() is False
+
+
+def test_every_module_is_observed_where_nobody_knows(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = nn.ReLU()
+    assert not module_hooks.is_observed(module)
+    with module.register_forward_pre_hook(lambda module, given: None):
+        assert module_hooks.is_observed(module)
+    monkeypatch.delattr(torch.nn.modules.module, "_global_forward_hooks")
+    assert module_hooks.is_observed(module)
 
 
 def test_pixels_without_shared_memory(monkeypatch: pytest.MonkeyPatch) -> None:

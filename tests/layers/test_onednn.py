@@ -14,7 +14,9 @@ from se_det.errors import DataError, WeightsError
 from se_det.internals.mkldnn import is_available
 from se_det.layers.conv import Conv2d
 from se_det.layers.fuse import fuse_for_inference, pack_convolutions
+from se_det.layers.gates import RGSE, SE
 from se_det.layers.norms import FrozenBatchNorm2d
+from se_det.layers.packed_gate import has_packed_form, packed_factors
 from se_det.layers.valid_area import ValidArea
 
 pytestmark = pytest.mark.skipif(not is_available(), reason="needs a PyTorch with oneDNN's operators")
@@ -56,6 +58,10 @@ def test_equals_the_plain_convolution(kernel, options, bias):
                 packed.forward_relu(x, residual=residual), F.relu(want + residual), rtol=1e-5, atol=1e-5
             )
             assert torch.equal(residual, kept)
+            torch.testing.assert_close(
+                packed.forward_relu(x, residual=kept.clone(), overwrite=True), F.relu(want + kept), rtol=1e-5, atol=1e-5
+            )
+            torch.testing.assert_close(packed.forward_add(x, residual=kept), want + residual, rtol=1e-5, atol=1e-5)
 
 
 @torch.no_grad()
@@ -110,6 +116,43 @@ def test_what_is_not_finite_is_refused():
     x[0, 0, 5, 6] = torch.inf
     with pytest.raises(DataError, match="image given to the network holds values that are not finite"), torch.no_grad():
         fuse_for_inference(sound)(x)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", ["resnet50", "se_resnet50"])
+def test_a_map_that_somebody_keeps_is_not_written_over(name):
+    torch.manual_seed(0)
+    model = fuse_for_inference(create_backbone(name, norm="FrozenBN"))
+    x = torch.randn(1, 3, 64, 64)
+    want = model(x)
+    written, given = [], torch.randn_like(want["res2"])
+    for block in model.res2:
+        block.register_forward_hook(lambda block, taken, given: written.append((given[0], given[0].clone())))
+    model.res3[0].shortcut.register_forward_hook(lambda conv, taken, y: written.append((y, y.clone())))
+    again = model(x)
+    assert len(written) == 4 and all(torch.equal(map, copy) for map, copy in written)
+    for stage, result in want.items():
+        torch.testing.assert_close(again[stage], result)
+    kept = given.clone()
+    model.res2[1](given)  # by itself, of a map of the caller's
+    model.res2(x.new_ones(1, 64, 16, 16))
+    assert torch.equal(given, kept)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_gates_first_layer_is_one_matrix_with_the_convolution(bias):
+    torch.manual_seed(0)
+    conv, gate = Conv2d(16, 64, 1, bias=bias), SE(64, reduction=4, bias=bias)
+    x = torch.randn(2, 16, 9, 7)
+    for area in (None, ValidArea.from_sizes([(9, 7), (4, 5)])):
+        for _ in range(2):
+            want = gate.scale(gate.squeeze(conv(x), area))
+            torch.testing.assert_close(packed_factors(conv, gate, x, area), want)
+            gate.fc1.weight.mul_(2)  # other weights
+    assert has_packed_form(gate) and not has_packed_form(RGSE(64, grid=1))
+    gate.scale = lambda grids: None  # as who records activations does
+    assert not has_packed_form(gate)
 
 
 def test_works_where_weights_have_no_versions():

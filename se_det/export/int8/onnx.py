@@ -9,11 +9,10 @@ from pathlib import Path
 import numpy as np
 
 from ...inference.runtimes import METADATA_KEY
-from ..formats.registry import require
+from ..quiet import quiet
 from .marks import as_int8
 from .registry import QUANTISERS
 
-INSTALL = 'pip install "se_det[export]"'
 WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 
 
@@ -21,8 +20,12 @@ WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 class OnnxQuantiser:
     """See `QUANTISERS`. Layers with weights are quantised, each output channel by a scale of its own."""
 
+    packages, install = ("onnx", "onnxruntime"), 'pip install "se_det[export]"'
+
     def __init__(self, source: Path, images: Sequence[Sequence[np.ndarray]]) -> None:
-        self._onnx = require("int8 files", INSTALL, "onnx", "onnxruntime")
+        import onnx
+
+        self._onnx = onnx
         self._images = images
         self._model = self._onnx.load(source)
         graph = self._model.graph
@@ -56,7 +59,7 @@ class OnnxQuantiser:
                 one = next(self._left, None)
                 return None if one is None else dict(zip(names, one))
 
-        with tempfile.TemporaryDirectory(prefix="se_det_int8_") as folder:
+        with tempfile.TemporaryDirectory(prefix="se_det_int8_") as folder, quiet(""):
             source = Path(folder) / "float.onnx"
             self._onnx.save(self._model, source)
             quantize_static(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,11 +9,10 @@ from typing import Any
 import numpy as np
 
 from ...inference.runtimes import METADATA_KEY
-from ..formats.registry import require
+from ..quiet import quiet
 from .marks import as_int8
 from .registry import QUANTISERS
 
-INSTALL = 'pip install "se_det[openvino]"'
 WEIGHTED = ("Convolution", "GroupConvolution", "ConvolutionBackpropData", "MatMul")
 
 
@@ -26,10 +24,14 @@ class OpenVinoQuantiser:
     and scores.
     """
 
+    packages, install = ("nncf", "openvino"), 'pip install "se_det[openvino]"'
+
     def __init__(self, source: Path, images: Sequence[Sequence[np.ndarray]]) -> None:
-        self._nncf = require("int8 files of OpenVINO", INSTALL, "nncf", "openvino")
-        self._openvino = require("int8 files of OpenVINO", INSTALL, "openvino")
-        logging.getLogger("nncf").setLevel(logging.ERROR)
+        with quiet("nncf", "torch.utils.cpp_extension"):
+            import nncf
+        import openvino
+
+        self._nncf, self._openvino = nncf, openvino
         self._source, self._images = source, images
         model = self._openvino.Core().read_model(source)
         self._weighted = {}
@@ -54,13 +56,14 @@ class OpenVinoQuantiser:
                     ignored.append(name)
             elif not (kind in ("Add", "Multiply") and name in between and _rank(op) == 4):
                 ignored.append(name)
-        quantised = nncf.quantize(
-            model,
-            nncf.Dataset(list(self._images), list),
-            subset_size=len(self._images),
-            preset=nncf.QuantizationPreset.MIXED,
-            ignored_scope=nncf.IgnoredScope(names=ignored, validate=False),
-        )
+        with quiet("nncf", "torch.utils.cpp_extension"):
+            quantised = nncf.quantize(
+                model,
+                nncf.Dataset(list(self._images), list),
+                subset_size=len(self._images),
+                preset=nncf.QuantizationPreset.MIXED,
+                ignored_scope=nncf.IgnoredScope(names=ignored, validate=False),
+            )
         kept_facts = model.get_rt_info([METADATA_KEY]).astype(str)
         quantised.set_rt_info(as_int8(kept_facts), [METADATA_KEY])
         self._openvino.save_model(quantised, path, compress_to_fp16=False)

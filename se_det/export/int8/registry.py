@@ -8,4 +8,5 @@ from ...registry import Registry
 # arrays as `Runtime.run` takes them -> an object with
 #   layers: the names of the weights of the layers that can be quantised, as the network has them;
 #   write(path, kept): write the network with the layers of these names left in float32.
+# `build` has, as attributes, `packages`, the names of what it imports, and `install`, the command that installs them.
 QUANTISERS = Registry("quantiser")

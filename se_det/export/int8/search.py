@@ -1,4 +1,4 @@
-"""Which layers stay in float32: groups of suspects go back, one after another, until AP is what it was."""
+"""Which layers stay in float32: groups of suspects go back, one after another, until no figure has lost too much."""
 
 from __future__ import annotations
 
@@ -8,28 +8,28 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from .figures import Metrics, change, loss
+
 logger = logging.getLogger(__name__)
 
-# What a sentence calls a group, and what the names of its weights contain. Gates come first: a factor for each channel,
-# of a sigmoid, multiplies an error into the whole map. Then the layers whose outputs are numbers of px and scores.
+# What a sentence calls a group, and what the names of its weights contain; a layer is of the first group that has it.
+# Gates come first: a factor for each channel,
+# of a sigmoid, multiplies an error into the whole map. Then the layers whose outputs are numbers of px, scores and
+# classes. The trunk, where most of the time goes, comes last.
 SUSPECTS: Sequence[tuple[str, tuple[str, ...]]] = (
     ("gates", (".gate.",)),
     (
         "outputs",
-        (
-            "anchor_deltas",
-            "objectness_logits",
-            "bbox_pred",
-            "cls_score",
-            "ctrness",
-            "mask_head.predictor",
-            "score_lowres",
-        ),
+        ("anchor_deltas", "objectness_logits", "bbox_pred", "cls_score", "ctrness", "predictor", "prediction",
+         "score_lowres"),
     ),
     ("stem", (".stem.",)),
-    ("pyramid", ("fpn_lateral", "fpn_output")),
-    ("heads", ("rpn_head", "box_head", "mask_head", "keypoint_head", "cls_subnet", "bbox_subnet")),
-)
+    ("pyramid", ("fpn_lateral", "fpn_output", "top_block")),
+    ("heads", ("rpn_head", "box_head", "mask_head", "keypoint_head", "point_head", "sem_seg_head", "cls_subnet",
+               "bbox_subnet")),
+    *((stage, (f"{stage}.",)) for stage in ("res2", "res3", "res4", "res5")),
+    ("others", ("",)),
+)  # fmt: skip
 
 
 class Quantiser(Protocol):
@@ -47,67 +47,72 @@ class Quantised:
     """What came of it.
 
     Attributes:
-        kept: the groups of layers left in float32.
+        kept: the groups of layers left in float32, each with how many layers it has.
         layers: how many layers were quantised, of how many.
         before, after: the metrics by task.
     """
 
-    kept: list[str]
+    kept: Mapping[str, int]
     layers: tuple[int, int]
-    before: Mapping[str, Mapping[str, float]]
-    after: Mapping[str, Mapping[str, float]]
+    before: Metrics
+    after: Metrics
+
+    @property
+    def lost(self) -> float:
+        """The most points that a figure has lost."""
+        return loss(self.before, self.after)
+
+    def __str__(self) -> str:
+        """ "45 of 49 layers in int8, in float32 outputs (4): bbox AP 40.00 to 39.90"."""
+        quantised, total = self.layers
+        kept = ", ".join(f"{group} ({count})" for group, count in self.kept.items())
+        return (
+            f"{quantised} of {total} layers in int8{f', in float32 {kept}' if kept else ''}: "
+            f"{change(self.before, self.after)}"
+        )
+
+
+def grouped(layers: Sequence[str]) -> dict[str, list[str]]:
+    """The names of layers by their group, in the order of `SUSPECTS`."""
+    groups: dict[str, list[str]] = {group: [] for group, _ in SUSPECTS}
+    for name in layers:
+        groups[next(group for group, marks in SUSPECTS if any(mark in name for mark in marks))].append(name)
+    return {group: names for group, names in groups.items() if names}
 
 
 def quantise(
-    quantiser: Quantiser,
-    path: Path,
-    evaluate: Callable[[Path], Mapping[str, Mapping[str, float]]],
-    before: Mapping[str, Mapping[str, float]],
-    *,
-    allowed: float = 0.5,
+    quantiser: Quantiser, path: Path, evaluate: Callable[[Path], Metrics], before: Metrics, *, allowed: float = 0.5
 ) -> Quantised:
-    """Write `path` with as many layers quantised as cost no more AP than `allowed`, and log what stays and why.
+    """Write `path` with as many layers quantised as cost no figure more than `allowed`, and log what stays and why.
 
-    A group goes back to float32 where that brings AP nearer to `before`; the best of what was tried is written in the
-    end, also where no trial was within `allowed`.
+    A group goes back to float32 where that brings the figures nearer to `before`; the best of what was tried is written
+    in the end, also where no trial was within `allowed`.
 
     Args:
         evaluate: the metrics of a file.
         before: those of the float32 file.
-        allowed: points of AP, of each task.
+        allowed: points of each of `figures`.
     """
-    kept_groups: list[str] = []
+    groups: dict[str, int] = {}
     kept: list[str] = []
     quantiser.write(path, kept)
     written = list(kept)
     after = evaluate(path)
     lost = loss(before, after)
     logger.info("All %d layers in int8: %s.", len(quantiser.layers), change(before, after))
-    for group, marks in SUSPECTS:
+    for group, names in grouped(quantiser.layers).items():
         if lost <= allowed:
             break
-        names = [name for name in quantiser.layers if any(mark in name for mark in marks) and name not in kept]
-        if not names:
+        if len(names) + len(kept) == len(quantiser.layers):  # nothing would be left in int8
             continue
         written = [*kept, *names]
         quantiser.write(path, written)
         found = evaluate(path)
         logger.info("%s (%d layers) in float32: %s.", group.capitalize(), len(names), change(before, found))
         if loss(before, found) < lost:
-            kept_groups.append(group)
+            groups[group] = len(names)
             kept += names
             lost, after = loss(before, found), found
     if written != kept:
         quantiser.write(path, kept)
-    return Quantised(kept_groups, (len(quantiser.layers) - len(kept), len(quantiser.layers)), before, after)
-
-
-def loss(before: Mapping[str, Mapping[str, float]], after: Mapping[str, Mapping[str, float]]) -> float:
-    """The most points of AP that a task has lost."""
-    return max((before[task]["AP"] - after[task]["AP"] for task in before if "AP" in before[task]), default=0.0)
-
-
-def change(before: Mapping[str, Mapping[str, float]], after: Mapping[str, Mapping[str, float]]) -> str:
-    """ "bbox AP 40.12 to 39.90", and so on for each task."""
-    tasks = [task for task in before if "AP" in before[task]]
-    return ", ".join(f"{task} AP {before[task]['AP']:.2f} to {after[task]['AP']:.2f}" for task in tasks)
+    return Quantised(groups, (len(quantiser.layers) - len(kept), len(quantiser.layers)), before, after)

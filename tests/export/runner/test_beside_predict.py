@@ -19,9 +19,9 @@ from ...serving.small_model import checkpoint, pictures
 
 
 @pytest.fixture(scope="module")
-def house(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkpoint, pictures, what `predict` makes of them, and the exported folders."""
-    folder = tmp_path_factory.mktemp("house")
+    folder = tmp_path_factory.mktemp("case")
     weights = str(checkpoint(folder))
     pictures(folder / "photos")
     assert main(["predict", "--weights", weights, "--output", str(folder / "drawn"), str(folder / "photos")]) == 0
@@ -32,11 +32,11 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.slow  # the export takes most of a minute
-def test_the_runner_writes_what_predict_writes(house: Path) -> None:
-    command = [sys.executable, "predict.py", str(house / "photos"), "--output", str(house / "out"), "--batch", "2"]
-    subprocess.run(command, cwd=house / "runner", check=True, env={"PATH": "", "PYTHONPATH": ""}, timeout=300)
+def test_the_runner_writes_what_predict_writes(place: Path) -> None:
+    command = [sys.executable, "predict.py", str(place / "photos"), "--output", str(place / "out"), "--batch", "2"]
+    subprocess.run(command, cwd=place / "runner", check=True, env={"PATH": "", "PYTHONPATH": ""}, timeout=300)
     own, theirs = (
-        json.loads((house / folder / "detections.json").read_text(encoding="utf-8")) for folder in ("out", "drawn")
+        json.loads((place / folder / "detections.json").read_text(encoding="utf-8")) for folder in ("out", "drawn")
     )
     assert len(own) == len(theirs) > 25
     for entry, other in zip(own, theirs):
@@ -50,16 +50,16 @@ def test_the_runner_writes_what_predict_writes(house: Path) -> None:
             assert coco_mask.iou(masks[:1], masks[1:], [False])[0, 0] > 0.99
         else:
             assert not coco_mask.area(masks[0])
-    drawn = sorted(path.name for path in (house / "drawn").iterdir())
-    assert sorted(path.name for path in (house / "out").iterdir()) == drawn
+    drawn = sorted(path.name for path in (place / "drawn").iterdir())
+    assert sorted(path.name for path in (place / "out").iterdir()) == drawn
 
 
 @pytest.mark.slow  # the export takes most of a minute
-def test_the_model_of_triton_is_the_same(house: Path) -> None:
-    model = (house / "detector.onnx").read_bytes()
-    assert (house / "runner" / "model.onnx").read_bytes() == model
-    assert (house / "models" / "small" / "1" / "model.onnx").read_bytes() == model
-    config = (house / "models" / "small" / "config.pbtxt").read_text()
+def test_the_model_of_triton_is_the_same(place: Path) -> None:
+    model = (place / "detector.onnx").read_bytes()
+    assert (place / "runner" / "model.onnx").read_bytes() == model
+    assert (place / "models" / "small" / "1" / "model.onnx").read_bytes() == model
+    config = (place / "models" / "small" / "config.pbtxt").read_text()
     assert 'name: "small"' in config and "dims: [ 20, 28, 28 ]" in config
 
 

@@ -14,7 +14,7 @@ from se_det.export.triton import write_triton
 from se_det.inference.runtimes import open_runtime
 
 from ..batches import picture
-from ..houses import House
+from ..cases import ExportCase
 from ..results import assert_same_pixels, assert_same_results
 from ..test_triton import SCHEMA, parse
 from ..tiny import DETECTIONS, KINDS
@@ -40,16 +40,16 @@ OUTPUTS = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", list(KINDS))
-def test_folders(house_of: Callable[[str], House], tmp_path, kind: str) -> None:
-    house = house_of(kind)
-    file = house.file(".onnx")
+def test_folders(case_of: Callable[[str], ExportCase], tmp_path, kind: str) -> None:
+    case = case_of(kind)
+    file = case.file(".onnx")
     write_runner(file, tmp_path / "runner")
     run = runpy.run_path(str(tmp_path / "runner" / "predict.py"))["main"]
-    assert run([str(house.images), "--output", str(tmp_path / "out"), "--batch", "2"]) == 0
+    assert run([str(case.images), "--output", str(tmp_path / "out"), "--batch", "2"]) == 0
     assert_same_results(
-        *(json.loads((folder / "detections.json").read_text()) for folder in (tmp_path / "out", house.drawn))
+        *(json.loads((folder / "detections.json").read_text()) for folder in (tmp_path / "out", case.drawn))
     )
-    assert_same_pixels(tmp_path / "out", house.drawn)
+    assert_same_pixels(tmp_path / "out", case.drawn)
 
     write_triton(file, tmp_path / "detector")
     config = parse((tmp_path / "detector" / "config.pbtxt").read_text(), SCHEMA)

@@ -31,7 +31,7 @@ THRESHOLDS = {"RetinaNet": "MODEL.RETINANET.SCORE_THRESH_TEST", "FCOS": "MODEL.F
 
 
 @dataclass(frozen=True)
-class House:
+class ExportCase:
     """
     Attributes:
         model: of the checkpoint, in PyTorch.
@@ -44,7 +44,7 @@ class House:
     cfg: object
 
     @classmethod
-    def build(cls, kind: str, folder: Path) -> House:
+    def build(cls, kind: str, folder: Path) -> ExportCase:
         """With a checkpoint as a training leaves one, which finds nothing in a quarter of the images of `MANY`."""
         model, cfg = tiny(kind)
         score = quarter_score(model, cfg)
