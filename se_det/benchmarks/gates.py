@@ -135,8 +135,8 @@ def _time_steps(steps: TrainingSteps, batch: Sequence, formula: bool) -> Callabl
 def _form(formula: bool) -> Iterator[None]:
     """The papers' formula inside, where it is asked for."""
 
-    def written_out(conv, gate: SE | None, *given) -> torch.Tensor:
-        return gated_sum(conv, None, *given) if gate is None else plain_sum(conv, gate, *given)
+    def written_out(conv, gate: SE | None, *given, overwrite: bool) -> torch.Tensor:
+        return gated_sum(conv, None, *given, overwrite=overwrite) if gate is None else plain_sum(conv, gate, *given)
 
     blocks.gated_sum = written_out if formula else gated_sum
     try:

@@ -14,7 +14,7 @@ from ..config import load_config
 from ..detection.build import build_detector
 from ..errors import ConfigError
 from ..export import pyramid, write
-from ..export.networks import largest_difference
+from ..export.networks import relative_differences
 from ..layers.fuse import fuse_for_inference
 from ..layers.norms import FrozenBatchNorm2d
 from .timing import Comparison, time_processes_alternately
@@ -125,9 +125,11 @@ def _openvino(
 def _check_same(library: str, maps: Callable[[], list[torch.Tensor]], expected: str, precision: str) -> None:
     wanted = torch.load(expected, weights_only=True)
     for _ in range(3):  # weights are laid out for a size that comes again
-        error = largest_difference(wanted, [part.float() for part in maps()])
-        if not error <= PRECISIONS[precision][2]:
-            raise ConfigError(f"{library}'s maps in {precision} differ from the network's by {error:.1e}.")
+        found = [part.float() for part in maps()]
+        names = [f"map {number}" for number in range(1, len(wanted) + 1)]
+        for name, error in relative_differences(names, wanted, found).items():
+            if not error <= PRECISIONS[precision][2]:
+                raise ConfigError(f"{library}'s {name} in {precision} differs from the network's by {error:.1e}.")
 
 
 def _timed(maps: Callable[[], object], images: int) -> Callable[[], list[float]]:

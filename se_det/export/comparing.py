@@ -65,11 +65,16 @@ def detections_difference(ours: Sequence[torch.Tensor], theirs: Sequence[torch.T
             torch.cat([boxes[n, :k] / 1000, scores[n, :k, None], classes[n, :k, None] * 10.0], 1)
             for (boxes, scores, classes, *_), k in ((ours, count), (theirs, other))
         ]
+        if any(row.isnan().any() for row in rows):
+            return math.inf  # cdist passes over what is not a number
         apart = torch.cdist(*rows, p=math.inf)
         near, at = apart.min(1)
         for one, another in zip(ours[4:], theirs[4:], strict=True):
             cells = (one[n, :count] - another[n, at]).reshape(count, -1).abs().sort(1).values
             near = near.maximum(cells[:, -1 - cells.shape[1] // CELLS])
-        worst = torch.cat([near, apart.min(0).values]).sort().values
-        largest = max(largest, float(worst[: len(worst) - 2 * allowed].max()))
+        worst = torch.cat([near, apart.min(0).values]).sort().values  # NaN last
+        worst = float(worst[len(worst) - 2 * allowed - 1])
+        if math.isnan(worst):
+            return math.inf
+        largest = max(largest, worst)
     return largest

@@ -23,5 +23,5 @@ def test_precisions_take_turns(in_process, monkeypatch, tmp_path):
     monkeypatch.setattr(
         pyramid, "fuse_for_inference", lambda network, dtype: fuse(network, dtype=dtype).fpn_output2.bias.add_(1)
     )
-    with pytest.raises(ConfigError, match="se_det's maps in float32 differ"):
+    with pytest.raises(ConfigError, match="se_det's map 1 in float32 differs"):
         next(compare_pyramids(CONFIG, [(64, 96)], images=1, repeat=1, folder=str(tmp_path)))

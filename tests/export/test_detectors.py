@@ -247,6 +247,9 @@ def test_detections_that_change_places_are_the_same() -> None:
     assert detections_difference(one, other) == 0
     assert detections_difference(one, [boxes + 0.1, scores, classes, counts]) == pytest.approx(1e-4, rel=1e-2)
     assert detections_difference(one, [boxes, scores, classes, counts - 1]) == float("inf")
+    assert detections_difference(one, [boxes * torch.nan, scores, classes, counts]) == float("inf")
+    masks = torch.zeros(1, 3, 4, 4)
+    assert detections_difference([*one, masks], [*other, masks * torch.nan]) == float("inf")
     assert detections_difference(one_detection([0, 0, 9, 9], 0.5, 1), one_detection([0, 0, 9, 9], 0.5, 2)) >= 1
 
 

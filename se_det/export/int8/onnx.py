@@ -20,7 +20,8 @@ WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 class OnnxQuantiser:
     """See `QUANTISERS`. Layers with weights are quantised, each output channel by a scale of its own."""
 
-    packages, install = ("onnx", "onnxruntime"), 'pip install "se_det[export]"'
+    packages = ("onnx", "onnxruntime")
+    install = 'pip install "se_det[export]"'
 
     def __init__(self, source: Path, images: Sequence[Sequence[np.ndarray]]) -> None:
         import onnx

@@ -24,7 +24,8 @@ class OpenVinoQuantiser:
     and scores.
     """
 
-    packages, install = ("nncf", "openvino"), 'pip install "se_det[openvino]"'
+    packages = ("nncf", "openvino")
+    install = 'pip install "se_det[openvino]"'
 
     def __init__(self, source: Path, images: Sequence[Sequence[np.ndarray]]) -> None:
         with quiet("nncf", "torch.utils.cpp_extension"):
