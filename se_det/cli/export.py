@@ -102,15 +102,17 @@ def _data_keys(args: argparse.Namespace) -> list[object]:
         if value:
             own += [key, value]
     cfg = load_config(args.config_file, own) if args.config_file else config_of_checkpoint(args.weights, own)
-    if any(str(key).startswith("DATASETS.VAL_") for key in own[::2]):  # other data, not a part of the checkpoint's
+    given = dict(zip(own[::2], own[1::2]))
+    if any(key.startswith("DATASETS.VAL_") for key in given):  # other data, not a part of the checkpoint's
         for key in cfg.DATASETS:
             if key.startswith("VAL_"):
                 cfg.DATASETS[key] = ""
         merge_overrides(cfg, own)
     asked = {"DATASETS": cfg.DATASETS, "DATALOADER": cfg.DATALOADER}
     keys = [part for pair in flatten(asked) for part in pair]
-    evaluators = [value for key, value in zip(own[::2], own[1::2]) if key == "TEST.EVALUATORS"]
-    return [*keys, *(part for value in evaluators for part in ("TEST.EVALUATORS", value))]
+    if "TEST.EVALUATORS" in given:
+        keys += ["TEST.EVALUATORS", given["TEST.EVALUATORS"]]
+    return keys
 
 
 def _is_classifier(args: argparse.Namespace) -> bool:

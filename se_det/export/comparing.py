@@ -7,11 +7,9 @@ from collections.abc import Sequence
 
 import torch
 
+FOUND = ("boxes", "scores", "classes", "counts")  # the outputs of every detector that finds objects
 # Of what rounding decides: detections and masks' cells that may differ, one in so many, and pixels' classes.
 DETECTIONS, CELLS, PIXELS = 100, 1000, 1000
-
-
-FOUND = ("boxes", "scores", "classes", "counts")
 
 
 def detector_differences(

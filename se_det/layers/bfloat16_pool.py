@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch.nn import functional as F
 
-from .tracing import is_traced
+from .onednn import is_cpu_inference, lies_channels_last
 
 BAND = 2**18  # values at a time between the two passes: they stay in the cache
 
@@ -17,9 +17,8 @@ BAND = 2**18  # values at a time between the two passes: they stay in the cache
 def max_pool_3x3(x: torch.Tensor, *, padding: int, ceil_mode: bool) -> torch.Tensor:
     """`F.max_pool2d(x, 3, 2, padding, ceil_mode=ceil_mode)` of maps (N, C, H, W) that are nowhere negative."""
     if (
-        x.dtype != torch.bfloat16 or x.device.type != "cpu" or torch.is_grad_enabled() or is_traced()
+        x.dtype != torch.bfloat16 or not is_cpu_inference(x) or not lies_channels_last(x)
         or (padding, ceil_mode) != (1, False) or x.shape[2] % 2 or x.shape[3] % 2
-        or not x.is_contiguous(memory_format=torch.channels_last)
     ):  # fmt: skip
         return F.max_pool2d(x, 3, 2, padding, ceil_mode=ceil_mode)
     bits = x.permute(0, 2, 3, 1).view(torch.int16)

@@ -48,7 +48,7 @@ def folded_sum(
         (N, C, H, W); second derivatives are not available.
     """
     weight, bias = affine_convolution(conv)
-    packed = None if torch.is_grad_enabled() else conv.packed_conv(x)
+    packed = conv.packed_conv(x)  # none where gradients are asked for
     if packed is not None and has_packed_form(gate):
         return _sum(x, weight, bias, packed_factors(conv, gate, x, area), shortcut, packed, overwrite)
     if bias is None:

@@ -37,7 +37,7 @@ class PackedConv2d:
 
     def supports(self, x: torch.Tensor) -> bool:
         """Whether `x` can be taken: on a CPU, in a type that oneDNN has, without gradients and not under autocast."""
-        if not x.is_cpu or torch.is_grad_enabled() or torch.is_autocast_enabled("cpu") or is_traced():
+        if not is_cpu_inference(x):
             return False
         return x.dtype == torch.float32 or (x.dtype == torch.bfloat16 and mkldnn.supports_bfloat16())
 
@@ -60,7 +60,7 @@ class PackedConv2d:
             raise DataError("An image given to the network holds values that are not finite: give finite pixels.")
         weight, bias = given or (self._weight_for(x), conv.bias)
         if overwrite:
-            overwrite = _lies_channels_last(x) and _lies_channels_last(residual)
+            overwrite = lies_channels_last(x) and lies_channels_last(residual)
         return mkldnn.convolution(conv, x, weight, bias, relu=relu, residual=residual, overwrite=overwrite)
 
     def _weight_for(self, x: torch.Tensor) -> torch.Tensor:
@@ -81,5 +81,11 @@ class PackedConv2d:
         return {"_conv": self._conv, "_laid_out": None, "_for": None, "_last": None}  # a layout cannot be copied
 
 
-def _lies_channels_last(x: torch.Tensor) -> bool:
+def is_cpu_inference(x: torch.Tensor) -> bool:
+    """Whether `x` is on a CPU and nothing but its values is asked for: no gradients, autocast or graph."""
+    return x.is_cpu and not (torch.is_grad_enabled() or torch.is_autocast_enabled("cpu") or is_traced())
+
+
+def lies_channels_last(x: torch.Tensor) -> bool:
+    """Whether the values (N, C, H, W) of a cell are beside each other."""
     return x.is_contiguous(memory_format=torch.channels_last)

@@ -15,8 +15,7 @@ from torch.nn import functional as F
 from ..internals import mkldnn
 from ..internals.tensor_version import tensor_version
 from .conv import Conv2d
-from .onednn import PackedConv2d
-from .tracing import is_traced
+from .onednn import PackedConv2d, is_cpu_inference
 
 # The paper's B^T, G and A^T, which transform inputs, weights and outputs (section 4.3).
 INPUT = [[4, 0, -5, 0, 1, 0], [0, -4, -4, 1, 1, 0], [0, 4, -4, -1, 1, 0], [0, -2, -1, 2, 1, 0], [0, 2, -1, -2, 1, 0],
@@ -52,15 +51,14 @@ class WinogradConv2d(PackedConv2d):
         self._version: Hashable = None  # of the weight that was transformed
 
     def supports(self, x: torch.Tensor) -> bool:
-        return self._is_large(x) or (mkldnn.is_available() and super().supports(x))
+        if self._is_large(x):
+            return is_cpu_inference(x)
+        return mkldnn.is_available() and super().supports(x)
 
     def _is_large(self, x: torch.Tensor) -> bool:
+        """Of what `supports` takes, whether Winograd's method is the faster."""
         cells = max(LEAST_CELLS, LEAST_CELLS_PER_CHANNEL * self._conv.in_channels)
-        return (
-            x.shape[-2] * x.shape[-1] >= cells and x.device.type == "cpu"
-            and x.dtype == self._conv.weight.dtype == torch.float32 and not torch.is_grad_enabled()
-            and not torch.is_autocast_enabled("cpu") and not is_traced()
-        )  # fmt: skip
+        return x.shape[-2] * x.shape[-1] >= cells and x.dtype == self._conv.weight.dtype == torch.float32
 
     def __call__(
         self, x: torch.Tensor, *, relu: bool = False, residual: torch.Tensor | None = None,

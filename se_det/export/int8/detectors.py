@@ -48,8 +48,9 @@ def write_int8(
         allowed: see `quantise`.
 
     Raises:
-        ExportError: see `write`; or no quantiser takes such files, it fails, or more than `allowed` is lost.
-        ConfigError, DataError: there is no such data, it is damaged, of other classes, or has no annotations.
+        ExportError: see `write`; or no quantiser takes such files, it fails, there is no data, or more than `allowed`
+            is lost.
+        ConfigError, DataError: the data is damaged, of other classes, or has no annotations.
         TrainingError: a signal ended it. Nothing is written in any of these cases.
     """
     path = Path(path)
@@ -112,7 +113,8 @@ def _check_data(network: Exportable, data: Sequence[Any]) -> None:
     """Refuse data that cannot judge, before the minutes that an export takes.
 
     Raises:
-        ConfigError: there is none, or it is of other classes.
+        ExportError: there is none.
+        ConfigError: it is of other classes.
         DataError: it cannot be used, or has no image or no annotation.
     """
     cfg = get_cfg()

@@ -13,9 +13,8 @@ from .figures import Metrics, change, loss
 logger = logging.getLogger(__name__)
 
 # What a sentence calls a group, and what the names of its weights contain; a layer is of the first group that has it.
-# Gates come first: a factor for each channel,
-# of a sigmoid, multiplies an error into the whole map. Then the layers whose outputs are numbers of px, scores and
-# classes. The trunk, where most of the time goes, comes last.
+# Gates come first: a factor for each channel, of a sigmoid, multiplies an error into the whole map. Then the layers
+# whose outputs are numbers of px, scores and classes. The trunk, where most of the time goes, comes last.
 SUSPECTS: Sequence[tuple[str, tuple[str, ...]]] = (
     ("gates", (".gate.",)),
     (
@@ -109,10 +108,11 @@ def quantise(
         quantiser.write(path, written)
         found = evaluate(path)
         logger.info("%s (%d layers) in float32: %s.", group.capitalize(), len(names), change(before, found))
-        if loss(before, found) < lost:
+        points = loss(before, found)
+        if points < lost:
             groups[group] = len(names)
             kept += names
-            lost, after = loss(before, found), found
+            lost, after = points, found
     if written != kept:
         quantiser.write(path, kept)
     return Quantised(groups, (len(quantiser.layers) - len(kept), len(quantiser.layers)), before, after)
