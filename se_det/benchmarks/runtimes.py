@@ -11,7 +11,7 @@ from ..config import merge_overrides
 from ..data.coco import read_coco
 from ..data.images import read_image
 from ..errors import ConfigError
-from ..export.int8.figures import figures as judged
+from ..evaluation.figures import figures as judged
 from ..inference import Predictor
 from ..inference.exported import config_of_exported
 from ..inference.runtimes import is_exported

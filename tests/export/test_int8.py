@@ -16,10 +16,11 @@ import torch
 
 from se_det.cli.main import main
 from se_det.errors import CheckpointError, ConfigError, DataError, ExportError
+from se_det.evaluation.figures import figures
 from se_det.export import Exportable, write
 from se_det.export.int8 import QUANTISERS, Quantised, detectors, quantise
+from se_det.export.int8.cost import change, check_judges, loss
 from se_det.export.int8.detectors import write_int8
-from se_det.export.int8.figures import change, check_judges, figures, loss
 from se_det.export.writing import check_place
 from se_det.files import replace_together
 from se_det.inference.runtimes import METADATA_KEY, open_runtime

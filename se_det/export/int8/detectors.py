@@ -27,7 +27,7 @@ from ...training.run_log import run_log
 from ..formats.registry import require
 from ..networks import Exportable
 from ..writing import check_place, place, write
-from .figures import change, check_judges
+from .cost import change, check_judges
 from .registry import QUANTISERS
 from .search import Quantised, Quantiser, quantise
 

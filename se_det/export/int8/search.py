@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from .figures import Metrics, change, loss
+from ...evaluation.figures import Metrics
+from .cost import change, loss
 
 logger = logging.getLogger(__name__)
 

@@ -1,27 +1,11 @@
-"""By which figure of an evaluation the cost of int8 is judged."""
+"""What int8 costs in the figures of an evaluation, and whether they can tell."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 
 from ...errors import ExportError
-
-Metrics = Mapping[str, Mapping[str, float]]
-
-# Of a task the first of these that it has: AP of boxes, masks and keypoints, panoptic quality, (m)IoU of classes of
-# pixels, the recall of proposals.
-FIGURES = ("AP", "PQ", "mIoU", "IoU", "AR@1000")
-
-
-def figures(metrics: Metrics) -> dict[str, float]:
-    """`{"bbox AP": 40.1, "panoptic_seg PQ": 30.2}`, in percent; tasks that have none of `FIGURES` are left out."""
-    found: dict[str, float] = {}
-    for task, values in metrics.items():
-        name = next((name for name in FIGURES if name in values), None)
-        if name is not None:
-            found[f"{task} {name}"] = values[name]
-    return found
+from ...evaluation.figures import FIGURES, Metrics, figures
 
 
 def loss(before: Metrics, after: Metrics) -> float:
