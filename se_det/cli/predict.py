@@ -179,6 +179,6 @@ def _drawn_from(predictor: Predictor, classes: Sequence[int] | None) -> str:
     more = f", and {len(known) - MAX_NAMED} more" if len(known) > MAX_NAMED else ""
     others = f"; the other classes from {DEFAULT_THRESHOLD:g}" if len(known) < len(shown) else ""
     return (
-        "Each class is drawn from its score of best F1 on the validation data, which the checkpoint keeps: "
+        "Each class is drawn from its score of best F1 on the validation data, which the model's file keeps: "
         f"{listed}{more}{others}. --score-threshold sets one for all."
     )

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..errors import DataError
 from ..files import write_json
 from .panoptic_files import coco_segments, write_label_png, write_panoptic_png
 from .pixel_drawing import draw_labels, draw_segments
+from .sources import Source
 
 if TYPE_CHECKING:
     from .predictor import Predictor
@@ -23,13 +26,24 @@ class PixelOutput:
 
     Args:
         folder: an existing one.
+        sources: all that will be detected in.
+
+    Raises:
+        DataError: an input lies where PNGs would be written.
     """
 
-    def __init__(self, predictor: Predictor, folder: Path) -> None:
+    def __init__(self, predictor: Predictor, folder: Path, sources: Sequence[Source]) -> None:
         self._predictor, self._folder = predictor, folder
         self._entries: list[dict[str, Any]] = []
         self._images: list[dict[str, Any]] = []
-        self._taken: set[str] = set()
+        if predictor.pixel_class_names:
+            _check_apart(sources, folder)
+        # What is drawn of inputs in folders of these names lies among the PNGs.
+        self._taken = {
+            Path(*source.target.parts[1:]).with_suffix("").as_posix().casefold()
+            for source in sources
+            if source.target.parts[0].casefold() in (SEM_SEG, PANOPTIC)
+        }
 
     def add(
         self, target: Path, frame: int | None, pixels: np.ndarray, found: Mapping[str, Any], *, image_id: int,
@@ -61,7 +75,7 @@ class PixelOutput:
     def _name(self, target: Path, frame: int | None) -> str:
         """Of the PNGs; a.jpg and a.png have two."""
         name = target.with_suffix("").as_posix() + ("" if frame is None else f"_{frame:06d}")
-        if name.casefold() in self._taken:
+        while name.casefold() in self._taken:
             name += target.suffix.replace(".", "_")
         self._taken.add(name.casefold())
         return name
@@ -84,6 +98,16 @@ class PixelOutput:
         ]
         document = {"images": self._images, "annotations": self._entries, "categories": categories}
         write_json(self._folder / JSON, document)
+
+
+def _check_apart(sources: Sequence[Source], folder: Path) -> None:
+    for source in sources:
+        for name in (SEM_SEG, PANOPTIC):
+            if Path(os.path.realpath(folder / name)) in Path(os.path.realpath(source.path)).parents:
+                raise DataError(
+                    f"{source.path} is one of the inputs and lies in {folder / name}, where the pixels' labels are "
+                    "written: give another output folder."
+                )
 
 
 def _made(path: Path) -> Path:

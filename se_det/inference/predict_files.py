@@ -70,6 +70,7 @@ def predict_files(
 
     Raises:
         ConfigError: there are videos, and the format is for images.
+        DataError: an input lies where the labels of pixels are written.
         CheckpointError: the results cannot be written.
     """
     summary = PredictionSummary()
@@ -84,9 +85,9 @@ def predict_files(
     shown_from = torch.from_numpy(limits)
     # As `_shown` compares them, in the precision of scores.
     limit_of = dict(zip(predictor.category_ids, limits.astype(np.float32).tolist()))
+    labelled = PixelOutput(predictor, output, sources)
     # Quiet where nobody watches (disable=None); how many frames a video has is known at its end only.
     with FORMATS[format](output, categories) as results, tqdm(unit="image", total=_total(sources), disable=None) as bar:
-        labelled = PixelOutput(predictor, output)
 
         def finish(picture: Picture, everything: dict[str, Any], image_id: int) -> None:
             instances = everything["instances"]

@@ -142,6 +142,26 @@ def test_predict_writes_and_draws_what_was_found(files, trained, tmp_path, name)
     assert {info["category_id"] for info in entry["segments_info"]} <= {4, 90, 100, 101}
 
 
+def test_predict_never_writes_labels_over_an_image(files, trained, tmp_path):
+    predictor = Predictor(trained["semantic"] / "model_final.pth")
+    photos, out = tmp_path / "photos", tmp_path / "out"
+    (photos / "sem_seg").mkdir(parents=True)
+    out.mkdir()
+    for name, number in (("a.png", 0), ("sem_seg/a.png", 1)):
+        (photos / name).write_bytes((files / "images" / f"{number}.png").read_bytes())
+    predict_files(predictor, find_sources([str(photos)], out)[0], out)
+    written = {path.relative_to(out).as_posix() for path in out.rglob("*.png")}
+    assert written == {"a.png", "sem_seg/a.png", "sem_seg/a_png.png", "sem_seg/sem_seg/a.png"}
+    assert cv2.imread(str(out / "sem_seg" / "a.png"), cv2.IMREAD_UNCHANGED).ndim == 3  # what was drawn
+    labels = cv2.imread(str(out / "sem_seg" / "a_png.png"), cv2.IMREAD_UNCHANGED)
+    assert np.array_equal(labels, predictor(photos / "a.png").sem_seg)
+
+    inside = [str(photos / "sem_seg" / "a.png")]
+    with pytest.raises(DataError, match="where the pixels' labels are written: give another output folder"):
+        predict_files(predictor, find_sources(inside, photos)[0], photos)
+    assert (photos / "sem_seg" / "a.png").read_bytes() == (files / "images" / "1.png").read_bytes()
+
+
 def test_an_evaluation_gives_the_runs_numbers_and_writes_its_files(files, trained, tmp_path):
     weights = trained["panoptic"] / "model_final.pth"
     found = run_evaluation(panoptic(files, tmp_path, "MODEL.WEIGHTS", str(weights)))
