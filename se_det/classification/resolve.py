@@ -60,6 +60,7 @@ def resolve_pretraining(
     stage = Resolution(asked)
     device, decisions = build.decide_device(stage.cfg)
     stage.decide(decisions)
+    stage.decide(build.decide_precision(stage.cfg, device))
     check_recipe(stage.cfg)  # before images are looked for
     train = _open_training_images(stage)
     test = None
@@ -86,6 +87,7 @@ def resolve_classifier_evaluation(asked: CfgNode) -> tuple[CfgNode, PretrainingF
     stage = Resolution(asked)
     device, decisions = build.decide_device(stage.cfg)
     stage.decide(decisions)
+    stage.decide(build.decide_precision(stage.cfg, device))
     cfg = stage.cfg
     if not cfg.MODEL.WEIGHTS:
         raise ConfigError("No weights were given to evaluate: set MODEL.WEIGHTS <path>, or --resume <checkpoint>.")

@@ -118,9 +118,10 @@ def shipped_config(name: str) -> Path:
 
 
 def _shipped_values(file: Path) -> dict[str, Any]:
-    """What the shipped config of this file's name says: so much of a copy is still our choice, not the user's."""
-    original = packaged_folder("configs") / file.name
-    return dict(flatten(read_yaml(original))) if original.is_file() else {}
+    """What the shipped config or recipe of this file's name says: so much of a copy is still our choice."""
+    folder = packaged_folder("configs")
+    original = next((path for path in (folder / "pretrain" / file.name, folder / file.name) if path.is_file()), None)
+    return {} if original is None else dict(flatten(read_yaml(original)))
 
 
 def merge_overrides(cfg: CfgNode, overrides: Sequence[Any]) -> None:

@@ -12,6 +12,7 @@ from fvcore.common.config import CfgNode
 from torch import nn
 
 from .. import comm
+from ..config import provenance
 from ..config.resolution import Decision
 from ..data.coco_dataset import CocoDataset
 from ..device import select_device
@@ -19,7 +20,7 @@ from ..errors import ConfigError
 from .datasets import class_image_counts
 from .ema import EMA
 from .optimizer import build_optimizer, clip_gradients
-from .precision import Precision
+from .precision import DTYPES, Precision, multiplies_in
 from .schedule import LearningRate, scaled_base_lr, schedule_warnings
 
 PRECISIONS = ("", "highest", "high", "medium")
@@ -34,6 +35,22 @@ def decide_device(cfg: CfgNode) -> tuple[torch.device, list[Decision]]:
     reason = "there is no GPU" if kind in ("cuda", "cpu") else f"there is no {kind} device"
     decided = [Decision("MODEL.DEVICE", "cpu", "this machine", reason)] if device.type == "cpu" else []
     return device, decided
+
+
+def decide_precision(cfg: CfgNode, device: torch.device) -> list[Decision]:
+    """Float32 where SOLVER.AMP would be slower: in place of a shipped config's choice; one's own is warned of."""
+    amp = cfg.SOLVER.AMP
+    if not amp.ENABLED or amp.DTYPE not in DTYPES or multiplies_in(amp.DTYPE, device):
+        return []
+    lacks = f"{'CPU' if device.type == 'cpu' else 'GPU'} does not multiply in {amp.DTYPE}"
+    if provenance.key_source(cfg, "SOLVER.AMP.ENABLED") is None:
+        return [Decision("SOLVER.AMP.ENABLED", False, "this machine", f"its {lacks}")]
+    logger.warning(
+        "SOLVER.AMP.ENABLED is True, but this machine's %s: a step may take ten times as long as in float32. Set "
+        "SOLVER.AMP.ENABLED False.",
+        lacks,
+    )
+    return []
 
 
 def set_backend_flags(cfg: CfgNode) -> None:

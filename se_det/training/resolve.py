@@ -71,6 +71,7 @@ def resolve_training(asked: CfgNode, *, resume: bool = False) -> tuple[CfgNode, 
     stage = Resolution(asked)
     device, decisions = build.decide_device(stage.cfg)
     stage.decide(decisions)
+    stage.decide(build.decide_precision(stage.cfg, device))
     # Before files are read: most mistakes are in the keys.
     check_model(stage.cfg)
     check_training(stage.cfg, comm.get_world_size())

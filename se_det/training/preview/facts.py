@@ -69,7 +69,9 @@ def gather(asked: CfgNode, *, title: str, own: OwnData | None, samples: int) -> 
         SeDetError: what the training would be refused with, as far as that does not need its weights.
     """
     stage = Resolution(asked)
-    stage.decide(build.decide_device(stage.cfg)[1])
+    device, decisions = build.decide_device(stage.cfg)
+    stage.decide(decisions)
+    stage.decide(build.decide_precision(stage.cfg, device))
     check_model(stage.cfg)
     check_training(stage.cfg, 1)
     train, test = datasets.train_datasets(stage.cfg), datasets.test_datasets(stage.cfg)

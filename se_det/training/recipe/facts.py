@@ -14,11 +14,11 @@ from ...data.coco import CocoDataset
 from ...data.tile_truth import TrainTiles, find_windows
 from ...data.tiles import most_objects_in_a_window
 from ...errors import SeDetError
-from ...internals import mkldnn
-from ...system import cpu_fields, cpu_flags, usable_cpus
+from ...system import usable_cpus
 from ...weights.download import cache_path
 from ...weights.shipped import SHIPPED
 from ...weights.source import SCHEME, get_entry
+from ..precision import multiplies_in
 
 MAX_BOXES = 5000  # of which sides are kept
 PATIENCE = 5  # seconds to wait for a server of weights
@@ -134,10 +134,7 @@ def measure_machine(device: torch.device, *, weights: bool) -> MachineFacts:
     Args:
         weights: whether those of the base config can be had, see `weights_at_hand`.
     """
-    if device.type == "cuda":
-        bfloat16 = torch.cuda.is_bf16_supported(including_emulation=False)
-    else:
-        bfloat16 = device.type == "cpu" and mkldnn.supports_bfloat16() and _has_bfloat16_units()
+    bfloat16 = device.type in ("cpu", "cuda") and multiplies_in("bfloat16", device)
     return MachineFacts(device.type, usable_cpus(), bfloat16, weights)
 
 
@@ -162,8 +159,3 @@ def weights_at_hand(source: str) -> bool:
             return answer.status == 200
     except (OSError, ValueError):
         return False
-
-
-def _has_bfloat16_units() -> bool:
-    """Whether the CPU multiplies in bfloat16: without, oneDNN converts and gains nothing."""
-    return not {"avx512_bf16", "amx_bf16", "bf16"}.isdisjoint(cpu_flags(cpu_fields()))
