@@ -60,7 +60,6 @@ def resolve_pretraining(
     stage = Resolution(asked)
     device, decisions = build.decide_device(stage.cfg)
     stage.decide(decisions)
-    stage.decide(build.decide_precision(stage.cfg, device))
     check_recipe(stage.cfg)  # before images are looked for
     train = _open_training_images(stage)
     test = None
@@ -70,10 +69,13 @@ def resolve_pretraining(
         logger.warning("There is no data to evaluate on (--test_data_path, DATASETS.TEST): nothing is evaluated.")
     saved = None
     if resume:
-        saved = _read_saved(stage.cfg, train, checkpoint)
+        saved = _read_saved(stage.cfg, checkpoint)
         # What the run started with decided how fast its layers learn.
         weights = str(yaml.safe_load(saved.state["config"])["MODEL"]["WEIGHTS"])
         stage.decide([Decision("MODEL.WEIGHTS", weights, str(saved.path), "what the run started with")])
+    stage.decide(build.decide_precision(stage.cfg, device, saved and saved.state["config"], saved and saved.path))
+    if saved:
+        check_resumable(saved.state, stage.cfg, categories(train), saved.path, MUTABLE_KEYS)
     stage.decide(build.decide_seed(stage.cfg, saved and saved.seed, saved and saved.path))
     return stage.finish(check_recipe), PretrainingFacts(device, test, train, saved=saved)
 
@@ -128,8 +130,8 @@ def _open_test_images(cfg: CfgNode, class_names: list[str]) -> ClassificationDat
     )
 
 
-def _read_saved(cfg: CfgNode, images: ClassificationDataset, checkpoint: str | None) -> SavedRun:
-    """The checkpoint to resume, checked; read by the first process, as other machines may not have its folder."""
+def _read_saved(cfg: CfgNode, checkpoint: str | None) -> SavedRun:
+    """The checkpoint to resume; read by the first process, as other machines may not have its folder."""
     found = None
     if comm.is_main_process():
         path, state = (
@@ -140,6 +142,5 @@ def _read_saved(cfg: CfgNode, images: ClassificationDataset, checkpoint: str | N
             raise CheckpointError(
                 f"{path} is not of a pretraining run, but of a detector's: resume it with the detector."
             )
-        check_resumable(state, cfg, categories(images), path, MUTABLE_KEYS)
         found = SavedRun(path, state)
     return comm.broadcast_object(found)

@@ -13,6 +13,7 @@ from torch import nn
 
 from .. import comm
 from ..config import provenance
+from ..config.loading import flatten, parse_yaml
 from ..config.resolution import Decision
 from ..data.coco_dataset import CocoDataset
 from ..device import select_device
@@ -37,20 +38,32 @@ def decide_device(cfg: CfgNode) -> tuple[torch.device, list[Decision]]:
     return device, decided
 
 
-def decide_precision(cfg: CfgNode, device: torch.device) -> list[Decision]:
-    """Float32 where SOLVER.AMP would be slower: in place of a shipped config's choice; one's own is warned of."""
-    amp = cfg.SOLVER.AMP
-    if not amp.ENABLED or amp.DTYPE not in DTYPES or multiplies_in(amp.DTYPE, device):
-        return []
+def decide_precision(
+    cfg: CfgNode, device: torch.device, saved: str | None = None, path: Path | None = None
+) -> list[Decision]:
+    """What SOLVER.AMP.ENABLED is where the user did not say: a shipped config's choice gives way to float32 on a device
+    that does not multiply in its type, and that of a resumed run goes on. The user's is kept, and warned of.
+
+    Args:
+        saved: the config of the run that is resumed from `path`, as YAML.
+    """
+    amp, decided = cfg.SOLVER.AMP, []
+    enabled, slow = amp.ENABLED, amp.DTYPE in DTYPES and not multiplies_in(amp.DTYPE, device)
     lacks = f"{'CPU' if device.type == 'cpu' else 'GPU'} does not multiply in {amp.DTYPE}"
     if provenance.key_source(cfg, "SOLVER.AMP.ENABLED") is None:
-        return [Decision("SOLVER.AMP.ENABLED", False, "this machine", f"its {lacks}")]
-    logger.warning(
-        "SOLVER.AMP.ENABLED is True, but this machine's %s: a step may take ten times as long as in float32. Set "
-        "SOLVER.AMP.ENABLED False.",
-        lacks,
-    )
-    return []
+        if saved is not None:
+            enabled = bool(dict(flatten(parse_yaml(saved, str(path)))).get("SOLVER.AMP.ENABLED", enabled))
+            decided = [Decision("SOLVER.AMP.ENABLED", enabled, str(path), "what the run started with")]
+        elif slow:
+            enabled = False
+            decided = [Decision("SOLVER.AMP.ENABLED", enabled, "this machine", f"its {lacks}")]
+    if enabled and slow:
+        logger.warning(
+            "SOLVER.AMP.ENABLED is True, but this machine's %s: a step may take ten times as long as in float32. "
+            "Float32 is SOLVER.AMP.ENABLED False.",
+            lacks,
+        )
+    return decided
 
 
 def set_backend_flags(cfg: CfgNode) -> None:

@@ -71,7 +71,6 @@ def resolve_training(asked: CfgNode, *, resume: bool = False) -> tuple[CfgNode, 
     stage = Resolution(asked)
     device, decisions = build.decide_device(stage.cfg)
     stage.decide(decisions)
-    stage.decide(build.decide_precision(stage.cfg, device))
     # Before files are read: most mistakes are in the keys.
     check_model(stage.cfg)
     check_training(stage.cfg, comm.get_world_size())
@@ -86,6 +85,7 @@ def resolve_training(asked: CfgNode, *, resume: bool = False) -> tuple[CfgNode, 
     stage.decide(datasets.decide_pixel_classes(stage.cfg, [*train, *test.values()]))
     stage.decide(datasets.decide_evaluators(stage.cfg, test))
     saved = _read_saved(stage) if resume else None
+    stage.decide(build.decide_precision(stage.cfg, device, saved and saved.state["config"], saved and saved.path))
     stage.decide(build.decide_seed(stage.cfg, saved and saved.seed, saved and saved.path))
     cfg = stage.finish(check_model)
     if saved:

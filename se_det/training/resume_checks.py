@@ -52,13 +52,13 @@ MUTABLE_KEYS = frozenset(
 
 
 def check_engine(state: Mapping[str, Any], path: str | os.PathLike) -> None:
-    """Refuse to resume what another program's trainer wrote.
+    """Refuse to resume what another program's trainer wrote, or what is damaged.
 
     Raises:
         CheckpointError: naming the file and what to do instead.
     """
     if state.get("engine") == ENGINE and {"model", "optimizer", "iteration"} <= state.keys():
-        return
+        return _check_whole(state, path)
     if state.get("engine") == ENGINE:
         raise CheckpointError(f"{path} holds weights and no state of a run: start from it with MODEL.WEIGHTS {path}.")
     other = "Detectron2's trainer" if "trainer" in state or "__author__" in state else "another program"
@@ -66,6 +66,11 @@ def check_engine(state: Mapping[str, Any], path: str | os.PathLike) -> None:
         f"{path} was written by {other}, whose state the builtin engine cannot continue: start a new run from its "
         f"weights with MODEL.WEIGHTS {path}."
     )
+
+
+def _check_whole(state: Mapping[str, Any], path: Any) -> None:
+    if not is_config(state.get("config")) or not is_categories(state.get("categories")):
+        raise CheckpointError(f"{path} is damaged: it does not say with what config and categories it was trained.")
 
 
 def changed_keys(saved: str, cfg: CfgNode, mutable_keys: Collection[str] = MUTABLE_KEYS) -> list[str]:
@@ -95,8 +100,7 @@ def check_resumable(
     Raises:
         CheckpointError: naming the keys, or the categories.
     """
-    if not is_config(state.get("config")) or not is_categories(state.get("categories")):
-        raise CheckpointError(f"{path} is damaged: it does not say with what config and categories it was trained.")
+    _check_whole(state, path)
     changed = changed_keys(state["config"], cfg, mutable_keys)
     if changed:
         raise CheckpointError(

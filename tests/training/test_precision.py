@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -42,3 +44,19 @@ def test_mixed_precision_stays_where_the_device_has_it(monkeypatch, caplog):
     assert decided.reason == "its GPU does not multiply in bfloat16"
     recipe.SOLVER.AMP.DTYPE = "float16"
     assert decide_precision(recipe, torch.device("cuda")) == [] and not caplog.records
+
+
+def test_a_resumed_run_computes_as_it_started(monkeypatch, caplog):
+    monkeypatch.setattr(module, "cpu_flags", lambda fields: FLAGS["none"])
+    monkeypatch.setattr(module.mkldnn, "supports_bfloat16", lambda: False)
+    cpu, path = torch.device("cpu"), Path("model_0000002.pth")
+    recipe = load_recipe("modern")
+    for enabled in (True, False):
+        started = load_recipe("modern")
+        started.SOLVER.AMP.ENABLED = enabled
+        (decided,) = decide_precision(recipe, cpu, started.dump(), path)
+        assert (decided.value, decided.source) == (enabled, str(path))
+    assert caplog.text.count("does not multiply in bfloat16") == 1  # the first goes on slowly
+
+    asked = load_recipe("modern", ["SOLVER.AMP.ENABLED", "True"])  # refused, where it started otherwise
+    assert decide_precision(asked, cpu, started.dump(), path) == []
