@@ -38,6 +38,8 @@ def get_pretrain_cfg() -> CfgNode:
     c.MODEL.RESNETS.NORM = "BN"  # BN, SyncBN, GN
     c.MODEL.RESNETS.STRIDE_IN_1X1 = False
     c.MODEL.RESNETS.STEM_POOL = "pad1"
+    c.MODEL.RESNETS.STEM_OUT_CHANNELS = 0  # 0: what the model has; 32 with RES2_OUT_CHANNELS 32 halves a ResNet-18
+    c.MODEL.RESNETS.RES2_OUT_CHANNELS = 0  # of res2, doubled from stage to stage; 0: what the model has
     c.MODEL.GATE = CN()
     c.MODEL.GATE.REDUCTION = 16
     c.MODEL.GATE.BIAS = True

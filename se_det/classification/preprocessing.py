@@ -94,6 +94,8 @@ def model_options(cfg: CfgNode) -> dict[str, Any]:
         "norm": (resnets.NORM, "BN"),
         "stride_in_1x1": (resnets.STRIDE_IN_1X1, False),
         "stem_pool": (resnets.STEM_POOL, "pad1"),
+        "stem_channels": (resnets.STEM_OUT_CHANNELS, 0),
+        "res2_channels": (resnets.RES2_OUT_CHANNELS, 0),
         "reduction": (gate.REDUCTION, 16),
         "gate_bias": (gate.BIAS, True),
         "gate_norm": (gate.NORM, ""),
