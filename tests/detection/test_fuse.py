@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from se_det.backbones.blocks import Bottleneck
 from se_det.config import load_config
 from se_det.detection import build_detector
 from se_det.detection.fuse import prepare_for_inference
@@ -33,6 +34,9 @@ def detector(gate="se", depth=50, **keys):
             module.running_var.uniform_(0.8, 1.2)
             module.weight.data.uniform_(0.8, 1.2)
             module.bias.data.normal_(0, 0.1)
+    if gate == "none":  # without a gate's half, maps would double from block to block, and their rounding with them
+        for block in (m for m in model.modules() if isinstance(m, Bottleneck)):
+            block.conv3.norm.weight.data.mul_(0.5)
     with torch.no_grad():
         model.proposal_generator.rpn_head.objectness_logits.weight.mul_(30)
         model.roi_heads.box_predictor.cls_score.weight.mul_(2)

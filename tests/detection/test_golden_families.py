@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from ..integrations.compare import output_gaps, outputs, training
+from ..integrations.compare import Numbers, output_gaps, outputs, training
 from ..integrations.families import FAMILIES
 
 CASES = [(name, case) for name, family in FAMILIES.items() for case in family.golden]
@@ -30,12 +32,22 @@ def test_outputs_losses_and_gradients_are_detectron2s(name: str, case: str):
     assert gaps.pop("objects") > 10
     assert not [key for key, gap in gaps.items() if not gap <= family.tolerances.get(key, 0)], gaps
 
-    numbers = training(model, samples)
-    allowed = family.tolerances
-    for key, value in losses.items():
-        assert numbers.pop(key) == pytest.approx(float(value), rel=allowed["losses"]), key
-    ours = {key.removeprefix("gradient/"): float(value) for key, value in numbers.items()}
-    assert ours.keys() == gradients.keys()
+    wrong = _wrong_numbers(training(model, samples), losses, gradients, family.tolerances)
+    if wrong:  # in float32 another CPU's kernels may turn a unit over that lies at zero; in float64 none does
+        wrong = _wrong_numbers(training(model.double(), samples), losses, gradients, family.tolerances)
+    assert not wrong
+
+
+def _wrong_numbers(
+    numbers: Numbers, losses: Mapping[str, Any], gradients: Mapping[str, float], allowed: Mapping[str, float]
+) -> dict[str, tuple[float, float]]:
+    """Losses and gradient norms that are not Detectron2's, with Detectron2's."""
+    assert numbers.keys() == {*losses, *(f"gradient/{name}" for name in gradients)}
     largest = max(gradients.values())
-    for key, value in gradients.items():
-        assert ours[key] == pytest.approx(value, rel=allowed["gradients"], abs=1e-6 * largest), key
+    pairs = {
+        key: (float(numbers[key]), pytest.approx(float(value), rel=allowed["losses"])) for key, value in losses.items()
+    }
+    for name, value in gradients.items():
+        theirs = pytest.approx(value, rel=allowed["gradients"], abs=1e-6 * largest)
+        pairs[f"gradient/{name}"] = (float(numbers[f"gradient/{name}"]), theirs)
+    return {key: pair for key, pair in pairs.items() if pair[0] != pair[1]}

@@ -107,7 +107,10 @@ def test_what_cannot_be_resumed_is_refused(tmp_path: Path) -> None:
 
 
 def test_checkpoints_of_others_start_a_run_and_do_not_continue_one() -> None:
-    check_engine({"engine": "se_det", "model": {}, "optimizer": {}, "iteration": 1}, "x.pth")
+    whole = {"engine": "se_det", "model": {}, "optimizer": {}, "iteration": 1, "config": "SEED: 7", "categories": []}
+    check_engine(whole, "x.pth")
+    with pytest.raises(CheckpointError, match=r"x\.pth is damaged: it does not say with what config"):
+        check_engine({**whole, "config": None}, "x.pth")
     with pytest.raises(CheckpointError, match=r"x\.pth was written by Detectron2's trainer.*MODEL.WEIGHTS x\.pth"):
         check_engine({"model": {}, "optimizer": {}, "scheduler": {}, "iteration": 1, "trainer": {}}, "x.pth")
     with pytest.raises(CheckpointError, match=r"another program"):
