@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 from ..errors import ConfigError
-from ..internals import mkldnn
 from ..layers.fuse import fuse_for_inference
+from ..layers.half_precision import multiplies_in
 from .box_head import BoxHead
 from .rcnn import Detector
 
@@ -40,7 +40,7 @@ def prepare_for_inference(model: nn.Module, *, precision: str = "float32") -> nn
         ConfigError: an unknown precision.
     """
     dtype = check_precision(precision)
-    if dtype != torch.float32 and not _supports_dtype(dtype, model.device):
+    if dtype != torch.float32 and not multiplies_in(precision, model.device):
         logger.warning(
             "TEST.PRECISION is %s, which this %s has no instructions for: it will be slower than float32.",
             precision, model.device.type,
@@ -53,12 +53,6 @@ def prepare_for_inference(model: nn.Module, *, precision: str = "float32") -> nn
             if isinstance(head, BoxHead):
                 _make_linear_channels_last(head)
     return model
-
-
-def _supports_dtype(dtype: torch.dtype, device: torch.device) -> bool:
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    return device.type != "cpu" or mkldnn.supports_bfloat16()
 
 
 class _FlattenChannelsLast(nn.Module):

@@ -18,10 +18,11 @@ from ..config.resolution import Decision
 from ..data.coco_dataset import CocoDataset
 from ..device import select_device
 from ..errors import ConfigError
+from ..layers.half_precision import multiplies_in
 from .datasets import class_image_counts
 from .ema import EMA
 from .optimizer import build_optimizer, clip_gradients
-from .precision import DTYPES, Precision, multiplies_in
+from .precision import DTYPES, Precision
 from .schedule import LearningRate, scaled_base_lr, schedule_warnings
 
 PRECISIONS = ("", "highest", "high", "medium")

@@ -9,12 +9,8 @@ from typing import Any
 import torch
 
 from ..errors import ConfigError
-from ..internals import mkldnn
-from ..system import cpu_fields, cpu_flags
 
 DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16}
-# Linux's names of what makes CPUs, x86's and ARM's, multiply in these.
-CPU_UNITS = {"bfloat16": {"avx512_bf16", "amx_bf16", "bf16"}, "float16": {"avx512_fp16", "amx_fp16", "asimdhp"}}
 
 
 class Precision:
@@ -62,16 +58,3 @@ class Precision:
         """Go on with the loss scale in `state`."""
         if state:
             self._scaler.load_state_dict(state)
-
-
-def multiplies_in(dtype: str, device: torch.device) -> bool:
-    """Whether the device multiplies in "bfloat16" or "float16". A CPU that does not converts, or computes without its
-    vectors: training a ResNet-18 under autocast took ten times as long as in float32 on one that has AVX2 alone."""
-    if device.type == "cuda" and dtype == "bfloat16":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    if device.type != "cpu":
-        return True
-    if dtype == "bfloat16" and not mkldnn.supports_bfloat16():
-        return False
-    flags = cpu_flags(cpu_fields())
-    return not CPU_UNITS[dtype].isdisjoint(flags) if flags else dtype == "bfloat16"  # other systems than Linux

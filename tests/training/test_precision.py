@@ -10,7 +10,7 @@ import torch
 from se_det.classification.defaults import load_recipe
 from se_det.config import get_cfg
 from se_det.config.loading import merge_overrides
-from se_det.training import precision as module
+from se_det.layers import half_precision as module
 from se_det.training.build import decide_precision
 
 FLAGS = {"none": ["avx2", "avx512f"], "bfloat16": ["avx512_bf16"], "float16": ["avx512_fp16"]}

@@ -14,11 +14,11 @@ from ...data.coco import CocoDataset
 from ...data.tile_truth import TrainTiles, find_windows
 from ...data.tiles import most_objects_in_a_window
 from ...errors import SeDetError
+from ...layers.half_precision import multiplies_in
 from ...system import usable_cpus
 from ...weights.download import cache_path
 from ...weights.shipped import SHIPPED
 from ...weights.source import SCHEME, get_entry
-from ..precision import multiplies_in
 
 MAX_BOXES = 5000  # of which sides are kept
 PATIENCE = 5  # seconds to wait for a server of weights
