@@ -45,6 +45,8 @@ RANGES = {
     "DATALOADER.NUM_WORKERS": (0, None),
     "DATALOADER.SKIP_BAD_IMAGES": (0, None),
     "MODEL.NUM_CLASSES": (0, None),
+    "MODEL.RESNETS.STEM_OUT_CHANNELS": (0, None),
+    "MODEL.RESNETS.RES2_OUT_CHANNELS": (0, None),
     "TEST.EVAL_PERIOD": (0, None),
     "TEST.EARLY_STOP": (0, None),
     "TEST.IMS_PER_BATCH": (1, None),

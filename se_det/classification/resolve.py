@@ -23,6 +23,7 @@ from ..weights.reading import WeightFile
 from .build import MUTABLE_KEYS, check_recipe
 from .data.dataset import ClassificationDataset, read_class_names
 from .data.dataset_factory import open_image_dataset
+from .defaults import get_pretrain_cfg
 
 logger = logging.getLogger(__name__)
 
@@ -75,7 +76,9 @@ def resolve_pretraining(
         stage.decide([Decision("MODEL.WEIGHTS", weights, str(saved.path), "what the run started with")])
     stage.decide(build.decide_precision(stage.cfg, device, saved and saved.state["config"], saved and saved.path))
     if saved:
-        check_resumable(saved.state, stage.cfg, categories(train), saved.path, MUTABLE_KEYS)
+        check_resumable(
+            saved.state, stage.cfg, categories(train), saved.path, MUTABLE_KEYS, defaults=get_pretrain_cfg()
+        )
     stage.decide(build.decide_seed(stage.cfg, saved and saved.seed, saved and saved.path))
     return stage.finish(check_recipe), PretrainingFacts(device, test, train, saved=saved)
 

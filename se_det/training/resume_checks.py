@@ -73,12 +73,21 @@ def _check_whole(state: Mapping[str, Any], path: Any) -> None:
         raise CheckpointError(f"{path} is damaged: it does not say with what config and categories it was trained.")
 
 
-def changed_keys(saved: str, cfg: CfgNode, mutable_keys: Collection[str] = MUTABLE_KEYS) -> list[str]:
-    """The keys, besides those that `mutable_keys`, in which `cfg` differs from the `saved` YAML, with both values."""
+def changed_keys(
+    saved: str, cfg: CfgNode, mutable_keys: Collection[str] = MUTABLE_KEYS, defaults: CfgNode | None = None
+) -> list[str]:
+    """The keys, besides those that `mutable_keys`, in which `cfg` differs from the `saved` YAML, with both values.
+
+    Args:
+        defaults: the values of keys that `saved` is too old to have; None: those of `get_cfg`.
+    """
     before = dict(flatten(yaml.safe_load(saved)))
     now = dict(flatten(yaml.safe_load(cfg.dump())))
     # A key that is newer than the checkpoint was as it is by default.
-    before = {**{key: value for key, value in flatten(get_cfg()) if key in now and key not in before}, **before}
+    before = {
+        **{key: value for key, value in flatten(defaults or get_cfg()) if key in now and key not in before},
+        **before,
+    }
     changed = []
     for key in sorted(before.keys() | now.keys()):
         if key in mutable_keys or (key == "SEED" and now.get(key, -1) < 0):  # a negative one asks for no certain seed
@@ -94,14 +103,16 @@ def check_resumable(
     categories: Sequence[Mapping[str, Any]],
     path: Any,
     mutable_keys: Collection[str] = MUTABLE_KEYS,
+    defaults: CfgNode | None = None,
 ) -> None:
-    """Refuse to resume `state` with a config or data that would compute something else.
+    """Refuse to resume `state` with a config or data that would compute something else; the arguments are those of
+    `changed_keys`.
 
     Raises:
         CheckpointError: naming the keys, or the categories.
     """
     _check_whole(state, path)
-    changed = changed_keys(state["config"], cfg, mutable_keys)
+    changed = changed_keys(state["config"], cfg, mutable_keys, defaults)
     if changed:
         raise CheckpointError(
             f"{path} cannot be resumed with another configuration: {'; '.join(changed)}. Give the values it was "

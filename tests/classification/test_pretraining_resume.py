@@ -13,13 +13,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import yaml
 from tiny_pretraining import STEPS, at_step, tiny_pretraining
 
 from se_det.classification import run as run_module
 from se_det.classification.data.sampler import ImageBatchSampler
+from se_det.config import get_cfg
 from se_det.errors import CheckpointError, Terminated
 from se_det.training import loop
-from se_det.training.checkpoint import load_checkpoint
+from se_det.training.checkpoint import Checkpointer, load_checkpoint
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -138,6 +140,16 @@ def test_what_cannot_be_resumed_is_refused(pictures: Path, uninterrupted: Path, 
     with pytest.raises(CheckpointError, match="was trained on 18 images, and the training data has 9 now"):
         tiny_pretraining(pictures, uninterrupted, "DATASETS.TRAIN", str(pictures / "val"), "SOLVER.MAX_ITER", 20,
                          resume=True)  # fmt: skip
+
+
+def test_a_checkpoint_from_before_a_key_is_resumed(pictures: Path, uninterrupted: Path, tmp_path: Path) -> None:
+    """Pretraining's own default stands for what it does not say: the detector's is another here."""
+    state = load_checkpoint(uninterrupted / "model_final.pth")
+    saved = yaml.safe_load(state["config"])
+    assert saved["MODEL"]["RESNETS"].pop("RES2_OUT_CHANNELS") != get_cfg().MODEL.RESNETS.RES2_OUT_CHANNELS
+    Checkpointer(tmp_path).save("model_final", {**state, "config": yaml.safe_dump(saved)})
+    with pytest.raises(CheckpointError, match="is finished: 14 steps are done"):  # the last thing that is asked
+        tiny_pretraining(pictures, tmp_path, resume=True)
 
 
 def test_only_the_last_numbered_checkpoints_are_kept(uninterrupted: Path) -> None:

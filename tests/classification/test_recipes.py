@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 
 from se_det import comm
-from se_det.classification.build import check_recipe, epochs_to_steps
+from se_det.classification.build import build_classifier, check_recipe, epochs_to_steps
 from se_det.classification.defaults import load_recipe
+from se_det.config import load_config
+from se_det.detection import build_detector
 from se_det.errors import ConfigError
 from se_det.training.build import learning_rate
 
@@ -115,3 +117,27 @@ def test_recipes_that_are_not_there_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no key SOLVER.EPOCH.*Did you mean 'SOLVER.EPOCHS'"):
         load_recipe(tmp_path / "mine.yaml")
     assert comm.get_world_size() == 1
+
+
+@pytest.mark.parametrize("gate", ["none", "se"])
+def test_a_narrow_classifier_is_the_trunk_of_a_detector_with_the_same_keys(gate: str) -> None:
+    widths = ["MODEL.RESNETS.STEM_OUT_CHANNELS", 32, "MODEL.RESNETS.RES2_OUT_CHANNELS", 32]
+    name = "resnet18" if gate == "none" else f"{gate}_resnet18"
+    classifier = build_classifier(load_recipe("small", ["MODEL.NAME", name, "MODEL.NUM_CLASSES", 10, *widths]))
+    keys = ["MODEL.WEIGHTS", "", "MODEL.GATE.NAME", gate]
+    detector = build_detector(load_config("configs/mask_rcnn_se_r18_fpn.yaml", [*keys, *widths]))
+    trunk = detector.backbone.bottom_up.state_dict()
+    assert {name: tensor.shape for name, tensor in classifier.trunk.state_dict().items()}.items() >= {
+        name: tensor.shape for name, tensor in trunk.items() if "num_batches" not in name
+    }.items()
+    assert classifier.linear.in_features == 256
+
+
+def test_hosts_without_these_channels_refuse_them() -> None:
+    recipe = load_recipe("small", ["MODEL.NAME", "se_mobilenet_v1", "MODEL.NUM_CLASSES", 10,
+                                   "MODEL.RESNETS.RES2_OUT_CHANNELS", 32])  # fmt: skip
+    with pytest.raises(ConfigError, match="MODEL.NAME se_mobilenet_v1 does not have what the recipe asks for"):
+        build_classifier(recipe)
+    recipe.MODEL.RESNETS.RES2_OUT_CHANNELS = -1
+    with pytest.raises(ConfigError, match="MODEL.RESNETS.RES2_OUT_CHANNELS"):
+        check_recipe(recipe)
