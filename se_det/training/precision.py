@@ -35,7 +35,13 @@ class Precision:
         self._scaler = torch.amp.GradScaler(device_type, enabled=self.scaled)
 
     def autocast(self) -> AbstractContextManager:
-        """The context of a forward pass."""
+        """The context of a forward pass.
+
+        Weights are cast anew in each: PyTorch forgets its casts where the outermost context ends, which a caller's may
+        be, or one that was never left, and would go on with the weights of an earlier step.
+        """
+        if self.enabled:
+            torch.clear_autocast_cache()
         return torch.autocast(self.device_type, dtype=self.dtype, enabled=self.enabled)
 
     def backward(self, loss: torch.Tensor) -> None:

@@ -12,6 +12,7 @@ from se_det.config import get_cfg
 from se_det.config.loading import merge_overrides
 from se_det.layers import half_precision as module
 from se_det.training.build import decide_precision
+from se_det.training.precision import Precision
 
 FLAGS = {"none": ["avx2", "avx512f"], "bfloat16": ["avx512_bf16"], "float16": ["avx512_fp16"]}
 
@@ -60,3 +61,17 @@ def test_a_resumed_run_computes_as_it_started(monkeypatch, caplog):
 
     asked = load_recipe("modern", ["SOLVER.AMP.ENABLED", "True"])  # refused, where it started otherwise
     assert decide_precision(asked, cpu, started.dump(), path) == []
+
+
+def test_weights_are_those_of_the_step_inside_an_outer_context():
+    layer, x = torch.nn.Linear(4, 4, bias=False), torch.ones(1, 4)
+    precision = Precision(enabled=True, dtype="bfloat16", device_type="cpu")
+    optimizer = torch.optim.SGD(layer.parameters(), lr=0.1)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        for _ in range(2):
+            with precision.autocast():
+                loss = layer(x).float().sum()
+            precision.backward(loss)
+            precision.step(optimizer)
+        with precision.autocast():
+            assert torch.equal(layer(x), (x @ layer.weight.detach().bfloat16().T.float()).bfloat16())
