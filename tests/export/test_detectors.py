@@ -152,7 +152,12 @@ def test_suppression_within_groups() -> None:
 
 @pytest.mark.parametrize(
     ("kind", "gate", "padding"),
-    [("faster", "none", "keep"), ("mask", "sp_se", "exact"), ("mask", "cbam", "squeeze"), ("faster", "rg_se", "exact")],
+    [
+        ("faster", "none", "keep"),
+        ("mask", "sp_se", "exact"),
+        pytest.param("mask", "cbam", "squeeze", marks=pytest.mark.slow),
+        ("faster", "rg_se", "exact"),
+    ],
 )
 def test_the_graph_before_any_export(kind: str, gate: str, padding: str) -> None:
     model, cfg = small(kind, gate, padding)

@@ -168,11 +168,14 @@ NETWORKS = (
     "se_resnext50_32x4d", "senet154", "se_vgg16_bn", "se_bn_inception", "se_inception_resnet_v2", "se_mobilenet_v1",
     "se_shufflenet_v1",
 )  # fmt: skip
+LARGE = ("senet154", "se_vgg16_bn", "se_inception_resnet_v2")
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("name", NETWORKS)
-@pytest.mark.parametrize("batch", [1, 2])
+@pytest.mark.parametrize("name, batch", [
+    pytest.param(name, batch, marks=pytest.mark.slow if batch == 1 and name in LARGE else ())
+    for name in NETWORKS for batch in (1, 2)
+])  # fmt: skip
 def test_a_whole_network_gives_what_it_gave(name, batch):
     torch.manual_seed(0)
     model = create_backbone(name, norm="BN").eval()
