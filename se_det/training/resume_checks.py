@@ -84,10 +84,7 @@ def changed_keys(
     before = dict(flatten(yaml.safe_load(saved)))
     now = dict(flatten(yaml.safe_load(cfg.dump())))
     # A key that is newer than the checkpoint was as it is by default.
-    before = {
-        **{key: value for key, value in flatten(defaults or get_cfg()) if key in now and key not in before},
-        **before,
-    }
+    before = {key: value for key, value in flatten(defaults or get_cfg()) if key in now} | before
     changed = []
     for key in sorted(before.keys() | now.keys()):
         if key in mutable_keys or (key == "SEED" and now.get(key, -1) < 0):  # a negative one asks for no certain seed
